@@ -1,0 +1,95 @@
+"""The failures a user can meet; knows neither HTTP statuses nor exit codes.
+
+Each carries what was tried, what was found and what to do next:
+
+    ApplianceError                something was tried and failed
+    +-- Misuse                    the caller asked for something that cannot be meant
+    |   +-- ConfigError           a setting is unknown, missing or out of its range
+    |   +-- InvalidInput          rows or tensors that the model cannot take
+    |   |   +-- TooLarge          a body, a row count or a nesting beyond its limit
+    +-- Refused                   a promise would be broken, so nothing was done
+    |   +-- BundleRefused         a bundle is damaged, unknown, incomplete or unsafe
+    |   +-- ConversionRefused     a trained model cannot be converted rightly
+    |   |   +-- ParityFailed      the ONNX graph does not answer as the original does
+    |   +-- SelfTestFailed        a version does not answer on this processor as it should
+    |   +-- ActiveVersion         the version that serves cannot be taken away
+    +-- NotFound                  no such model, version or file
+    +-- NotReady                  it exists, but cannot answer now
+    |   +-- Overloaded            more requests wait than may
+    +-- NotAllowed                the caller has no token for this
+    +-- StoreError                the state folder cannot be read or written
+"""
+
+
+class ApplianceError(Exception):
+    """Something was tried and failed; `tried`, `found` and `next_step` are whole phrases for a person."""
+
+    def __init__(self, tried: str, found: str, next_step: str = "") -> None:
+        super().__init__(tried, found, next_step)
+        self.tried = tried
+        self.found = found
+        self.next_step = next_step
+
+    def __str__(self) -> str:
+        """Return the three parts as one line: `tried: found; next step`."""
+        return f"{self.tried}: {self.found}" + (f"; {self.next_step}" if self.next_step else "")
+
+
+class Misuse(ApplianceError):
+    """The caller asked for something that cannot be meant."""
+
+
+class ConfigError(Misuse):
+    """A setting is unknown, missing or out of its range."""
+
+
+class InvalidInput(Misuse):
+    """Rows or tensors that the model cannot take."""
+
+
+class TooLarge(InvalidInput):
+    """A body, a row count or a nesting beyond its limit."""
+
+
+class Refused(ApplianceError):
+    """A promise would be broken, so nothing was done."""
+
+
+class BundleRefused(Refused):
+    """A bundle is damaged, unknown, incomplete or unsafe."""
+
+
+class ConversionRefused(Refused):
+    """A trained model cannot be converted rightly."""
+
+
+class ParityFailed(ConversionRefused):
+    """The ONNX graph does not answer as the original model does."""
+
+
+class SelfTestFailed(Refused):
+    """An installed version does not answer on this processor as the original model did."""
+
+
+class ActiveVersion(Refused):
+    """The version that serves cannot be taken away."""
+
+
+class NotFound(ApplianceError):
+    """No such model, version or file."""
+
+
+class NotReady(ApplianceError):
+    """It exists, but cannot answer now."""
+
+
+class Overloaded(NotReady):
+    """More requests wait than may."""
+
+
+class NotAllowed(ApplianceError):
+    """The caller has no token for this, or one of a lesser scope."""
+
+
+class StoreError(ApplianceError):
+    """The state folder cannot be read or written."""

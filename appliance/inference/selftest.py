@@ -1,0 +1,181 @@
+"""Whether a version answers on this processor as the original model did, on the examples that travel in its bundle."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance.bundle import archive, examples
+from appliance.bundle.manifest import Input, Manifest, Output, Tolerance
+from appliance.errors import ApplianceError, SelfTestFailed
+from appliance.inference import processor
+from appliance.inference.session import Session
+
+Array = NDArray[np.generic]
+
+_NEXT_STEP = "convert the model again where this processor can be tried, and keep the version that serves"
+
+
+class SelfTest(msgspec.Struct, frozen=True):
+    """The figures of a self-test that passed."""
+
+    rows: int
+    largest_difference: float
+    """The largest |a - b| of any number, a being this processor's answer and b the original model's."""
+    label_flips: int
+    """Rows with another prediction, where the prediction is exact (a label, a whole number). 0: others do not pass."""
+    load_seconds: float
+    seconds: float
+    processor: str
+
+
+def self_test(folder: Path) -> SelfTest:
+    """Load the installed version in `folder` and try it.
+
+    Raises NotFound or BundleRefused when the folder is absent or not sound, SelfTestFailed when the graph does not
+    load, does not run, or answers otherwise than the original model did.
+    """
+    return try_bundle(archive.read_folder(folder))
+
+
+def try_bundle(bundle: archive.Bundle) -> SelfTest:
+    """Load the model of a bundle that was read and try it. Raises BundleRefused, SelfTestFailed."""
+    inputs, outputs = examples.read(bundle.members[archive.EXAMPLES])
+    start = time.perf_counter()
+    try:
+        session = Session(bundle.members[archive.MODEL])
+    except ApplianceError as error:
+        raise SelfTestFailed(_tried(bundle.manifest), f"it does not load ({error.found})", _NEXT_STEP) from error
+    return check(bundle.manifest, session, inputs, outputs, load_seconds=time.perf_counter() - start)
+
+
+def check(
+    manifest: Manifest,
+    session: Session,
+    inputs: Sequence[Array],
+    outputs: Sequence[Array],
+    *,
+    load_seconds: float = 0.0,
+) -> SelfTest:
+    """Run example rows through a loaded session and hold its answers to the manifest's tolerance.
+
+    `inputs` and `outputs` are tensors of shape [rows, ...] in the manifest's order, as examples.read gives them. A
+    number a may be |a - b| <= absolute + relative * |b| from the original's b; NaN equals NaN; infinities, labels,
+    whole numbers and booleans must be the same. Raises SelfTestFailed.
+    """
+    _check_examples(manifest, inputs, outputs)
+    _check_graph(manifest, session)
+    feeds = {tensor.name: array for tensor, array in zip(manifest.inputs, inputs, strict=True)}
+    start = time.perf_counter()
+    try:
+        answers = session.run(feeds, [tensor.name for tensor in manifest.outputs])
+    except ApplianceError as error:
+        raise SelfTestFailed(_tried(manifest), f"the examples do not run ({error.found})", _NEXT_STEP) from error
+    seconds = time.perf_counter() - start
+    largest = 0.0
+    for tensor, answer, expected in zip(manifest.outputs, answers, outputs, strict=True):
+        largest = max(largest, _compare(manifest, tensor, np.asarray(answer), expected))
+    return SelfTest(
+        rows=len(inputs[0]),
+        largest_difference=largest,
+        label_flips=0,
+        load_seconds=load_seconds,
+        seconds=seconds,
+        processor=processor.describe(),
+    )
+
+
+def _check_examples(manifest: Manifest, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
+    """Raise SelfTestFailed for examples that would prove nothing."""
+    counts = (len(inputs), len(outputs))
+    declared = (len(manifest.inputs), len(manifest.outputs))
+    if counts != declared or 0 in declared:
+        found = (
+            f"examples.npz has {counts[0]} inputs and {counts[1]} outputs, the manifest {declared[0]} and {declared[1]}"
+        )
+        raise SelfTestFailed(_tried(manifest), found, "build the bundle again")
+    rows = {array.shape[0] if array.ndim else 0 for array in (*inputs, *outputs)}
+    if len(rows) != 1 or 0 in rows:
+        found = f"examples.npz has tensors of {sorted(rows)} rows; all must have the same number, at least 1"
+        raise SelfTestFailed(_tried(manifest), found, "build the bundle again")
+
+
+def _check_graph(manifest: Manifest, session: Session) -> None:
+    """Raise SelfTestFailed when the graph has not the tensors that the manifest declares."""
+    _check_tensors(manifest, "input", manifest.inputs, session.inputs, exactly=True)
+    # A graph may give more than the manifest offers; it may not ask for more.
+    _check_tensors(manifest, "output", manifest.outputs, session.outputs, exactly=False)
+
+
+def _check_tensors(
+    manifest: Manifest, kind: str, declared: Sequence[Input | Output], has: dict[str, str], *, exactly: bool
+) -> None:
+    """Raise SelfTestFailed unless the graph `has` every declared tensor in its type (and no others, if `exactly`)."""
+    for tensor in declared:
+        if has.get(tensor.name) != tensor.type:
+            in_graph = has.get(tensor.name, "absent")
+            found = f"{kind} {tensor.name!r} is {in_graph} in the graph, {tensor.type} in the manifest"
+            raise SelfTestFailed(_tried(manifest), found, "build the bundle again")
+    if exactly and (more := sorted(set(has) - {tensor.name for tensor in declared})):
+        raise SelfTestFailed(
+            _tried(manifest),
+            f"the graph has {kind}s that the manifest lacks: {', '.join(more)}",
+            "build the bundle again",
+        )
+
+
+def _compare(manifest: Manifest, tensor: Output, answer: Array, expected: Array) -> float:
+    """Return the largest difference of one output, or raise SelfTestFailed naming its worst row."""
+    if answer.shape != expected.shape:
+        found = f"output {tensor.name!r} has shape {list(answer.shape)}, the original's has {list(expected.shape)}"
+        raise SelfTestFailed(_tried(manifest), found, _NEXT_STEP)
+    if answer.dtype.kind != "f" or expected.dtype.kind != "f":
+        _compare_exactly(manifest, tensor, answer, expected)
+        return 0.0
+    return _compare_numbers(manifest, tensor, answer, expected)
+
+
+def _compare_exactly(manifest: Manifest, tensor: Output, answer: Array, expected: Array) -> None:
+    """Raise SelfTestFailed unless both are the same, element by element."""
+    differs = np.atleast_1d(np.asarray(answer != expected))
+    if differs.any():
+        place = np.unravel_index(int(np.argmax(differs)), differs.shape)
+        rows = int(np.count_nonzero(differs.reshape(len(differs), -1).any(axis=1)))
+        found = (
+            f"output {tensor.name!r} differs in {rows} of {len(differs)} rows; in row {place[0]} it is "
+            f"{answer[place]!r} instead of {expected[place]!r}"
+        )
+        raise SelfTestFailed(_tried(manifest), found, _NEXT_STEP)
+
+
+def _compare_numbers(manifest: Manifest, tensor: Output, answer: Array, expected: Array) -> float:
+    """Return the largest absolute difference, or raise SelfTestFailed when one is beyond the tolerance."""
+    a, b = answer.astype(np.float64), expected.astype(np.float64)
+    tolerance = manifest.policy.tolerance
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(invalid="ignore"):
+        difference = np.where(same, 0.0, np.abs(a - b))
+        # How far beyond what is allowed; where only one of the two is a finite number, infinitely far.
+        excess = np.where(same, -1.0, difference - _allowed(b, tolerance))
+    excess = np.where(same | (np.isfinite(a) & np.isfinite(b)), excess, np.inf)
+    if (excess > 0).any():
+        place = np.unravel_index(int(np.argmax(excess)), excess.shape)
+        found = (
+            f"output {tensor.name!r} is {a[place]:.9g} instead of {b[place]:.9g} in row {place[0]}: a difference of "
+            f"{abs(a[place] - b[place]):.3g}, {_allowed(b[place], tolerance):.3g} is allowed"
+        )
+        raise SelfTestFailed(_tried(manifest), found, _NEXT_STEP)
+    return float(difference.max(initial=0.0))
+
+
+def _allowed(expected: "NDArray[np.float64] | np.float64", tolerance: Tolerance) -> "NDArray[np.float64] | np.float64":
+    """Return how far a number may be from `expected`."""
+    allowed: NDArray[np.float64] | np.float64 = tolerance.absolute + tolerance.relative * np.abs(expected)
+    return allowed
+
+
+def _tried(manifest: Manifest) -> str:
+    return f"self-test of {manifest.name} {manifest.version}"

@@ -1,0 +1,65 @@
+"""One onnxruntime model: a graph loaded on this processor, arrays in, arrays out."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from appliance.errors import InvalidInput, NotReady
+
+Array = NDArray[np.generic]
+
+_DTYPES = {
+    "tensor(bool)": "bool", "tensor(string)": "string", "tensor(float16)": "float16", "tensor(float)": "float32",
+    "tensor(double)": "float64", "tensor(int8)": "int8", "tensor(int16)": "int16", "tensor(int32)": "int32",
+    "tensor(int64)": "int64", "tensor(uint8)": "uint8", "tensor(uint16)": "uint16", "tensor(uint32)": "uint32",
+    "tensor(uint64)": "uint64",
+}  # fmt: skip
+
+
+class Session:
+    """An ONNX graph ready to run on the CPU.
+
+    `inputs` and `outputs` are {tensor name: type name as in the manifest}. Loading raises NotReady when onnxruntime
+    refuses the graph.
+    """
+
+    def __init__(self, model: bytes | Path, *, threads: int = 1) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # what goes wrong is raised; warnings on stderr would break JSON logs
+        # The arena keeps what the largest request ever took; a device has other programs to feed.
+        options.enable_cpu_mem_arena = False
+        # Idle threads that spin cost a core and buy microseconds.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's own exceptions share no base but RuntimeError and Exception
+            raise NotReady("load the ONNX graph", _first_line(error), "convert the model again") from error
+        self.inputs = {tensor.name: _DTYPES.get(tensor.type, tensor.type) for tensor in self._session.get_inputs()}
+        self.outputs = {tensor.name: _DTYPES.get(tensor.type, tensor.type) for tensor in self._session.get_outputs()}
+
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
+        """Return the named outputs (all by default, in the graph's order), each of shape [rows, ...].
+
+        `feeds` holds every input by name, in the dtype and shape that the graph declares; strings as dtype object.
+        Raises InvalidInput when onnxruntime refuses the feeds.
+        """
+        try:
+            answers: list[Array] = self._session.run(outputs, feeds)
+        except Exception as error:
+            raise InvalidInput(
+                "run the model", _first_line(error), "compare the rows with the model's inputs"
+            ) from error
+        return answers
+
+
+def _first_line(error: BaseException) -> str:
+    """Return the first line of an onnxruntime message: the rest is its own source position."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

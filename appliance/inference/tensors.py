@@ -1,0 +1,327 @@
+"""Rows, columns and tensors: turns what a caller sent into the arrays a graph takes, or says what is wrong with it.
+
+Pure: nothing is read or written here. What scikit-learn would refuse and a graph would answer all the same (a missing
+value, infinity, a category that training never saw, no rows at all) is refused here, by the manifest's word.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance.bundle.manifest import Input
+from appliance.errors import InvalidInput
+from appliance.inference.values import Scalar, kind_of, packed, plain_floats, wide_numbers
+
+Array = NDArray[np.generic]
+Row = Sequence[Any] | Mapping[str, Any]
+Feeds = dict[str, Array]
+
+_NUMBERS = {int, float}
+_MANY = 64  # values from which packing them by struct beats numpy's own conversion
+_SHOWN = 5  # offending values that a message quotes
+
+
+class InputSchema:
+    """The inputs of one version, ready to turn many requests into feeds.
+
+    A row is a list in the order of `columns`, or an object by column name. All methods return {input name: array}
+    with the manifest's dtypes and shapes [rows, width] (strings as dtype object), and raise InvalidInput.
+    """
+
+    def __init__(self, inputs: Sequence[Input]) -> None:
+        self.inputs = tuple(inputs)
+        self.columns = [column for tensor in inputs for column in tensor.columns]
+        self._by_name = {tensor.name: tensor for tensor in inputs}
+        self._known = frozenset(self.columns)
+        # One float tensor is the plain array's case, and the fast one: the whole table converts in one call.
+        self._single = inputs[0] if len(inputs) == 1 and inputs[0].type in ("float32", "float64") else None
+
+    @property
+    def value_type(self) -> Any:
+        """The type of one JSON value of a row, for a typed decoder: Scalar where columns differ."""
+        if self._single is None:
+            return Scalar
+        return float | None if self._single.missing else float
+
+    def from_rows(self, rows: Sequence[Row], *, typed: bool = False, extra: bool = False) -> Feeds:
+        """Return feeds of rows, all lists or all objects.
+
+        `typed` says that every value is already of `value_type`. `extra` lets objects have keys that are no column.
+        """
+        if not rows:
+            raise InvalidInput("read the rows", "there are none", "send at least one row")
+        if isinstance(rows[0], Mapping):
+            return self.from_columns(self._columns_of(rows, extra), typed=typed)
+        if typed and self._single is not None:
+            return {self._single.name: _checked(self._single, self._table(self._single, rows))}
+        return self.from_columns(self._transposed(rows))
+
+    def from_columns(self, columns: Mapping[str, Sequence[Any] | Array], *, typed: bool = False) -> Feeds:
+        """Return feeds of a table given by column, each column holding one value for each row."""
+        self._same_names(columns)
+        typed = typed and self._single is not None  # elsewhere value_type is wider than a column's own type
+        if len({len(values) for values in columns.values()}) > 1:
+            found = ", ".join(f"{name}: {len(values)}" for name, values in columns.items())
+            raise InvalidInput("read the columns", f"they differ in length ({found})", "send one value for each row")
+        feeds: Feeds = {}
+        for tensor in self.inputs:
+            parts = [_column(tensor, name, columns.get(name), _length(columns), typed) for name in tensor.columns]
+            feeds[tensor.name] = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        return feeds
+
+    def from_tensors(self, tensors: Mapping[str, Array]) -> Feeds:
+        """Return feeds of named tensors, cast where no value changes its meaning.
+
+        Tensors named as columns instead of inputs are a table by column. A tensor of width 1 may come as [rows].
+        """
+        if set(tensors) != set(self._by_name):
+            if set(tensors) <= self._known and all(_is_column(array) for array in tensors.values()):
+                return self.from_columns({name: array.reshape(-1) for name, array in tensors.items()})
+            expected, given = ", ".join(self._by_name), ", ".join(tensors) or "none"
+            raise InvalidInput("read the input tensors", f"got {given}", f"send exactly {expected}")
+        feeds = {name: _tensor(self._by_name[name], array) for name, array in tensors.items()}
+        if len({len(array) for array in feeds.values()}) > 1:
+            found = ", ".join(f"{name}: {len(array)}" for name, array in feeds.items())
+            raise InvalidInput("read the input tensors", f"they differ in rows ({found})", "send the same rows in each")
+        return {tensor.name: feeds[tensor.name] for tensor in self.inputs}
+
+    def _table(self, tensor: Input, rows: Sequence[Any]) -> Array:
+        """Return typed rows as one [rows, width] array."""
+        width = len(self.columns)
+        count = len(rows) * width
+        try:
+            if count >= _MANY and set(map(len, rows)) == {width}:
+                flat = packed(tensor.type, chain.from_iterable(rows), count)
+                if flat is not None:
+                    return flat.reshape(-1, width)
+            array = plain_floats(tensor.type, rows)
+        except (ValueError, TypeError) as error:
+            raise self._ragged(rows) from error
+        if array.ndim != 2 or array.shape[1] != width:
+            raise self._ragged(rows)
+        return array
+
+    def _transposed(self, rows: Sequence[Row]) -> dict[str, Sequence[Any]]:
+        """Return rows given as lists as {column name: values}."""
+        width = len(self.columns)
+        if any(isinstance(row, (str, bytes, Mapping)) or not isinstance(row, Sequence) for row in rows):
+            raise self._ragged(rows)
+        if any(len(row) != width for row in rows):
+            raise self._ragged(rows)
+        return dict(zip(self.columns, zip(*rows, strict=True), strict=True))
+
+    def _ragged(self, rows: Sequence[Row]) -> InvalidInput:
+        """Return the error that names the first row which is no list of the right width."""
+        width = len(self.columns)
+        for index, row in enumerate(rows):
+            if isinstance(row, (str, bytes, Mapping)) or not isinstance(row, Sequence):
+                found = f"row {index} is {kind_of(row)}, not a list of {width}"
+                return InvalidInput("read the rows", found, "send all rows as lists, or all as objects")
+            if len(row) != width:
+                expected = ", ".join(self.columns)
+                return InvalidInput("read the rows", f"row {index} has {len(row)} values", f"send {width}: {expected}")
+        return InvalidInput("read the rows", "they hold more than plain values", f"send rows of {width} values")
+
+    def _columns_of(self, rows: Sequence[Any], extra: bool) -> dict[str, Sequence[Any]]:
+        """Return rows given as objects as {column name: values}, absent keys as None where the manifest lets them."""
+        for index, row in enumerate(rows):
+            if not isinstance(row, Mapping):
+                found = f"row {index} is {kind_of(row)}, not an object"
+                raise InvalidInput("read the rows", found, "send all rows as lists, or all as objects")
+            if row.keys() != self._known:
+                self._check_keys(index, row, extra)
+        return {name: [row.get(name) for row in rows] for name in self.columns}
+
+    def _check_keys(self, index: int, row: Mapping[str, Any], extra: bool) -> None:
+        """Raise InvalidInput for a row that lacks a required column or, unless `extra`, names an unknown one."""
+        if not extra:
+            self._no_unknown(row, f"row {index}")
+        lacking = [name for tensor in self.inputs if tensor.required for name in tensor.columns if name not in row]
+        if lacking:
+            found = f"row {index} lacks {_listed(lacking)}"
+            raise InvalidInput("read the rows", found, f"send every one of {', '.join(self.columns)}")
+
+    def _same_names(self, columns: Mapping[str, object]) -> None:
+        """Raise InvalidInput for a table that lacks a required column or names an unknown one."""
+        if columns.keys() == self._known:
+            return
+        self._no_unknown(columns, "the table")
+        lacking = [name for tensor in self.inputs if tensor.required for name in tensor.columns if name not in columns]
+        if lacking or not columns:
+            raise InvalidInput("read the columns", f"the table lacks {_listed(lacking)}", "send every required column")
+
+    def _no_unknown(self, names: Iterable[str], where: str) -> None:
+        """Raise InvalidInput when a name is no column, with the nearest one that is."""
+        unknown = [name for name in names if name not in self._known]
+        if unknown:
+            near = difflib.get_close_matches(str(unknown[0]), self.columns, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the columns are {', '.join(self.columns)}"
+            raise InvalidInput("read the rows", f"{where} has the unknown column {unknown[0]!r}", hint)
+
+
+def _length(columns: Mapping[str, Sequence[Any] | Array]) -> int:
+    """Return the number of rows of a table by column."""
+    return len(next(iter(columns.values())))
+
+
+def _is_column(array: Array) -> bool:
+    """Return whether a tensor holds one value for each row."""
+    return array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)
+
+
+def _column(tensor: Input, name: str, values: Sequence[Any] | Array | None, rows: int, typed: bool) -> Array:
+    """Return one column as a [rows, 1] array of the tensor's dtype."""
+    if values is None:
+        values = [None] * rows
+    if rows == 0:
+        raise InvalidInput("read the rows", "there are none", "send at least one row")
+    if isinstance(values, np.ndarray) and values.dtype.kind != "O":
+        array = _cast(tensor, name, values)
+    elif tensor.type == "string":
+        array = _strings(tensor, name, list(values))
+    elif typed and tensor.type in ("float32", "float64"):
+        array = plain_floats(tensor.type, values)
+    else:
+        array = _numbers(tensor, name, list(values))
+    return _checked(tensor, array.reshape(-1, 1), name)
+
+
+def _tensor(tensor: Input, array: Array) -> Array:
+    """Return a given tensor in the manifest's dtype and shape."""
+    width = tensor.shape[1:]
+    if array.ndim == 1 and width == [1]:
+        array = array.reshape(-1, 1)
+    if list(array.shape[1:]) != width or array.ndim != len(tensor.shape):
+        expected = ["rows", *width]
+        found = f"its shape is {list(array.shape)}"
+        raise InvalidInput(f"read the tensor {tensor.name!r}", found, f"send {expected}".replace("'", ""))
+    if array.shape[0] == 0:
+        raise InvalidInput(f"read the tensor {tensor.name!r}", "it has no rows", "send at least one row")
+    if array.dtype.kind == "O":
+        if tensor.type != "string":
+            raise _wrong_type(tensor, tensor.name, "texts")
+        return _checked(tensor, _strings(tensor, tensor.name, list(array.reshape(-1))).reshape(array.shape))
+    return _checked(tensor, _cast(tensor, tensor.name, array))
+
+
+def _cast(tensor: Input, name: str, array: Array) -> Array:
+    """Return `array` in the tensor's dtype; only casts that keep every value's meaning."""
+    if tensor.type == "string":
+        if array.dtype.kind == "U":
+            return array.astype(object)
+        raise _wrong_type(tensor, name, f"values of type {array.dtype}")
+    target = np.dtype(tensor.type)
+    if array.dtype == target:
+        return array
+    if target.kind == "f" and array.dtype.kind in "fiu":
+        with np.errstate(over="ignore"):  # _checked reports what overflowed
+            return array.astype(target)
+    if target.kind in "iu" and array.dtype.kind in "iuf":
+        return _integers(tensor, name, array)
+    raise _wrong_type(tensor, name, f"values of type {array.dtype}")
+
+
+def _integers(tensor: Input, name: str, array: NDArray[Any]) -> Array:
+    """Return numbers as the tensor's integers, refusing fractions and what does not fit."""
+    limits = np.iinfo(tensor.type)
+    numbers = array.astype(np.float64) if array.dtype.kind == "f" else array
+    # A float64 bound would round 2^63-1 up to 2^63, so the upper bound is exclusive for floats.
+    above = numbers >= float(limits.max) + 1 if array.dtype.kind == "f" else numbers > limits.max
+    bad = ~np.isfinite(numbers) | (numbers < limits.min) | above
+    if array.dtype.kind == "f":
+        bad |= np.floor(numbers) != numbers
+    if bad.any():
+        raise _wrong_type(tensor, name, f"{_some(numbers[bad].tolist())}, outside the whole numbers of {tensor.type}")
+    return array.astype(tensor.type)
+
+
+def _numbers(tensor: Input, name: str, values: list[Any]) -> Array:
+    """Return JSON values as the tensor's numbers or booleans."""
+    kinds = set(map(type, values))
+    if type(None) in kinds and not tensor.missing:
+        raise _no_missing(tensor, name)
+    kinds.discard(type(None))
+    allowed = {bool} if tensor.type == "bool" else _NUMBERS
+    if not kinds <= allowed:
+        wrong = [value for value in values if value is not None and type(value) not in allowed]
+        raise _wrong_type(tensor, name, f"{kind_of(wrong[0])} ({_some(wrong)})")
+    if tensor.type == "bool":
+        return np.array(values, dtype=bool)
+    return _cast(tensor, name, wide_numbers(values, whole=kinds == {int} and None not in values))
+
+
+def _strings(tensor: Input, name: str, values: list[Any]) -> Array:
+    """Return texts as dtype object, a missing one as the manifest's stand-in."""
+    texts = np.empty(len(values), dtype=object)
+    for index, value in enumerate(values):
+        if isinstance(value, str):
+            texts[index] = value
+        elif value is None:
+            if not tensor.missing:
+                raise _no_missing(tensor, name)
+            texts[index] = tensor.missing_text
+        else:
+            raise _wrong_type(tensor, name, f"{kind_of(value)} ({value!r})")
+    return texts
+
+
+def _checked(tensor: Input, array: Array, name: str = "") -> Array:
+    """Return `array`, or raise InvalidInput for a value that the original model would have refused."""
+    if array.dtype.kind == "f":
+        _check_finite(tensor, array, name)
+    if tensor.categories is not None:
+        # In the tensor's own type: float32's 0.1 is not the 0.1 that the manifest's JSON names.
+        allowed = set(np.array(tensor.categories, dtype=object if tensor.type == "string" else tensor.type).tolist())
+        if tensor.missing and array.dtype.kind == "O":
+            allowed.add(tensor.missing_text)
+        unseen = [value for value in array.reshape(-1).tolist() if value not in allowed and value == value]
+        if unseen:
+            known = _listed([str(value) for value in tensor.categories])
+            where = f"column {name or tensor.name!r}"
+            found = f"{_some(unseen)} was never seen in training"
+            raise InvalidInput(f"read the {where}", found, f"send one of {known}")
+    return array
+
+
+def _check_finite(tensor: Input, array: Array, name: str) -> None:
+    """Raise InvalidInput for NaN where the model takes no missing value, and for infinity where it takes none."""
+    if np.isfinite(array).all():
+        return
+    if not tensor.missing and (bad := np.isnan(array)).any():
+        raise _no_missing(tensor, name or _first_column(tensor, bad))
+    if tensor.finite and (bad := np.isinf(array)).any():
+        where = f"read the column {name or _first_column(tensor, bad)!r}"
+        raise InvalidInput(where, f"a value is infinite or too large for {tensor.type}", "send finite numbers")
+
+
+def _first_column(tensor: Input, bad: NDArray[np.bool_]) -> str:
+    """Return the name of the first column that holds a bad value; of a tensor without columns, its own."""
+    if bad.ndim != 2 or bad.shape[1] != len(tensor.columns):
+        return tensor.name
+    return tensor.columns[int(np.argmax(bad.any(axis=0)))]
+
+
+def _no_missing(tensor: Input, name: str) -> InvalidInput:
+    """Return the error for a missing value where the model takes none."""
+    return InvalidInput(f"read the column {name!r}", "a value is missing (null or NaN)", f"send a {tensor.type}")
+
+
+def _wrong_type(tensor: Input, name: str, found: str) -> InvalidInput:
+    """Return the error for a value of another type than the tensor's."""
+    return InvalidInput(f"read the column {name!r}", f"it holds {found}", f"send values of type {tensor.type}")
+
+
+def _some(values: Iterable[Any]) -> str:
+    """Return a few of `values` for a message."""
+    shown = [repr(value)[:40] for value, _ in zip(values, range(_SHOWN), strict=False)]
+    return ", ".join(shown)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return a few names for a message, and how many more there are."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(repr(name) for name in names[:_SHOWN]) + more

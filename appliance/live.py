@@ -1,0 +1,195 @@
+"""Which versions are loaded in this process; follows the store, which alone is the truth.
+
+A request takes one LoadedVersion and keeps it to its end, so that no answer mixes two versions; the old one is freed
+when its last request drops it.
+"""
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.bundle import archive, examples
+from appliance.bundle.manifest import Manifest
+from appliance.errors import ApplianceError, Misuse, NotFound, NotReady
+from appliance.inference import selftest
+from appliance.inference.session import Session
+from appliance.inference.tensors import InputSchema
+from appliance.store import activation
+from appliance.store.versions import Store
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 30.0
+"""Between two tries to load a version that could not be loaded: a full disk or memory may have room again."""
+
+
+_NEVER = object()
+
+
+class LoadedVersion:
+    """One installed version, loaded and self-tested on this processor."""
+
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        """Load the version in `folder`. Raises BundleRefused, NotReady or SelfTestFailed."""
+        bundle = archive.read_folder(folder)
+        self.manifest: Manifest = bundle.manifest
+        self.name = bundle.manifest.name
+        self.version = bundle.manifest.version
+        self.session = Session(bundle.members["model.onnx"], threads=threads)
+        self.schema = InputSchema(bundle.manifest.inputs)
+        self.output_names = [output.name for output in bundle.manifest.outputs]
+        self._examples = examples.read(bundle.members["examples.npz"])
+        self.self_test()
+
+    def self_test(self) -> selftest.SelfTest:
+        """Answer the bundle's examples once more and compare. Raises SelfTestFailed."""
+        return selftest.check(self.manifest, self.session, *self._examples)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What one model serves now, and what keeps it from serving what the store says."""
+
+    name: str
+    wanted: str | None
+    """The active version in the store; None when deactivated."""
+    loaded: LoadedVersion | None
+    problem: ApplianceError | None = None
+
+
+class LiveModels:
+    """The versions loaded in this process, one active for each model, a few more because requests named them."""
+
+    def __init__(self, store: Store, *, threads: int = 1, pinned_versions: int = 2, default: str = "") -> None:
+        self._store = store
+        self._threads = threads
+        self._default = default
+        self._served: dict[str, Served] = {}  # replaced as a whole, never changed: readers need no lock
+        self._seen: dict[str, tuple[object, float]] = {}  # model -> (mark of its record, when it was followed)
+        self._pinned: OrderedDict[tuple[str, str], LoadedVersion] = OrderedDict()
+        self._pinned_versions = pinned_versions
+        self._pinning = threading.Lock()
+        self._refreshing = threading.Lock()
+        self.switched: Callable[[Served], None] = lambda served: None
+        """Called after a model's served version, or its problem, has changed."""
+
+    def served(self) -> list[Served]:
+        """Return what every model serves, by name."""
+        return [self._served[name] for name in sorted(self._served)]
+
+    def get(self, model: str | None = None, version: str | None = None) -> LoadedVersion:
+        """Return a loaded version: the named one, the model's active one, or the default model's.
+
+        Raises NotFound for an unknown model or version, NotReady for a model that serves none.
+        """
+        served = self._served.get(model or self._default_model())
+        if served is None:
+            raise self._unknown(model or self._default)
+        if version is not None and (served.loaded is None or version != served.loaded.version):
+            return self._pinned_version(served.name, version)
+        if served.loaded is None:
+            found = str(served.problem) if served.problem else "it has no active version"
+            raise NotReady(f"model {served.name}", found, f"activate one: appliance activate {served.name} VERSION")
+        return served.loaded
+
+    def refresh(self) -> None:
+        """Look at the store once and follow it; a version that cannot be loaded leaves the old one serving."""
+        with self._refreshing:
+            names = set(self._store.names())
+            for name in sorted(names):
+                mark = _mark(activation.path(self._store, name))
+                known, when = self._seen.get(name, (_NEVER, 0.0))
+                retry = (
+                    self._served.get(name) and self._served[name].problem and time.monotonic() - when > RETRY_SECONDS
+                )
+                if mark != known or retry:
+                    self._seen[name] = (mark, time.monotonic())
+                    self._follow(name)
+            for name in set(self._served) - names:
+                self._seen.pop(name, None)
+                self._drop(name)
+            self._unpin_removed()
+
+    def follow(self, stop: threading.Event, poll_seconds: float) -> None:
+        """Refresh every `poll_seconds` until `stop` is set; a store that cannot be read is logged and tried again."""
+        while not stop.wait(poll_seconds):
+            try:
+                self.refresh()
+            except (ApplianceError, OSError) as error:
+                log.error("store cannot be followed", extra={"error": str(error)})
+
+    def _follow(self, name: str) -> None:
+        """Serve what the store says of `name`."""
+        current = self._served.get(name)
+        loaded = current.loaded if current else None
+        wanted: str | None = None
+        problem: ApplianceError | None = None
+        try:
+            wanted = activation.read(self._store, name).active
+            if wanted is None:
+                loaded = None
+            elif loaded is None or loaded.version != wanted:
+                loaded = LoadedVersion(self._store.folder(name, wanted), self._threads)
+        except ApplianceError as error:
+            problem = error
+        self._replace(Served(name, wanted, loaded, problem))
+
+    def _replace(self, served: Served) -> None:
+        """Put `served` in place between two requests and tell of it."""
+        self._served = self._served | {served.name: served}
+        with self._pinning:
+            if served.loaded:
+                self._pinned.pop((served.name, served.loaded.version), None)
+        self.switched(served)
+
+    def _drop(self, name: str) -> None:
+        """Stop serving a model that the store no longer has."""
+        self._served = {other: served for other, served in self._served.items() if other != name}
+        self.switched(Served(name, None, None))
+
+    def _pinned_version(self, name: str, version: str) -> LoadedVersion:
+        """Return an inactive version, loaded when first asked for and kept while among the last few."""
+        key = (name, version)
+        with self._pinning:
+            if key not in self._pinned:
+                self._pinned[key] = LoadedVersion(self._store.folder(name, version), self._threads)
+            self._pinned.move_to_end(key)
+            loaded = self._pinned[key]
+            while len(self._pinned) > self._pinned_versions:
+                self._pinned.popitem(last=False)
+        return loaded
+
+    def _unpin_removed(self) -> None:
+        """Let go of pinned versions that were removed from the store."""
+        with self._pinning:
+            for name, version in [key for key in self._pinned if key[1] not in self._store.versions(key[0])]:
+                del self._pinned[name, version]
+
+    def _default_model(self) -> str:
+        """Return the model that a request means which names none."""
+        if self._default:
+            return self._default
+        active = [name for name, served in self._served.items() if served.loaded]
+        if len(active) == 1:
+            return active[0]
+        if not active:
+            raise NotReady("find a model", "none is active", "activate one: appliance activate NAME VERSION")
+        raise Misuse("find the default model", f"{len(active)} are active", "name one, or set [models] default")
+
+    def _unknown(self, name: str) -> NotFound:
+        """Return the error for a model that is not there, in the words that Triton's clients look for."""
+        known = ", ".join(sorted(self._served)) or "none"
+        return NotFound(f"Request for unknown model: '{name}'", "it is not installed", f"installed models: {known}")
+
+
+def _mark(path: Path) -> object:
+    """Return something that differs once the file at `path` was replaced; None while there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size

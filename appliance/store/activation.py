@@ -1,0 +1,133 @@
+"""Going live and going back: which version of a model serves.
+
+The way back is the version that served before. One that was never marked good is no way back while a good one is: it
+is passed over. Roll back uses the way up, so that a second roll back refuses instead of returning to what was left.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from appliance.errors import ApplianceError, NotFound
+from appliance.store import receipts, record
+from appliance.store.receipts import What
+from appliance.store.record import Activation
+from appliance.store.versions import Store
+
+__all__ = ["Activation", "SelfTest", "activate", "deactivate", "mark_good", "path", "read", "roll_back"]
+
+SelfTest = Callable[[Path], msgspec.Struct]
+"""Takes an installed version's folder, returns the figures for the receipt, raises SelfTestFailed."""
+
+
+def path(store: Store, name: str) -> Path:
+    """Return where the record of the model `name` is, or would be."""
+    return store.models_dir / name / record.FILE
+
+
+def read(store: Store, name: str) -> Activation:
+    """Return the record of the model `name`; the default where none was written. Raises StoreError when damaged."""
+    return record.read(store.models_dir / name)
+
+
+def activate(store: Store, name: str, version: str, self_test: SelfTest, *, why: str = "") -> Activation:
+    """Make `version` the one that serves, after its self-test passed here; on probation until it is marked good.
+
+    The version that is active already is tested again and stays as it is. Raises NotFound, SelfTestFailed, StoreError.
+    """
+    with store.writing(f"activate {name} {version}"):
+        folder = store.folder(name, version)
+        now = read(store, name)
+        figures = _tested(store, "activate", folder, self_test)
+        if now.active == version:
+            return now
+        previous, previous_state = _way_back(now, version)
+        activation = Activation(
+            active=version, previous=previous, previous_state=previous_state, since=receipts.now(), why=why
+        )
+        record.write(folder.parent, activation)
+        store.note("activate", name, version, why=why, self_test=figures)
+    return activation
+
+
+def mark_good(store: Store, name: str, *, why: str = "") -> Activation:
+    """Take the active version's probation away. Raises NotFound when none is active, StoreError."""
+    with store.writing(f"mark {name} good"):
+        now = read(store, name)
+        if now.active is None:
+            raise _none_active(store, name, "mark good")
+        if now.state == "good":
+            return now
+        activation = msgspec.structs.replace(now, state="good")
+        record.write(store.models_dir / name, activation)
+        store.note("mark good", name, now.active, why=why)
+    return activation
+
+
+def roll_back(store: Store, name: str, self_test: SelfTest, *, why: str = "") -> Activation:
+    """Return to the previous version, after its self-test passed here; it keeps the state that it had.
+
+    There is no previous version afterwards. Raises NotFound when there is none or it was removed, SelfTestFailed,
+    StoreError.
+    """
+    with store.writing(f"roll {name} back"):
+        now = read(store, name)
+        if now.previous is None or now.previous not in store.versions(name):
+            raise _no_way_back(store, name, now)
+        folder = store.folder(name, now.previous)
+        figures = _tested(store, "roll back", folder, self_test)
+        activation = Activation(active=now.previous, state=now.previous_state, since=receipts.now(), why=why)
+        record.write(folder.parent, activation)
+        store.note("roll back", name, now.previous, why=why, self_test=figures)
+    return activation
+
+
+def deactivate(store: Store, name: str, *, why: str = "") -> Activation:
+    """Let no version of `name` serve; the one that did is the way back. Raises NotFound, StoreError."""
+    with store.writing(f"deactivate {name}"):
+        now = read(store, name)
+        if now.active is None:
+            raise _none_active(store, name, "deactivate")
+        activation = Activation(previous=now.active, previous_state=now.state, since=receipts.now(), why=why)
+        record.write(store.models_dir / name, activation)
+        store.note("deactivate", name, now.active, why=why)
+    return activation
+
+
+def _way_back(now: Activation, version: str) -> tuple[str | None, record.State]:
+    """Return the version that `version` would be rolled back to, and that one's state."""
+    served = (now.active, now.state)
+    before = (now.previous, now.previous_state)
+    if now.active is None:
+        return before if now.previous != version else (None, "probation")
+    unproven = now.state == "probation" and now.previous_state == "good"
+    return before if unproven and now.previous not in (None, version) else served
+
+
+def _tested(store: Store, what: What, folder: Path, self_test: SelfTest) -> dict[str, Any]:
+    """Return the self-test's figures; a failure is written to the receipts before it is raised."""
+    try:
+        figures: dict[str, Any] = msgspec.to_builtins(self_test(folder))
+    except ApplianceError as error:
+        store.note(what, folder.parent.name, folder.name, outcome="refused", why=str(error))
+        raise
+    return figures
+
+
+def _none_active(store: Store, name: str, tried: str) -> NotFound:
+    """Return the error for a model that is unknown, or of which no version serves."""
+    versions = store.versions(name)
+    if not versions:
+        return NotFound(f"{tried} {name}", "no such model is installed", "see: appliance models")
+    return NotFound(f"{tried} {name}", "no version is active", f"appliance activate {name} {versions[-1]}")
+
+
+def _no_way_back(store: Store, name: str, now: Activation) -> NotFound:
+    """Return the error for a model without a previous version."""
+    versions = store.versions(name)
+    if not versions:
+        return NotFound(f"roll back {name}", "no such model is installed", "see: appliance models")
+    found = f"{now.previous}, the previous version, was removed" if now.previous else "there is no previous version"
+    return NotFound(f"roll back {name}", found, f"activate one by name; installed: {', '.join(versions)}")

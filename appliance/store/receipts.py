@@ -1,0 +1,61 @@
+"""The receipts: one line for each thing that was done to the store, with when, why and what the self-test said."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from appliance.errors import StoreError
+from appliance.store import durable
+
+What = Literal["install", "activate", "mark good", "roll back", "deactivate", "remove"]
+
+
+class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One thing that was done, or refused."""
+
+    when: str
+    """UTC, ISO 8601, to the second, by the host's own clock."""
+    what: What
+    model: str
+    version: str
+    outcome: Literal["done", "refused"] = "done"
+    why: str = ""
+    """The reason that was given, or for a refusal the reason found."""
+    self_test: Mapping[str, Any] | None = None
+    """The self-test's figures, where one ran and passed."""
+
+
+def now() -> str:
+    """Return this second in UTC, as ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def append(folder: Path, receipt: Receipt) -> None:
+    """Write `receipt` behind the others of its month, in `folder`/YYYY-MM.jsonl."""
+    durable.make_folder(folder)
+    durable.append_line(folder / f"{receipt.when[:7]}.jsonl", msgspec.json.encode(receipt))
+
+
+def read(folder: Path) -> list[Receipt]:
+    """Return all receipts in the order in which they were written, passing over lines that a power cut tore."""
+    receipts = []
+    try:
+        for file in sorted(folder.glob("*.jsonl")):
+            for line in file.read_bytes().split(b"\n"):
+                receipt = _decode(line)
+                if receipt:
+                    receipts.append(receipt)
+    except OSError as error:
+        raise StoreError(f"read receipts {folder}", str(error), "see: appliance doctor") from error
+    return receipts
+
+
+def _decode(line: bytes) -> Receipt | None:
+    """Return the receipt in a line, None for an empty or torn one."""
+    try:
+        return msgspec.json.decode(line, type=Receipt)
+    except (msgspec.MsgspecError, ValueError):
+        return None

@@ -1,0 +1,176 @@
+"""The installed versions: one folder each, complete or absent."""
+
+import difflib
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.bundle import archive
+from appliance.bundle.archive import Bundle
+from appliance.bundle.manifest import NAME_PATTERN, VERSION_PATTERN, Manifest, version_order
+from appliance.errors import ActiveVersion, BundleRefused, NotFound, StoreError
+from appliance.store import durable, receipts, record
+from appliance.store.receipts import Receipt, What
+
+LOCK_SECONDS = 60.0
+"""How long a command waits for another one that changes the store."""
+SPARE_BYTES = 16 * 1024 * 1024
+"""What an install leaves free: room for the file system's own needs, logs and receipts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """What an install did; `fresh` is False when the very same bundle had been installed before."""
+
+    name: str
+    version: str
+    folder: Path
+    fresh: bool
+
+
+class Store:
+    """The state folder of one host. Reading needs no lock; what changes it holds the lock of the whole folder."""
+
+    def __init__(self, state_dir: Path, *, lock_seconds: float = LOCK_SECONDS) -> None:
+        self.state_dir = state_dir
+        self.models_dir = state_dir / "models"
+        self.receipts_dir = state_dir / "receipts"
+        self._lock_seconds = lock_seconds
+
+    def install(self, path: Path, *, why: str = "") -> Installed:
+        """Unpack the bundle in the file `path` as models/NAME/VERSION.
+
+        Raises NotFound, BundleRefused (damaged, or the same version with other content), StoreError.
+        """
+        bundle = archive.open_bundle(path)
+        name, version = bundle.manifest.name, bundle.manifest.version
+        folder = self.models_dir / name / version
+        with self.writing(f"install {name} {version}"):
+            if folder.exists():
+                _check_same(bundle, folder)
+                return Installed(name, version, folder, fresh=False)
+            self._check_space(bundle)
+            durable.make_folder(folder.parent, within=self.state_dir)
+            durable.publish_folder(folder, bundle.members)
+            self.note("install", name, version, why=why)
+        return Installed(name, version, folder, fresh=True)
+
+    def names(self) -> list[str]:
+        """Return the names of the models that have a version installed, sorted."""
+        return sorted(name for name in _entries(self.models_dir, NAME_PATTERN) if self.versions(name))
+
+    def versions(self, name: str) -> list[str]:
+        """Return the installed versions of the model `name`, oldest first (SemVer precedence); [] if it is unknown."""
+        if not re.fullmatch(NAME_PATTERN, name):
+            return []
+        return sorted(
+            _entries(self.models_dir / name, VERSION_PATTERN), key=lambda version: (version_order(version), version)
+        )
+
+    def folder(self, name: str, version: str) -> Path:
+        """Return the folder of an installed version. Raises NotFound, naming what comes close."""
+        installed = self.versions(name)
+        if not installed:
+            raise _not_found(f"model {name!r}", name, self.names())
+        if version not in installed:
+            raise _not_found(f"version {version!r} of model {name!r}", version, installed)
+        return self.models_dir / name / version
+
+    def manifest(self, name: str, version: str) -> Manifest:
+        """Return the manifest of an installed version. Raises NotFound, BundleRefused."""
+        return archive.read_manifest(self.folder(name, version))
+
+    def remove(self, name: str, version: str, *, why: str = "") -> None:
+        """Delete an installed version. Raises NotFound, ActiveVersion (the active one stays), StoreError."""
+        with self.writing(f"remove {name} {version}"):
+            folder = self.folder(name, version)
+            if record.read(folder.parent).active == version:
+                raise ActiveVersion(
+                    f"remove {name} {version}", "it is the version that serves", f"first activate another one of {name}"
+                )
+            durable.remove_folder(folder)
+            self._remove_if_bare(folder.parent)
+            self.note("remove", name, version, why=why)
+
+    def sweep(self) -> list[Path]:
+        """Delete what a power cut left unfinished; return what was deleted. Raises StoreError."""
+        if not self.models_dir.is_dir():
+            return []
+        with self.writing("sweep the store"):
+            leftovers = sorted(self.models_dir.glob("*/.*"))
+            for path in leftovers:
+                durable.delete(path)
+            bare = [folder for folder in sorted(self.models_dir.iterdir()) if self._remove_if_bare(folder)]
+        return leftovers + bare
+
+    def receipts(self) -> list[Receipt]:
+        """Return all receipts, oldest first. Raises StoreError."""
+        return receipts.read(self.receipts_dir)
+
+    @contextmanager
+    def writing(self, tried: str) -> Iterator[None]:
+        """Hold the store's lock within; `tried` names the work in the StoreError that an OSError becomes."""
+        with durable.reported(tried):
+            durable.make_folder(self.state_dir)
+            with durable.locked(self.state_dir / ".lock", self._lock_seconds) as held:
+                if not held:
+                    found = f"another command has been changing {self.state_dir} for {self._lock_seconds:g} s"
+                    raise StoreError(tried, found, "let it end, then repeat this one")
+                yield
+
+    def note(self, what: What, name: str, version: str, **rest: object) -> None:
+        """Write a receipt; the caller holds the lock. `rest` are further fields of Receipt."""
+        receipt = Receipt(when=receipts.now(), what=what, model=name, version=version, **rest)  # type: ignore[arg-type]
+        receipts.append(self.receipts_dir, receipt)
+
+    def _check_space(self, bundle: Bundle) -> None:
+        """Raise StoreError when the bundle's members would not fit."""
+        need, free = bundle.size + SPARE_BYTES, shutil.disk_usage(self.state_dir).free
+        if need > free:
+            raise StoreError(
+                f"install {bundle.manifest.name} {bundle.manifest.version}",
+                f"{self.state_dir} has {free} bytes free, {need} are needed",
+                "free some disk space, or remove a version: appliance remove NAME VERSION",
+            )
+
+    def _remove_if_bare(self, folder: Path) -> bool:
+        """Delete a model's folder that holds no version and of which none is active; return whether it was so."""
+        if self.versions(folder.name) or record.read(folder).active is not None:
+            return False
+        durable.remove_folder(folder)
+        return True
+
+
+def _entries(folder: Path, pattern: str) -> list[str]:
+    """Return the names of the folders in `folder` that match `pattern`; [] when it is absent."""
+    try:
+        return [path.name for path in folder.iterdir() if re.fullmatch(pattern, path.name) and path.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise StoreError(f"list {folder}", error.strerror or str(error), "see: appliance doctor") from error
+
+
+def _check_same(bundle: Bundle, folder: Path) -> None:
+    """Raise BundleRefused unless the version in `folder` is the very same bundle."""
+    tried = f"install {bundle.manifest.name} {bundle.manifest.version}"
+    try:
+        same = dict(archive.read_folder(folder).members) == dict(bundle.members)
+    except BundleRefused as error:
+        found = f"this version is installed, but damaged ({error.found})"
+        raise BundleRefused(tried, found, "remove it first, or install it under another version number") from error
+    if not same:
+        found = "this version is installed already, with other content"
+        raise BundleRefused(tried, found, "give the new bundle another version number")
+
+
+def _not_found(what: str, given: str, known: Sequence[str]) -> NotFound:
+    """Return the error for a name that is not installed, with those that come close."""
+    close = difflib.get_close_matches(given, known, n=3)
+    if close:
+        return NotFound(f"find {what}", "it is not installed", f"did you mean {' or '.join(close)}?")
+    installed = f"installed: {', '.join(known)}" if known else "install a bundle first: appliance install BUNDLE"
+    return NotFound(f"find {what}", "it is not installed", installed)

@@ -1,0 +1,184 @@
+"""Following the store: what serves is what it says, and a version that cannot load leaves the old one serving."""
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from appliance import live
+from appliance.errors import Misuse, NotFound, NotReady
+from appliance.inference.selftest import self_test
+from appliance.live import LiveModels
+from appliance.store import activation
+from appliance.store.versions import Store
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path / "state")
+
+
+@pytest.fixture
+def go_live(store, make_bundle, tmp_path):
+    """Install and activate a version."""
+
+    def go_live(version: str, name: str = "iris") -> None:
+        store.install(make_bundle(tmp_path, name, version))
+        activation.activate(store, name, version, self_test)
+
+    return go_live
+
+
+def _answer(models: LiveModels, *which: str) -> float:
+    loaded = models.get(*which)
+    return float(loaded.session.run({"features": np.zeros((1, 4), np.float32)})[0][0])
+
+
+def test_active_version_answers_and_the_next_one_after_a_switch(store, go_live):
+    go_live("1.0.0")
+    models = LiveModels(store)
+    models.refresh()
+    assert _answer(models) == 100
+    go_live("2.0.0")
+    models.refresh()
+    assert _answer(models) == 200
+    activation.roll_back(store, "iris", self_test)
+    models.refresh()
+    assert _answer(models) == 100
+
+
+def test_request_keeps_its_version_to_the_end(store, go_live):
+    go_live("1.0.0")
+    models = LiveModels(store)
+    models.refresh()
+    held = models.get("iris")
+    go_live("2.0.0")
+    models.refresh()
+    assert (held.version, models.get("iris").version) == ("1.0.0", "2.0.0")
+    assert held.session.run({"features": np.zeros((1, 4), np.float32)})[0][0] == 100
+
+
+def test_old_version_keeps_serving_when_the_new_one_cannot_load(store, go_live):
+    go_live("1.0.0")
+    models = LiveModels(store)
+    models.refresh()
+    told = []
+    models.switched = told.append
+    go_live("2.0.0")
+    (store.folder("iris", "2.0.0") / "model.onnx").write_bytes(b"damaged")
+    models.refresh()
+    assert _answer(models) == 100
+    served = models.served()[0]
+    assert (served.wanted, served.loaded.version) == ("2.0.0", "1.0.0")
+    assert "model.onnx" in str(served.problem)
+    assert told == [served]
+
+
+def test_version_that_could_not_load_is_tried_again(store, go_live, monkeypatch):
+    go_live("1.0.0")
+    content = store.folder("iris", "1.0.0") / "model.onnx"
+    good = content.read_bytes()
+    content.write_bytes(b"damaged")
+    models = LiveModels(store)
+    models.refresh()
+    with pytest.raises(NotReady):
+        models.get("iris")
+    content.write_bytes(good)
+    models.refresh()
+    with pytest.raises(NotReady):
+        models.get("iris")  # not at every look: loading costs
+    monkeypatch.setattr(live, "RETRY_SECONDS", 0.0)
+    models.refresh()
+    assert _answer(models) == 100
+
+
+def test_follow_notices_a_switch_by_itself(store, go_live):
+    go_live("1.0.0")
+    models = LiveModels(store)
+    models.refresh()
+    stop = threading.Event()
+    thread = threading.Thread(target=models.follow, args=(stop, 0.02))
+    thread.start()
+    go_live("2.0.0")
+    deadline = time.monotonic() + 20
+    while models.get("iris").version != "2.0.0" and time.monotonic() < deadline:
+        time.sleep(0.01)
+    stop.set()
+    thread.join(10)
+    assert models.get("iris").version == "2.0.0"
+
+
+def test_inactive_version_answers_when_named_and_the_last_few_stay_loaded(store, go_live):
+    for version in ("1.0.0", "2.0.0", "3.0.0", "4.0.0"):
+        go_live(version)
+    models = LiveModels(store, pinned_versions=2)
+    models.refresh()
+    assert _answer(models, "iris", "1.0.0") == 100
+    first = models.get("iris", "1.0.0")
+    assert models.get("iris", "1.0.0") is first
+    assert _answer(models, "iris", "2.0.0") == 200
+    assert _answer(models, "iris", "3.0.0") == 300
+    assert models.get("iris", "1.0.0") is not first
+    assert models.get("iris", "4.0.0") is models.get("iris")
+
+
+def test_removed_version_is_let_go(store, go_live):
+    go_live("1.0.0")
+    go_live("2.0.0")
+    models = LiveModels(store)
+    models.refresh()
+    assert _answer(models, "iris", "1.0.0") == 100
+    store.remove("iris", "1.0.0")
+    models.refresh()
+    with pytest.raises(NotFound):
+        models.get("iris", "1.0.0")
+
+
+def test_deactivated_model_serves_nothing(store, go_live):
+    go_live("1.0.0")
+    models = LiveModels(store)
+    models.refresh()
+    activation.deactivate(store, "iris")
+    models.refresh()
+    with pytest.raises(NotReady, match="no active version"):
+        models.get("iris")
+
+
+def test_unknown_model_and_version_are_named(store, go_live):
+    go_live("1.0.0")
+    models = LiveModels(store)
+    models.refresh()
+    with pytest.raises(NotFound, match=r"Request for unknown model: 'irys'.*iris"):
+        models.get("irys")
+    with pytest.raises(NotFound, match=r"9\.9\.9"):
+        models.get("iris", "9.9.9")
+
+
+def test_default_model_is_the_only_active_one_or_the_configured(store, go_live):
+    models = LiveModels(store)
+    models.refresh()
+    with pytest.raises(NotReady, match="none is active"):
+        models.get()
+    go_live("1.0.0")
+    models.refresh()
+    assert models.get().name == "iris"
+    go_live("1.0.0", "wine")
+    models.refresh()
+    with pytest.raises(Misuse, match="2 are active"):
+        models.get()
+    chosen = LiveModels(store, default="wine")
+    chosen.refresh()
+    assert chosen.get().name == "wine"
+
+
+def test_store_that_cannot_be_read_does_not_stop_serving(store, go_live):
+    go_live("1.0.0")
+    models = LiveModels(store)
+    models.refresh()
+    record: Path = activation.path(store, "iris")
+    record.write_text("{ half a record")
+    models.refresh()
+    assert _answer(models) == 100
+    assert "activation.json" in str(models.served()[0].problem)
