@@ -69,6 +69,7 @@ class LiveModels:
         self._threads = threads
         self._default = default
         self._served: dict[str, Served] = {}  # replaced as a whole, never changed: readers need no lock
+        self._active: list[str] = []  # the models that serve a version
         self._seen: dict[str, tuple[object, float]] = {}  # model -> (mark of its record, when it was followed)
         self._pinned: OrderedDict[tuple[str, str], LoadedVersion] = OrderedDict()
         self._pinned_versions = pinned_versions
@@ -80,6 +81,11 @@ class LiveModels:
     def served(self) -> list[Served]:
         """Return what every model serves, by name."""
         return [self._served[name] for name in sorted(self._served)]
+
+    @property
+    def default(self) -> str:
+        """The model that a request means which names none; "" where none can be told."""
+        return self._default or (self._active[0] if len(self._active) == 1 else "")
 
     def get(self, model: str | None = None, version: str | None = None) -> LoadedVersion:
         """Return a loaded version: the named one, the model's active one, or the default model's.
@@ -140,15 +146,20 @@ class LiveModels:
 
     def _replace(self, served: Served) -> None:
         """Put `served` in place between two requests and tell of it."""
-        self._served = self._served | {served.name: served}
+        self._serve(self._served | {served.name: served})
         with self._pinning:
             if served.loaded:
                 self._pinned.pop((served.name, served.loaded.version), None)
         self.switched(served)
 
+    def _serve(self, served: dict[str, Served]) -> None:
+        """Put a new table in place."""
+        self._served = served
+        self._active = [name for name, one in served.items() if one.loaded]
+
     def _drop(self, name: str) -> None:
         """Stop serving a model that the store no longer has."""
-        self._served = {other: served for other, served in self._served.items() if other != name}
+        self._serve({other: served for other, served in self._served.items() if other != name})
         self.switched(Served(name, None, None))
 
     def _pinned_version(self, name: str, version: str) -> LoadedVersion:
@@ -173,7 +184,7 @@ class LiveModels:
         """Return the model that a request means which names none."""
         if self._default:
             return self._default
-        active = [name for name, served in self._served.items() if served.loaded]
+        active = self._active
         if len(active) == 1:
             return active[0]
         if not active:

@@ -20,6 +20,7 @@ Work = Callable[[int, Callable[[], None]], int]
 """(slot, ready) -> exit code; calls ready() once it serves."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds before a dead process is started again; doubled each time
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _STEADY = 60.0  # seconds after which a process that dies is no longer part of a series
 
@@ -45,7 +46,7 @@ class Supervisor:
     def run(self) -> int:
         """Run until told to stop; return 0, or the exit code of a process that could not start."""
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _STOPPING:
             signal.signal(number, self._stop)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for slot in range(self._count):
@@ -62,9 +63,12 @@ class Supervisor:
         """Fork the process of `slot`."""
         sys.stdout.flush()
         sys.stderr.flush()
+        # Held back over the fork: the child must not meet a signal with our handler, which knows nothing of it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
         pid = os.fork()
         if pid == 0:
             os._exit(self._child(slot))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
         self._slots[pid] = slot
         self._started[slot] = time.monotonic()
         self._due.pop(slot, None)
@@ -72,7 +76,9 @@ class Supervisor:
     def _child(self, slot: int) -> int:
         """Do the work in a fresh process; the supervisor's signals and pipes are not its own."""
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in (signal.SIGCHLD, *_STOPPING):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
         _end_with_parent()
         for end in (self._wake_read, self._wake_write, self._ready_read):
             os.close(end)

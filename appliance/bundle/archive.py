@@ -83,6 +83,17 @@ def write(
     return content
 
 
+def with_signature(bundle: Bundle, signature: bytes) -> bytes:
+    """Return the zip bytes of `bundle` with `signature` as its model.sig, every other member byte for byte as it is.
+
+    A model.sig that it has is replaced. What `read` would refuse is not written: raises BundleRefused.
+    """
+    contents = {**bundle.members, SIGNATURE: signature}
+    content = _zip({name: contents[name] for name in ORDER if name in contents})
+    read(content)
+    return content
+
+
 def encode_manifest(manifest: Manifest) -> bytes:
     """Return manifest.json: indented for people, keys of its tables sorted so that it never varies."""
     return msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=1) + b"\n"

@@ -142,5 +142,7 @@ def version_order(version: str) -> tuple[object, ...]:
     """Return a sort key that puts SemVer versions in their order of precedence (semver.org, clause 11)."""
     core, _, pre = version.partition("+")[0].partition("-")
     numbers = tuple(int(part) for part in core.split("."))
-    identifiers = tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in pre.split(".")) if pre else ()
+    identifiers = (
+        tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in pre.split(".")) if pre else ()
+    )
     return (*numbers, not pre, identifiers)

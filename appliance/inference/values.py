@@ -17,28 +17,28 @@ _NUMBERS = {int, float}
 _CODES = {"float16": "e", "float32": "f", "float64": "d"}  # of the struct module
 
 
-def from_values(dtype: str, values: list[Any], *, typed: bool = False) -> Array:
-    """Return JSON values as a [values] array of a manifest's type; null is NaN, in strings (dtype object) None.
+def from_values(name: str, dtype: str, values: list[Any], *, typed: bool = False) -> Array:
+    """Return the tensor `name` of JSON values: a [values] array of a manifest's type; null is NaN, or None as a string.
 
     `typed` says that all are float or None; for whole-number types the result is then float64, of the same values.
     Raises InvalidInput for a value of another type or out of range.
     """
-    if typed and dtype in _CODES:
-        array = packed(dtype, values, len(values))
-        return plain_floats(dtype, values) if array is None else array
-    _check_kinds(dtype, values, _NUMBERS if typed else {int})
+    if typed and dtype in _CODES and (array := packed(dtype, values, len(values))) is not None:
+        return array
+    tried = f"read the tensor {name!r}"
+    _check_kinds(tried, dtype, values, _NUMBERS if typed else {int})
     if dtype == "string":
         return np.array(values, dtype=object)
     if dtype in _CODES:
         with np.errstate(over="ignore"):
             return wide_numbers(values, whole=False).astype(dtype)
     try:
-        array = np.array(values, dtype=np.float64 if typed else dtype)
+        numbers = np.array(values, dtype=np.float64 if typed else dtype)
     except OverflowError as error:
-        raise InvalidInput("read the data", f"a value does not fit {dtype}", "send smaller numbers") from error
-    if typed and (np.floor(array) != array).any():
-        raise InvalidInput("read the data", "it holds fractions", f"send values of type {dtype}")
-    return array
+        raise InvalidInput(tried, f"a value does not fit {dtype}", "send smaller numbers") from error
+    if typed and (np.floor(numbers) != numbers).any():
+        raise InvalidInput(tried, "it holds fractions", f"send values of type {dtype}")
+    return numbers
 
 
 def to_values(array: Array) -> list[Any]:
@@ -89,7 +89,7 @@ def kind_of(value: object) -> str:
     return names.get(type(value), "a number" if isinstance(value, (int, float)) else f"a {type(value).__name__}")
 
 
-def _check_kinds(dtype: str, values: list[Any], whole: set[type]) -> None:
+def _check_kinds(tried: str, dtype: str, values: list[Any], whole: set[type]) -> None:
     """Raise InvalidInput for values that `dtype` cannot mean; `whole` are the kinds that stand for whole numbers."""
     allowed: set[type] = {int, float, type(None)} if dtype in _CODES else whole
     if dtype in ("bool", "string"):
@@ -97,7 +97,7 @@ def _check_kinds(dtype: str, values: list[Any], whole: set[type]) -> None:
     wrong = set(map(type, values)) - allowed
     if wrong:
         found = next(value for value in values if type(value) in wrong)
-        raise InvalidInput("read the data", f"it holds {kind_of(found)}", f"send values of type {dtype}")
+        raise InvalidInput(tried, f"it holds {kind_of(found)}", f"send values of type {dtype}")
 
 
 def _as_float(value: float | None) -> float:

@@ -1,0 +1,58 @@
+# Everything a person runs: `make run` and `make test` set up what they need on a machine with Python >= 3.11 and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STATE ?= .cache/run
+HOST ?= 127.0.0.1
+PORT ?= 8080
+
+.PHONY: run test lint bench lock clean help
+
+help:
+	@echo 'make run    train, convert with proof, install, activate and serve the iris model on $(HOST):$(PORT)'
+	@echo 'make test   set up and pass every test'
+	@echo 'make lint   ruff and mypy --strict'
+	@echo 'make bench  speed, memory and size against references (PEERS=1: also against mlserver and kserve)'
+	@echo 'make lock   choose the dependencies anew and write their hashes'
+
+run: $(VENV)/.run
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python examples/iris/run.py "$(STATE)" --host "$(HOST)" --port "$(PORT)"
+
+test: $(VENV)/.dev $(VENV)/.system
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev $(VENV)/.system
+	$(BIN)/python -m benchmarks.rest $(if $(PEERS),--peers)
+
+# A stamp says which lock file its environment was made from; bytecode is compiled so that the first start is quick.
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements/convert.txt pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/convert.txt
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+# The tests drive a real browser and the benchmarks a real load generator.
+$(VENV)/.system: | $(VENV)/bin/python
+	sh tests/system-packages.sh
+	@touch $@
+
+lock:
+	$(PYTHON) -m venv .cache/lock
+	.cache/lock/bin/python -m pip install --quiet uv
+	sh requirements/lock.sh .cache/lock/bin/uv
+
+clean:
+	rm -rf $(VENV) .cache build dist *.egg-info

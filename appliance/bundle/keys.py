@@ -1,0 +1,64 @@
+"""The key pairs that sign bundles: ECDSA on the curve P-256 (FIPS 186-5), in PEM (RFC 7468)."""
+
+import hashlib
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from appliance.errors import Misuse
+
+_READ_PRIVATE = "read the private key"
+_READ_PUBLIC = "read the public key"
+_MAKE_ONE = "make a pair of keys: appliance keygen FILE"
+
+
+def generate_key(password: bytes | None = None) -> tuple[bytes, bytes]:
+    """Return a fresh (private key, public key), each in PEM; with a password the private one is encrypted (PKCS #8)."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+    return private, public_pem(key.public_key())
+
+
+def load_private_key(pem: bytes, password: bytes | None = None) -> ec.EllipticCurvePrivateKey:
+    """Return the private key in `pem`. Raises Misuse when it is none, not on P-256, or the password does not fit."""
+    try:
+        key = serialization.load_pem_private_key(pem, password)
+    except TypeError as error:  # cryptography's way to say that there is a password too many or too few
+        found = "it is encrypted, and no password was given" if password is None else "a password was given for nothing"
+        raise Misuse(_READ_PRIVATE, found, "give --password-file exactly when the key is encrypted") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        found = "it is no private key in PEM form" if password is None else "it is damaged, or the password is wrong"
+        raise Misuse(_READ_PRIVATE, found, "give the file that appliance keygen wrote, and its password") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise Misuse(_READ_PRIVATE, "it is not an ECDSA key on the curve P-256", _MAKE_ONE)
+    return key
+
+
+def load_public_key(pem: bytes) -> ec.EllipticCurvePublicKey:
+    """Return the public key in `pem`. Raises Misuse when it is none, or not on P-256."""
+    try:
+        key = serialization.load_pem_public_key(pem)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        found = "it is no public key in PEM form"
+        raise Misuse(_READ_PUBLIC, found, "give the .pub file that appliance keygen wrote") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise Misuse(_READ_PUBLIC, "it is not an ECDSA key on the curve P-256", _MAKE_ONE)
+    return key
+
+
+def is_encrypted(pem: bytes) -> bool:
+    """Return whether a private key in PEM needs a password: PKCS #8 says so in its label, older forms in a header."""
+    return b"ENCRYPTED" in pem
+
+
+def public_pem(key: ec.EllipticCurvePublicKey) -> bytes:
+    """Return a public key in PEM: its SubjectPublicKeyInfo (RFC 5280)."""
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def fingerprint(key: ec.EllipticCurvePublicKey) -> str:
+    """Return the SHA-256, in hexadecimal, of a public key's SubjectPublicKeyInfo in DER."""
+    info = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(info).hexdigest()

@@ -1,0 +1,218 @@
+"""The command `appliance`: its subcommands, the options they all take, and which error ends in which exit code.
+
+Nothing heavy is imported here: a subcommand's module is loaded when it is called, and numpy and onnxruntime by those
+that run a model.
+"""
+
+import difflib
+import importlib
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from appliance import __version__
+from appliance.config import Config, load
+from appliance.errors import ApplianceError, Misuse, NotFound, Refused
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_CODES: Sequence[tuple[type[ApplianceError], int]] = ((Misuse, 2), (Refused, 3), (NotFound, 4))
+"""Error type -> exit code; the other kinds of error end in EXIT_FAILED."""
+
+# name -> (module:command, what the list of commands says about it), in the order of the way to a prediction
+_COMMANDS = {
+    "inspect": ("appliance.cli.models:inspect", "Show what a bundle holds."),
+    "verify": (
+        "appliance.cli.models:verify",
+        "Check that a bundle is sound; with --self-test, that it answers right here.",
+    ),
+    "install": ("appliance.cli.models:install", "Put a bundle into the store."),
+    "activate": ("appliance.cli.models:activate", "Make an installed version the one that serves."),
+    "mark-good": ("appliance.cli.models:mark_good", "Say that the active version has proved itself."),
+    "rollback": ("appliance.cli.models:rollback", "Return to the version that served before."),
+    "models": ("appliance.cli.models:models", "List what is installed and what is active."),
+    "remove": ("appliance.cli.models:remove", "Delete an installed version."),
+    "serve": ("appliance.cli.serve:serve", "Answer predictions over HTTP."),
+    "status": ("appliance.cli.status:status", "Show this host, its models and its service."),
+    "doctor": ("appliance.cli.doctor:doctor", "Check what the appliance needs of this host."),
+}
+_PLUGIN_GROUP = "appliance.commands"
+# Commands of the build machine: the extra that brings each, and what the list of commands says about it.
+_PLUGINS = {"convert": ("convert", "Turn a trained scikit-learn model into a bundle, with proof.")}
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass
+class Options:
+    """What was said on the command line for every command, before or after the subcommand's name."""
+
+    state_dir: str | None = None
+    config_file: Path | None = None
+    debug: bool = False
+
+    def config(self, **overrides: dict[str, Any]) -> Config:
+        """Return the configuration; `overrides` are {section: {key: value}} of the command's own options.
+
+        Raises ConfigError.
+        """
+        if self.state_dir is not None:
+            overrides = {**overrides, "store": {**overrides.get("store", {}), "state_dir": self.state_dir}}
+        return load(self.config_file, overrides=overrides)
+
+
+def main() -> None:
+    """Run the command with the arguments of this process, and end it with its exit code."""
+    appliance.main(prog_name="appliance")
+
+
+def options() -> Options:
+    """Return the common options of the command that runs."""
+    return click.get_current_context().find_root().ensure_object(Options)
+
+
+def common_options(command: F) -> F:
+    """Give a command the options that every command takes; `options()` returns their values."""
+    for name, kind, text, extra in (
+        ("--debug", bool, "Show where in the program an unexpected error was.", {"is_flag": True}),
+        ("--config", Path, "Configuration file (TOML).", {"envvar": "APPLIANCE_CONFIG", "metavar": "FILE"}),
+        ("--state-dir", str, "State folder [env: APPLIANCE_STATE_DIR].", {"metavar": "DIR"}),
+    ):
+        option = click.option(
+            name, type=kind, help=text, expose_value=False, callback=_remember, show_envvar=True, **extra
+        )
+        command = option(command)
+    return command
+
+
+def print_json(document: object) -> None:
+    """Print one JSON document on standard output."""
+    click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
+
+
+class Appliance(click.Group):
+    """A group that loads a subcommand when it is called, and turns errors into messages and exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return every subcommand's name: the device's own, then those that plugins bring or could bring."""
+        return list(dict.fromkeys([*_COMMANDS, *_PLUGINS, *(point.name for point in _plugins())]))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the subcommand, its module loaded."""
+        if cmd_name in _COMMANDS:
+            return _import(_COMMANDS[cmd_name][0])
+        for point in _plugins():
+            if point.name == cmd_name:
+                return _load_plugin(point)
+        return _absent(cmd_name) if cmd_name in _PLUGINS else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without loading any of them."""
+        texts = {name: text for name, (_, text) in {**_COMMANDS, **_PLUGINS}.items()}
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, texts.get(name, "Brought by a plugin.")) for name in self.list_commands(ctx)])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the subcommand; a name that is unknown is answered with those that come close."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            close = difflib.get_close_matches(args[0], self.list_commands(ctx))
+            if not close:
+                raise
+            raise click.UsageError(f"No such command {args[0]!r}; did you mean {' or '.join(close)}?", ctx) from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the subcommand; the one place where an error becomes a message and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except ApplianceError as error:
+            _report(ctx, error)
+            ctx.exit(exit_code(error))
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:  # noqa: BLE001 - the last line before the user: whatever it is, it gets a message
+            found = f"unexpected {type(error).__name__}: {error}"
+            _report(ctx, ApplianceError("run the command", found, "repeat it with --debug and report what it shows"))
+            ctx.exit(EXIT_FAILED)
+
+
+def exit_code(error: ApplianceError) -> int:
+    """Return the exit code of an error."""
+    return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), EXIT_FAILED)
+
+
+@click.group(cls=Appliance, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="appliance")
+def appliance() -> None:
+    """Carry a trained model to this host, with proof that it still answers the same, and serve it here."""
+
+
+def _remember(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
+    """Keep a common option's value; what stands after the subcommand's name wins over what stands before it."""
+    kept = ctx.find_root().ensure_object(Options)
+    name = {"state_dir": "state_dir", "config": "config_file", "debug": "debug"}[str(parameter.name)]
+    from_environment = ctx.get_parameter_source(str(parameter.name)) is click.core.ParameterSource.ENVIRONMENT
+    if value and not (from_environment and getattr(kept, name)):
+        setattr(kept, name, value)
+
+
+common_options(appliance)
+
+
+def _report(ctx: click.Context, error: ApplianceError) -> None:
+    """Write an error to standard error: what was tried, what was found, what to do next."""
+    if ctx.find_root().ensure_object(Options).debug:
+        traceback.print_exc(file=sys.stderr)
+    for label, part in (("error", error.tried), ("found", error.found), ("next", error.next_step)):
+        if part:
+            click.echo(f"{label + ':':<7}{part}", err=True)
+
+
+def _plugins() -> list[EntryPoint]:
+    """Return the commands that installed distributions bring."""
+    return sorted(entry_points(group=_PLUGIN_GROUP), key=lambda point: point.name)
+
+
+def _load_plugin(point: EntryPoint) -> click.Command:
+    """Return a plugin's command, or one that says why it cannot be had."""
+    try:
+        command = point.load()
+    except ImportError as error:
+        return _absent(point.name, error)
+    if not isinstance(command, click.Command):
+        raise Misuse(
+            f"appliance {point.name}", f"{point.value} is no command", "reinstall the distribution that brings it"
+        )
+    return command
+
+
+def _absent(name: str, error: ImportError | None = None) -> click.Command:
+    """Return a command that says which extra brings the one of this name."""
+
+    @click.command(name, add_help_option=False, context_settings={"ignore_unknown_options": True})
+    @click.argument("_rest", nargs=-1, type=click.UNPROCESSED)
+    def absent(_rest: tuple[str, ...]) -> None:
+        found = f"this installation lacks it ({error})" if error else "this installation lacks it"
+        if name not in _PLUGINS:
+            raise Misuse(f"appliance {name}", found, "install what the plugin needs")
+        raise Misuse(f"appliance {name}", found, f"pip install 'edge-inference-appliance[{_PLUGINS[name][0]}]'")
+
+    return absent
+
+
+def _import(place: str) -> click.Command:
+    """Return the command at `module:attribute`."""
+    module, _, attribute = place.partition(":")
+    command = getattr(importlib.import_module(module), attribute)
+    assert isinstance(command, click.Command), place  # noqa: S101 - a mistake in the table above, not of a user
+    return command

@@ -1,0 +1,240 @@
+"""`appliance doctor`: whether this host has what the appliance needs, and what to do where it has not."""
+
+import os
+import platform
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from appliance import inference
+from appliance.cli import cgroup, common_options, options, print_json
+from appliance.cli.models import as_json
+from appliance.cli.status import ask
+from appliance.config import Config
+from appliance.inference import processor
+
+LEAST_PYTHON = (3, 11)
+LEAST_ONNXRUNTIME = (1, 20)
+LEAST_GLIBC = (2, 28)
+"""onnxruntime's wheels are built for manylinux_2_28."""
+LOW_DISK_BYTES, WANTED_DISK_BYTES = 64 * 1024**2, 512 * 1024**2
+LOW_MEMORY_BYTES, WANTED_MEMORY_BYTES = 96 * 1024**2, 160 * 1024**2
+"""A service with a small model takes up to 80 MiB; large forests take more."""
+
+State = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line: what was looked at, how it is, and what to do if it is not well."""
+
+    check: str
+    state: State
+    found: str
+    next: str = ""
+
+
+@click.command()
+@as_json
+@common_options
+def doctor(as_json: bool) -> None:
+    """Check what the appliance needs of this host. Ends with exit code 1 when a line says fail."""
+    findings = examine(options().config())
+    failed = any(finding.state == "fail" for finding in findings)
+    if as_json:
+        print_json({"ok": not failed, "checks": [asdict(finding) for finding in findings]})
+    else:
+        for finding in findings:
+            click.echo(f"{finding.state:<5}{finding.check:<14}{finding.found}")
+            if finding.next:
+                click.echo(f"{'':<5}{'':<14}-> {finding.next}")
+    click.get_current_context().exit(1 if failed else 0)
+
+
+def examine(config: Config) -> list[Finding]:
+    """Return the findings of every check, in the order in which they should be mended."""
+    temporary = Path(tempfile.gettempdir())
+    checks: list[Callable[[], Finding]] = [
+        check_python,
+        check_onnxruntime,
+        check_telemetry,
+        check_processor,
+        check_glibc,
+        lambda: check_state_folder(config.state_dir),
+        lambda: check_disk(config.state_dir),
+        lambda: check_noexec("state mount", nearest(config.state_dir)),
+        lambda: check_noexec("temp mount", temporary),
+        lambda: check_port(config),
+        lambda: check_memory(cgroup.limits().memory_bytes),
+        lambda: check_processors(cgroup.limits().processors, config),
+    ]
+    return [check() for check in checks]
+
+
+def check_python() -> Finding:
+    """Return whether this Python is new enough."""
+    if sys.version_info >= LEAST_PYTHON:
+        return Finding("python", "ok", platform.python_version())
+    return Finding("python", "fail", platform.python_version(), f"install Python {_dotted(LEAST_PYTHON)} or later")
+
+
+def check_onnxruntime() -> Finding:
+    """Return whether onnxruntime can be imported and is new enough."""
+    try:
+        import onnxruntime
+
+        number = str(onnxruntime.__version__)
+    except Exception as error:  # noqa: BLE001 - a broken native library raises many kinds
+        try:
+            installed = f"{version('onnxruntime')} is installed, but cannot be imported"
+        except PackageNotFoundError:
+            installed = "it is not installed"
+        found = f"{installed} ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+        return Finding("onnxruntime", "fail", found, "reinstall onnxruntime for this Python and processor")
+    if _numbers(number) < LEAST_ONNXRUNTIME:
+        return Finding("onnxruntime", "fail", number, f"install onnxruntime {_dotted(LEAST_ONNXRUNTIME)} or later")
+    return Finding("onnxruntime", "ok", number)
+
+
+def check_telemetry() -> Finding:
+    """Return whether onnxruntime's telemetry is off under every name it is known by."""
+    on = [name for name in inference.TELEMETRY_SWITCHES if os.environ.get(name) != "1"]
+    if on:
+        return Finding(
+            "telemetry", "fail", f"{', '.join(on)} is not set", f"export {' '.join(f'{name}=1' for name in on)}"
+        )
+    return Finding("telemetry", "ok", "off")
+
+
+def check_processor(cpuinfo: Path = processor.CPUINFO) -> Finding:
+    """Return which vector extensions there are; onnxruntime runs without, but slowly and rounds otherwise."""
+    have = processor.vector_extensions(cpuinfo)
+    found = f"{processor.describe(cpuinfo)} ({', '.join(have) or 'no vector extensions'})"
+    if {"avx2", "avx512f", "neon", "asimd"} & set(have):
+        return Finding("processor", "ok", found)
+    return Finding(
+        "processor", "warn", found, "expect slow predictions; in a VM, let it see the host's processor flags"
+    )
+
+
+def check_glibc(name: str | None = None, number: str | None = None) -> Finding:
+    """Return whether the C library is one that onnxruntime's wheels run on."""
+    if name is None or number is None:
+        name, number = platform.libc_ver()
+    if name != "glibc":
+        return Finding(
+            "glibc", "fail", f"the C library is {name or 'not glibc'}", "use a distribution with glibc (not Alpine)"
+        )
+    if _numbers(number) < LEAST_GLIBC:
+        return Finding(
+            "glibc", "fail", number, f"use a system with glibc {_dotted(LEAST_GLIBC)} or later (Debian 10, RHEL 8)"
+        )
+    return Finding("glibc", "ok", number)
+
+
+def check_state_folder(folder: Path) -> Finding:
+    """Return whether the state folder can be written, and by this user and group alone."""
+    check = "state folder"
+    if not folder.exists():
+        parent = nearest(folder)
+        if os.access(parent, os.W_OK | os.X_OK):
+            return Finding(check, "ok", f"{folder} is absent; the first install makes it")
+        return Finding(
+            check, "fail", f"{folder} is absent and {parent} cannot be written", f"make {folder} for this user"
+        )
+    if not folder.is_dir():
+        return Finding(check, "fail", f"{folder} is no folder", "name another by --state-dir")
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        return Finding(
+            check, "fail", f"{folder} cannot be written by this user", f"give {folder} to the service's user"
+        )
+    mode = folder.stat().st_mode & 0o777
+    if mode & 0o002:
+        return Finding(check, "fail", f"{folder} can be written by everyone ({mode:o})", f"chmod 750 {folder}")
+    return Finding(check, "ok", f"{folder} ({mode:o})")
+
+
+def check_disk(folder: Path) -> Finding:
+    """Return whether there is room for a bundle."""
+    free = shutil.disk_usage(nearest(folder)).free
+    found = f"{free // 1024**2} MiB free"
+    if free >= WANTED_DISK_BYTES:
+        return Finding("disk", "ok", found)
+    return Finding(
+        "disk", "fail" if free < LOW_DISK_BYTES else "warn", found, "remove old versions, or free some space"
+    )
+
+
+def check_noexec(check: str, folder: Path) -> Finding:
+    """Return whether a folder is mounted noexec: nothing of the appliance is run from there, but others may be."""
+    if not os.statvfs(folder).f_flag & os.ST_NOEXEC:
+        return Finding(check, "ok", f"{folder} is not noexec")
+    if check == "temp mount":
+        return Finding(
+            check, "warn", f"{folder} is noexec: one-file executables cannot start there", "set TMPDIR if one needs it"
+        )
+    return Finding(check, "ok", f"{folder} is noexec; nothing is run from there")
+
+
+def check_port(config: Config) -> Finding:
+    """Return whether the service's port is free, or served by the appliance itself."""
+    host, port = config.http.host, config.http.port
+    if port == 0:
+        return Finding("port", "ok", "the system chooses one")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        served = ask(config, "/health/live")
+        if served["running"] and served["status"] == 200 and isinstance(served["answer"], dict):
+            return Finding("port", "ok", f"{host}:{port} is served by the appliance")
+        next_step = "name another host or port in [http], or end what uses it (ss -ltnp)"
+        return Finding("port", "fail", f"{host}:{port} cannot be bound ({error.strerror or error})", next_step)
+    return Finding("port", "ok", f"{host}:{port} is free")
+
+
+def check_memory(limit: int | None) -> Finding:
+    """Return whether the cgroup allows enough memory."""
+    if limit is None:
+        return Finding("memory limit", "ok", "none")
+    found = f"{limit // 1024**2} MiB"
+    if limit >= WANTED_MEMORY_BYTES:
+        return Finding("memory limit", "ok", found)
+    state: State = "fail" if limit < LOW_MEMORY_BYTES else "warn"
+    return Finding(
+        "memory limit", state, found, f"allow {WANTED_MEMORY_BYTES // 1024**2} MiB or more (MemoryMax=, --memory)"
+    )
+
+
+def check_processors(limit: float | None, config: Config) -> Finding:
+    """Return whether the service is configured for the processor time that its cgroup allows."""
+    allowed = float(len(os.sched_getaffinity(0)) if limit is None else min(limit, len(os.sched_getaffinity(0))))
+    wanted = config.http.processes * config.models.threads
+    found = f"{allowed:g} allowed, {wanted} configured"
+    if wanted <= max(1.0, allowed):
+        return Finding("processors", "ok", found)
+    return Finding("processors", "warn", found, "lower [http] processes or [models] threads: more only take turns")
+
+
+def nearest(path: Path) -> Path:
+    """Return `path`, or the nearest folder above it that exists."""
+    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Return the first two numbers of a version: (1, 32) of 1.32.0."""
+    return tuple(int("".join(filter(str.isdigit, part)) or 0) for part in text.split(".")[:2])
+
+
+def _dotted(numbers: tuple[int, ...]) -> str:
+    return ".".join(map(str, numbers))

@@ -1,0 +1,212 @@
+"""The commands on bundles and on the store: inspect, verify, install, activate, mark-good, rollback, models, remove."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from appliance.bundle import archive
+from appliance.bundle.manifest import Input, Manifest, Output
+from appliance.cli import common_options, options, print_json
+from appliance.errors import ApplianceError
+from appliance.store import activation
+from appliance.store.activation import Activation
+from appliance.store.versions import Store
+
+if TYPE_CHECKING:
+    from appliance.inference.selftest import SelfTest
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+why = click.option("--why", default="", help="The reason, for the receipts.")
+bundle_file = click.argument("bundle", type=click.Path(path_type=Path))
+
+
+@click.command()
+@bundle_file
+@as_json
+@common_options
+def inspect(bundle: Path, as_json: bool) -> None:
+    """Show what BUNDLE holds, after checking that it is sound."""
+    manifest = archive.open_bundle(bundle).manifest
+    if as_json:
+        print_json(manifest)
+    else:
+        click.echo("\n".join(_described(manifest)))
+
+
+@click.command()
+@bundle_file
+@click.option("--self-test", "run", is_flag=True, help="Also run its examples on this processor.")
+@as_json
+@common_options
+def verify(bundle: Path, run: bool, as_json: bool) -> None:
+    """Check that BUNDLE is complete and undamaged; with --self-test, that it answers right on this processor."""
+    opened = archive.open_bundle(bundle)
+    figures = None
+    if run:
+        from appliance.inference import selftest
+
+        figures = selftest.try_bundle(opened)
+    manifest = opened.manifest
+    if as_json:
+        print_json({"model": manifest.name, "version": manifest.version, "sound": True, "self_test": figures})
+        return
+    click.echo(f"{manifest.name} {manifest.version} is sound: {len(opened.members)} members, {opened.size} bytes")
+    if figures:
+        click.echo(_figures(figures))
+
+
+@click.command()
+@bundle_file
+@why
+@as_json
+@common_options
+def install(bundle: Path, why: str, as_json: bool) -> None:
+    """Put BUNDLE into the store. It does not serve before it is activated."""
+    done = _store().install(bundle, why=why)
+    if as_json:
+        print_json({"model": done.name, "version": done.version, "changed": done.fresh})
+        return
+    click.echo(f"{done.name} {done.version} {'installed' if done.fresh else 'was installed already'}")
+    click.echo(f"next: appliance activate {done.name} {done.version}")
+
+
+@click.command()
+@click.argument("name")
+@click.argument("version")
+@why
+@as_json
+@common_options
+def activate(name: str, version: str, why: str, as_json: bool) -> None:
+    """Make VERSION of the model NAME the one that serves, after its self-test passed on this processor."""
+    store = _store()
+    before = activation.read(store, name)
+    _print_activation(name, before, activation.activate(store, name, version, _self_test, why=why), as_json)
+
+
+@click.command("mark-good")
+@click.argument("name")
+@why
+@as_json
+@common_options
+def mark_good(name: str, why: str, as_json: bool) -> None:
+    """Say that the active version of the model NAME has proved itself, so that it is what one returns to."""
+    store = _store()
+    before = activation.read(store, name)
+    _print_activation(name, before, activation.mark_good(store, name, why=why), as_json)
+
+
+@click.command()
+@click.argument("name")
+@why
+@as_json
+@common_options
+def rollback(name: str, why: str, as_json: bool) -> None:
+    """Return to the version of the model NAME that served before, after its self-test passed on this processor."""
+    store = _store()
+    before = activation.read(store, name)
+    _print_activation(name, before, activation.roll_back(store, name, _self_test, why=why), as_json)
+
+
+@click.command()
+@as_json
+@common_options
+def models(as_json: bool) -> None:
+    """List the installed models, their versions, and which one is active."""
+    listed = [described(store, name) for store in [_store()] for name in store.names()]
+    if as_json:
+        print_json({"models": listed})
+        return
+    if not listed:
+        click.echo("no model is installed; next: appliance install BUNDLE")
+    for model in listed:
+        for version in model["versions"]:
+            click.echo(f"{model['name']:<24} {version:<16} {_role(model, version)}".rstrip())
+
+
+@click.command()
+@click.argument("name")
+@click.argument("version")
+@why
+@as_json
+@common_options
+def remove(name: str, version: str, why: str, as_json: bool) -> None:
+    """Delete VERSION of the model NAME from the store; the active one stays."""
+    _store().remove(name, version, why=why)
+    if as_json:
+        print_json({"model": name, "version": version, "changed": True})
+    else:
+        click.echo(f"{name} {version} removed")
+
+
+def described(store: Store, name: str) -> dict[str, Any]:
+    """Return what there is to say about an installed model; a damaged record is said in `error`."""
+    model: dict[str, Any] = {"name": name, "versions": store.versions(name)}
+    try:
+        record = activation.read(store, name)
+    except ApplianceError as error:
+        return {**model, **msgspec.to_builtins(Activation()), "error": str(error)}
+    return {**model, **msgspec.to_builtins(record)}
+
+
+def _store() -> Store:
+    """Return the store that the options and the configuration name."""
+    return Store(options().config().state_dir)
+
+
+def _self_test(folder: Path) -> "SelfTest":
+    """Run the self-test; it is what needs numpy and onnxruntime."""
+    from appliance.inference import selftest
+
+    return selftest.self_test(folder)
+
+
+def _print_activation(name: str, before: Activation, after: Activation, as_json: bool) -> None:
+    """Print which version is active now, and whether that is new."""
+    if as_json:
+        print_json({"model": name, "changed": after != before, **msgspec.to_builtins(after)})
+        return
+    way_back = f", rollback returns to {after.previous}" if after.previous else ""
+    unchanged = "" if after != before else " (as before)"
+    click.echo(f"{name} {after.active} is active, {after.state}{way_back}{unchanged}")
+
+
+def _role(model: dict[str, Any], version: str) -> str:
+    """Return what a version is for: active, the way back, or nothing."""
+    if version == model["active"]:
+        return f"active ({model['state']})"
+    return "previous" if version == model["previous"] else ""
+
+
+def _figures(figures: "SelfTest") -> str:
+    """Return a self-test's figures as one line."""
+    return (
+        f"self-test passed: {figures.rows} rows, largest difference {figures.largest_difference:.3g}, "
+        f"loaded in {figures.load_seconds:.3f} s, on {figures.processor}"
+    )
+
+
+def _described(manifest: Manifest) -> list[str]:
+    """Return the manifest as lines for a person."""
+    came_from = manifest.provenance
+    opset = ", ".join(f"{domain or 'ai.onnx'} {number}" for domain, number in sorted(manifest.opset.items()))
+    lines = [
+        f"{manifest.name} {manifest.version}: {manifest.task}, {came_from.model_type} from {came_from.source}",
+        f"needs onnxruntime >= {manifest.least_onnxruntime} (opset {opset}, IR {manifest.ir_version})",
+        *(f"input  {_tensor(tensor)}" for tensor in manifest.inputs),
+        *(f"output {_tensor(tensor)}" for tensor in manifest.outputs),
+    ]
+    if manifest.class_labels:
+        lines.append(f"labels {', '.join(map(str, manifest.class_labels))}")
+    tolerance = manifest.policy.tolerance
+    lines.append(f"proved to {tolerance.absolute:g} absolute + {tolerance.relative:g} relative")
+    return lines + [
+        f"member {name}: {member.size} bytes, sha256 {member.sha256}" for name, member in manifest.members.items()
+    ]
+
+
+def _tensor(tensor: Input | Output) -> str:
+    """Return a tensor's name, type and shape."""
+    columns = f" of {', '.join(tensor.columns)}" if isinstance(tensor, Input) and len(tensor.columns) > 1 else ""
+    return f"{tensor.name}: {tensor.type} {tensor.shape}{columns}"

@@ -1,0 +1,133 @@
+"""`appliance status`: this host, its models and what its service says of itself."""
+
+import http.client
+import json
+import platform
+import shutil
+import socket
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from appliance import __version__
+from appliance.cli import common_options, options, print_json
+from appliance.cli.models import as_json, described
+from appliance.config import Config
+from appliance.inference import processor
+from appliance.store.receipts import Receipt
+from appliance.store.versions import Store
+
+SECONDS = 2.0
+"""How long a service on this host may take to answer."""
+
+
+@click.command()
+@as_json
+@common_options
+def status(as_json: bool) -> None:
+    """Show this host, its models and its service."""
+    config = options().config()
+    document = _host(config) | {"models": _models(Store(config.state_dir)), "service": ask(config)}
+    if as_json:
+        print_json(document)
+    else:
+        click.echo("\n".join(_lines(document)))
+
+
+def ask(config: Config, path: str = "/health/ready") -> dict[str, Any]:
+    """Return what a service at the configured address answers to GET `path`.
+
+    {"url", "running": False} when nothing answers, else also the HTTP `status` and the JSON `answer` (None if none).
+    """
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(config.http.host, config.http.host)  # noqa: S104
+    url = f"http://{f'[{host}]' if ':' in host else host}:{config.http.port}{path}"
+    # http.client, not urllib: it knows no proxies, and this never leaves the host.
+    connection = http.client.HTTPConnection(host, config.http.port, timeout=SECONDS)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        body = response.read(1024 * 1024)
+    except (OSError, http.client.HTTPException):
+        return {"url": url, "running": False}
+    finally:
+        connection.close()
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        answer = None
+    return {"url": url, "running": True, "status": response.status, "ready": response.status == 200, "answer": answer}
+
+
+def _host(config: Config) -> dict[str, Any]:
+    """Return the facts of this host."""
+    return {
+        "host": socket.gethostname(),
+        "appliance": __version__,
+        "python": platform.python_version(),
+        "onnxruntime": _version("onnxruntime"),
+        "processor": processor.describe(),
+        "state_dir": str(config.state_dir),
+        "disk_free_bytes": _free(config.state_dir),
+    }
+
+
+def _version(distribution: str) -> str | None:
+    """Return a distribution's version without importing it."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _free(folder: Path) -> int | None:
+    """Return the free bytes of the file system that holds `folder`, or will."""
+    existing = next((path for path in (folder, *folder.absolute().parents) if path.exists()), None)
+    return shutil.disk_usage(existing).free if existing else None
+
+
+def _models(store: Store) -> list[dict[str, Any]]:
+    """Return every model with the last self-test of the version that is active."""
+    receipts = store.receipts()
+    models = [described(store, name) for name in store.names()]
+    return [{**model, "self_test": _last_self_test(receipts, model["name"], model["active"])} for model in models]
+
+
+def _last_self_test(receipts: list[Receipt], name: str, version: str | None) -> dict[str, Any] | None:
+    """Return the latest self-test of a version, None if there was none."""
+    for receipt in reversed(receipts):
+        if (receipt.model, receipt.version) == (name, version) and receipt.self_test is not None:
+            return {"when": receipt.when, **msgspec.to_builtins(receipt.self_test)}
+    return None
+
+
+def _lines(document: dict[str, Any]) -> list[str]:
+    """Return the document as lines for a person."""
+    free = document["disk_free_bytes"]
+    lines = [
+        f"host {document['host']}: appliance {document['appliance']}, Python {document['python']}, "
+        f"onnxruntime {document['onnxruntime']}",
+        f"processor {document['processor']}",
+        f"state folder {document['state_dir']}: {f'{free // 1024**2} MiB free' if free is not None else 'unknown'}",
+        _service_line(document["service"]),
+    ]
+    for model in document["models"]:
+        active = (
+            f"{model['active']} active ({model['state']}) since {model['since']}" if model["active"] else "none active"
+        )
+        test = model["self_test"]
+        tested = f", self-test within {test['largest_difference']:.3g} on {test['rows']} rows" if test else ""
+        lines.append(f"model {model['name']}: {active}{tested}; installed: {', '.join(model['versions'])}")
+        lines += [f"  why: {model['why']}"] * bool(model["why"]) + [f"  error: {model.get('error')}"] * (
+            "error" in model
+        )
+    return lines
+
+
+def _service_line(service: dict[str, Any]) -> str:
+    """Return how the service is."""
+    if not service["running"]:
+        return f"service {service['url']}: not running"
+    return f"service {service['url']}: {'ready' if service['ready'] else 'not ready'} (HTTP {service['status']})"

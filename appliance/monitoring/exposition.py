@@ -1,0 +1,144 @@
+"""The names under which Prometheus sees the counters: our own, and those that others' dashboards know.
+
+Triton's names and labels: github.com/triton-inference-server/server, docs/user_guide/metrics.md. MLServer's:
+mlserver/handlers/dataplane.py. A Triton counter has no `_total`, which the text format's client library always gives a
+counter, so those are declared untyped; Prometheus stores both alike.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+    UntypedMetricFamily,
+)
+from prometheus_client.registry import Collector
+
+from appliance import __version__
+from appliance.monitoring.counters import (
+    BOUNDS,
+    CALLER_ERRORS,
+    LAST,
+    REQUEST_BUCKETS,
+    REQUEST_SECONDS,
+    ROWS,
+    RUN_BUCKETS,
+    RUN_SECONDS,
+    SERVICE_ERRORS,
+    SUCCESSES,
+    Key,
+)
+from appliance.monitoring.metrics import Serving
+
+Sums = dict[Key, list[float]]
+
+_VERSION = ("model", "version")
+_OUTCOMES = {"success": SUCCESSES, "caller_error": CALLER_ERRORS, "service_error": SERVICE_ERRORS}
+
+
+def text(sums: Sums, serving: Iterable[dict[str, Serving]]) -> bytes:
+    """Return the Prometheus text format 0.0.4 of the summed cells and of what each process serves."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Snapshot([*_own(sums), *_states(serving), *_triton(sums), *_mlserver(sums)]))
+    return generate_latest(registry)
+
+
+class _Snapshot(Collector):
+    """Metric families that were computed already."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> list[Metric]:
+        """Return the families."""
+        return self._families
+
+
+def _own(sums: Sums) -> Iterator[Metric]:
+    """Return our own counters and times."""
+    requests = CounterMetricFamily("appliance_requests", "Requests by how they ended.", labels=(*_VERSION, "outcome"))
+    for key, cells in sums.items():
+        for outcome, cell in _OUTCOMES.items():
+            requests.add_metric((*key, outcome), cells[cell])
+    yield requests
+    rows = CounterMetricFamily("appliance_prediction_rows", "Rows predicted.", labels=_VERSION)
+    last = GaugeMetricFamily(
+        "appliance_last_prediction_timestamp_seconds", "Unix time of the last prediction, 0 before it.", labels=_VERSION
+    )
+    for key, cells in sums.items():
+        rows.add_metric(key, cells[ROWS])
+        last.add_metric(key, cells[LAST])
+    yield rows
+    yield last
+    help_ = "From a request's arrival to its outputs, of requests that were answered."
+    yield _histogram("appliance_request_seconds", help_, sums, REQUEST_BUCKETS, REQUEST_SECONDS)
+    yield _histogram("appliance_run_seconds", "Of the ONNX graph alone.", sums, RUN_BUCKETS, RUN_SECONDS)
+
+
+def _histogram(name: str, documentation: str, sums: Sums, first_bucket: int, total: int) -> Metric:
+    """Return one histogram per version from its plain (not cumulative) buckets."""
+    family = HistogramMetricFamily(name, documentation, labels=_VERSION)
+    bounds = [*map(str, BOUNDS), "+Inf"]
+    for key, cells in sums.items():
+        below = 0.0
+        buckets: list[tuple[str, float]] = []
+        for bound, count in zip(bounds, cells[first_bucket:], strict=False):
+            below += count
+            buckets.append((bound, below))
+        family.add_metric(key, buckets, cells[total])
+    return family
+
+
+def _states(serving: Iterable[dict[str, Serving]]) -> Iterator[Metric]:
+    """Return what is served now, by any process."""
+    problems: dict[str, bool] = {}
+    active: set[Key] = set()
+    for models in serving:
+        for model, state in models.items():
+            problems[model] = problems.get(model, False) or bool(state.problem)
+            if state.version is not None:
+                active.add((model, state.version))
+    info = GaugeMetricFamily("appliance_active_version_info", "1 for each version that answers.", labels=_VERSION)
+    for key in sorted(active):
+        info.add_metric(key, 1)
+    yield info
+    help_ = "1 while the version that the store wants active cannot serve, else 0."
+    problem = GaugeMetricFamily("appliance_model_problem", help_, labels=("model",))
+    for model, bad in sorted(problems.items()):
+        problem.add_metric((model,), float(bad))
+    yield problem
+    build = GaugeMetricFamily("appliance_build_info", "1; the label says which program runs.", labels=("version",))
+    build.add_metric((__version__,), 1)
+    yield build
+
+
+def _triton(sums: Sums) -> Iterator[Metric]:
+    """Return the counters under Triton's names; each prediction is one execution."""
+    names: dict[str, tuple[str, tuple[int, ...], float]] = {
+        "nv_inference_request_success": ("Requests answered.", (SUCCESSES,), 1),
+        "nv_inference_request_failure": ("Requests not answered.", (CALLER_ERRORS, SERVICE_ERRORS), 1),
+        "nv_inference_count": ("Rows predicted.", (ROWS,), 1),
+        "nv_inference_exec_count": ("Runs of the ONNX graph.", (SUCCESSES,), 1),
+        "nv_inference_request_duration_us": ("Time of answered requests in microseconds.", (REQUEST_SECONDS,), 1e6),
+    }
+    for name, (documentation, taken, scale) in names.items():
+        family = UntypedMetricFamily(name, documentation, labels=_VERSION)
+        for key, cells in sums.items():
+            family.add_metric(key, scale * sum(cells[cell] for cell in taken))
+        yield family
+
+
+def _mlserver(sums: Sums) -> Iterator[Metric]:
+    """Return the counters under MLServer's names."""
+    success = CounterMetricFamily("model_infer_request_success", "Requests answered.", labels=_VERSION)
+    failure = CounterMetricFamily("model_infer_request_failure", "Requests not answered.", labels=_VERSION)
+    duration = SummaryMetricFamily("model_infer_request_duration", "Seconds of answered requests.", labels=_VERSION)
+    for key, cells in sums.items():
+        success.add_metric(key, cells[SUCCESSES])
+        failure.add_metric(key, cells[CALLER_ERRORS] + cells[SERVICE_ERRORS])
+        duration.add_metric(key, int(cells[SUCCESSES]), cells[REQUEST_SECONDS])
+    yield from (success, failure, duration)

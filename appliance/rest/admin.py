@@ -1,0 +1,207 @@
+"""What is installed and what serves, for people and their programs; and changing it, for those who may."""
+
+import platform
+import socket
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from appliance import __version__
+from appliance.bundle.manifest import Input, Output, Task
+from appliance.errors import ApplianceError
+from appliance.inference import selftest
+from appliance.live import Served
+from appliance.predictor import Counts
+from appliance.rest.exchange import Answer, Context, Request, json_answer
+from appliance.rest.health import is_ready
+from appliance.rest.routes import Route
+from appliance.store import activation
+from appliance.store.activation import Activation
+from appliance.store.record import State
+
+_STARTED = time.time()  # of this process, near enough: it is imported once, at the start
+_MADE_HERE = "asked for over HTTP"
+
+
+class VersionInfo(msgspec.Struct):
+    """One installed version."""
+
+    version: str
+    active: bool
+    task: Task | None
+    inputs: list[Input]
+    outputs: list[Output]
+    problem: str
+    """Why it cannot be read, "" when it can."""
+
+
+class ModelInfo(msgspec.Struct):
+    """One model: what the store says of it, and what this process makes of that."""
+
+    name: str
+    active: str | None
+    """The version that the store wants to serve."""
+    serving: str | None
+    """The version that does serve in the process that answered."""
+    state: State | None
+    """Whether the active version was marked good; null when none is active."""
+    previous: str | None
+    """The version that roll back returns to."""
+    since: str
+    why: str
+    problem: str
+    """Why the active version does not serve, "" when it does."""
+    versions: list[VersionInfo]
+    """Oldest first."""
+
+
+class Models(msgspec.Struct):
+    """Every model."""
+
+    models: list[ModelInfo]
+
+
+class VersionCounts(msgspec.Struct):
+    """What was asked of one version since the service started; times are sums in seconds of answered requests."""
+
+    model: str
+    version: str
+    requests: int
+    failures: int
+    rows: int
+    request_seconds: float
+    run_seconds: float
+    last: float
+    """Unix time of the last prediction, 0 before it."""
+
+
+class Status(msgspec.Struct):
+    """The service at a glance."""
+
+    program: str
+    host: str
+    platform: str
+    uptime_seconds: float
+    """Of the process that answered."""
+    ready: bool
+    reasons: list[str]
+    """Why it is not ready."""
+    counts: list[VersionCounts]
+
+
+def _models(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+    """Answer with every model."""
+    served = {model.name: model for model in context.predictor.models.served()}
+    return json_answer(Models([_model_info(context, name, served.get(name)) for name in context.store.names()]))
+
+
+def _model(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+    """Answer with one model."""
+    return json_answer(_one_model(context, variables["name"]))
+
+
+def _activate(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+    """Make a version the active one."""
+    name, version = variables["name"], variables["version"]
+    return _change(context, name, lambda: activation.activate(
+        context.store, name, version, selftest.self_test, why=_MADE_HERE
+    ))  # fmt: skip
+
+
+def _roll_back(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+    """Return to the previous version."""
+    name = variables["name"]
+    return _change(context, name, lambda: activation.roll_back(context.store, name, selftest.self_test, why=_MADE_HERE))
+
+
+def _mark_good(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+    """End the active version's probation."""
+    name = variables["name"]
+    return _change(context, name, lambda: activation.mark_good(context.store, name, why=_MADE_HERE))
+
+
+def _status(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+    """Answer with the service at a glance."""
+    ready, details = is_ready(context)
+    counts = [_version_counts(*key, counts) for key, counts in sorted(context.counts().items())]
+    uptime = round(time.time() - _STARTED, 3)
+    machine = f"{platform.system()} {platform.machine()}"
+    return json_answer(Status(__version__, socket.gethostname(), machine, uptime, ready, details.reasons, counts))
+
+
+def _metrics(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+    """Answer in the Prometheus text format."""
+    return Answer(context.metrics(), content_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+ROUTES = (
+    Route("GET", "/status", _status, "The service at a glance", gives=Status),
+    Route("GET", "/metrics", _metrics, "Counters in the Prometheus text format", media="text/plain"),
+    Route("GET", "/models", _models, "Every model and its installed versions", gives=Models),
+    Route("GET", "/models/{name}", _model, "One model and its installed versions", gives=ModelInfo),
+    Route("POST", "/models/{name}/versions/{version}/activate", _activate,
+          "Make a version the one that serves, after its self-test", scope="admin", gives=ModelInfo),
+    Route("POST", "/models/{name}/rollback", _roll_back,
+          "Return to the version that served before, after its self-test", scope="admin", gives=ModelInfo),
+    Route("POST", "/models/{name}/mark-good", _mark_good,
+          "End the active version's probation", scope="admin", gives=ModelInfo),
+)  # fmt: skip
+
+
+def _change(context: Context, name: str, change: Callable[[], Activation]) -> Answer:
+    """Change the store, follow it at once in this process, and answer with the model as it now is."""
+    change()
+    context.predictor.models.refresh()
+    return json_answer(_one_model(context, name))
+
+
+def _one_model(context: Context, name: str) -> ModelInfo:
+    """Return one model's record. Raises NotFound."""
+    if not context.store.versions(name):
+        context.store.folder(name, "")  # raises NotFound, naming what comes close
+    served = {model.name: model for model in context.predictor.models.served()}
+    return _model_info(context, name, served.get(name))
+
+
+def _model_info(context: Context, name: str, served: Served | None) -> ModelInfo:
+    """Return one model's record; damage to its files is told in it, so that the other models are still listed."""
+    problem = str(served.problem) if served and served.problem else ""
+    try:
+        now = activation.read(context.store, name)
+    except ApplianceError as error:
+        now, problem = Activation(), str(error)
+    return ModelInfo(
+        name=name,
+        active=now.active,
+        serving=served.loaded.version if served and served.loaded else None,
+        state=now.state if now.active else None,
+        previous=now.previous,
+        since=now.since,
+        why=now.why,
+        problem=problem,
+        versions=[_version_info(context, name, version, now.active) for version in context.store.versions(name)],
+    )
+
+
+def _version_info(context: Context, name: str, version: str, active: str | None) -> VersionInfo:
+    """Return one version's record."""
+    try:
+        manifest = context.store.manifest(name, version)
+    except ApplianceError as error:
+        return VersionInfo(version, version == active, None, [], [], str(error))
+    return VersionInfo(version, version == active, manifest.task, manifest.inputs, manifest.outputs, "")
+
+
+def _version_counts(model: str, version: str, counts: Counts) -> VersionCounts:
+    """Return one version's counts."""
+    return VersionCounts(
+        model=model,
+        version=version,
+        requests=counts.successes + counts.failures,
+        failures=counts.failures,
+        rows=counts.rows,
+        request_seconds=counts.request_seconds,
+        run_seconds=counts.run_seconds,
+        last=counts.last,
+    )

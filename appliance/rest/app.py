@@ -1,0 +1,161 @@
+"""The WSGI application: hot routes on a bare path, all others through Flask, both from the one table of routes."""
+
+import functools
+import itertools
+import logging
+import re
+import secrets
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from appliance.errors import ApplianceError, NotFound
+from appliance.predictor import request_id
+from appliance.rest.exchange import Answer, Context, Environ, Request
+from appliance.rest.problems import REASONS, WrongMethod, form_for, status_of
+from appliance.rest.routes import Route, hot_routes
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+log = logging.getLogger(__name__)
+
+StartResponse = Callable[..., Any]
+Authorize = Callable[[Request, str], None]
+"""(request, scope) -> None, or raises NotAllowed."""
+
+
+class App:
+    """Answers requests by the table of routes (WSGI, PEP 3333)."""
+
+    def __init__(
+        self, context: Context, routes: Sequence[Route], authorize: Authorize, *, log_requests: bool = False
+    ) -> None:
+        self.context = context
+        self.routes = tuple(routes)
+        self._authorize = authorize
+        self._log_requests = log_requests
+        self._hot = [(route.pattern, route) for route in hot_routes(routes)]
+        self._match = functools.lru_cache(maxsize=256)(self._find)
+        self._flask: Flask | None = None
+        self._making = threading.Lock()
+        # A random prefix and a number: as unique as a random id for each request, and without a system call for each.
+        self._prefix = secrets.token_hex(6)
+        self._numbers = itertools.count(1)
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        found = self._match(environ["PATH_INFO"]) if environ["REQUEST_METHOD"] == "POST" else None
+        if found is None:
+            answers: Iterable[bytes] = self.flask(environ, start_response)
+            return answers
+        route, variables = found
+        answer = self.answer(route, Request(environ, self.context.config.max_body_bytes), variables)
+        headers = [("Content-Type", answer.content_type), ("Content-Length", str(len(answer.body)))]
+        headers.extend(answer.headers)
+        start_response(f"{answer.status} {REASONS.get(answer.status, 'Error')}", headers)
+        return [answer.body]
+
+    def is_small(self, path: str) -> bool:
+        """Return whether a request to `path` may run on the loop's thread: a prediction by a version that is loaded."""
+        return self._match(path) is not None and "/versions/" not in path
+
+    def answer(self, route: Route, request: Request, variables: dict[str, str]) -> Answer:
+        """Return the answer of one route; the boundary where every error becomes an answer."""
+        given = request.environ.get("HTTP_X_REQUEST_ID", "")[:128]
+        token = request_id.set(given or f"{self._prefix}-{next(self._numbers)}")
+        try:
+            answer = self._answer(route, request, variables)
+            if self._log_requests:
+                extra = {"method": request.method, "path": request.path, "status": answer.status}
+                log.info("request", extra=extra | {"seconds": round(request.seconds(), 6)})
+            if given or answer.status >= 500:
+                answer = answer.with_headers(("X-Request-Id", request_id.get()))
+            return answer
+        finally:
+            request_id.reset(token)
+
+    def _answer(self, route: Route, request: Request, variables: dict[str, str]) -> Answer:
+        """Return the handler's answer, or the error's in the words of the route's protocol."""
+        try:
+            self._authorize(request, route.scope)
+            return route.handler(self.context, request, variables)
+        except ApplianceError as error:
+            failure, status = error, status_of(error)
+        except Exception:  # whatever a handler forgot must not end the connection without an answer
+            log.exception("request failed unexpectedly", extra={"path": request.path})
+            next_step = f"see the log for request id {request_id.get()}"
+            failure, status = ApplianceError("answer the request", "an unexpected error", next_step), 500
+        if route.hot:
+            model = variables.get("name") or self.context.predictor.models.default
+            self.context.predictor.failed(model, variables.get("version", ""), failure)
+        return route.problem(status, failure)
+
+    def _find(self, path: str) -> tuple[Route, dict[str, str]] | None:
+        """Return the hot route that `path` means, with its variables."""
+        for pattern, route in self._hot:
+            if match := pattern.fullmatch(path):
+                return route, match.groupdict()
+        return None
+
+    @property
+    def flask(self) -> "Flask":
+        """The Flask application of all routes, made on first use: its import takes longer than a prediction's start."""
+        if self._flask is None:
+            with self._making:
+                if self._flask is None:
+                    self._flask = _flask_app(self)
+        return self._flask
+
+
+def create_app(context: Context, routes: Sequence[Route], authorize: Authorize, *, log_requests: bool = False) -> App:
+    """Return the application; the routes that Vertex AI names by its own paths are added to `routes`."""
+    return App(context, (*routes, *_extra_routes(context, routes)), authorize, log_requests=log_requests)
+
+
+def _extra_routes(context: Context, routes: Sequence[Route]) -> list[Route]:
+    """Return copies of the routes that the configuration wants under one more path."""
+    wanted = {"/health/ready": context.config.health_route, "/invocations": context.config.predict_route}
+    known = {(route.method, route.path) for route in routes}
+    return [
+        route.at(wanted[route.path])
+        for route in routes
+        if wanted.get(route.path) and (route.method, wanted[route.path]) not in known
+    ]
+
+
+def _flask_app(app: App) -> "Flask":
+    """Return a Flask application with every route of the table."""
+    from flask import Flask, Response, request
+
+    flask = Flask("appliance", static_folder=None)
+
+    def respond(answer: Answer) -> Response:
+        response = Response(answer.body, answer.status, content_type=answer.content_type)
+        response.headers.extend(answer.headers)
+        return response
+
+    def view(route: Route) -> Callable[..., Response]:
+        def answer(**variables: str) -> Response:
+            return respond(app.answer(route, Request(request.environ, app.context.config.max_body_bytes), variables))
+
+        return answer
+
+    for route in app.routes:
+        rule = re.sub(r"\{(\w+)\}", r"<\1>", route.path)
+        flask.add_url_rule(rule, f"{route.method} {route.path}", view(route), methods=[route.method])
+
+    @flask.errorhandler(404)
+    def unknown_path(error: Any) -> Response:
+        problem = NotFound(f"find {request.path}", "there is no such path", "see /openapi.json for all of them")
+        return respond(form_for(request.path)(404, problem))
+
+    @flask.errorhandler(405)
+    def wrong_method(error: Any) -> Response:
+        allowed = ", ".join(sorted(set(error.valid_methods or ()) - {"OPTIONS", "HEAD"}))
+        problem = WrongMethod(f"{request.method} {request.path}", "the path has another method", f"use {allowed}")
+        response = respond(form_for(request.path)(405, problem))
+        response.headers["Allow"] = allowed
+        return response
+
+    return flask

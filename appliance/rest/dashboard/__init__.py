@@ -1,0 +1,40 @@
+"""The page for people: static files of this folder, which ask the same routes as everybody else."""
+
+import functools
+from pathlib import Path
+
+from appliance.rest.exchange import Answer, Context, Request
+from appliance.rest.routes import Route
+
+_FOLDER = Path(__file__).parent
+_HEADERS = (
+    # Nothing that the page shows can make it load or send anything elsewhere.
+    ("Content-Security-Policy", "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"),
+    ("Referrer-Policy", "no-referrer"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Cache-Control", "no-cache"),
+)
+_FILES = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/dashboard/app.js": ("app.js", "text/javascript; charset=utf-8"),
+    "/dashboard/style.css": ("style.css", "text/css; charset=utf-8"),
+    "/dashboard/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+
+
+def _file(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+    """Answer with the file of the request's path."""
+    name, media = _FILES[request.path]
+    return Answer(_content(name), content_type=media, headers=_HEADERS)
+
+
+@functools.cache
+def _content(name: str) -> bytes:
+    """Return a file of this folder; read when first asked for, since most services are never looked at."""
+    return (_FOLDER / name).read_bytes()
+
+
+ROUTES = tuple(
+    Route("GET", path, _file, f"The dashboard: {name}", scope="none", media=media.partition(";")[0])
+    for path, (name, media) in _FILES.items()
+)

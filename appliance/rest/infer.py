@@ -1,0 +1,301 @@
+"""Open Inference's infer call: tensors as JSON, as binary, or mixed, in and out.
+
+Sources: the Open Inference Protocol (REST) and Triton's extensions for binary tensors and classification.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import numpy as np
+from msgspec import UNSET, UnsetType
+
+from appliance.bundle.manifest import Label
+from appliance.errors import InvalidInput
+from appliance.inference.session import Array
+from appliance.inference.values import Scalar, from_values
+from appliance.live import LoadedVersion
+from appliance.predictor import Prediction
+from appliance.rest import binary_tensors
+from appliance.rest.exchange import Answer, Context, Request, compress, encode_json
+from appliance.rest.json_body import check_rows, decode_values
+
+V = TypeVar("V")
+Parameters = dict[str, Scalar]
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+BINARY = "application/octet-stream"
+
+COMPRESSED_FROM = 1024
+"""Bytes from which an answer is compressed for who accepts it; below, it would grow or cost more than it saves."""
+
+_RESERVED = {"sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers"}
+_RESERVED_PREFIX = "triton_"
+_CONTENT_TYPES = ("pd", "np", "str", None)
+
+
+class InferInputOf(msgspec.Struct, Generic[V], forbid_unknown_fields=True):
+    """One tensor; `data` row-major, flat or as rows, absent when its bytes follow (`binary_data_size`)."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    parameters: Parameters | None = None
+    data: list[V | list[V]] | None = None
+
+
+class InferOutput(msgspec.Struct, forbid_unknown_fields=True):
+    """One output that is asked for: `binary_data` as bytes, `classification` as its n largest values."""
+
+    name: str
+    parameters: Parameters | None = None
+
+
+class InferRequestOf(msgspec.Struct, Generic[V], forbid_unknown_fields=True):
+    """The inputs by name, or a table with one input for each column; all outputs unless some are named."""
+
+    inputs: list[InferInputOf[V]]
+    id: str | None = None
+    parameters: Parameters | None = None
+    outputs: list[InferOutput] | None = None
+    model_name: str | None = None
+    model_version: str | None = None
+
+
+class InferRequest(InferRequestOf[Scalar]):
+    """The inputs by name, or a table with one input for each column; all outputs unless some are named."""
+
+
+class OutputTensor(msgspec.Struct):
+    """One output, row-major; `data` flat, or absent when its bytes follow (`binary_data_size`). NaN is null."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    parameters: dict[str, int] | UnsetType = UNSET
+    data: list[Scalar] | UnsetType = UNSET
+
+
+class InferAnswer(msgspec.Struct):
+    """The outputs, and the version that gave them all."""
+
+    model_name: str
+    model_version: str
+    outputs: list[OutputTensor]
+    id: str | UnsetType = UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """One output of the answer, and in which form."""
+
+    name: str
+    binary: bool
+    classes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A request, read: tensors by name, the outputs that are wanted, the id to echo."""
+
+    tensors: dict[str, Array]
+    wanted: list[_Wanted]
+    id: str | UnsetType = UNSET
+
+
+def infer(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+    """Answer an infer request.
+
+    Raises InvalidInput, TooLarge, NotFound for an unknown model or version, NotReady when none is active.
+    """
+    version = context.predictor.route(variables.get("name"), variables.get("version"))
+    call = _read(context, request, version)
+    feeds = version.schema.from_tensors(call.tensors)
+    check_rows(len(next(iter(feeds.values()))), context.config)
+    names = [wanted.name for wanted in call.wanted]
+    answer = _answer(call, context.predictor.run(version, feeds, names, started=request.started))
+    accepted = request.header("Accept-Encoding")
+    return compress(answer, accepted) if accepted and len(answer.body) >= COMPRESSED_FROM else answer
+
+
+def _read(context: Context, request: Request, version: LoadedVersion) -> _Call:
+    """Return what a request asks for, by the three forms that its header tells apart."""
+    body, length = request.body(), request.environ.get("HTTP_INFERENCE_HEADER_CONTENT_LENGTH")
+    if length is None:
+        return _parse(context, version, body, memoryview(b""))
+    header, tensors = binary_tensors.split(body, length)
+    return _parse(context, version, header, tensors) if header else _raw(version, tensors)
+
+
+def _raw(version: LoadedVersion, content: memoryview) -> _Call:
+    """Return the call that is nothing but the bytes of the one input; a text is the whole body, without its length."""
+    if len(version.manifest.inputs) != 1:
+        raise InvalidInput("read the raw tensor", "the model has more than one input", "describe the inputs in JSON")
+    tensor = version.manifest.inputs[0]
+    if tensor.type == "string":
+        texts = len(content).to_bytes(4, "little") + bytes(content)
+        array = binary_tensors.read(tensor.name, "BYTES", [1, *tensor.shape[1:]], memoryview(texts))
+    else:
+        row = binary_tensors.elements(tensor.name, tensor.shape[1:]) * np.dtype(tensor.type).itemsize
+        shape = [len(content) // row if row else 0, *tensor.shape[1:]]
+        array = binary_tensors.read(tensor.name, binary_tensors.NAMES[tensor.type], shape, content)
+    return _Call({tensor.name: array}, [_Wanted(name, binary=True) for name in version.output_names])
+
+
+def _parse(context: Context, version: LoadedVersion, header: bytes, content: memoryview) -> _Call:
+    """Return the call that a JSON part and the bytes behind it make."""
+    sent, typed = decode_values(header, InferRequestOf, version.schema.value_type, context.config)
+    parameters: Parameters = sent.parameters or {}
+    _check_parameters(parameters)
+    tensors: dict[str, Array] = {}
+    place = 0
+    for tensor in sent.inputs:
+        _check_input(context, tensor, tensors)
+        size = _size(tensor, len(content) - place)
+        if size is None:
+            tensors[tensor.name] = _from_json(tensor, typed)
+        else:
+            part = content[place : place + size]
+            tensors[tensor.name] = binary_tensors.read(tensor.name, tensor.datatype, tensor.shape, part)
+            place += size
+    if place != len(content):
+        found = f"{len(content) - place} bytes follow the last tensor"
+        raise InvalidInput("read the binary tensors", found, "say each one's binary_data_size")
+    wanted = _wanted(version, sent.outputs, _flag(parameters, "binary_data_output"))
+    return _Call(tensors, wanted, UNSET if sent.id is None else sent.id)
+
+
+def _check_parameters(parameters: Parameters) -> None:
+    """Raise InvalidInput for parameters that mean something to Triton which is not done here."""
+    for name in parameters:
+        if name in _RESERVED or name.startswith(_RESERVED_PREFIX):
+            raise InvalidInput("read the parameters", f"{name!r} is reserved and not served here", "leave it out")
+    _check_content_type(parameters)
+
+
+def _check_content_type(parameters: Parameters) -> None:
+    """Raise InvalidInput for a codec that would mean other values than those that are read here."""
+    codec = parameters.get("content_type")
+    if codec not in _CONTENT_TYPES:
+        raise InvalidInput("read the parameters", f"content_type {codec!r} is unknown", "send pd, np or str, or none")
+
+
+def _check_input(context: Context, tensor: InferInputOf[Any], before: dict[str, Array]) -> None:
+    """Raise InvalidInput for a tensor that cannot be meant, before anything is made of its shape."""
+    tried = f"read the tensor {tensor.name!r}"
+    if tensor.name in before:
+        raise InvalidInput(tried, "it is sent twice", "send each input once")
+    if tensor.datatype not in binary_tensors.DATATYPES:
+        found = f"datatype {tensor.datatype!r} is unknown"
+        raise InvalidInput(tried, found, f"send one of {', '.join(binary_tensors.DATATYPES)}")
+    _check_content_type(tensor.parameters or {})
+    binary_tensors.elements(tensor.name, tensor.shape)
+    check_rows(tensor.shape[0] if tensor.shape else 0, context.config)
+
+
+def _size(tensor: InferInputOf[Any], left: int) -> int | None:
+    """Return the number of bytes that a tensor has behind the JSON part, None for a tensor in JSON."""
+    size = (tensor.parameters or {}).get("binary_data_size")
+    if size is None:
+        return None
+    tried = f"read the tensor {tensor.name!r}"
+    if type(size) is not int or not 0 <= size <= left:
+        found = f"binary_data_size is {str(size)[:40]}, {left} bytes are left"
+        raise InvalidInput(
+            tried, found, f"send the tensor's bytes behind the JSON part, whose length {HEADER_LENGTH} says"
+        )
+    if tensor.data is not None:
+        raise InvalidInput(tried, "it has data and binary_data_size", "send one of them")
+    return size
+
+
+def _from_json(tensor: InferInputOf[Any], typed: bool) -> Array:
+    """Return the array of a tensor whose data is in JSON, flat or nested as its shape says."""
+    tried = f"read the tensor {tensor.name!r}"
+    values = tensor.data
+    if values is None:
+        raise InvalidInput(tried, "it has no data", "send data, or its bytes with binary_data_size")
+    count = binary_tensors.elements(tensor.name, tensor.shape)
+    if values and isinstance(values[0], list):
+        values = _flat(tensor, values)
+    if len(values) != count:
+        found = f"shape {tensor.shape} has {count} values, {len(values)} were sent"
+        raise InvalidInput(tried, found, "send as many values as the shape has")
+    kind = binary_tensors.DATATYPES[tensor.datatype]
+    return from_values(tensor.name, kind, values, typed=typed).reshape(tensor.shape)
+
+
+def _flat(tensor: InferInputOf[Any], rows: Sequence[Any]) -> list[Any]:
+    """Return nested data flat; a nesting that disagrees with the shape would put values in the wrong columns."""
+    widths = {len(row) if isinstance(row, list) else -1 for row in rows}
+    nested = [size for size in (len(rows), min(widths)) if size != 1]
+    if len(widths) != 1 or nested != [size for size in tensor.shape if size != 1]:
+        found = f"its data is not nested as its shape {tensor.shape}"
+        raise InvalidInput(f"read the tensor {tensor.name!r}", found, "nest it so, or send it flat")
+    return list(chain.from_iterable(rows))
+
+
+def _flag(parameters: Parameters, name: str, default: bool = False) -> bool:
+    """Return a parameter that is true or false."""
+    value = parameters.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise InvalidInput("read the parameters", f"{name} is {str(value)[:40]}", "send true or false")
+    return value
+
+
+def _wanted(version: LoadedVersion, outputs: list[InferOutput] | None, binary: bool) -> list[_Wanted]:
+    """Return the outputs of the answer: those asked for, or all."""
+    if not outputs:
+        return [_Wanted(name, binary) for name in version.output_names]
+    if len({output.name for output in outputs}) != len(outputs):
+        raise InvalidInput("choose the outputs", "one is asked for twice", "name each output once")
+    wanted = []
+    for output in outputs:
+        parameters = output.parameters or {}
+        classes = parameters.get("classification") or 0
+        if type(classes) is not int or classes < 0:
+            raise InvalidInput("choose the outputs", f"classification is {str(classes)[:40]}", "send how many classes")
+        wanted.append(_Wanted(output.name, _flag(parameters, "binary_data", binary), classes))
+    return wanted
+
+
+def _answer(call: _Call, prediction: Prediction) -> Answer:
+    """Return the outputs, first those in JSON and those described there, then the bytes."""
+    tensors, parts = [], []
+    version = prediction.version
+    for wanted in call.wanted:
+        array = prediction.outputs[wanted.name]
+        if wanted.classes:
+            array = _classified(wanted, array, version.manifest.class_labels)
+        tensor = OutputTensor(wanted.name, list(array.shape), binary_tensors.datatype_of(array))
+        if wanted.binary:
+            parts.append(binary_tensors.write(array))
+            tensor.parameters = {"binary_data_size": len(parts[-1])}
+        else:
+            tensor.data = array.reshape(-1).tolist()
+        tensors.append(tensor)
+    header = encode_json(InferAnswer(version.name, version.version, tensors, call.id))
+    if not parts:
+        return Answer(header)
+    return Answer(b"".join((header, *parts)), 200, BINARY, ((HEADER_LENGTH, str(len(header))),))
+
+
+def _classified(wanted: _Wanted, array: Array, labels: Sequence[Label]) -> Array:
+    """Return each row's largest values as "value:index:label" (Triton's classification extension), largest first."""
+    if array.dtype.kind not in "fiu":
+        tried = f"classify the output {wanted.name!r}"
+        raise InvalidInput(tried, f"it is {binary_tensors.datatype_of(array)}", "ask it of an output of numbers")
+    rows = array.reshape(len(array), -1)
+    # NaN sorts last either way, so it is put below every number; equal values keep their order.
+    sortable = np.where(np.isnan(rows), -np.inf, rows) if array.dtype.kind == "f" else rows
+    order = np.argsort(-sortable.astype(np.float64), axis=1, kind="stable")[:, : wanted.classes]
+    named = labels if len(labels) == rows.shape[1] else []
+    texts = [
+        [f"{row[index]!r}:{index}" + (f":{named[index]}" if named else "") for index in indices]
+        for row, indices in zip(rows.tolist(), order.tolist(), strict=True)
+    ]
+    return np.array(texts, dtype=object).reshape(order.shape)

@@ -1,0 +1,280 @@
+"""Others' prediction calls: MLflow and SageMaker (/invocations), Vertex AI and KServe v1 (instances, predictions).
+
+Sources: MLflow's scoring server, SageMaker's and Vertex AI's container contracts, KServe's v1 data plane. A prediction
+is the model's output of that role: for classifiers the label.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from appliance import __version__
+from appliance.errors import InvalidInput, NotReady
+from appliance.inference.tensors import Feeds
+from appliance.inference.values import Scalar, to_values
+from appliance.live import LoadedVersion
+from appliance.rest.csv_body import read_csv
+from appliance.rest.exchange import Answer, Context, Request, json_answer
+from appliance.rest.health import is_ready
+from appliance.rest.json_body import check_rows, decode_values
+from appliance.rest.predict import wording_of
+from appliance.rest.problems import UnsupportedMedia, error_json, mlflow_json
+from appliance.rest.routes import Route
+
+V = TypeVar("V")
+Parameters = dict[str, Scalar]
+
+
+class Split(msgspec.Struct, Generic[V], forbid_unknown_fields=True):
+    """A pandas table in the orientation `split`; the index is not used."""
+
+    data: list[list[V]]
+    columns: list[str | int] | None = None
+    index: list[Scalar] | None = None
+
+
+class InvocationOf(msgspec.Struct, Generic[V], forbid_unknown_fields=True):
+    """Exactly one of MLflow's four forms; of `params` (MLflow) and `parameters` (Vertex AI) the model takes none."""
+
+    dataframe_split: Split[V] | UnsetType = UNSET
+    dataframe_records: list[dict[str, V]] | UnsetType = UNSET
+    instances: list[V | list[V] | dict[str, V]] | UnsetType = UNSET
+    inputs: list[V | list[V] | dict[str, V]] | dict[str, list[V | list[V]]] | UnsetType = UNSET
+    params: Parameters | None = None
+    parameters: Parameters | None = None
+
+
+class Invocation(InvocationOf[Scalar]):
+    """Exactly one of MLflow's four forms; of `params` (MLflow) and `parameters` (Vertex AI) the model takes none."""
+
+
+class InstancesOf(msgspec.Struct, Generic[V], forbid_unknown_fields=True):
+    """Rows as lists, as objects by column name or, for a model of one column, as plain values."""
+
+    instances: list[V | list[V] | dict[str, V]]
+    parameters: Parameters | None = None
+
+
+class Instances(InstancesOf[Scalar]):
+    """Rows as lists, as objects by column name or, for a model of one column, as plain values."""
+
+
+class Predictions(msgspec.Struct):
+    """One prediction for each row, in the order of the rows."""
+
+    predictions: list[Any]
+
+
+class ModelList(msgspec.Struct):
+    """The models that serve."""
+
+    models: list[str]
+
+
+class ModelState(msgspec.Struct):
+    """Whether a model answers."""
+
+    name: str
+    ready: bool
+
+
+class Ping(msgspec.Struct):
+    """Whether predictions are answered."""
+
+    ready: bool
+
+
+def invoke(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+    """Answer JSON in one of MLflow's forms, or CSV, with the default model.
+
+    Raises InvalidInput, TooLarge, UnsupportedMedia for another Content-Type, NotReady without an active model.
+    """
+    version = context.predictor.route()
+    body, (media, parameters) = request.body(), _content_type(request)
+    if media == "text/csv":
+        columns = read_csv(body, version.schema, parameters, context.config)
+        feeds = version.schema.from_columns(columns)
+    elif media in ("application/json", ""):
+        sent, typed = decode_values(_as_utf8(body, parameters), InvocationOf, version.schema.value_type, context.config)
+        feeds = _feeds(context, version, sent, typed)
+    else:
+        raise UnsupportedMedia("read the body", f"Content-Type is {media}", "send application/json or text/csv")
+    return _answer(context, request, version, feeds)
+
+
+def predict_instances(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+    """Answer `{"instances": [...]}`, whatever the Content-Type (KServe v1).
+
+    Raises InvalidInput, TooLarge, NotFound for an unknown model, NotReady when none is active.
+    """
+    version = context.predictor.route(variables["name"])
+    sent, typed = decode_values(request.body(), InstancesOf, version.schema.value_type, context.config)
+    _take_none(sent.parameters)
+    return _answer(context, request, version, _from_instances(context, version, sent.instances, typed))
+
+
+def _feeds(context: Context, version: LoadedVersion, sent: InvocationOf[Any], typed: bool) -> Feeds:
+    """Return the feeds of the one form that was sent."""
+    _take_none(sent.params)
+    _take_none(sent.parameters)
+    forms = ("dataframe_split", "dataframe_records", "instances", "inputs")
+    given = [form for form in forms if getattr(sent, form) is not UNSET]
+    if len(given) != 1:
+        found = f"it has {' and '.join(given) or 'none of them'}"
+        raise InvalidInput("read the body", found, f"send exactly one of {', '.join(forms)}")
+    if isinstance(sent.dataframe_split, Split):
+        return _from_split(context, version, sent.dataframe_split, typed)
+    if isinstance(sent.inputs, dict):
+        return _from_named(context, version, sent.inputs, typed)
+    return _from_instances(context, version, getattr(sent, given[0]), typed)
+
+
+def _from_instances(context: Context, version: LoadedVersion, instances: list[Any], typed: bool) -> Feeds:
+    """Return the feeds of rows as lists, objects or, for a model of one column, plain values."""
+    check_rows(len(instances), context.config)
+    schema = version.schema
+    if instances and isinstance(instances[0], dict) and _is_numbered(list(instances[0]), schema.columns):
+        keys = list(map(str, range(len(schema.columns))))
+        if all(row.keys() == set(keys) for row in instances if isinstance(row, dict)):
+            instances = [[row[key] for key in keys] if isinstance(row, dict) else row for row in instances]
+    if len(schema.columns) == 1 and not any(isinstance(row, (list, dict)) for row in instances):
+        instances = [[value] for value in instances]
+    return schema.from_rows(instances, typed=typed)
+
+
+def _from_split(context: Context, version: LoadedVersion, split: Split[Any], typed: bool) -> Feeds:
+    """Return the feeds of a table in the orientation `split`, its columns by name unless they are only numbered."""
+    check_rows(len(split.data), context.config)
+    names = None if split.columns is None else [str(column) for column in split.columns]
+    if names is None or _is_numbered(names, version.schema.columns):
+        return version.schema.from_rows(split.data, typed=typed)
+    if len(set(names)) != len(names):
+        raise InvalidInput("read the columns", "a name stands twice", "name each column once")
+    for index, row in enumerate(split.data):
+        if len(row) != len(names):
+            found = f"row {index} has {len(row)} values for {len(names)} columns"
+            raise InvalidInput("read the rows", found, "send one value for each column")
+    values = [list(column) for column in zip(*split.data, strict=True)] or [[] for _ in names]
+    return version.schema.from_columns(dict(zip(names, values, strict=True)), typed=typed)
+
+
+def _from_named(context: Context, version: LoadedVersion, inputs: dict[str, list[Any]], typed: bool) -> Feeds:
+    """Return the feeds of values by column name, or of rows by the name of the one input."""
+    for values in inputs.values():
+        check_rows(len(values), context.config)
+    schema = version.schema
+    tensor = schema.inputs[0].name
+    if list(inputs) == [tensor] and tensor not in schema.columns:
+        return schema.from_rows(inputs[tensor], typed=typed)
+    columns = {name: [_single(name, value) for value in values] for name, values in inputs.items()}
+    return schema.from_columns(columns, typed=typed)
+
+
+def _single(name: str, value: Any) -> Any:
+    """Return a column's value that may be wrapped in a list of its own."""
+    if not isinstance(value, list):
+        return value
+    if len(value) != 1:
+        raise InvalidInput(f"read the column {name!r}", f"a row has {len(value)} values", "send one for each row")
+    return value[0]
+
+
+def _is_numbered(names: Sequence[str], columns: Sequence[str]) -> bool:
+    """Return whether `names` are only the positions that pandas gives to nameless columns."""
+    return list(names) == list(map(str, range(len(columns)))) and list(names) != list(columns)
+
+
+def _take_none(parameters: Parameters | None) -> None:
+    """Raise InvalidInput for parameters: to ignore them would answer something else than was asked."""
+    if parameters:
+        raise InvalidInput(
+            "read the parameters", f"{min(parameters)!r} is unknown", "leave it out: the model takes none"
+        )
+
+
+def _answer(context: Context, request: Request, version: LoadedVersion, feeds: Feeds) -> Answer:
+    """Run the model and return its predictions alone."""
+    output = wording_of(version).prediction
+    prediction = context.predictor.run(version, feeds, [output], started=request.started)
+    return json_answer(Predictions(to_values(prediction.outputs[output])))
+
+
+def _content_type(request: Request) -> tuple[str, dict[str, str]]:
+    """Return the media type and its parameters (RFC 9110, 8.3), in lower case."""
+    media, *rest = request.header("Content-Type").lower().split(";")
+    parameters = (part.partition("=") for part in rest)
+    return media.strip(), {name.strip(): value.strip().strip('"') for name, _, value in parameters}
+
+
+def _as_utf8(body: bytes, parameters: dict[str, str]) -> bytes:
+    """Return a JSON body in the encoding that JSON has (RFC 8259, 8.1), whatever its charset says."""
+    charset = parameters.get("charset", "utf-8")
+    if charset in ("utf-8", "utf8", "us-ascii"):
+        return body
+    try:
+        return body.decode(charset).encode()
+    except (LookupError, UnicodeError) as error:
+        raise InvalidInput("read the body", f"it is no {charset} ({error})", "send UTF-8") from error
+
+
+def _ping(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+    """Answer 200 when predictions are answered, 503 when not."""
+    ready, _ = is_ready(context)
+    return json_answer(Ping(ready), 200 if ready else 503)
+
+
+def _version(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+    """Answer the appliance's version as text."""
+    return Answer(__version__.encode(), content_type="text/plain")
+
+
+def _v1_models(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+    """Answer the names of the models that serve."""
+    return json_answer(ModelList([served.name for served in context.predictor.models.served() if served.loaded]))
+
+
+def _v1_model(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+    """Answer 200 when a model serves, 503 when not, 404 when it is not installed."""
+    try:
+        context.predictor.route(variables["name"])
+    except NotReady:
+        return json_answer(ModelState(variables["name"], False), 503)
+    return json_answer(ModelState(variables["name"], True))
+
+
+ROUTES = (
+    Route(
+        "POST",
+        "/invocations",
+        invoke,
+        "Predict (MLflow, SageMaker, Vertex AI)",
+        problem=mlflow_json,
+        hot=True,
+        takes=Invocation,
+        gives=Predictions,
+    ),
+    Route(
+        "POST",
+        "/v1/models/{name}:predict",
+        predict_instances,
+        "Predict (KServe v1)",
+        problem=error_json,
+        hot=True,
+        takes=Instances,
+        gives=Predictions,
+    ),
+    Route("GET", "/ping", _ping, "Whether predictions are answered (MLflow, SageMaker)", "none", gives=Ping),
+    Route("GET", "/health", _ping, "Whether predictions are answered (MLflow)", "none", gives=Ping),
+    Route("GET", "/version", _version, "The appliance's version (MLflow)", problem=mlflow_json, media="text/plain"),
+    Route("GET", "/v1/models", _v1_models, "Models that serve (KServe v1)", problem=error_json, gives=ModelList),
+    Route(
+        "GET",
+        "/v1/models/{name}",
+        _v1_model,
+        "Whether a model serves (KServe v1)",
+        problem=error_json,
+        gives=ModelState,
+    ),
+)

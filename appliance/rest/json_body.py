@@ -1,0 +1,76 @@
+"""How a JSON body becomes typed values: compiled decoders, limits, and errors that say where the body is wrong.
+
+Every type used here is bounded in depth, so that no body can make the decoder recurse: what nests too deep is refused
+where the type ends. Any body is taken for JSON, whatever its Content-Type: Triton's client sends none, curl -d a
+wrong one.
+"""
+
+import functools
+import re
+from typing import Any, TypeVar
+
+import msgspec
+
+from appliance.config import HttpConfig
+from appliance.errors import ApplianceError, InvalidInput, TooLarge
+from appliance.inference.values import Scalar
+
+T = TypeVar("T")
+
+_SCANNED = 65536  # bytes of a refused body in which its nesting is looked for
+_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\Z)|[\[{]|[\]}]', re.DOTALL)
+
+
+@functools.cache
+def decoder(kind: Any) -> Any:
+    """Return the compiled msgspec decoder of a type, made once."""
+    return msgspec.json.Decoder(kind)
+
+
+def decode(body: bytes, kind: type[T], config: HttpConfig) -> T:
+    """Return `body` as `kind`. Raises InvalidInput with the place that is wrong, TooLarge for too deep nesting."""
+    key: Any = kind
+    try:
+        value: T = decoder(key).decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise _refusal(body, error, config.max_nesting) from error
+    return value
+
+
+def decode_values(body: bytes, kind: Any, value_type: Any, config: HttpConfig) -> tuple[Any, bool]:
+    """Return `body` as the generic `kind[value_type]`, and whether that says that every value is a float or null.
+
+    What is not of value_type is read as `kind[Scalar]`, for the error alone: the schema, which knows the columns, then
+    says which of them is wrong.
+    """
+    try:
+        return decoder(kind[value_type]).decode(body), value_type != Scalar
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return decode(body, kind[Scalar], config), False
+
+
+def check_rows(count: int, config: HttpConfig) -> None:
+    """Raise TooLarge for more rows than one request may have."""
+    if count > config.max_rows:
+        found = f"there are {count}, {config.max_rows} may be"
+        raise TooLarge("read the rows", found, "send fewer rows at once, or raise [http] max_rows")
+
+
+def _refusal(body: bytes, error: Exception, max_nesting: int) -> ApplianceError:
+    """Return the error for a body that is no JSON or not of the right form."""
+    if isinstance(error, RecursionError) or _nests_beyond(body[:_SCANNED], max_nesting):
+        return TooLarge("read the body", f"it nests deeper than {max_nesting}", "send rows of plain values")
+    if not body:
+        return InvalidInput("read the body", "it is empty", "send JSON; /openapi.json says what")
+    return InvalidInput("read the body", str(error), "send JSON as /openapi.json says")
+
+
+def _nests_beyond(body: bytes, limit: int) -> bool:
+    """Return whether brackets outside of texts nest deeper than `limit`."""
+    depth = 0
+    for match in _BRACKETS.finditer(body):
+        mark = match[0]
+        depth += 1 if mark in b"[{" else -1 if mark in b"]}" else 0
+        if depth > limit:
+            return True
+    return False

@@ -1,0 +1,158 @@
+"""openapi.json: the table of routes and the types of their bodies as OpenAPI 3.1 (spec.openapis.org/oas/v3.1.1).
+
+Nothing here is kept by hand: a route that is in the table is described, in the types that decode and encode it.
+"""
+
+import functools
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from appliance import __version__
+from appliance.rest import admin, dashboard, health, invocations, openinference, predict
+from appliance.rest.exchange import Answer, Context, Request, encode_json
+from appliance.rest.problems import Problem, error_json, mlflow_json, problem_json
+from appliance.rest.routes import Route
+
+Json = dict[str, Any]
+
+
+class ProblemDetails(msgspec.Struct):
+    """What went wrong (RFC 9457), in three parts for a person."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    tried: str
+    found: str
+    next: str
+
+
+class ErrorText(msgspec.Struct):
+    """What went wrong."""
+
+    error: str
+
+
+class MlflowError(msgspec.Struct):
+    """What went wrong, as MLflow's scoring server says it."""
+
+    error_code: str
+    message: str
+
+
+_PROBLEMS: dict[Problem, tuple[type, str]] = {
+    problem_json: (ProblemDetails, "application/problem+json"),
+    error_json: (ErrorText, "application/json"),
+    mlflow_json: (MlflowError, "application/json"),
+}
+_TAGS = (
+    ("/v2", "Open Inference Protocol v2"),
+    ("/v1", "KServe v1"),
+    ("/health", "Health"),
+    ("/dashboard", "Dashboard"),
+)
+
+
+def document(routes: Sequence[Route]) -> Json:
+    """Return the OpenAPI document of `routes`."""
+    kinds = [kind for route in routes for kind in (route.takes, route.gives) if kind is not None]
+    kinds += [kind for kind, _ in _PROBLEMS.values()]
+    schemas, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    by_kind = {id(kind): schema for kind, schema in zip(kinds, schemas, strict=True)}
+    paths: Json = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, by_kind)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Edge inference appliance",
+            "version": __version__,
+            "license": {"name": "Apache 2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "description": "Where the service has a tokens file."}
+            },
+        },
+    }
+
+
+def _operation(route: Route, schemas: dict[int, Json]) -> Json:
+    """Return the Operation Object of one route."""
+    operation: Json = {
+        "operationId": _operation_id(route),
+        "summary": route.summary,
+        "tags": [_tag(route.path)],
+        "parameters": [_parameter(name) for name in re.findall(r"\{(\w+)\}", route.path)],
+        "responses": _responses(route, schemas),
+        # An empty requirement beside the other: without a tokens file none is needed.
+        "security": [] if route.scope == "none" else [{"token": [route.scope]}, {}],
+    }
+    if route.takes is not None:
+        content = {"application/json": {"schema": schemas[id(route.takes)]}}
+        operation["requestBody"] = {"required": True, "content": content}
+    return operation
+
+
+def _responses(route: Route, schemas: dict[int, Json]) -> Json:
+    """Return the Responses Object: the answer, and the protocol's words for every error."""
+    answer: Json = {"schema": schemas[id(route.gives)]} if route.gives is not None else {}
+    kind, media = _PROBLEMS[route.problem]
+    problem: Json = {"schema": schemas[id(kind)]}
+    responses: Json = {
+        "200": {"description": "Done", "content": {route.media: answer}},
+        "default": {"description": "Not done; the status and the text say why", "content": {media: problem}},
+    }
+    if route.method == "GET" and route.gives is not None:  # a health call says no in the words in which it says yes
+        either: Json = {route.media: answer, media: problem}
+        if route.media == media:
+            either = {media: {"schema": {"anyOf": [answer["schema"], problem["schema"]]}}}
+        responses["503"] = {"description": "Not ready", "content": either}
+    return responses
+
+
+def _parameter(name: str) -> Json:
+    """Return the Parameter Object of a path variable."""
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def _operation_id(route: Route) -> str:
+    """Return a name for generated clients: `post_models_name_predict`."""
+    words = re.findall(r"[A-Za-z0-9]+", route.path)
+    return "_".join([route.method.lower(), *words]) if words else f"{route.method.lower()}_root"
+
+
+def _tag(path: str) -> str:
+    """Return the group of a path."""
+    return next((tag for prefix, tag in _TAGS if path.startswith(prefix)), "Appliance")
+
+
+def _openapi(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+    """Answer with the document."""
+    return Answer(_encoded())
+
+
+ROUTES = (Route("GET", "/openapi.json", _openapi, "This document", scope="none"),)
+
+DESCRIBED = (
+    *predict.ROUTES,
+    *openinference.ROUTES,
+    *invocations.ROUTES,
+    *health.ROUTES,
+    *admin.ROUTES,
+    *ROUTES,
+    *dashboard.ROUTES,
+)
+"""Every route there is."""
+
+
+@functools.cache
+def _encoded() -> bytes:
+    """Return the document's bytes; made once, and not before it is asked for."""
+    return encode_json(document(DESCRIBED))

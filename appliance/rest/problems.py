@@ -1,0 +1,108 @@
+"""Which HTTP status an error is, and how each protocol's clients read it."""
+
+from collections.abc import Callable
+
+from appliance.errors import (
+    ApplianceError,
+    Misuse,
+    NotAllowed,
+    NotFound,
+    NotReady,
+    Overloaded,
+    Refused,
+    StoreError,
+    TooLarge,
+)
+from appliance.rest.exchange import Answer, encode_json
+
+# The most special first: an error has the status of the first class that it is an instance of.
+_STATUSES: tuple[tuple[type[ApplianceError], int], ...] = (
+    (TooLarge, 413),
+    (Misuse, 400),
+    (NotAllowed, 401),
+    (NotFound, 404),
+    (Overloaded, 503),
+    (NotReady, 503),
+    (Refused, 409),
+    (StoreError, 500),
+    (ApplianceError, 500),
+)
+
+REASONS = {
+    200: "OK", 204: "No Content", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",
+    405: "Method Not Allowed", 408: "Request Timeout", 409: "Conflict", 411: "Length Required",
+    413: "Content Too Large", 415: "Unsupported Media Type", 431: "Request Header Fields Too Large",
+    500: "Internal Server Error", 501: "Not Implemented", 503: "Service Unavailable",
+}  # fmt: skip
+
+Problem = Callable[[int, ApplianceError], Answer]
+"""(status, error) -> an answer in the words of one protocol."""
+
+
+def status_of(error: ApplianceError) -> int:
+    """Return the HTTP status of `error`."""
+    given = getattr(error, "status", None)  # a rest-only error (see UnsupportedMedia) names its own
+    if isinstance(given, int):
+        return given
+    return next(status for kind, status in _STATUSES if isinstance(error, kind))
+
+
+class UnsupportedMedia(Misuse):
+    """A body of a content type that the route does not read."""
+
+    status = 415
+
+
+class Unsupported(Misuse):
+    """Something that the protocol knows and we do not do."""
+
+    status = 501
+
+
+class WrongMethod(Misuse):
+    """The path is known, but not with this method."""
+
+    status = 405
+
+
+class Forbidden(NotAllowed):
+    """The token is good, but its scope is too small."""
+
+    status = 403
+
+
+def problem_json(status: int, error: ApplianceError) -> Answer:
+    """Return RFC 9457's problem details, our own routes' words."""
+    details = {
+        "type": "about:blank",
+        "title": REASONS.get(status, "Error"),
+        "status": status,
+        "detail": str(error),
+        "tried": error.tried,
+        "found": error.found,
+        "next": error.next_step,
+    }
+    return Answer(encode_json(details), status, "application/problem+json", _headers(status))
+
+
+def error_json(status: int, error: ApplianceError) -> Answer:
+    """Return {"error": text}: Open Inference, KServe v1 and Vertex."""
+    return Answer(encode_json({"error": str(error)}), status, headers=_headers(status))
+
+
+def mlflow_json(status: int, error: ApplianceError) -> Answer:
+    """Return {"error_code", "message"}: MLflow's scoring server."""
+    code = "BAD_REQUEST" if status < 500 else "INTERNAL_ERROR"
+    return Answer(encode_json({"error_code": code, "message": str(error)}), status, headers=_headers(status))
+
+
+def form_for(path: str) -> Problem:
+    """Return the words that the clients of `path` read, for errors that no route answered."""
+    if path.startswith(("/v1/", "/v2/")) or path == "/v2":
+        return error_json
+    return mlflow_json if path in ("/invocations", "/ping", "/version") else problem_json
+
+
+def _headers(status: int) -> tuple[tuple[str, str], ...]:
+    """Return the headers that a status asks for."""
+    return {401: (("WWW-Authenticate", "Bearer"),), 503: (("Retry-After", "1"),)}.get(status, ())

@@ -1,0 +1,49 @@
+"""The one table of routes: the bare path, Flask and openapi.json are all made from it."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from appliance.rest.exchange import Handler
+from appliance.rest.problems import Problem, problem_json
+
+Scope = Literal["none", "predict", "admin"]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One path and method, what answers it and what openapi.json says of it.
+
+    `path` has variables in braces: `/models/{name}/predict`. `hot` routes are answered in front of Flask.
+    `takes` and `gives` are the types (msgspec) of the JSON bodies, None where there is none or it is not JSON.
+    """
+
+    method: Literal["GET", "POST"]
+    path: str
+    handler: Handler
+    summary: str
+    scope: Scope = "predict"
+    problem: Problem = problem_json
+    hot: bool = False
+    takes: Any = None
+    gives: Any = None
+    media: str = "application/json"
+
+    def at(self, path: str) -> "Route":
+        """Return the same route under another path."""
+        return replace(self, path=path)
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """The path as a regular expression with named groups; a variable ends at `/` and, before a colon, at it."""
+        parts = re.split(r"\{(\w+)\}", self.path)
+        expression = "".join(
+            f"(?P<{part}>[^/]+?)" if index % 2 else re.escape(part) for index, part in enumerate(parts)
+        )
+        return re.compile(expression)
+
+
+def hot_routes(routes: Sequence[Route]) -> list[Route]:
+    """Return the routes that are answered in front of Flask."""
+    return [route for route in routes if route.hot]

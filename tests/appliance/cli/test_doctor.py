@@ -1,0 +1,165 @@
+import json
+import os
+import socket
+from types import SimpleNamespace
+
+import pytest
+from click.testing import CliRunner
+
+from appliance.cli import appliance as command
+from appliance.cli import cgroup, doctor
+from appliance.config import Config, HttpConfig, ModelsConfig
+
+CHECKS = [
+    "python", "onnxruntime", "telemetry", "processor", "glibc", "state folder", "disk", "state mount", "temp mount",
+    "port", "memory limit", "processors",
+]  # fmt: skip
+
+
+@pytest.fixture
+def config():
+    return Config(http=HttpConfig(port=0))
+
+
+def test_every_check_gives_a_line_and_fails_come_with_what_to_do(tmp_path):
+    environment = {"APPLIANCE_STATE_DIR": str(tmp_path / "state"), "APPLIANCE_HTTP_PORT": "0"}
+    result = CliRunner().invoke(command, ["doctor", "--json"], env=environment)
+    document = json.loads(result.stdout)
+    assert [check["check"] for check in document["checks"]] == CHECKS
+    assert all(check["next"] for check in document["checks"] if check["state"] != "ok")
+    assert document["ok"] is (result.exit_code == 0)
+    text = CliRunner().invoke(command, ["doctor"], env=environment).stdout
+    assert all(name in text for name in CHECKS)
+
+
+def test_a_failing_check_ends_with_exit_code_1(tmp_path):
+    (tmp_path / "file").write_text("x")
+    environment = {"APPLIANCE_STATE_DIR": str(tmp_path / "file"), "APPLIANCE_HTTP_PORT": "0"}
+    result = CliRunner().invoke(command, ["doctor"], env=environment)
+    assert result.exit_code == 1
+    assert "fail state folder" in result.stdout
+    assert "-> name another by --state-dir" in result.stdout
+
+
+def test_a_port_in_use_by_another_program_fails():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        other.settimeout(0.1)
+        finding = doctor.check_port(Config(http=HttpConfig(port=other.getsockname()[1])))
+    assert finding.state == "fail"
+    assert "cannot be bound" in finding.found
+
+
+def test_a_free_port_is_well_and_an_address_of_another_host_fails(config):
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    assert doctor.check_port(Config(http=HttpConfig(port=port))).state == "ok"
+    assert doctor.check_port(config).state == "ok"
+    assert doctor.check_port(Config(http=HttpConfig(host="192.0.2.1", port=port))).state == "fail"
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "state"),
+    [
+        ("glibc", "2.28", "ok"),
+        ("glibc", "2.36", "ok"),
+        ("glibc", "2.27", "fail"),
+        ("glibc", "3.0", "ok"),
+        ("", "", "fail"),
+    ],
+)
+def test_glibc_below_the_wheels_floor_fails(name, number, state):
+    assert doctor.check_glibc(name, number).state == state
+
+
+def test_a_processor_without_vector_extensions_is_a_warning(tmp_path):
+    old = tmp_path / "cpuinfo"
+    old.write_text("model name: Old\nflags: fpu sse2\n")
+    assert doctor.check_processor(old).state == "warn"
+    old.write_text("CPU part: 0xd03\nFeatures: fp asimd\n")
+    assert doctor.check_processor(old).state == "ok"
+
+
+def test_a_state_folder_open_to_everyone_fails(tmp_path):
+    state = tmp_path / "state"
+    assert "the first install makes it" in doctor.check_state_folder(state).found
+    state.mkdir(mode=0o750)
+    assert doctor.check_state_folder(state).state == "ok"
+    state.chmod(0o777)
+    finding = doctor.check_state_folder(state)
+    assert (finding.state, finding.next) == ("fail", f"chmod 750 {state}")
+
+
+def test_telemetry_that_was_switched_on_again_fails(monkeypatch):
+    assert doctor.check_telemetry().state == "ok"
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
+    assert doctor.check_telemetry().state == "fail"
+
+
+def test_little_memory_warns_and_too_little_fails():
+    assert doctor.check_memory(None).state == "ok"
+    assert doctor.check_memory(2**30).state == "ok"
+    assert doctor.check_memory(128 * 2**20).state == "warn"
+    assert doctor.check_memory(64 * 2**20).state == "fail"
+
+
+def test_more_threads_than_processors_is_a_warning():
+    many = Config(http=HttpConfig(processes=2), models=ModelsConfig(threads=64))
+    assert doctor.check_processors(None, many).state == "warn"
+    assert doctor.check_processors(0.5, Config()).state == "ok"
+    assert doctor.check_processors(0.5, Config(http=HttpConfig(processes=2))).state == "warn"
+
+
+def test_a_noexec_mount_is_told_and_matters_only_where_others_run_things(monkeypatch, tmp_path):
+    """Mounting needs rights that a test has not; the answer of statvfs(3) is changed instead."""
+    assert doctor.check_noexec("temp mount", tmp_path).state == "ok"
+    answer = SimpleNamespace(f_flag=os.ST_NOEXEC)
+    monkeypatch.setattr(os, "statvfs", lambda _: answer)
+    assert doctor.check_noexec("temp mount", tmp_path).state == "warn"
+    assert doctor.check_noexec("state mount", tmp_path).state == "ok"
+
+
+def put(root, files):
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def test_cgroup_v2_limits_are_the_tightest_up_the_tree(tmp_path):
+    put(
+        tmp_path,
+        {
+            "self": "0::/system.slice/appliance.service\n",
+            "fs/system.slice/memory.max": "1073741824\n",
+            "fs/system.slice/appliance.service/memory.max": "max\n",
+            "fs/system.slice/cpu.max": "max 100000\n",
+            "fs/system.slice/appliance.service/cpu.max": "50000 100000\n",
+        },
+    )
+    assert cgroup.limits(tmp_path / "fs", tmp_path / "self") == cgroup.Limits(2**30, 0.5)
+
+
+def test_cgroup_v1_limits_are_read_beside_v2(tmp_path):
+    put(
+        tmp_path,
+        {
+            "self": "5:memory:/docker/abc\n4:cpu,cpuacct:/docker/abc\n0::/\n",
+            "fs/memory/memory.limit_in_bytes": "9223372036854771712\n",
+            "fs/memory/docker/abc/memory.limit_in_bytes": "268435456\n",
+            "fs/cpu,cpuacct/docker/abc/cpu.cfs_quota_us": "150000\n",
+            "fs/cpu,cpuacct/docker/abc/cpu.cfs_period_us": "100000\n",
+            "fs/cpu,cpuacct/cpu.cfs_quota_us": "-1\n",
+            "fs/cpu,cpuacct/cpu.cfs_period_us": "100000\n",
+            "fs/unified/cgroup.procs": "",
+        },
+    )
+    assert cgroup.limits(tmp_path / "fs", tmp_path / "self") == cgroup.Limits(2**28, 1.5)
+
+
+def test_a_container_that_sees_its_cgroup_as_the_root_finds_its_limits(tmp_path):
+    put(tmp_path, {"self": "5:memory:/docker/abc\n", "fs/memory/memory.limit_in_bytes": "268435456\n"})
+    assert cgroup.limits(tmp_path / "fs", tmp_path / "self").memory_bytes == 2**28
+
+
+def test_without_cgroups_there_is_no_limit(tmp_path):
+    assert cgroup.limits(tmp_path / "absent", tmp_path / "absent") == cgroup.Limits(None, None)

@@ -1,0 +1,245 @@
+"""What is counted, over processes and their deaths, and under which names Prometheus sees it."""
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from appliance.errors import InvalidInput, NotFound, NotReady
+from appliance.live import LiveModels, LoadedVersion, Served
+from appliance.monitoring import counters
+from appliance.monitoring.metrics import Metrics
+from appliance.predictor import Counts, Prediction, Predictor
+from appliance.store.versions import Store
+
+IRIS = {"model": "iris", "version": "1.0.0"}
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory, make_bundle: Callable[..., Path]) -> LoadedVersion:
+    store = Store(tmp_path_factory.mktemp("state"))
+    installed = store.install(make_bundle(tmp_path_factory.mktemp("bundles")))
+    return LoadedVersion(installed.folder)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+def prediction(loaded: LoadedVersion, rows: int = 1, prepare: float = 0.001, run: float = 0.002) -> Prediction:
+    return Prediction(loaded, {}, rows, prepare, run)
+
+
+def samples(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    families = text_string_to_metric_families(metrics.exposition().decode())
+    return {(one.name, frozenset(one.labels.items())): one.value for family in families for one in family.samples}
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return samples(metrics).get((name, frozenset(labels.items())))
+
+
+def test_predictions_of_the_predictor_are_counted_with_their_rows_and_times(loaded, folder):
+    metrics = Metrics(folder, 0)
+    predictor = Predictor(LiveModels(Store(folder)), [metrics])
+    for rows in (1, 3):
+        predictor.run(loaded, {"features": np.ones((rows, 4), np.float32)})
+    counts = metrics.counts()["iris", "1.0.0"]
+    assert (counts.successes, counts.failures, counts.rows) == (2, 0, 4)
+    assert 0 < counts.run_seconds <= counts.request_seconds < 5
+    assert counts.last > 1.7e9
+
+
+def test_failures_are_counted_by_whose_fault_they_are(loaded, folder):
+    metrics = Metrics(folder, 0)
+    metrics.switched(Served("iris", "1.0.0", loaded))
+    metrics.failed("iris", "", InvalidInput("read the rows", "there are none"))
+    metrics.failed("iris", "1.0.0", NotReady("run", "no memory"))
+    metrics.failed("iris", "1.0.0", NotReady("run", "no memory"))
+    assert value(metrics, "appliance_requests_total", **IRIS, outcome="caller_error") == 1
+    assert value(metrics, "appliance_requests_total", **IRIS, outcome="service_error") == 2
+    assert value(metrics, "nv_inference_request_failure", **IRIS) == 3
+    assert metrics.counts()["iris", "1.0.0"].failures == 3
+
+
+def test_names_that_callers_make_up_make_no_time_series(loaded, folder):
+    metrics = Metrics(folder, 0)
+    metrics.switched(Served("iris", "1.0.0", loaded))
+    for number in range(50):
+        metrics.failed(f"made-up-{number}/../x", "1.0.0", NotFound("find", "unknown"))
+        metrics.failed("iris", f"{number + 2}.0.0", NotFound("find", "unknown"))
+    assert set(metrics.counts()) == {("iris", "1.0.0"), ("", ""), ("iris", "")}
+    assert metrics.counts()["", ""].failures == metrics.counts()["iris", ""].failures == 50
+
+
+def test_every_name_of_a_histogram_adds_up(loaded, folder):
+    metrics = Metrics(folder, 0)
+    for run in (0.000005, 0.00001, 0.00002, 0.3, 60.0):
+        metrics.predicted(prediction(loaded, prepare=0.0, run=run))
+    found = {
+        float(dict(labels)["le"]): number
+        for (name, labels), number in samples(metrics).items()
+        if name == "appliance_run_seconds_bucket"
+    }
+    assert found[1e-05] == 2  # a bound belongs to its bucket
+    assert found[2.5e-05] == 3
+    assert found[0.5] == 4
+    assert found[float("inf")] == 5
+    assert [found[bound] for bound in sorted(found)] == sorted(found.values())
+    assert value(metrics, "appliance_run_seconds_count", **IRIS) == 5
+    assert value(metrics, "appliance_run_seconds_sum", **IRIS) == pytest.approx(60.300035)
+
+
+def test_other_dashboards_find_their_names(loaded, folder):
+    metrics = Metrics(folder, 0)
+    metrics.predicted(prediction(loaded, rows=7))
+    assert value(metrics, "nv_inference_request_success", **IRIS) == 1
+    assert value(metrics, "nv_inference_count", **IRIS) == 7
+    assert value(metrics, "nv_inference_exec_count", **IRIS) == 1
+    assert value(metrics, "nv_inference_request_duration_us", **IRIS) == pytest.approx(3000)
+    assert value(metrics, "model_infer_request_success_total", **IRIS) == 1
+    assert value(metrics, "model_infer_request_failure_total", **IRIS) == 0
+    assert value(metrics, "model_infer_request_duration_count", **IRIS) == 1
+    assert value(metrics, "model_infer_request_duration_sum", **IRIS) == pytest.approx(0.003)
+
+
+def test_a_scrape_of_any_process_gives_the_sum_of_all(loaded, folder):
+    processes = [Metrics(folder, slot) for slot in range(3)]
+    for number, metrics in enumerate(processes, 1):
+        for _ in range(number):
+            metrics.predicted(prediction(loaded, rows=2))
+    for metrics in processes:
+        assert value(metrics, "appliance_requests_total", **IRIS, outcome="success") == 6
+        assert value(metrics, "appliance_prediction_rows_total", **IRIS) == 12
+        assert metrics.counts()["iris", "1.0.0"].request_seconds == pytest.approx(6 * 0.003)
+
+
+def _count_and_die(folder: Path, loaded_folder: Path, number: int) -> None:
+    loaded = LoadedVersion(loaded_folder)
+    metrics = Metrics(folder, 1)
+    for _ in range(number):
+        metrics.predicted(prediction(loaded))
+    os._exit(9)
+
+
+def test_counters_do_not_go_back_when_a_process_dies_and_is_started_again(
+    loaded, folder, tmp_path_factory, make_bundle
+):
+    installed = Store(tmp_path_factory.mktemp("state")).install(make_bundle(tmp_path_factory.mktemp("bundles")))
+    survivor = Metrics(folder, 0)
+    survivor.predicted(prediction(loaded))
+    spawn = multiprocessing.get_context("spawn")
+    for total in (11, 21):
+        process = spawn.Process(target=_count_and_die, args=(folder, installed.folder, 10))
+        process.start()
+        process.join(60)
+        assert process.exitcode == 9
+        assert survivor.counts()["iris", "1.0.0"].successes == total
+
+
+def test_threads_lose_no_count(loaded, folder):
+    metrics = Metrics(folder, 0)
+
+    def count() -> None:
+        for _ in range(2000):
+            metrics.predicted(prediction(loaded))
+
+    threads = [Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert metrics.counts()["iris", "1.0.0"].successes == 8000
+
+
+def test_without_a_folder_one_process_counts_in_memory(loaded):
+    metrics = Metrics()
+    metrics.predicted(prediction(loaded, rows=5))
+    metrics.switched(Served("iris", "1.0.0", loaded))
+    assert metrics.counts()["iris", "1.0.0"].rows == 5
+    assert value(metrics, "appliance_active_version_info", **IRIS) == 1
+
+
+def test_the_active_version_is_shown_and_its_series_begin_at_zero(loaded, folder):
+    metrics = Metrics(folder, 0)
+    metrics.switched(Served("iris", "1.0.0", loaded))
+    assert value(metrics, "appliance_active_version_info", **IRIS) == 1
+    assert value(metrics, "appliance_model_problem", model="iris") == 0
+    assert value(metrics, "appliance_requests_total", **IRIS, outcome="success") == 0
+
+
+def test_a_version_that_cannot_be_loaded_is_a_problem_beside_the_one_that_still_serves(loaded, folder):
+    one, other = Metrics(folder, 0), Metrics(folder, 1)
+    one.switched(Served("iris", "2.0.0", loaded, NotReady("load the ONNX graph", "no memory")))
+    other.switched(Served("iris", "1.0.0", loaded))
+    assert value(other, "appliance_model_problem", model="iris") == 1
+    assert value(other, "appliance_active_version_info", **IRIS) == 1
+
+
+def test_a_removed_model_is_shown_no_more(loaded, folder):
+    metrics = Metrics(folder, 0)
+    metrics.switched(Served("iris", "1.0.0", loaded))
+    metrics.switched(Served("iris", None, None))
+    assert value(metrics, "appliance_active_version_info", **IRIS) is None
+    assert value(metrics, "appliance_model_problem", model="iris") is None
+
+
+def test_a_restarted_process_shows_nothing_of_what_its_predecessor_served(loaded, folder):
+    Metrics(folder, 0).switched(Served("iris", "1.0.0", loaded))
+    assert value(Metrics(folder, 0), "appliance_active_version_info", **IRIS) is None
+
+
+def test_counting_goes_on_in_memory_when_the_folder_is_lost(loaded, tmp_path):
+    folder = tmp_path / "runtime"
+    folder.mkdir()
+    metrics = Metrics(folder, 0)
+    (folder / "0.serving").unlink()
+    folder.rmdir()
+    metrics.predicted(prediction(loaded))
+    metrics.switched(Served("iris", "1.0.0", loaded))
+    metrics.failed("iris", "1.0.0", InvalidInput("read", "no"))
+    assert metrics.exposition()  # still an answer, if an empty one
+
+
+def test_a_file_that_is_being_made_is_passed_over(folder):
+    (folder / "3@iris@1.0.0.counts").write_bytes(b"\0" * 8)
+    assert Metrics(folder, 0).counts() == {}
+
+
+def test_versions_with_every_kind_of_semver_are_told_apart(folder):
+    for version in ("1.0.0", "1.0.0-rc.1", "1.0.0+build.5"):
+        counters.open_cells(folder, 0, ("a.b-c_d", version))[counters.SUCCESSES] += 1
+    assert set(Metrics(folder, 0).counts()) == {
+        ("a.b-c_d", "1.0.0"),
+        ("a.b-c_d", "1.0.0-rc.1"),
+        ("a.b-c_d", "1.0.0+build.5"),
+    }
+
+
+def test_counts_of_nothing_are_zero():
+    assert Metrics().counts() == {}
+    assert Counts() == Counts(0, 0, 0, 0.0, 0.0, 0.0, 0.0)
+
+
+def test_the_documentation_has_every_metric_with_its_type_and_labels_and_no_other(loaded, folder):
+    metrics = Metrics(folder, 0)
+    metrics.switched(Served("iris", "1.0.0", loaded))
+    exposed = {}
+    for line in metrics.exposition().decode().splitlines():
+        if line.startswith("# TYPE"):
+            _, _, name, kind = line.split()
+            exposed[name] = kind
+    document = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in document.splitlines() if "| `" in line]
+    assert {name.strip("`"): kind for name, kind, _, _ in table} == exposed
+    labels = {name: set() for name in exposed}
+    for name, sample_labels in samples(metrics):
+        family = next(known for known in (name, name.rpartition("_")[0]) if known in exposed)
+        labels[family] |= set(dict(sample_labels)) - {"le"}
+    assert {name.strip("`"): set(named.split(", ")) for name, _, named, _ in table} == labels

@@ -1,0 +1,208 @@
+"""Tokens: who gets in, what a broken file does, and that nobody serves the network by accident."""
+
+import hashlib
+import hmac
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.config import HttpConfig
+from appliance.errors import ConfigError, NotAllowed
+from appliance.rest import auth
+from appliance.rest.auth import Tokens, authorizer, refuse_open_port
+from appliance.rest.exchange import Request
+from appliance.rest.problems import Forbidden, status_of
+
+READER = "reader-0123456789abcdef"
+WRITER = "writer-0123456789abcdef"
+
+
+def write(path: Path, text: str, mode: int = 0o640) -> Path:
+    path.write_text(text, encoding="utf-8")
+    path.chmod(mode)
+    return path
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return write(tmp_path / "tokens", f"# two of them\n\npredict {READER}\n  admin\t{WRITER}  \n")
+
+
+def request(authorization: str | None = None, **headers: str) -> Request:
+    environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/models/iris/rollback"}
+    if authorization is not None:
+        environ["HTTP_AUTHORIZATION"] = authorization
+    return Request(environ | {f"HTTP_{name.upper()}": value for name, value in headers.items()}, 1000)
+
+
+def allowed(tokens: Tokens, token: str, scope: str) -> bool:
+    try:
+        tokens.check(request(f"Bearer {token}"), scope)
+    except NotAllowed:
+        return False
+    return True
+
+
+def test_a_token_opens_its_scope_and_admin_opens_predict_too(file):
+    tokens = Tokens.load(file)
+    assert allowed(tokens, READER, "predict")
+    assert not allowed(tokens, READER, "admin")
+    assert allowed(tokens, WRITER, "predict")
+    assert allowed(tokens, WRITER, "admin")
+
+
+def test_no_token_and_a_wrong_one_are_401_and_too_small_a_scope_is_403(file):
+    tokens = Tokens.load(file)
+    for authorization in (None, "", "Bearer", "Bearer ", f"Basic {READER}", READER, f"Bearer {READER}x", "Bearer é€"):
+        with pytest.raises(NotAllowed) as refused:
+            tokens.check(request(authorization), "predict")
+        assert status_of(refused.value) == 401, authorization
+    with pytest.raises(Forbidden) as refused:
+        tokens.check(request(f"bearer {READER}"), "admin")
+    assert status_of(refused.value) == 403
+
+
+def test_the_scope_none_needs_no_token(file):
+    assert Tokens.load(file).check(request(), "none") is None
+
+
+def test_every_token_is_compared_even_after_one_has_fitted(file, monkeypatch):
+    compared = []
+    real = hmac.compare_digest
+    monkeypatch.setattr(auth.hmac, "compare_digest", lambda one, other: compared.append(one) or real(one, other))
+    assert allowed(Tokens.load(file), READER, "predict")
+    assert compared == [hashlib.sha256(token.encode()).digest() for token in (READER, WRITER)]
+
+
+def test_tokens_are_not_kept_in_memory(file):
+    assert READER not in repr(vars(Tokens.load(file)))
+
+
+def test_a_file_that_everybody_may_read_is_refused_with_what_to_do(tmp_path):
+    for mode in (0o644, 0o642, 0o641):
+        with pytest.raises(ConfigError, match="chmod 640"):
+            Tokens.load(write(tmp_path / "tokens", f"predict {READER}\n", mode))
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("secret-0123456789abcdef", "line 2"),
+        ("secret-0123456789abcdef predict", "line 2"),
+        ("root secret-0123456789abcdef", "line 2"),
+        ("predict secret-0123456789 abcdef", "line 2"),
+        ("predict secret-0123456789abcdéf", "character"),
+        ("predict secret", "6 characters"),
+    ],
+)
+def test_a_mistake_in_the_file_names_the_line_and_never_the_token(tmp_path, line, found):
+    with pytest.raises(ConfigError, match=found) as refused:
+        Tokens.load(write(tmp_path / "tokens", f"predict {READER}\n{line}\n"))
+    assert "secret" not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
+def test_a_file_without_a_token_or_absent_or_binary_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="holds no token"):
+        Tokens.load(write(tmp_path / "tokens", "# nobody\n"))
+    with pytest.raises(ConfigError, match="No such file"):
+        Tokens.load(tmp_path / "nothing")
+    (tmp_path / "tokens").write_bytes(b"predict \xff\xfe\n")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        Tokens.load(tmp_path / "tokens")
+
+
+def test_a_changed_file_takes_effect_without_a_restart(file, monkeypatch):
+    monkeypatch.setattr(auth, "CHECK_SECONDS", 0.0)
+    tokens = Tokens.load(file)
+    write(file, f"predict {READER}-new\n")
+    assert allowed(tokens, f"{READER}-new", "predict")
+    assert not allowed(tokens, READER, "predict")
+
+
+def test_a_replaced_file_of_the_same_size_and_date_takes_effect(file, monkeypatch):
+    monkeypatch.setattr(auth, "CHECK_SECONDS", 0.0)
+    tokens = Tokens.load(file)
+    status = file.stat()
+    other = write(file.with_name("new"), file.read_text().replace(READER, READER[::-1]))
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.replace(file)
+    assert allowed(tokens, READER[::-1], "predict")
+    assert not allowed(tokens, READER, "predict")
+
+
+@pytest.mark.parametrize("broken", ["nonsense\n", "", None])
+def test_a_broken_new_file_leaves_the_old_tokens_and_logs(file, monkeypatch, caplog, broken):
+    monkeypatch.setattr(auth, "CHECK_SECONDS", 0.0)
+    tokens = Tokens.load(file)
+    if broken is None:
+        file.unlink()
+    else:
+        write(file, broken)
+    assert allowed(tokens, READER, "predict")
+    assert "old tokens stay" in caplog.text
+    write(file, f"predict {READER}-repaired\n")
+    assert allowed(tokens, f"{READER}-repaired", "predict")
+
+
+def test_the_file_is_not_looked_at_on_every_request(file):
+    tokens = Tokens.load(file)
+    file.unlink()
+    assert allowed(tokens, READER, "predict")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "[::1]", "localhost"])
+def test_loopback_needs_no_token(host):
+    config = HttpConfig(host=host)
+    refuse_open_port(config)
+    assert authorizer(config)(request(), "admin") is None
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "10.0.0.7", "edge-7.plant", "127.0.0.1.example.org"])
+def test_a_port_that_others_reach_is_refused_without_tokens(host, file):
+    with pytest.raises(ConfigError, match="tokens_file"):
+        refuse_open_port(HttpConfig(host=host))
+    refuse_open_port(HttpConfig(host=host, tokens_file=str(file)))
+    refuse_open_port(HttpConfig(host=host, auth="none"))
+
+
+def test_tokens_and_their_absence_at_once_are_refused(file):
+    with pytest.raises(ConfigError, match="leave out one"):
+        refuse_open_port(HttpConfig(tokens_file=str(file), auth="none"))
+
+
+def test_with_a_tokens_file_loopback_needs_a_token_too(file):
+    with pytest.raises(NotAllowed):
+        authorizer(HttpConfig(tokens_file=str(file)))(request(), "predict")
+
+
+def test_another_sites_page_cannot_change_anything_through_the_browser():
+    check = authorizer(HttpConfig())
+    with pytest.raises(Forbidden):
+        check(request(origin="https://elsewhere.example", host="127.0.0.1:8080"), "admin")
+    with pytest.raises(Forbidden):
+        check(request(origin="null", host="127.0.0.1:8080"), "admin")
+    assert check(request(origin="http://127.0.0.1:8080", host="127.0.0.1:8080"), "admin") is None
+    assert check(request(host="127.0.0.1:8080"), "admin") is None
+
+
+@given(st.binary())
+def test_any_file_gives_tokens_or_a_config_error_that_keeps_it_secret(tmp_path_factory, content):
+    file = tmp_path_factory.mktemp("tokens") / "tokens"
+    file.write_bytes(content)
+    file.chmod(0o600)
+    try:
+        found: object = Tokens.load(file)
+    except ConfigError as error:
+        found = error
+    assert isinstance(found, (Tokens, ConfigError))
+
+
+@given(st.text(max_size=80))
+def test_any_header_is_judged_without_an_error_of_another_kind(tmp_path_factory, header):
+    file = write(tmp_path_factory.mktemp("tokens") / "tokens", f"predict {READER}\n")
+    with pytest.raises(NotAllowed):
+        Tokens.load(file).check(request(header), "predict")

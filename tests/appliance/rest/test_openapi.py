@@ -1,0 +1,173 @@
+"""openapi.json: the whole table of routes, in types that the service's real answers keep to."""
+
+import json
+import re
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from appliance import service
+from appliance.rest import openapi
+
+MODELS = (("iris", "1.0.0", "labels"), ("oven", "2.0.0", "table"))
+OVEN_ROW = {"temp-C": 20.5, "count": 3, "site": "north", "on": True}
+INFER = {"inputs": [{"name": "features", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}
+
+
+@pytest.fixture(scope="module")
+def document():
+    return json.loads(json.dumps(openapi.document(openapi.DESCRIBED)))
+
+
+def operations(document):
+    return [
+        (method.upper(), path, operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    ]
+
+
+def resolved(document, schema):
+    """Return a schema that stands alone: references lead into the document's own components."""
+    text = json.dumps(schema | {"$defs": document["components"]["schemas"]})
+    return json.loads(text.replace("#/components/schemas/", "#/$defs/"))
+
+
+def described(document, method: str, path: str) -> str:
+    """Return the described path that a real one means."""
+    for known in document["paths"]:
+        if (
+            re.fullmatch(re.sub(r"\\{\w+\\}", "[^/]+?", re.escape(known)), path)
+            and method.lower() in document["paths"][known]
+        ):
+            return known
+    raise AssertionError(f"{method} {path} is not described")
+
+
+def test_every_route_of_the_service_is_described(document):
+    table = {(route.method, route.path) for route in service.ROUTES}
+    assert {(method, path) for method, path, _ in operations(document)} == table
+    assert len(service.ROUTES) == len(table)
+
+
+def test_the_document_is_served_as_it_is_made_from_the_table(start_service, document):
+    running = start_service()
+    assert running.ask("GET", "/openapi.json") == (200, document)
+
+
+def test_every_schema_is_valid_json_schema_and_every_reference_leads_somewhere(document):
+    for name, schema in document["components"]["schemas"].items():
+        Draft202012Validator.check_schema(schema)
+        assert resolved(document, schema), name
+    text = json.dumps(document)
+    for target in set(re.findall(r'"\$ref": "#/components/schemas/([^"]+)"', text)):
+        assert target in document["components"]["schemas"]
+
+
+def test_the_parts_that_openapi_asks_for_are_there(document):
+    assert document["openapi"].startswith("3.1.")
+    assert {"title", "version"} <= set(document["info"])
+    identifiers = [operation["operationId"] for _, _, operation in operations(document)]
+    assert len(set(identifiers)) == len(identifiers)
+    for method, path, operation in operations(document):
+        named = [parameter["name"] for parameter in operation["parameters"]]
+        assert named == re.findall(r"\{(\w+)\}", path), path
+        assert all(parameter["in"] == "path" and parameter["required"] is True for parameter in operation["parameters"])
+        assert all(answer["description"] for answer in operation["responses"].values())
+        assert operation["summary"]
+        assert method == "POST" or "requestBody" not in operation, path
+
+
+def test_a_route_needs_the_token_that_its_scope_says(document):
+    for route in service.ROUTES:
+        security = document["paths"][route.path][route.method.lower()]["security"]
+        expected = [] if route.scope == "none" else [{"token": [route.scope]}, {}]
+        assert security == expected, route.path
+    assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+
+
+REAL = [
+    ("POST", "/predict", {"features": [1, 2, 3, 4]}),
+    ("POST", "/models/iris/predict", {"features": [[1, 2, 3, 4], [5, 6, 7, 8]]}),
+    ("POST", "/models/iris/versions/1.0.0/predict", {"features": [1, 2, 3, 4]}),
+    ("POST", "/models/oven/predict", {"features": [OVEN_ROW]}),
+    ("POST", "/models/oven/predict", {"features": OVEN_ROW}),
+    ("POST", "/v2/models/iris/infer", INFER),
+    ("POST", "/v2/models/iris/versions/1.0.0/infer", INFER),
+    ("GET", "/v2", None),
+    ("GET", "/v2/health/live", None),
+    ("GET", "/v2/health/ready", None),
+    ("GET", "/v2/models/iris", None),
+    ("GET", "/v2/models/iris/ready", None),
+    ("GET", "/v2/models/iris/config", None),
+    ("GET", "/v2/models/iris/stats", None),
+    ("POST", "/v2/repository/index", {}),
+    ("POST", "/v2/repository/models/iris/load", {}),
+    ("POST", "/v1/models/iris:predict", {"instances": [[1, 2, 3, 4]]}),
+    ("GET", "/v1/models", None),
+    ("GET", "/v1/models/iris", None),
+    ("GET", "/ping", None),
+    ("GET", "/health/live", None),
+    ("GET", "/health/ready", None),
+    ("GET", "/models", None),
+    ("GET", "/models/oven", None),
+    ("GET", "/status", None),
+    ("POST", "/models/iris/mark-good", None),
+    ("POST", "/models/iris/versions/1.0.0/activate", None),
+]
+
+
+def test_real_requests_and_answers_keep_to_their_schemas(start_service, document):
+    running = start_service(*MODELS)
+    for method, path, body in REAL:
+        status, answer = running.ask(method, path, body)
+        if path == "/predict":  # two models are active, so the service cannot know which is meant
+            assert status == 400
+            continue
+        assert status == 200, (path, answer)
+        operation = document["paths"][described(document, method, path)][method.lower()]
+        schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
+        Draft202012Validator(resolved(document, schema)).validate(answer)
+        if body is not None and "requestBody" in operation:
+            schema = operation["requestBody"]["content"]["application/json"]["schema"]
+            Draft202012Validator(resolved(document, schema)).validate(body)
+
+
+def test_real_errors_keep_to_their_schemas(start_service, document):
+    running = start_service(*MODELS)
+    wrong = [
+        ("POST", "/models/iris/predict", b"{"),
+        ("POST", "/models/iris/predict", {"features": [1]}),
+        ("POST", "/models/wine/predict", {"features": [1]}),
+        ("POST", "/v2/models/iris/infer", {"inputs": []}),
+        ("GET", "/v2/models/wine", None),
+        ("POST", "/v1/models/wine:predict", {"instances": [[1]]}),
+        ("POST", "/invocations", {"inputs": 1, "instances": 2}),
+        ("GET", "/models/wine", None),
+        ("POST", "/models/iris/rollback", None),
+    ]
+    for method, path, body in wrong:
+        status, headers, content = running.send(method, path, body)
+        assert 400 <= status < 500, path
+        operation = document["paths"][described(document, method, path)][method.lower()]
+        described_as = operation["responses"]["default"]["content"]
+        assert headers["Content-Type"] in described_as, path
+        schema = resolved(document, described_as[headers["Content-Type"]]["schema"])
+        Draft202012Validator(schema).validate(json.loads(content))
+
+
+def test_a_service_that_is_not_ready_says_so_in_the_described_words(start_service, document):
+    running = start_service()
+    for path in ("/health/ready", "/v2/health/ready", "/ping"):
+        status, headers, content = running.send("GET", path)
+        assert status == 503, path
+        schema = document["paths"][path]["get"]["responses"]["503"]["content"][headers["Content-Type"]]["schema"]
+        Draft202012Validator(resolved(document, schema)).validate(json.loads(content))
+
+
+def test_a_request_that_the_service_refuses_does_not_fit_its_schema(document):
+    schema = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    validator = Draft202012Validator(resolved(document, schema))
+    assert validator.is_valid({"features": [1, 2.5, "x", None, True]})
+    for wrong in ({}, {"feature": [1]}, {"features": 3}, {"features": [[[1]]]}, [1, 2]):
+        assert not validator.is_valid(wrong), wrong

@@ -1,0 +1,309 @@
+"""The power goes at every system call that changes the disk: either the old state or the new one is found.
+
+A child process runs the real operation and dies before or after its k-th call. What was not fsynced by then is torn
+(file contents) and, in the variant `lost`, undone (names made, renamed or removed in a folder): what a disk may do
+that a mere kill -9 does not show. `pytest -s` prints how many calls there are.
+"""
+
+# The calls that durable.py makes are stood for one by one.
+# ruff: noqa: PTH102, PTH104, PTH106, PTH108, PTH202
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from appliance.errors import NotFound
+from appliance.inference.selftest import self_test
+from appliance.store import activation, durable
+from appliance.store.versions import Store
+
+DIED = 137
+
+
+@dataclass
+class Change:
+    """A change of a folder's names that its fsync has not made last yet."""
+
+    folder: str
+    undo: Callable[..., None]
+    paths: list[str]
+
+
+class DyingOs:
+    """Stands for `os` in durable.py: counts the calls that change the disk, and dies at one of them.
+
+    fsync only notes what is safe from then on: that a disk does keep it cannot be tested here, and waiting is slow.
+    """
+
+    def __init__(self, die_at: int | None = None, *, after: bool = False, lost: bool = False) -> None:
+        self.calls: list[str] = []
+        self.die_at, self.after, self.lost = die_at, after, lost
+        self.names: dict[int, str] = {}
+        self.synced_size: dict[str, int] = {}
+        self.changes: list[Change] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(os, name)
+
+    def step(self, call: str, work: Callable[[], object]) -> object:
+        self.calls.append(call)
+        if len(self.calls) - 1 == self.die_at and not self.after:
+            self.cut()
+        here = len(self.calls) - 1
+        try:
+            return work()
+        finally:
+            if here == self.die_at:
+                self.cut()
+
+    def cut(self) -> None:
+        for path, size in self.synced_size.items():
+            os.truncate(path, size + (os.path.getsize(path) - size) // 2)
+        for change in reversed(self.changes) if self.lost else ():
+            change.undo(*change.paths)
+        os._exit(DIED)
+
+    def open(self, path, flags, mode=0o777):
+        def work() -> int:
+            fresh = not os.path.lexists(path)
+            descriptor = os.open(path, flags, mode)
+            self.names[descriptor] = str(path)
+            if fresh:
+                self.changed(path, os.unlink, path)
+            return descriptor
+
+        return self.step("open", work) if flags & os.O_CREAT else work()
+
+    def close(self, descriptor):
+        self.names.pop(descriptor)
+        os.close(descriptor)
+
+    def write(self, descriptor, content):
+        def work() -> int:
+            path = self.names[descriptor]
+            self.synced_size.setdefault(path, os.path.getsize(path))
+            return os.write(descriptor, content)
+
+        return self.step("write", work)
+
+    def fsync(self, descriptor):
+        def work() -> None:
+            path = self.names[descriptor]
+            self.synced_size.pop(path, None)
+            for change in [change for change in self.changes if change.folder == path]:
+                self.changes.remove(change)
+                if change.undo is unrename:
+                    self.moved(*change.paths)
+
+        self.step("fsync", work)
+
+    def mkdir(self, path, mode=0o777):
+        def work() -> None:
+            os.mkdir(path, mode)
+            self.changed(path, shutil.rmtree, path)
+
+        self.step("mkdir", work)
+
+    def rename(self, source, target):
+        def work() -> None:
+            old = Path(target).read_bytes() if Path(target).is_file() else None
+            os.rename(source, target)
+            if old is not None:
+                self.changed(target, lambda path: Path(path).write_bytes(old), target)
+            self.changed(target, unrename, source, target)
+            for path in [path for path in self.synced_size if inside(path, source)]:
+                self.synced_size[str(target) + path[len(str(source)) :]] = self.synced_size.pop(path)
+
+        self.step("rename", work)
+
+    replace = rename
+
+    def unlink(self, path):
+        def work() -> None:
+            old = Path(path).read_bytes()
+            os.unlink(path)
+            self.changed(path, lambda path: Path(path).write_bytes(old), path)
+
+        self.step("unlink", work)
+
+    def rmdir(self, path):
+        def work() -> None:
+            os.rmdir(path)
+            self.changed(path, os.mkdir, path)
+
+        self.step("rmdir", work)
+
+    def changed(self, path, undo, *paths) -> None:
+        self.changes.append(Change(str(Path(path).parent), undo, [str(path) for path in paths]))
+
+    def moved(self, source: str, target: str) -> None:
+        """Follow a rename that will not be undone any more."""
+        for change in self.changes:
+            change.folder, *change.paths = (
+                target + path[len(source) :] if inside(path, source) else path
+                for path in (change.folder, *change.paths)
+            )
+
+
+def unrename(source: str, target: str) -> None:
+    os.rename(target, source)
+
+
+def inside(path: object, folder: object) -> bool:
+    return Path(path).is_relative_to(folder)
+
+
+@dataclass(frozen=True)
+class Bundles:
+    one: Path
+    two: Path
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory, make_bundle) -> Bundles:
+    folder = tmp_path_factory.mktemp("bundles")
+    return Bundles(make_bundle(folder, version="1.0.0"), make_bundle(folder, version="2.0.0"))
+
+
+def nothing(_store: Store, _bundles: Bundles) -> None:
+    """The state folder does not exist."""
+
+
+def one_installed(store: Store, bundles: Bundles) -> None:
+    store.install(bundles.one)
+
+
+def one_active(store: Store, bundles: Bundles) -> None:
+    store.install(bundles.one)
+    activation.activate(store, "iris", "1.0.0", self_test)
+    activation.mark_good(store, "iris")
+
+
+def both_installed(store: Store, bundles: Bundles) -> None:
+    one_active(store, bundles)
+    store.install(bundles.two)
+
+
+def two_active(store: Store, bundles: Bundles) -> None:
+    both_installed(store, bundles)
+    activation.activate(store, "iris", "2.0.0", self_test)
+
+
+def leftovers(store: Store, bundles: Bundles) -> None:
+    one_active(store, bundles)
+    for name in (".2.0.0.partial-01234567", ".3.0.0.removed-01234567"):
+        (store.models_dir / "iris" / name).mkdir()
+        (store.models_dir / "iris" / name / "model.onnx").write_bytes(b"half a mod")
+    (store.models_dir / "iris" / ".activation.json.partial-01234567").write_bytes(b"{")
+    (store.models_dir / "bare").mkdir()
+
+
+Work = Callable[[Store, Bundles], object]
+OPERATIONS: dict[str, tuple[Work, Work]] = {
+    "first install": (nothing, lambda store, bundles: store.install(bundles.one)),
+    "install": (one_active, lambda store, bundles: store.install(bundles.two)),
+    "first activate": (one_installed, lambda store, _: activation.activate(store, "iris", "1.0.0", self_test)),
+    "activate": (both_installed, lambda store, _: activation.activate(store, "iris", "2.0.0", self_test)),
+    "mark good": (two_active, lambda store, _: activation.mark_good(store, "iris")),
+    "roll back": (two_active, lambda store, _: activation.roll_back(store, "iris", self_test)),
+    "deactivate": (two_active, lambda store, _: activation.deactivate(store, "iris")),
+    "remove": (two_active, lambda store, _: store.remove("iris", "1.0.0")),
+    "remove the last": (one_installed, lambda store, _: store.remove("iris", "1.0.0")),
+    "sweep": (leftovers, lambda store, _: store.sweep()),
+}
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["kept", "lost"])
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_power_cut_leaves_the_old_or_the_new_state(monkeypatch, tmp_path, bundles, operation, lost):
+    prepare, work = OPERATIONS[operation]
+    before = tmp_path / "before"
+    after = tmp_path / "after"
+    monkeypatch.setattr(durable, "os", DyingOs())
+    prepare(Store(before), bundles)
+    points = count_calls(before, after, lambda store: work(store, bundles))
+    old, new = view(before), view(after)
+    assert len(points) >= 4
+    kept = Store(before).receipts()
+    seen = []
+    for index in range(len(points)):
+        for past in (False, True):
+            state = tmp_path / f"{index}-{past}"
+            died = in_child(before, state, lambda store: work(store, bundles), DyingOs(index, after=past, lost=lost))
+            assert died == DIED
+            seen.append(view(state))
+            receipts = Store(state).receipts()
+            assert receipts[: len(kept)] == kept
+            where = f"{'after' if past else 'before'} call {index} of {len(points)}: {points[index]}"
+            check_after_cut(state, lambda store: work(store, bundles), old, new, where)
+    assert seen[0] == old
+    assert seen[-1] == new
+    assert len(receipts) == len(Store(after).receipts())
+    print(f"\n{operation}: {len(points)} calls, {len(seen)} cuts")
+
+
+def check_after_cut(state: Path, work: Callable[[Store], object], old: dict, new: dict, where: str) -> None:
+    """Assert all that is promised of the state folder that a power cut left behind."""
+    store = Store(state)
+    found = view(state)
+    assert found in (old, new), where
+    for name in store.names():
+        for version in store.versions(name):
+            assert self_test(store.folder(name, version)).rows > 0, where
+        active = activation.read(store, name).active
+        assert active is None or active in store.versions(name), where
+    store.sweep()
+    assert view(state) == found, where
+    assert leftovers_in(state) == [], where
+    try:
+        work(store)
+    except NotFound:  # a removal, roll back or deactivation that was done already
+        assert found == new, where
+    assert view(state) == new, where
+
+
+def view(state: Path) -> dict[str, object]:
+    """Return what a reader sees of a state folder."""
+    store = Store(state)
+    seen: dict[str, object] = {}
+    for name in store.names():
+        record = activation.read(store, name)
+        seen[name] = (store.versions(name), record.active, record.previous, record.state)
+    return seen
+
+
+def leftovers_in(state: Path) -> list[Path]:
+    models = state / "models"
+    bare = [path for path in models.glob("*") if not Store(state).versions(path.name)]
+    return [path for path in models.rglob("*") if path.name.startswith(".")] + bare
+
+
+def in_child(before: Path, state: Path, work: Callable[[Store], object], dying: DyingOs) -> int:
+    """Copy the state folder, do `work` there in a child process, return its exit code (1: it raised)."""
+    if before.exists():
+        shutil.copytree(before, state)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            durable.os = dying
+            work(Store(state))
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def count_calls(before: Path, state: Path, work: Callable[[Store], object]) -> list[str]:
+    """Return the names of the calls that `work` makes."""
+    if before.exists():
+        shutil.copytree(before, state)
+    counting = DyingOs()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(durable, "os", counting)
+        work(Store(state))
+    return counting.calls

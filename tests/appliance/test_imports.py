@@ -1,0 +1,179 @@
+"""Holds design.md's picture of who may import whom, by reading every module of both packages."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# Left to right: a part imports only parts of its own group or of groups to its left, and of its own group only itself.
+GROUPS = [
+    {"__init__", "errors", "correlation"},
+    {"config", "bundle"},
+    {"store", "inference"},
+    {"routing", "live"},
+    {"predictor"},
+    {"rest", "mqtt", "batch", "monitoring"},
+    {"service", "processes"},
+    {"cli", "__main__"},
+]
+# Beside each other in a group, and yet one stands on the other.
+BESIDE = {
+    ("monitoring", "__init__"),
+    ("routing", "live"),
+    ("cli", "__main__"),
+    ("__main__", "cli"),
+}
+# Part -> the only places where a library may be imported.
+HOMES = {
+    "flask": ("appliance/rest/",),
+    "werkzeug": ("appliance/rest/",),
+    "waitress": ("appliance/rest/",),
+    "granian": ("appliance/rest/",),
+    "paho": ("appliance/mqtt/client.py",),
+    "prometheus_client": ("appliance/monitoring/",),
+    "onnxruntime": ("appliance/inference/", "appliance/cli/doctor.py"),
+    "click": ("appliance/cli/", "convert/"),
+    "ray": ("appliance/batch/cluster.py",),
+}
+BUILD_MACHINE_ONLY = {
+    "convert",
+    "sklearn",
+    "skl2onnx",
+    "onnxmltools",
+    "onnx",
+    "pandas",
+    "joblib",
+    "pickle",
+    "cloudpickle",
+}
+NETWORK = {"socket", "ssl", "http", "urllib", "requests", "ftplib", "smtplib", "asyncio", "socketserver", "xmlrpc"}
+# What reads or writes outside the process, for the modules that only compute.
+INPUT_OUTPUT = NETWORK | {"os", "io", "pathlib", "shutil", "tempfile", "mmap", "subprocess", "sqlite3", "logging"}
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Return the full names of what a module imports, wherever in it; `from a import b` is a.b."""
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            base = ".".join(filter(None, (above, node.module)))
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def part(name: str) -> str:
+    """Return the part of `appliance` that a full name is of: `appliance.rest.app.create_app` is of rest."""
+    second = name.split(".")[1] if "." in name else "__init__"
+    return (
+        second
+        if (ROOT / "appliance" / second).is_dir() or (ROOT / "appliance" / f"{second}.py").exists()
+        else "__init__"
+    )
+
+
+def own_part(path: Path) -> str:
+    """Return the part of `appliance` that a module is of."""
+    return path.relative_to(ROOT / "appliance").parts[0].removesuffix(".py")
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def group(name: str) -> int:
+    return next(index for index, parts in enumerate(GROUPS) if name in parts)
+
+
+def test_every_part_has_its_place_in_the_picture():
+    parts = {own_part(path) for path in modules("appliance")}
+    assert parts <= set().union(*GROUPS)
+
+
+@pytest.mark.parametrize("path", modules("appliance"), ids=relative)
+def test_imports_point_left(path):
+    own = own_part(path)
+    for name in imports(path):
+        if name.split(".")[0] != "appliance" or (other := part(name)) == own:
+            continue
+        left = group(other) < group(own)
+        assert left or (own, other) in BESIDE, f"{relative(path)} imports {name}"
+
+
+@pytest.mark.parametrize("path", modules("appliance"), ids=relative)
+def test_the_device_imports_nothing_of_the_build_machine(path):
+    assert not {name.split(".")[0] for name in imports(path)} & BUILD_MACHINE_ONLY
+
+
+@pytest.mark.parametrize("path", modules("convert"), ids=relative)
+def test_the_build_machine_takes_only_the_format_and_the_session_from_the_device(path):
+    allowed = ("appliance.bundle", "appliance.inference", "appliance.errors", "appliance.__version__")
+    for name in imports(path):
+        if name.split(".")[0] == "appliance":
+            assert name.startswith(allowed), f"{relative(path)} imports {name}"
+
+
+@pytest.mark.parametrize("path", [*modules("appliance"), *modules("convert")], ids=relative)
+def test_libraries_stay_in_their_homes(path):
+    for name in imports(path):
+        homes = HOMES.get(name.split(".")[0])
+        assert homes is None or relative(path).startswith(homes), f"{relative(path)} imports {name}"
+
+
+@pytest.mark.parametrize("path", modules("appliance/bundle"), ids=relative)
+def test_the_bundle_opens_no_network(path):
+    assert not {name.split(".")[0] for name in imports(path)} & NETWORK
+
+
+def test_what_only_computes_does_no_input_or_output():
+    pure = ["inference/tensors.py", "routing.py", "monitoring/drift.py"]
+    present = [path for name in pure if (path := ROOT / "appliance" / name).exists()]
+    assert present
+    for path in present:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert not {name.split(".")[0] for name in imports(path)} & INPUT_OUTPUT, relative(path)
+        called = {
+            node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        }
+        assert not called & {"open", "print", "input"}, relative(path)
+
+
+def test_only_the_service_joins_the_doors():
+    joins = []
+    for path in modules("appliance"):
+        doors = {part(name) for name in imports(path) if name.startswith("appliance.")} & {"rest", "mqtt"}
+        if len(doors) == 2:
+            joins.append(relative(path))
+    assert set(joins) <= {"appliance/service.py"}
+
+
+def test_errors_know_nothing_of_anybody():
+    assert list(imports(ROOT / "appliance" / "errors.py")) == []
+
+
+def test_modules_say_in_their_first_sentence_what_they_know():
+    for path in [*modules("appliance"), *modules("convert")]:
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        assert text, relative(path)
+        assert len(text.split()) > 3, relative(path)
+
+
+def test_every_library_of_the_device_is_declared():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = project["dependencies"] + [one for extra in ("granian",) for one in project["optional-dependencies"][extra]]
+    declared = {one.split(">")[0].split("[")[0].strip().replace("-", "_") for one in named}
+    declared = {"paho" if name == "paho_mqtt" else name for name in declared}
+    imported = {name.split(".")[0] for path in modules("appliance") for name in imports(path)}
+    # Flask brings Werkzeug, whose types its own application shows.
+    assert imported - set(sys.stdlib_module_names) - {"appliance", "werkzeug"} <= declared
