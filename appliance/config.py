@@ -5,6 +5,7 @@ Defaults and units stand here and nowhere else; docs/configuration.md is compare
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -81,6 +82,8 @@ class StoreConfig(_Section, frozen=True):
     state_dir: str = DEFAULT_STATE_DIR
     preload_dir: str = "/opt/ml/model"
     """Bundles found here are installed and activated when the service starts (SageMaker puts the model there)."""
+    trusted_keys: tuple[str, ...] = ()
+    """Files of public keys (PEM), one of which must have signed a bundle for it to be installed; none asks for none."""
 
 
 class LogConfig(_Section, frozen=True):
@@ -113,7 +116,7 @@ _ALIASES = {
     "AIP_PREDICT_ROUTE": ("http", "predict_route"),
     "SAGEMAKER_BIND_TO_PORT": ("http", "port"),  # SageMaker
 }
-_NOT_SETTINGS = {"APPLIANCE_CONFIG"}
+_NOT_SETTINGS = {"APPLIANCE_CONFIG", "APPLIANCE_KEY_PASSWORD_FILE"}
 
 
 def load(
@@ -155,17 +158,19 @@ def _section(raw: dict[str, Any], name: str) -> dict[str, Any]:
     return table
 
 
-def _from_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], str]:
-    """Return {(section, key): text} of the variables that name a setting.
+def _from_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], str | list[str]]:
+    """Return {(section, key): text} of the variables that name a setting; a list's texts stand between : or commas.
 
     An APPLIANCE_ variable that names none is an error: a typing mistake must not be silent.
     """
-    known = {f"APPLIANCE_{section.upper()}_{key.upper()}": (section, key) for section, key in settings()}
-    found: dict[tuple[str, str], str] = {}
+    defaults = settings()
+    known = {f"APPLIANCE_{section.upper()}_{key.upper()}": (section, key) for section, key in defaults}
+    found: dict[tuple[str, str], str | list[str]] = {}
     for name, value in environment.items():
         place = _ALIASES.get(name) or known.get(name)
         if place:
-            found[place] = value
+            several = isinstance(defaults[place], tuple)
+            found[place] = [part for part in re.split("[:,]", value) if part] if several else value
         elif name.startswith("APPLIANCE_") and name not in _NOT_SETTINGS:
             raise ConfigError(f"environment variable {name}", "names no setting", "see docs/configuration.md")
     return found

@@ -38,6 +38,7 @@ class Supervisor:
         self._stopping = False
         self._ready_read, self._ready_write = os.pipe()
         self._ready: set[int] = set()
+        self._complete = False  # whether all slots were started
         # Signals write to this pipe, so that select() below wakes at once and nothing is missed between two calls.
         self._wake_read, self._wake_write = os.pipe()
         for end in (self._wake_read, self._wake_write, self._ready_read):
@@ -49,11 +50,14 @@ class Supervisor:
         for number in _STOPPING:
             signal.signal(number, self._stop)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        for slot in range(self._count):
-            self._start(slot)
+        # The first one alone until it serves: what it must do once it does alone, and what is wrong is said once.
+        self._start(0)
         failure = 0
         while self._slots or (self._due and not self._stopping):
             self._wait()
+            if 0 in self._ready and not self._complete:
+                self._complete = True
+                self._due.update(dict.fromkeys(range(1, self._count), 0.0))
             for pid, code in self._dead():
                 failure = self._ended(pid, code) or failure
             self._start_due()

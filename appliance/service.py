@@ -42,7 +42,7 @@ class Service:
         """Join the parts. `runtime` is a folder that the processes of one service share; None when there is but one."""
         auth.refuse_open_port(config.http)
         self.config = config
-        self.store = Store(config.state_dir)
+        self.store = Store(config.state_dir, trusted_keys=config.store.trusted_keys)
         self.models = LiveModels(
             self.store,
             threads=config.models.threads,

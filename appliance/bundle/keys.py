@@ -1,15 +1,18 @@
 """The key pairs that sign bundles: ECDSA on the curve P-256 (FIPS 186-5), in PEM (RFC 7468)."""
 
 import hashlib
+from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from appliance.errors import Misuse
+from appliance.errors import Misuse, NotFound
 
 _READ_PRIVATE = "read the private key"
 _READ_PUBLIC = "read the public key"
+# A key has some hundred bytes; a model named by mistake need not be read whole.
+_MAX_BYTES = 65536
 _MAKE_ONE = "make a pair of keys: appliance keygen FILE"
 
 
@@ -62,3 +65,12 @@ def fingerprint(key: ec.EllipticCurvePublicKey) -> str:
     """Return the SHA-256, in hexadecimal, of a public key's SubjectPublicKeyInfo in DER."""
     info = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(info).hexdigest()
+
+
+def read_file(path: Path) -> bytes:
+    """Return the content of a key's file. Raises NotFound when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_MAX_BYTES)
+    except OSError as error:
+        raise NotFound(f"read the key {path}", error.strerror or str(error), "check the path and its rights") from error

@@ -29,9 +29,11 @@ EXIT_CODES: Sequence[tuple[type[ApplianceError], int]] = ((Misuse, 2), (Refused,
 # name -> (module:command, what the list of commands says about it), in the order of the way to a prediction
 _COMMANDS = {
     "inspect": ("appliance.cli.models:inspect", "Show what a bundle holds."),
+    "keygen": ("appliance.cli.signing:keygen", "Make a pair of keys for signing bundles."),
+    "sign": ("appliance.cli.signing:sign", "Sign a bundle."),
     "verify": (
         "appliance.cli.models:verify",
-        "Check that a bundle is sound; with --self-test, that it answers right here.",
+        "Check that a bundle is sound; with --key, who signed it; with --self-test, that it answers right here.",
     ),
     "install": ("appliance.cli.models:install", "Put a bundle into the store."),
     "activate": ("appliance.cli.models:activate", "Make an installed version the one that serves."),
@@ -136,13 +138,13 @@ class Appliance(click.Group):
         try:
             return super().invoke(ctx)
         except ApplianceError as error:
-            _report(ctx, error)
+            report(error)
             ctx.exit(exit_code(error))
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except Exception as error:  # noqa: BLE001 - the last line before the user: whatever it is, it gets a message
             found = f"unexpected {type(error).__name__}: {error}"
-            _report(ctx, ApplianceError("run the command", found, "repeat it with --debug and report what it shows"))
+            report(ApplianceError("run the command", found, "repeat it with --debug and report what it shows"))
             ctx.exit(EXIT_FAILED)
 
 
@@ -169,9 +171,9 @@ def _remember(ctx: click.Context, parameter: click.Parameter, value: Any) -> Non
 common_options(appliance)
 
 
-def _report(ctx: click.Context, error: ApplianceError) -> None:
+def report(error: ApplianceError) -> None:
     """Write an error to standard error: what was tried, what was found, what to do next."""
-    if ctx.find_root().ensure_object(Options).debug:
+    if options().debug:
         traceback.print_exc(file=sys.stderr)
     for label, part in (("error", error.tried), ("found", error.found), ("next", error.next_step)):
         if part:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 why = click.option("--why", default="", help="The reason, for the receipts.")
+SIGNED_BY = "Also check that this public key (PEM) signed it; of several, one."
 bundle_file = click.argument("bundle", type=click.Path(path_type=Path))
 
 
@@ -38,21 +39,29 @@ def inspect(bundle: Path, as_json: bool) -> None:
 @click.command()
 @bundle_file
 @click.option("--self-test", "run", is_flag=True, help="Also run its examples on this processor.")
+@click.option("--key", "key_files", multiple=True, type=click.Path(path_type=Path), help=SIGNED_BY)
 @as_json
 @common_options
-def verify(bundle: Path, run: bool, as_json: bool) -> None:
-    """Check that BUNDLE is complete and undamaged; with --self-test, that it answers right on this processor."""
+def verify(bundle: Path, run: bool, key_files: tuple[Path, ...], as_json: bool) -> None:
+    """Check that BUNDLE is complete and undamaged; with --key, that it is signed; with --self-test, that it answers."""
     opened = archive.open_bundle(bundle)
-    figures = None
+    figures = signer = None
+    if key_files:
+        from appliance.cli.signing import signer_of
+
+        signer = signer_of(opened, key_files)
     if run:
         from appliance.inference import selftest
 
         figures = selftest.try_bundle(opened)
     manifest = opened.manifest
     if as_json:
-        print_json({"model": manifest.name, "version": manifest.version, "sound": True, "self_test": figures})
+        document = {"model": manifest.name, "version": manifest.version, "sound": True, "self_test": figures}
+        print_json({**document, "signed": archive.SIGNATURE in opened.members, "signer": signer})
         return
     click.echo(f"{manifest.name} {manifest.version} is sound: {len(opened.members)} members, {opened.size} bytes")
+    unasked = "signed; by whom is asked by --key PUB" if archive.SIGNATURE in opened.members else "unsigned"
+    click.echo(f"signed by the key with SHA-256 {signer}" if signer else unasked)
     if figures:
         click.echo(_figures(figures))
 
@@ -152,7 +161,8 @@ def described(store: Store, name: str) -> dict[str, Any]:
 
 def _store() -> Store:
     """Return the store that the options and the configuration name."""
-    return Store(options().config().state_dir)
+    config = options().config()
+    return Store(config.state_dir, trusted_keys=config.store.trusted_keys)
 
 
 def _self_test(folder: Path) -> "SelfTest":

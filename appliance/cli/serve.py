@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
-from appliance.cli import common_options, options
+from appliance.cli import common_options, exit_code, options, report
 from appliance.config import Config
+from appliance.errors import ApplianceError
 
 
 @click.command()
@@ -60,6 +61,10 @@ def _run_several(config: Config, listener: socket.socket) -> int:
     with tempfile.TemporaryDirectory(prefix="appliance-", dir=memory) as runtime:
 
         def work(slot: int, ready: Callable[[], None]) -> int:
-            return _run(config, listener, slot, Path(runtime), ready)
+            try:
+                return _run(config, listener, slot, Path(runtime), ready)
+            except ApplianceError as error:  # this process has no caller that would report it
+                report(error)
+                return exit_code(error)
 
         return Supervisor(config.http.processes, work).run()

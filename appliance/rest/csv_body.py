@@ -11,6 +11,8 @@ from appliance.errors import InvalidInput
 from appliance.inference.tensors import InputSchema
 from appliance.rest.json_body import check_rows
 
+# Not all that Python knows: some of its codecs take time in the square of the length.
+_CHARSETS = ("utf-8", "us-ascii", "iso-8859-1", "latin-1", "windows-1252", "utf-16")
 _MISSING = {"", "na", "nan", "null"}
 _TRUTH = {"true": True, "false": False}
 
@@ -23,7 +25,7 @@ def read_csv(
     `parameters` are the Content-Type's, in lower case: charset and header (present or absent, RFC 4180). Without the
     latter, a first row of numbers is a row. Raises InvalidInput, TooLarge.
     """
-    rows = _rows(_text(body, parameters.get("charset", "utf-8")), config)
+    rows = _rows(text_of(body, parameters.get("charset", "utf-8")), config)
     if not rows:
         raise InvalidInput("read the CSV", "it is empty", "send at least one row")
     names = schema.columns
@@ -43,12 +45,18 @@ def read_csv(
     }
 
 
-def _text(body: bytes, charset: str) -> str:
-    """Return the body as text, without a byte order mark."""
+def text_of(body: bytes, charset: str) -> str:
+    """Return a body as text, without a byte order mark. Raises InvalidInput for another charset or what is none."""
+    if charset not in _CHARSETS:
+        raise InvalidInput(
+            "read the body", f"charset {charset[:40]!r} is unknown", f"send one of {', '.join(_CHARSETS)}"
+        )
     try:
         return body.decode(charset).removeprefix("\ufeff")
-    except (LookupError, UnicodeError) as error:
-        raise InvalidInput("read the CSV", f"it is no {charset} ({error})", "send UTF-8, or say its charset") from error
+    except UnicodeError as error:
+        raise InvalidInput(
+            "read the body", f"it is no {charset} ({error})", "send UTF-8, or say its charset"
+        ) from error
 
 
 def _rows(text: str, config: HttpConfig) -> list[list[str]]:

@@ -30,8 +30,10 @@ class ModelHealth(msgspec.Struct, omit_defaults=True):
     ready: bool
     version: str | None = None
     """The version that serves."""
+    wanted: str | None = None
+    """The version that the store wants, where another one serves."""
     reason: str = ""
-    """Why it is not ready."""
+    """Why it is not ready, or why another version serves than the store wants."""
 
 
 class Ready(msgspec.Struct):
@@ -43,9 +45,10 @@ class Ready(msgspec.Struct):
 
 
 def is_ready(context: Context) -> tuple[bool, Ready]:
-    """Return whether every model that the store wants active is loaded here and passed its self-test just now.
+    """Return whether every model that the store wants active has a version here that passed its self-test just now.
 
-    Not ready either: while the service stops, and with no active model, since nothing could be answered.
+    The version before counts while the next one loads, and when that cannot be loaded: it answers, and to take the host
+    out would make an outage of what is none. Not ready: while the service stops, and with no active model.
     """
     reasons: list[str] = []
     models: dict[str, ModelHealth] = {}
@@ -79,9 +82,7 @@ ROUTES = (
 
 
 def _models(context: Context) -> dict[str, ModelHealth]:
-    """Return the health of every model that has an active version in the store, read now: an activation of a moment ago
-    must not be answered for by the version before it. Raises StoreError.
-    """
+    """Return the health of every model that has an active version in the store, read now. Raises StoreError."""
     served = {model.name: model for model in context.predictor.models.served()}
     wanted = {name: activation.read(context.store, name).active for name in context.store.names()}
     return {name: _health(version, served.get(name)) for name, version in wanted.items() if version is not None}
@@ -90,13 +91,13 @@ def _models(context: Context) -> dict[str, ModelHealth]:
 def _health(wanted: str, served: Served | None) -> ModelHealth:
     """Return the health of a model whose active version is `wanted`."""
     loaded = served.loaded if served else None
-    version = loaded.version if loaded else None
-    if served and served.problem and served.wanted in (wanted, None):
-        return ModelHealth(False, version, str(served.problem))
-    if loaded is None or version != wanted:
-        return ModelHealth(False, version, f"version {wanted} is not loaded yet")
-    reason = _self_tests.reason(loaded)
-    return ModelHealth(not reason, version, reason)
+    problem = str(served.problem) if served and served.problem else ""
+    if loaded is None:
+        return ModelHealth(False, None, wanted, problem or f"version {wanted} is not loaded yet")
+    failure = _self_tests.reason(loaded)
+    if loaded.version == wanted:
+        return ModelHealth(not failure, wanted, None, failure)
+    return ModelHealth(not failure, loaded.version, wanted, failure or problem or f"version {wanted} is not loaded yet")
 
 
 class _SelfTests:

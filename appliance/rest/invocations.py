@@ -15,7 +15,7 @@ from appliance.errors import InvalidInput, NotReady
 from appliance.inference.tensors import Feeds
 from appliance.inference.values import Scalar, to_values
 from appliance.live import LoadedVersion
-from appliance.rest.csv_body import read_csv
+from appliance.rest.csv_body import read_csv, text_of
 from appliance.rest.exchange import Answer, Context, Request, json_answer
 from appliance.rest.health import is_ready
 from appliance.rest.json_body import check_rows, decode_values
@@ -211,12 +211,7 @@ def _content_type(request: Request) -> tuple[str, dict[str, str]]:
 def _as_utf8(body: bytes, parameters: dict[str, str]) -> bytes:
     """Return a JSON body in the encoding that JSON has (RFC 8259, 8.1), whatever its charset says."""
     charset = parameters.get("charset", "utf-8")
-    if charset in ("utf-8", "utf8", "us-ascii"):
-        return body
-    try:
-        return body.decode(charset).encode()
-    except (LookupError, UnicodeError) as error:
-        raise InvalidInput("read the body", f"it is no {charset} ({error})", "send UTF-8") from error
+    return body if charset == "utf-8" else text_of(body, charset).encode()
 
 
 def _ping(context: Context, request: Request, variables: dict[str, str]) -> Answer:

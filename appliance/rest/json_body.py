@@ -44,9 +44,15 @@ def decode_values(body: bytes, kind: Any, value_type: Any, config: HttpConfig) -
     says which of them is wrong.
     """
     try:
-        return decoder(kind[value_type]).decode(body), value_type != Scalar
+        return _decoder_of(kind, value_type).decode(body), value_type != Scalar
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return decode(body, kind[Scalar], config), False
+
+
+@functools.cache
+def _decoder_of(kind: Any, value_type: Any) -> Any:
+    """Return the compiled decoder of `kind[value_type]`: to write that out takes longer than to decode a row."""
+    return msgspec.json.Decoder(kind[value_type])
 
 
 def check_rows(count: int, config: HttpConfig) -> None:

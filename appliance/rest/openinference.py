@@ -23,13 +23,13 @@ _INFER_EXTENSIONS = ["binary_tensor_data", "classification"]
 PLATFORM = "onnx_onnxv1"
 
 
-class Live(msgspec.Struct):
+class ServerLive(msgspec.Struct):
     """The process answers."""
 
     live: bool
 
 
-class Ready(msgspec.Struct):
+class ServerReady(msgspec.Struct):
     """Whether predictions are answered."""
 
     ready: bool
@@ -76,13 +76,13 @@ class ModelNames(msgspec.Struct):
 
 def _live(context: Context, request: Request, variables: dict[str, str]) -> Answer:
     """Answer as long as the process does; clients read the body."""
-    return json_answer(Live(True))
+    return json_answer(ServerLive(True))
 
 
 def _ready(context: Context, request: Request, variables: dict[str, str]) -> Answer:
     """Answer 200 or 503."""
     ready, _ = is_ready(context)
-    return json_answer(Ready(ready), 200 if ready else 503)
+    return json_answer(ServerReady(ready), 200 if ready else 503)
 
 
 def _server(context: Context, request: Request, variables: dict[str, str]) -> Answer:
@@ -128,8 +128,8 @@ _MODEL, _VERSION = "/models/{name}", "/models/{name}/versions/{version}"
 ROUTES = (
     _infer(_MODEL),
     _infer(_VERSION),
-    v2_route("GET", "/health/live", _live, "Whether the process answers", Live, "none"),
-    v2_route("GET", "/health/ready", _ready, "Whether predictions are answered", Ready, "none"),
+    v2_route("GET", "/health/live", _live, "Whether the process answers", ServerLive, "none"),
+    v2_route("GET", "/health/ready", _ready, "Whether predictions are answered", ServerReady, "none"),
     v2_route("GET", "", _server, "Server metadata", ServerMetadata),
     v2_route("GET", "/models", _models, "Names of the models", ModelNames),
     *(

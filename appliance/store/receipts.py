@@ -24,6 +24,8 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
     outcome: Literal["done", "refused"] = "done"
     why: str = ""
     """The reason that was given, or for a refusal the reason found."""
+    signer: str = ""
+    """For an install that asks for a signature: the SHA-256 of the trusted key that signed the bundle."""
     self_test: Mapping[str, Any] | None = None
     """The self-test's figures, where one ran and passed."""
 

@@ -34,18 +34,24 @@ class Installed:
 class Store:
     """The state folder of one host. Reading needs no lock; what changes it holds the lock of the whole folder."""
 
-    def __init__(self, state_dir: Path, *, lock_seconds: float = LOCK_SECONDS) -> None:
+    def __init__(
+        self, state_dir: Path, *, trusted_keys: Sequence[str] = (), lock_seconds: float = LOCK_SECONDS
+    ) -> None:
+        """`trusted_keys` are files of public keys (PEM), one of which must sign what is installed; where given."""
         self.state_dir = state_dir
         self.models_dir = state_dir / "models"
         self.receipts_dir = state_dir / "receipts"
+        self._trusted_keys = [Path(file) for file in trusted_keys]
         self._lock_seconds = lock_seconds
 
     def install(self, path: Path, *, why: str = "") -> Installed:
         """Unpack the bundle in the file `path` as models/NAME/VERSION.
 
-        Raises NotFound, BundleRefused (damaged, or the same version with other content), StoreError.
+        Raises NotFound, BundleRefused (damaged, not signed by a trusted key, or the same version with other content),
+        StoreError.
         """
         bundle = archive.open_bundle(path)
+        signer = self._signer(bundle)
         name, version = bundle.manifest.name, bundle.manifest.version
         folder = self.models_dir / name / version
         with self.writing(f"install {name} {version}"):
@@ -55,7 +61,7 @@ class Store:
             self._check_space(bundle)
             durable.make_folder(folder.parent, within=self.state_dir)
             durable.publish_folder(folder, bundle.members)
-            self.note("install", name, version, why=why)
+            self.note("install", name, version, why=why, signer=signer)
         return Installed(name, version, folder, fresh=True)
 
     def names(self) -> list[str]:
@@ -125,6 +131,16 @@ class Store:
         """Write a receipt; the caller holds the lock. `rest` are further fields of Receipt."""
         receipt = Receipt(when=receipts.now(), what=what, model=name, version=version, **rest)  # type: ignore[arg-type]
         receipts.append(self.receipts_dir, receipt)
+
+    def _signer(self, bundle: Bundle) -> str:
+        """Return the fingerprint of the trusted key that signed a bundle; "" where any bundle is trusted."""
+        if not self._trusted_keys:
+            return ""
+        # Not above: whoever trusts no key does not pay for the cryptography library.
+        from appliance.bundle import keys, signature
+
+        trusted = [keys.read_file(file) for file in self._trusted_keys]
+        return signature.verify(bundle.members, bundle.members.get(archive.SIGNATURE), trusted).fingerprint
 
     def _check_space(self, bundle: Bundle) -> None:
         """Raise StoreError when the bundle's members would not fit."""

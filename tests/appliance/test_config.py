@@ -35,7 +35,8 @@ def test_the_environment_beats_the_file_and_the_command_line_beats_both(tmp_path
 @pytest.mark.parametrize(("section", "key"), list(config.settings()))
 def test_every_setting_has_its_variable(section, key):
     default = config.settings()[section, key]
-    found = load(environment={f"APPLIANCE_{section.upper()}_{key.upper()}": str(default).lower()})
+    text = ":".join(default) if isinstance(default, tuple) else str(default).lower()
+    found = load(environment={f"APPLIANCE_{section.upper()}_{key.upper()}": text})
     assert getattr(getattr(found, section), key) == default
 
 

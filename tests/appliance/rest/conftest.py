@@ -1,6 +1,7 @@
 """The HTTP door over a store of small models: called in the process (quick), or over a real socket."""
 
 import contextlib
+import functools
 import http.client
 import io
 import json
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from hypothesis import settings as hypothesis_settings
 from onnx import TensorProto, helper
 
 from appliance.bundle import archive, examples
@@ -30,6 +32,10 @@ from appliance.rest.server import make_server
 from appliance.service import Service
 from appliance.store import activation
 from appliance.store.versions import Installed, Store
+
+# Hypothesis judges answers here, never their time, which a busy machine decides.
+hypothesis_settings.register_profile("untimed", deadline=None)
+hypothesis_settings.load_profile("untimed")
 
 KINDS = ("regression", "classifier", "labels", "table")
 ECHOED = {
@@ -77,9 +83,9 @@ class Recorder:
 class Door:
     """The application over one store, called in this process."""
 
-    def __init__(self, state_dir: Path, **settings: object) -> None:
+    def __init__(self, state_dir: Path, default: str = "", **settings: object) -> None:
         self.store = Store(state_dir)
-        self.models = LiveModels(self.store)
+        self.models = LiveModels(self.store, default=default)
         self.models.refresh()
         self.recorder = Recorder()
         config = HttpConfig(**settings)
@@ -180,6 +186,12 @@ def state_dir(bundle_bytes, tmp_path_factory) -> Path:
 def door(state_dir) -> Door:
     """Return a door over models of all kinds; tests must not change its store."""
     return Door(state_dir)
+
+
+@pytest.fixture(scope="session")
+def door_of(state_dir) -> Callable[[str], Door]:
+    """Return a function that gives a door whose default model is the named one; tests must not change its store."""
+    return functools.cache(lambda model: Door(state_dir, model))
 
 
 @pytest.fixture

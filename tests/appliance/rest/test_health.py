@@ -63,16 +63,25 @@ def test_a_service_without_any_model_lives_but_is_not_ready_and_says_what_to_do(
     assert "appliance activate" in body["reasons"][0]
 
 
-def test_a_version_that_was_activated_but_is_not_loaded_yet_is_not_ready(context, tmp_path, make_bundle):
+def test_the_version_before_answers_for_one_that_was_activated_but_is_not_loaded_yet(context, tmp_path, make_bundle):
     assert health.is_ready(context)[0]
     context.store.install(make_bundle(tmp_path, version="1.1.0"))
     activation.activate(context.store, "iris", "1.1.0", selftest.self_test)
     ready, details = health.is_ready(context)
-    assert not ready
-    assert details.reasons == ["iris: version 1.1.0 is not loaded yet"]
-    assert details.models["iris"].version == "1.0.0"
+    assert ready
+    found = details.models["iris"]
+    assert (found.version, found.wanted, found.reason) == ("1.0.0", "1.1.0", "version 1.1.0 is not loaded yet")
     context.predictor.models.refresh()
-    assert health.is_ready(context)[0]
+    found = health.is_ready(context)[1].models["iris"]
+    assert (found.ready, found.version, found.wanted, found.reason) == (True, "1.1.0", None, "")
+
+
+def test_a_model_of_which_nothing_is_loaded_is_not_ready(context, tmp_path, make_bundle):
+    context.store.install(make_bundle(tmp_path, name="wine"))
+    activation.activate(context.store, "wine", "1.0.0", selftest.self_test)
+    ready, details = health.is_ready(context)
+    assert not ready
+    assert details.reasons == ["wine: version 1.0.0 is not loaded yet"]
 
 
 def test_a_version_that_cannot_be_loaded_is_named_while_the_old_one_serves(context, tmp_path, make_bundle):
@@ -81,9 +90,9 @@ def test_a_version_that_cannot_be_loaded_is_named_while_the_old_one_serves(conte
     (context.store.folder("iris", "1.1.0") / "model.onnx").write_bytes(b"bad sector")
     context.predictor.models.refresh()
     ready, details = health.is_ready(context)
-    assert not ready
-    assert "model.onnx" in details.reasons[0]
-    assert details.models["iris"].version == "1.0.0"
+    assert ready
+    assert "model.onnx" in details.models["iris"].reason
+    assert (details.models["iris"].version, details.models["iris"].wanted) == ("1.0.0", "1.1.0")
     assert context.predictor.route("iris").version == "1.0.0"
 
 

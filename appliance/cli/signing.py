@@ -1,0 +1,145 @@
+"""The commands on keys and signatures: keygen and sign; and who signed a bundle, for verify."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from appliance.bundle import archive, keys, signature
+from appliance.bundle.archive import SIGNATURE, Bundle
+from appliance.cli import common_options
+from appliance.errors import ApplianceError, Misuse, NotFound
+from appliance.store import durable
+
+password_from = click.option(
+    "--password-file",
+    envvar="APPLIANCE_KEY_PASSWORD_FILE",
+    show_envvar=True,
+    type=click.Path(path_type=Path),
+    help="File whose first line is the private key's password; without it, a terminal is asked.",
+)
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@password_from
+@click.option("--no-password", is_flag=True, help="Leave the private key unencrypted.")
+@common_options
+def keygen(file: Path, password_file: Path | None, no_password: bool) -> None:
+    """Make a pair of keys: FILE signs bundles and stays secret, FILE.pub goes to the devices."""
+    public_file = file.with_name(f"{file.name}.pub")
+    for path in (file, public_file):
+        if os.path.lexists(path):
+            raise _exists(path)
+    private, public = keys.generate_key(_new_password(password_file, no_password))
+    _write_new(file, private, 0o600)
+    try:
+        _write_new(public_file, public, 0o644)
+    except ApplianceError:
+        file.unlink()
+        raise
+    click.echo(f"{file}: the private key, {'encrypted' if keys.is_encrypted(private) else 'not encrypted'}")
+    click.echo(f"{public_file}: the public key, SHA-256 {keys.fingerprint(keys.load_public_key(public))}")
+    click.echo(f"next: appliance sign BUNDLE --key {file}")
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--key", "key_file", required=True, type=click.Path(path_type=Path), help="Private key (PEM).")
+@password_from
+@common_options
+def sign(bundle: Path, key_file: Path, password_file: Path | None) -> None:
+    """Sign BUNDLE in place: its model.sig is written, or replaced, and nothing else in it changes."""
+    opened = archive.open_bundle(bundle)
+    private = keys.read_file(key_file)
+    password = _password_of(private, password_file)
+    content = archive.with_signature(opened, signature.sign(opened.members, private, password))
+    _replace(bundle.resolve(), content)
+    signer = keys.fingerprint(keys.load_private_key(private, password).public_key())
+    click.echo(f"{opened.manifest.name} {opened.manifest.version} signed by the key with SHA-256 {signer}")
+
+
+def signer_of(bundle: Bundle, key_files: Sequence[Path]) -> str:
+    """Return the fingerprint of the public key, among those in `key_files`, that signed the bundle.
+
+    Raises NotFound when a file cannot be read, BundleRefused when none of them signed it.
+    """
+    trusted = [keys.read_file(path) for path in key_files]
+    return signature.verify(bundle.members, bundle.members.get(SIGNATURE), trusted).fingerprint
+
+
+def _new_password(file: Path | None, none: bool) -> bytes | None:
+    """Return the password for a new key, None for no encryption: that must be said, or typed."""
+    if none and file:
+        raise Misuse("make a key", "both a password file and --no-password were given", "leave one of them out")
+    if none:
+        return None
+    if file:
+        return _password_in(file)
+    if not sys.stdin.isatty():
+        found = "there is no terminal to ask for a password"
+        raise Misuse("make a key", found, "give --password-file FILE, or --no-password")
+    text = "Password of the private key (empty for none)"
+    return _ask(text, confirmation_prompt="Again", default="") or None
+
+
+def _password_of(private: bytes, file: Path | None) -> bytes | None:
+    """Return the password of an existing key, None when nothing was given and none is needed."""
+    if file:
+        return _password_in(file)
+    if keys.is_encrypted(private) and sys.stdin.isatty():
+        return _ask("Password of the private key")
+    return None
+
+
+def _ask(text: str, *, confirmation_prompt: bool | str = False, default: str | None = None) -> bytes:
+    """Return what is typed on the terminal, unseen; on standard error, so that output stays clean."""
+    typed: str = click.prompt(
+        text, hide_input=True, confirmation_prompt=confirmation_prompt, default=default, show_default=False, err=True
+    )
+    return typed.encode()
+
+
+def _password_in(file: Path) -> bytes:
+    """Return the first line of a password file."""
+    try:
+        password = file.read_bytes().partition(b"\n")[0].rstrip(b"\r")
+    except OSError as error:
+        raise NotFound(f"read the password in {file}", error.strerror or str(error), "check the path") from error
+    if not password:
+        raise Misuse(f"read the password in {file}", "its first line is empty", "write the password there")
+    return password
+
+
+def _write_new(path: Path, content: bytes, mode: int) -> None:
+    """Write a file that must not exist, with these rights from its first moment on; it outlasts a power cut."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError as error:
+        raise _exists(path) from error
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Make `path` hold `content`, all of it or nothing of it, with the rights that it had."""
+    try:
+        mode = path.stat().st_mode & 0o777
+        durable.write_atomically(path, content)
+        path.chmod(mode)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _exists(path: Path) -> Misuse:
+    return Misuse(f"write {path}", "it exists, and keys are never overwritten", "choose another name")
+
+
+def _unwritable(path: Path, error: OSError) -> ApplianceError:
+    return ApplianceError(f"write {path}", error.strerror or str(error), "check the folder's rights and free space")
