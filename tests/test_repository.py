@@ -1,0 +1,70 @@
+"""The repository's own promises: what its pages say is there, and what must never be committed is not."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def _tracked() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).exists()]
+
+
+def test_links_of_the_pages_lead_somewhere():
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    dead = [
+        (page.name, link)
+        for page in pages
+        for link in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text())
+        if not (page.parent / link).exists()
+    ]
+    assert dead == []
+
+
+def test_commands_that_readme_shows_first_are_targets():
+    readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
+    first = re.findall(r"^    make (\w+)", readme, re.MULTILINE)
+    assert first == ["run", "test"]
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in first)
+
+
+def test_lock_files_pin_every_package_by_hash_and_name_no_host():
+    for name in ("device", "convert", "dev"):
+        text = (ROOT / "requirements" / f"{name}.txt").read_text()
+        assert "http" not in re.sub(r"^\s*#.*$|^[a-z0-9-]*http[a-z0-9-]*==", "", text, flags=re.MULTILINE)
+        pins = re.findall(r"^([a-z0-9][a-z0-9._-]*)==.*?(?=^\S|\Z)", text, re.MULTILINE | re.DOTALL)
+        assert pins
+        assert text.count("==") >= len(pins)
+        for block in re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE)[1:]:
+            assert "--hash=sha256:" in block, block.splitlines()[0]
+
+
+def test_locks_hold_every_dependency_of_the_project():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wanted = {
+        "device": project["project"]["dependencies"],
+        "convert": project["project"]["optional-dependencies"]["convert"],
+        "dev": [entry for name in ("test", "lint") for entry in project["dependency-groups"][name]],
+    }
+    for name, entries in wanted.items():
+        locked = set(
+            re.findall(r"^([a-z0-9][a-z0-9._-]*)==", (ROOT / f"requirements/{name}.txt").read_text(), re.MULTILINE)
+        )
+        named = {re.split(r"[\[<>=]", entry)[0] for entry in entries}
+        assert named <= locked, name
+
+
+def test_device_brings_nothing_heavy():
+    locked = (ROOT / "requirements/device.txt").read_text()
+    for heavy in ("scikit-learn", "skl2onnx", "onnx==", "pandas", "scipy", "joblib", "sympy", "torch"):
+        assert not re.search(rf"^{heavy}", locked, re.MULTILINE), heavy
+
+
+def test_nothing_large_or_binary_is_committed():
+    for path in _tracked():
+        content = path.read_bytes()
+        assert len(content) < 1_000_000, path
+        assert b"\0" not in content, path
