@@ -5,14 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from appliance.correlation import request_id as request_id
 from appliance.errors import ApplianceError, InvalidInput
 from appliance.inference.session import Array
 from appliance.live import LiveModels, LoadedVersion
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(msgspec.Struct, frozen=True):  # a frozen dataclass takes ten times as long to make
     """What one version answered to some rows.
 
     `outputs` is {output name: array of shape [rows, ...]}; times are in seconds.

@@ -60,8 +60,7 @@ class Request:
         return decompress(content, encoding, self.limit) if encoding else content
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):  # a frozen dataclass takes ten times as long to make
     """What goes back: `headers` beside Content-Type and Content-Length."""
 
     body: bytes

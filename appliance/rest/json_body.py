@@ -27,6 +27,12 @@ def decoder(kind: Any) -> Any:
     return msgspec.json.Decoder(kind)
 
 
+@functools.cache
+def _typed_decoder(kind: Any, value_type: Any) -> Any:
+    """Return the compiled decoder of a generic type: to parametrise the type anew for each body would take a while."""
+    return msgspec.json.Decoder(kind[value_type])
+
+
 def decode(body: bytes, kind: type[T], config: HttpConfig) -> T:
     """Return `body` as `kind`. Raises InvalidInput with the place that is wrong, TooLarge for too deep nesting."""
     key: Any = kind
