@@ -1,6 +1,6 @@
 """The main job on the iris flowers: train, convert with proof, install, activate, serve, ask for one prediction.
 
-Keeps serving until Ctrl-C. What was trained and converted is kept in the folder given, so a second run starts in seconds.
+Keeps serving until Ctrl-C. What was trained and converted is kept in the given folder, so a second run starts quickly.
 """
 
 import argparse

@@ -1,0 +1,236 @@
+"""The recipe: a trained model and a sample become a graph, its proof, and the bundle that carries both."""
+
+import hashlib
+import importlib.metadata
+import os
+import pickle
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+import pandas as pd
+from numpy.typing import NDArray
+
+from appliance.bundle import archive, examples
+from appliance.bundle.manifest import (
+    FORMAT,
+    Manifest,
+    Policy,
+    Provenance,
+    TensorType,
+    Tolerance,
+    check_name,
+    check_version,
+)
+from appliance.errors import ConversionRefused, ParityFailed
+from convert import candidate, graphs, parity, schema
+from convert.converters import isolation, sklearn
+from convert.limits import probe
+from convert.original import Original
+from convert.sources.local_file import SourceModel
+
+LIBRARIES = ("scikit-learn", "skl2onnx", "onnx", "onnxruntime", "numpy", "pandas")
+MOST_EXAMPLES = 64
+_PROBE_ROWS = 5
+
+Told = Callable[[str], None]
+Reports = Callable[[parity.Parity], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """A model that was converted and proved: the parts of its bundle."""
+
+    onnx: bytes
+    manifest: Manifest
+    parity: parity.Parity
+    examples: bytes
+
+    @property
+    def file_name(self) -> str:
+        """NAME-VERSION.bundle."""
+        return f"{self.manifest.name}-{self.manifest.version}.bundle"
+
+    def bundle(self) -> bytes:
+        """Return the bundle; the same conversion gives the same bytes."""
+        certificate = msgspec.json.format(msgspec.json.encode(self.parity), indent=1)
+        return archive.write(self.manifest, self.onnx, certificate, self.examples, None)
+
+    def write(self, folder: Path) -> Path:
+        """Write the bundle into `folder`, whole or not at all, and return its path."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / self.file_name
+        descriptor, partial = tempfile.mkstemp(dir=folder, prefix=f".{self.file_name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(self.bundle())
+                file.flush()
+                os.fsync(file.fileno())
+            Path(partial).chmod(0o644)  # mkstemp's 0600 would keep the operations team out
+            Path(partial).replace(path)
+        finally:
+            Path(partial).unlink(missing_ok=True)
+        return path
+
+
+def convert_model(
+    model: Any,
+    sample: pd.DataFrame | NDArray[Any],
+    *,
+    name: str = "model",
+    version: str = "0.1.0",
+    outputs: list[str] | None = None,
+    tolerance: Tolerance | None = None,
+    source: SourceModel | None = None,
+    time_limit: float = isolation.TIME_LIMIT,
+    told: Told = lambda message: None,
+    reports: Reports = lambda report: None,
+) -> Conversion:
+    """Return `model` converted to ONNX and proved on `sample` and rows around it, or refuse.
+
+    `sample` holds rows as the model was trained on, its answers left out. `outputs` picks some of `prediction`,
+    `probability` and `score`; all that the model has by default. float32 inputs are tried first, then float64.
+    `time_limit` is in seconds for each conversion; `told` hears of progress and `reports` of every proof.
+    Raises ConversionRefused, ParityFailed for a graph that answers otherwise, Misuse and InvalidInput.
+    """
+    recipe = _Recipe(model, sample, check_name(name), check_version(version), outputs, tolerance, source, told, reports)
+    return recipe.run(time_limit)
+
+
+class _Recipe:
+    """One conversion under way: tries each floating-point type until a graph passes."""
+
+    def __init__(
+        self,
+        model: Any,
+        sample: Any,
+        name: str,
+        version: str,
+        outputs: list[str] | None,
+        tolerance: Tolerance | None,
+        source: SourceModel | None,
+        told: Told,
+        reports: Reports,
+    ) -> None:
+        self.name, self.version = name, version
+        self.tolerance = tolerance or Tolerance()
+        self.told, self.reports = told, reports
+        self.source = source or SourceModel(model, "memory", _digest(model))
+        self.schema = schema.infer(model, sample)
+        self.original = Original(model, self.schema, outputs)
+        self.libraries = {name: importlib.metadata.version(name) for name in LIBRARIES}
+
+    def run(self, time_limit: float) -> Conversion:
+        self._check_sample()
+        self.told("asking the original model what it takes")
+        limits = probe(self.original)
+        attempts: list[parity.Attempt] = []
+        failures: list[ConversionRefused] = []
+        for float_type in self._float_types():
+            try:
+                made = self._candidate(float_type, limits, time_limit)
+                self.told(f"proving the {float_type} graph")
+                proof = parity.prove(self.original, made, limits, self.tolerance, self.libraries)
+                proof = _with_story(proof, attempts)
+                self.reports(proof.report)
+                if proof.report.passed:
+                    return self._conversion(made, proof)
+                raise parity.failure(proof.report)
+            except ConversionRefused as error:
+                failures.append(error)
+                attempts.append(parity.Attempt(float_type, f"{error.tried}: {error.found}".splitlines()[0]))
+        # What the graph answered wrongly tells more than why the other type could not be converted.
+        raise next((error for error in reversed(failures) if isinstance(error, ParityFailed)), failures[0])
+
+    def _check_sample(self) -> None:
+        """Raise ConversionRefused when the original does not answer its own sample."""
+        refusal = self.original.refusal(self.schema.frame)
+        if isinstance(refusal, ConversionRefused):
+            raise refusal
+        if refusal is not None:
+            found = f"{type(refusal).__name__}: {str(refusal).strip().splitlines()[0]}"
+            raise ConversionRefused(
+                "ask the original model with the sample", found, "give rows as the model was trained on"
+            ) from refusal
+
+    def _float_types(self) -> tuple[TensorType, ...]:
+        """Return the types to try; for texts alone there is nothing to choose."""
+        texts_only = all(column.kind == "string" for column in self.schema.columns)
+        return ("float32",) if texts_only else ("float32", "float64")
+
+    def _candidate(self, float_type: TensorType, limits: schema.Limits, time_limit: float) -> candidate.Candidate:
+        self.told(f"converting to ONNX with {float_type} inputs")
+        rows = self.schema.frame.iloc[:_PROBE_ROWS]
+        answers = self.original.answers(rows)
+        feeds = candidate.feeds(self.schema, rows, float_type, limits)
+        inputs = self.schema.inputs(float_type, limits)
+        content = sklearn.convert(self.original, inputs, float_type, feeds, answers, time_limit)
+        return candidate.build(content, self.original, answers, float_type)
+
+    def _conversion(self, made: candidate.Candidate, proof: parity.Proof) -> Conversion:
+        model = onnx.load_from_string(made.onnx)
+        manifest = Manifest(
+            format=FORMAT,
+            name=self.name,
+            version=self.version,
+            task=self.original.task,
+            inputs=self.schema.inputs(made.float_type, proof.limits),
+            outputs=list(made.outputs),
+            opset=graphs.opsets(model),
+            ir_version=model.ir_version,
+            least_onnxruntime=graphs.least_onnxruntime(model, self.libraries["onnxruntime"]),
+            provenance=Provenance(
+                source=self.source.file_name,
+                sha256=self.source.sha256,
+                model_type=self.original.model_type,
+                libraries=self.libraries,
+            ),
+            members={},
+            class_labels=self.original.class_labels,
+            policy=Policy(tolerance=self.tolerance),
+        )
+        return Conversion(made.onnx, manifest, proof.report, _examples(made, proof))
+
+
+def _examples(made: candidate.Candidate, proof: parity.Proof) -> bytes:
+    """Return examples.npz: rows of every kind of the proof, half of them the sample's, with the original's answers."""
+    share = MOST_EXAMPLES // 2 // max(1, len(proof.evidence) - 1)
+    frames, answers = [], []
+    for batch, known in proof.evidence:
+        count = min(len(batch.frame), MOST_EXAMPLES // 2 if batch.kind == "sample" else share)
+        picked = np.unique(np.linspace(0, len(batch.frame) - 1, count).astype(int))
+        frames.append(batch.frame.iloc[picked])
+        answers.append({name: answer[picked] for name, answer in known.items()})
+    feeds = made.feeds(pd.concat(frames, ignore_index=True), proof.limits)
+    methods = list(answers[0])
+    columns = []
+    for output, name in zip(made.outputs, methods, strict=True):
+        joined = np.concatenate([answer[name] for answer in answers])
+        columns.append(joined.astype(object if output.type == "string" else output.type))
+    return examples.write(list(feeds.values()), columns)
+
+
+def _with_story(proof: parity.Proof, attempts: list[parity.Attempt]) -> parity.Proof:
+    """Return the proof with what was tried before, and why this floating-point type was taken."""
+    float_type = proof.report.float_type
+    why = "float32 inputs pass" if float_type == "float32" else "float32 inputs fail"
+    if proof.report.passed and float_type == "float64":
+        why = f"float32 inputs fail and float64 inputs pass ({attempts[-1].outcome})"
+    outcome = "passed" if proof.report.passed else "answers otherwise than the original"
+    story = [*attempts, parity.Attempt(float_type, outcome)]
+    return msgspec.structs.replace(proof, report=msgspec.structs.replace(proof.report, why=why, attempts=story))
+
+
+def _digest(model: Any) -> str:
+    """Return the SHA-256 of a model in memory, as pickled."""
+    try:
+        return hashlib.sha256(pickle.dumps(model, protocol=5)).hexdigest()
+    except Exception as error:  # what refuses to be pickled raises what it likes
+        raise ConversionRefused(
+            "take the model's digest", f"it cannot be pickled ({error})", "replace lambdas"
+        ) from error

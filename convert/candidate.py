@@ -1,0 +1,55 @@
+"""An ONNX graph that may become the bundle's model, asked through the device's own code."""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from appliance.bundle.manifest import Output, TensorType
+from appliance.inference.session import Session
+from appliance.inference.tensors import InputSchema
+from convert.original import Answers, Original, role
+from convert.schema import Limits, Schema
+
+_ROWS_PER_RUN = 2_000  # neighbours-based graphs hold rows x training rows at once
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A graph under proof; `float_type` is the type of its floating-point inputs."""
+
+    onnx: bytes
+    session: Session
+    schema: Schema
+    outputs: tuple[Output, ...]
+    float_type: TensorType
+
+    def feeds(self, frame: pd.DataFrame, limits: Limits) -> dict[str, Any]:
+        """Return the graph's inputs for rows, read as the device reads them under `limits`."""
+        return feeds(self.schema, frame, self.float_type, limits)
+
+    def answers(self, frame: pd.DataFrame, limits: Limits) -> Answers:
+        """Return {output name: array [rows, ...]}; raises InvalidInput for rows that `limits` or the graph refuse."""
+        names = [output.name for output in self.outputs]
+        inputs = self.feeds(frame, limits)
+        runs = []
+        for start in range(0, len(frame), _ROWS_PER_RUN):
+            part = {name: array[start : start + _ROWS_PER_RUN] for name, array in inputs.items()}
+            runs.append(self.session.run(part, names))
+        return {name: np.concatenate([run[i] for run in runs]) for i, name in enumerate(names)}
+
+
+def feeds(schema: Schema, frame: pd.DataFrame, float_type: TensorType, limits: Limits) -> dict[str, Any]:
+    """Return {input name: array} for rows, through the code that a device runs on a request."""
+    return dict(InputSchema(schema.inputs(float_type, limits)).from_columns(schema.for_device(frame)))
+
+
+def build(onnx: bytes, original: Original, answers: Answers, float_type: TensorType) -> Candidate:
+    """Return the candidate for a graph whose outputs are `answers`."""
+    session = Session(onnx)
+    outputs = tuple(
+        Output(name=name, type=cast(TensorType, session.outputs[name]), shape=[-1, *array.shape[1:]], role=role(name))
+        for name, array in answers.items()
+    )
+    return Candidate(onnx, session, original.schema, outputs, float_type)

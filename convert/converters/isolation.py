@@ -1,0 +1,64 @@
+"""Runs a conversion in a child process, so that one that never ends is ended."""
+
+import multiprocessing
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+
+from appliance.errors import ConversionRefused
+
+TIME_LIMIT = 120.0  # seconds; honest conversions take a few
+
+
+class ConverterError(Exception):
+    """What the conversion raised, as text: the exception itself may not cross the process border."""
+
+
+def run(work: Callable[[], bytes], time_limit: float = TIME_LIMIT) -> bytes:
+    """Return `work()`, run in a forked child for at most `time_limit` seconds.
+
+    The child shares the parent's memory: no model is copied, and converters registered by the caller are there.
+    Where the system cannot fork the work runs here, without a limit. Raises ConverterError with what `work` raised,
+    and ConversionRefused when it does not end in time or its process dies.
+    """
+    if "fork" not in multiprocessing.get_all_start_methods():
+        return _outcome(*_attempt(work))
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_child, args=(work, sender), daemon=True)
+    child.start()
+    sender.close()
+    try:
+        if not receiver.poll(time_limit):
+            found = f"it did not end within {time_limit:g} s"
+            raise ConversionRefused("convert the model to ONNX", found, "simplify the model, or train it without gaps")
+        return _outcome(*receiver.recv())
+    except EOFError as error:
+        child.join()
+        found = f"the converter's process died (exit code {child.exitcode})"
+        raise ConversionRefused(
+            "convert the model to ONNX", found, "give it more memory, or simplify the model"
+        ) from error
+    finally:
+        child.kill()
+        child.join()
+        receiver.close()
+
+
+def _child(work: Callable[[], bytes], sender: Connection) -> None:
+    sender.send(_attempt(work))
+    sender.close()
+
+
+def _attempt(work: Callable[[], bytes]) -> tuple[bytes, str]:
+    """Return what `work` gives and an empty text, or nothing and what it raised."""
+    try:
+        return work(), ""
+    except Exception as error:  # noqa: BLE001 - converters are other people's code and raise every kind there is
+        lines = str(error).strip().splitlines() or [""]
+        return b"", f"{type(error).__name__}: {lines[0]}"
+
+
+def _outcome(content: bytes, error: str) -> bytes:
+    if error:
+        raise ConverterError(error)
+    return content

@@ -1,0 +1,152 @@
+"""Finds what a model takes beyond ordinary values: asks the original, then checks that the graph answers the same."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from appliance.bundle.manifest import Category
+from appliance.errors import ConversionRefused
+from convert.original import Original
+from convert.rows import ROWS_PER_COLUMN, UNSEEN_TEXTS, with_values
+from convert.schema import Column, Limits, Schema
+
+Agrees = Callable[[pd.DataFrame, Limits], bool]
+MOST_CATEGORIES = 10_000
+_NAMES_SHOWN = 8
+_MISSING_TEXTS = ("", "nan", "None")
+
+
+def probe(original: Original) -> Limits:
+    """Return what the original takes: missing values, infinity, and values that training never saw, by trying each.
+
+    Raises ConversionRefused where the original refuses something that the manifest cannot say.
+    """
+    schema = original.schema
+    floats = [column for column in schema.columns if column.kind == "float"]
+    gaps = [column for column in schema.columns if column.kind in ("float", "string")]
+    limits = Limits(
+        missing=_taken(original, gaps, lambda column: [column.null]),
+        infinite=_taken(original, floats, lambda column: [np.inf, -np.inf]),
+        categories=dict(_categories(original)),
+    )
+    if schema.style == "array":
+        limits = _for_one_tensor(schema, limits)
+    return limits
+
+
+def settle(asked: Limits, schema: Schema, agrees: Agrees) -> tuple[Limits, list[str]]:
+    """Return `asked` less what the graph answers otherwise than the original, and a note on each.
+
+    The device then refuses such a value, as it would a value that the original refuses. A column whose sample has
+    gaps keeps them: the proof will judge.
+    """
+    limits = asked
+    for column in schema.columns:
+        if column.name in limits.missing:
+            limits = _settle_missing(limits, schema, column, agrees)
+        if column.name in limits.infinite and not agrees(with_values(schema, {column.name: [np.inf, -np.inf]}), limits):
+            limits = replace(limits, infinite=limits.infinite - {column.name})
+    if schema.style == "array":
+        limits = _for_one_tensor(schema, limits)
+    refused = {"missing values": asked.missing - limits.missing, "infinity": asked.infinite - limits.infinite}
+    return limits, [_note(what, names) for what, names in refused.items() if names]
+
+
+def _note(what: str, names: frozenset[str]) -> str:
+    shown = ", ".join(sorted(names)[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
+    return f"the device refuses {what} in {shown}: the original takes them, but the graph answers them otherwise"
+
+
+def _settle_missing(limits: Limits, schema: Schema, column: Column, agrees: Agrees) -> Limits:
+    """Return `limits` with the text that stands for null in a string column, or without missing values there."""
+    rows = with_values(schema, {column.name: [column.null] * ROWS_PER_COLUMN})
+    for text in _stand_ins(schema, column):
+        candidate = limits
+        if text is not None:
+            candidate = replace(limits, missing_text={**limits.missing_text, column.name: text})
+        if agrees(rows, candidate):
+            return candidate
+    return limits if column.has_missing else replace(limits, missing=limits.missing - {column.name})
+
+
+def _stand_ins(schema: Schema, column: Column) -> list[str | None]:
+    if column.kind != "string":
+        return [None]
+    known = set(schema.frame[column.name])
+    return [text for text in _MISSING_TEXTS if text not in known]
+
+
+def _taken(original: Original, columns: list[Column], values: Callable[[Column], list[Any]]) -> frozenset[str]:
+    """Return the columns in which the original takes all of `values`: one call when it takes all, else one each."""
+    if not columns:
+        return frozenset()
+    tried = {column.name: values(column) for column in columns}
+    schema = original.schema
+    if original.takes(with_values(schema, tried)):
+        return frozenset(tried)
+    # An array's tensor takes a missing value in all its columns or in none: only gaps of the sample's matter then.
+    asked = [column.name for column in columns if schema.style != "array" or column.has_missing]
+    return frozenset(name for name in asked if original.takes(with_values(schema, {name: tried[name]})))
+
+
+def _categories(original: Original) -> Iterator[tuple[str, list[Category]]]:
+    """Yield the columns in which the original refuses a value that training never saw, and the values it takes."""
+    columns = [column for column in original.schema.columns if column.kind != "bool"]
+    tried = {column.name: _unseen(original, column) for column in columns}
+    if not tried or original.takes(with_values(original.schema, tried)):
+        return
+    for column in columns:
+        if not original.takes(with_values(original.schema, {column.name: tried[column.name]})):
+            yield column.name, _known(original, column)
+
+
+def _unseen(original: Original, column: Column) -> list[Any]:
+    """Return values that the column's encoder cannot know, if it has one."""
+    values = original.schema.frame[column.name]
+    if column.kind == "string":
+        return [next(text for text in UNSEEN_TEXTS if text not in set(values))]
+    finite = values.to_numpy()[np.isfinite(values.to_numpy())].astype("float64")
+    greatest = float(np.abs(finite).max()) if len(finite) else 0.0
+    beyond = [greatest * 1.5 + 2.0, finite.min() + 0.37] if len(finite) else [greatest + 2.0]
+    return [round(value) for value in beyond[:1]] if column.kind == "int64" else beyond
+
+
+def _known(original: Original, column: Column) -> list[Category]:
+    """Return the values that the original takes in a column, out of the sample's and its encoders'."""
+    candidates = _candidates(original, column)
+    if not candidates or len(candidates) > MOST_CATEGORIES:
+        found = f"it refuses values that training never saw in {column.name!r}, and takes {len(candidates)} others"
+        raise ConversionRefused(
+            f"list the categories of {column.name!r}", found, "fit the encoder to ignore unknown ones"
+        )
+    taken = original.taken(with_values(original.schema, {column.name: candidates}))
+    return [value for value, is_taken in zip(candidates, taken, strict=True) if is_taken]
+
+
+def _candidates(original: Original, column: Column) -> list[Any]:
+    kinds = {"string": (str,), "int64": (int, np.integer), "float": (int, float, np.number)}[column.kind]
+    values = set(original.schema.frame[column.name].dropna())
+    for listed in original.encoder_categories():
+        values.update(value for value in listed if isinstance(value, kinds) and value == value)
+    return sorted(value.item() if isinstance(value, np.generic) else value for value in values)
+
+
+def _for_one_tensor(schema: Schema, limits: Limits) -> Limits:
+    """Return limits that hold for every column of the `features` tensor alike: the manifest has one entry for it."""
+    names = {column.name for column in schema.columns}
+    gaps = sorted(column.name for column in schema.columns if column.has_missing)
+    next_step = "fit the model on a DataFrame, so that each column can say for itself"
+    if limits.categories:
+        found = f"the model refuses values that training never saw in {', '.join(limits.categories)}"
+        raise ConversionRefused("describe the features tensor", found, next_step)
+    if gaps and not limits.missing >= names:
+        found = f"the model takes missing values in {', '.join(sorted(limits.missing))} and not in the other columns"
+        raise ConversionRefused("describe the features tensor", found, next_step)
+    return replace(
+        limits,
+        missing=limits.missing if limits.missing >= names else frozenset(),
+        infinite=limits.infinite if limits.infinite >= names else frozenset(),
+    )

@@ -1,0 +1,229 @@
+"""The original model: what it answers, under which names, and which rows it refuses."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClusterMixin, is_classifier, is_outlier_detector, is_regressor
+from sklearn.pipeline import Pipeline
+
+from appliance.bundle.manifest import Label, Task
+from appliance.errors import ConversionRefused, Misuse
+from convert.schema import Schema
+
+Array = NDArray[Any]
+Answers = dict[str, Array]
+
+_CALLS_PER_BATCH = 200  # halving a batch to find the rows it refuses costs a call each time
+
+
+class Original:
+    """A trained model and the outputs that are wanted of it.
+
+    `methods` is {output name: method that answers it}, in the manifest's order. Raises ConversionRefused when the
+    model can neither predict nor transform, and Misuse when `outputs` names one that it does not have.
+    """
+
+    def __init__(self, model: Any, schema: Schema, outputs: list[str] | None = None) -> None:
+        self.model = model
+        self.schema = schema
+        self.task = _task(model)
+        chosen = _chosen(_methods(model, self.task), outputs)
+        columns = {column.name for column in schema.columns}
+        self.methods = {_free_name(role, columns): method for role, method in chosen.items()}
+        labelled = "probability" in chosen or self.task == "classification"
+        self.class_labels = _labels(model) if labelled else []
+
+    @property
+    def model_type(self) -> str:
+        """The estimator's qualified class name."""
+        return f"{type(self.model).__module__}.{type(self.model).__qualname__}"
+
+    def encoder_categories(self) -> Iterator[Array]:
+        """Yield the category lists of every encoder in the model."""
+        for _, step in steps(self.model):
+            listed = getattr(step, "categories_", None)
+            yield from listed if isinstance(listed, list) else ()
+
+    def thresholds(self) -> dict[str, Array]:
+        """Return {column: values at which a tree turns}, of trees that see the float columns as they come."""
+        if isinstance(self.model, Pipeline) and len(self.model.steps) > 1:
+            return {}
+        nodes = [pair for _, step in steps(last_step(self.model)) for pair in _tree_nodes(step)]
+        if not nodes:
+            return {}
+        features, values = (np.concatenate(parts) for parts in zip(*nodes, strict=True))
+        finite = np.isfinite(values)  # a split on "missing or not" has an infinite threshold
+        features, values = features[finite], values[finite]
+        found = {
+            c.name: np.unique(values[features == i]) for i, c in enumerate(self.schema.columns) if c.kind == "float"
+        }
+        return {name: turns for name, turns in found.items() if len(turns)}
+
+    def answers(self, frame: pd.DataFrame) -> Answers:
+        """Return {output name: array [rows, ...]}; raises whatever the model raises for rows that it refuses."""
+        rows = self.schema.for_original(frame)
+        with _quiet():
+            return {name: _dense(getattr(self.model, method)(rows)) for name, method in self.methods.items()}
+
+    def takes(self, frame: pd.DataFrame) -> bool:
+        """Return whether the model answers these rows."""
+        return self.refusal(frame) is None
+
+    def refusal(self, frame: pd.DataFrame) -> Exception | None:
+        """Return what the model raises for these rows, or None when it answers them."""
+        try:
+            self.answers(frame)
+        except Exception as error:  # noqa: BLE001 - a model is other people's code: what it raises is its refusal
+            return error
+        return None
+
+    def taken(self, frame: pd.DataFrame) -> NDArray[np.bool_]:
+        """Return for each row whether the model answers it; past a limit of calls a doubtful row counts as refused."""
+        calls = iter(range(_CALLS_PER_BATCH))
+        mask = np.zeros(len(frame), dtype=bool)
+        waiting = [(0, len(frame))]
+        while waiting and next(calls, None) is not None:
+            start, stop = waiting.pop()
+            if self.takes(frame.iloc[start:stop]):
+                mask[start:stop] = True
+            elif stop - start > 1:
+                middle = (start + stop) // 2
+                waiting += [(middle, stop), (start, middle)]
+        return mask
+
+
+def role(output: str) -> Any:
+    """Return which part of a prediction an output is."""
+    return output.rstrip("_")
+
+
+def steps(model: Any) -> Iterator[tuple[str, BaseEstimator]]:
+    """Yield every estimator inside `model` with its path (`scaler`, `columns__text`), outermost first."""
+    seen = set()
+    waiting = [("", model)]
+    while waiting:
+        path, estimator = waiting.pop(0)
+        if id(estimator) in seen:
+            continue
+        seen.add(id(estimator))
+        yield path, estimator
+        waiting += [(f"{path}__{name}" if path else name, part) for name, part in _parts(estimator)]
+
+
+def last_step(model: Any) -> Any:
+    """Return the estimator that gives the answer: the last of a pipeline, the best of a search."""
+    while True:
+        if isinstance(model, Pipeline):
+            model = model.steps[-1][1]
+        elif hasattr(model, "best_estimator_"):
+            model = model.best_estimator_
+        else:
+            return model
+
+
+def _free_name(output: str, columns: set[str]) -> str:
+    """Return an output's name; where a column has it already, with an underscore more: a graph needs both apart."""
+    while output in columns:
+        output += "_"
+    return output
+
+
+def _parts(estimator: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the fitted estimators that `estimator` holds, by their name in it."""
+    for attribute, value in list(vars(estimator).items()):
+        if isinstance(value, BaseEstimator):
+            yield attribute, value
+        elif isinstance(value, (list, np.ndarray)) and attribute in (
+            "steps",
+            "transformers_",
+            "transformer_list",
+            "estimators_",
+        ):
+            for index, item in enumerate(np.ravel(value) if isinstance(value, np.ndarray) else value):
+                name, part = (item[0], item[1]) if isinstance(item, tuple) else (str(index), item)
+                if isinstance(part, BaseEstimator):
+                    yield name, part
+
+
+def _tree_nodes(step: Any) -> Iterator[tuple[Array, Array]]:
+    """Yield (feature index, threshold) arrays of the splits of a fitted tree or histogram gradient boosting."""
+    if hasattr(step, "tree_"):
+        splits = step.tree_.feature >= 0
+        yield step.tree_.feature[splits], step.tree_.threshold[splits]
+    for trees in getattr(step, "_predictors", None) or ():
+        for tree in trees:
+            splits = ~tree.nodes["is_leaf"].astype(bool)
+            yield tree.nodes["feature_idx"][splits], tree.nodes["num_threshold"][splits]
+
+
+def _task(model: Any) -> Task:
+    if is_classifier(model):
+        return "classification"
+    if is_regressor(model):
+        return "regression"
+    if is_outlier_detector(model):
+        return "outlier"
+    if isinstance(last_step(model), ClusterMixin) or hasattr(model, "predict"):
+        return "clustering"
+    if hasattr(model, "transform"):
+        return "transformation"
+    next_step = "give a fitted estimator that can predict or transform"
+    raise ConversionRefused(f"use {type(model).__name__}", "it has neither predict nor transform", next_step)
+
+
+def _methods(model: Any, task: Task) -> dict[str, str]:
+    """Return {output name: method} of everything the model offers."""
+    if task == "transformation":
+        return {"prediction": "transform"}
+    if not hasattr(model, "predict"):
+        found = "it has no predict, only what it was fitted on has answers"
+        raise ConversionRefused(f"use {type(model).__name__}", found, "choose an estimator that predicts new rows")
+    methods = {"prediction": "predict"}
+    if hasattr(model, "predict_proba"):
+        methods["probability"] = "predict_proba"
+    elif hasattr(model, "decision_function"):
+        methods["score"] = "decision_function"
+    return methods
+
+
+def _chosen(offered: dict[str, str], outputs: list[str] | None) -> dict[str, str]:
+    if outputs is None:
+        return offered
+    if unknown := [name for name in outputs if name not in offered]:
+        raise Misuse(
+            f"give the outputs {', '.join(unknown)}", "the model has none", f"choose from {', '.join(offered)}"
+        )
+    return {name: method for name, method in offered.items() if name in outputs}
+
+
+def _labels(model: Any) -> list[Label]:
+    """Return the class labels in the order of the probabilities' columns."""
+    classes = getattr(model, "classes_", None)
+    if isinstance(classes, list) or (isinstance(classes, np.ndarray) and classes.ndim != 1):
+        found = "it answers several outputs at once"
+        raise ConversionRefused(f"use {type(model).__name__}", found, "train one classifier for each output")
+    if classes is None:  # a mixture model numbers its components
+        return list(range(getattr(last_step(model), "n_components", 0)))
+    labels: list[Label] = [label.item() if isinstance(label, np.generic) else label for label in classes]
+    return labels
+
+
+def _dense(answer: Any) -> Array:
+    """Return an answer as a plain array: transformers may give sparse matrices or tables."""
+    if isinstance(answer, list):
+        found = f"it answers with {len(answer)} arrays at once"
+        raise ConversionRefused("ask the original model", found, "train one model for each output")
+    return np.asarray(answer.toarray() if hasattr(answer, "toarray") else answer)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what scikit-learn and NumPy say of odd rows: asking with odd rows is the point."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,225 @@
+"""The rows a proof is made of: the sample, rows around it, at its edges, and beyond what training saw."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from convert.schema import Column, Limits, Schema
+
+Values = NDArray[Any]
+
+SEED = 20240611
+MOST_SAMPLE_ROWS = 20_000
+MOST_CELLS = 2_000_000  # of one kind: a wide table is proved with fewer rows
+DRAWN_ROWS = 1_000
+ROWS_PER_COLUMN = 16
+UNSEEN_TEXTS = ("never seen in training", "", "ünsèen Ω", "UNSEEN-2, again.")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows of one kind, and in words how they were drawn."""
+
+    kind: str
+    drawn: str
+    frame: pd.DataFrame
+
+
+def draw(schema: Schema, limits: Limits, thresholds: Mapping[str, Values]) -> list[Batch]:
+    """Return the proof's rows; the same schema, limits, thresholds and SEED give the same rows.
+
+    `thresholds` are {column: values at which a tree turns}. Only values that `limits` lets in are drawn, since the
+    device refuses the others.
+    """
+    rng = np.random.default_rng(SEED)
+    sample = schema.frame
+    if len(sample) > MOST_SAMPLE_ROWS:
+        sample = sample.iloc[np.sort(rng.choice(len(sample), MOST_SAMPLE_ROWS, replace=False))]
+    source = _Source(schema, limits, rng)
+    batches = [
+        Batch("sample", f"the sample's rows, at most {MOST_SAMPLE_ROWS}", sample.reset_index(drop=True)),
+        source.changed("noise", "numbers moved by normal noise of a tenth of their deviation", _noise),
+        source.changed("rounded", "the same, rounded to the decimals that the column has", _rounded_noise),
+        source.changed("shuffled", "each column shuffled by itself", _shuffled),
+        source.changed("float32 neighbours", "the next float32 above or below", _neighbour("float32")),
+        source.changed("float64 neighbours", "the next float64 above or below", _neighbour("float64")),
+        source.edges(),
+        source.turning(thresholds),
+        *source.special(),
+    ]
+    return [batch for batch in batches if len(batch.frame)]
+
+
+def with_values(schema: Schema, values: Mapping[str, list[Any]]) -> pd.DataFrame:
+    """Return rows of the sample, one for each value in turn, with that value in its column."""
+    total = sum(map(len, values.values()))
+    picked = np.arange(total) % len(schema.frame)
+    columns = {column.name: schema.frame[column.name].to_numpy()[picked] for column in schema.columns}
+    start = 0
+    for name, own in values.items():
+        columns[name][start : start + len(own)] = own
+        start += len(own)
+    # Built in one go: assigning to a wide table column by column takes minutes. The dtype is said, since pandas would
+    # make its own text type of objects, in which None becomes NaN.
+    return pd.DataFrame({name: pd.Series(array, dtype=array.dtype) for name, array in columns.items()})
+
+
+def decimals(values: Values) -> int | None:
+    """Return how many decimals the finite values are written with, or None when more than six."""
+    finite = values[np.isfinite(values)].astype("float64")[:1_000]
+    for places in range(7):
+        if np.allclose(np.round(finite, places), finite, rtol=1e-9 if values.dtype == np.float64 else 1e-6, atol=0):
+            return places
+    return None
+
+
+class _Source:
+    """Draws batches from one sample; columns that take only certain values keep to them."""
+
+    def __init__(self, schema: Schema, limits: Limits, rng: np.random.Generator) -> None:
+        self.schema = schema
+        self.limits = limits
+        self.rng = rng
+        self.count = max(50, min(DRAWN_ROWS, MOST_CELLS // len(schema.columns)))
+
+    def changed(self, kind: str, drawn: str, change: Callable[[Values, np.random.Generator], Values]) -> Batch:
+        """Return rows drawn from the sample, each column changed by `change` where it may be."""
+        picked = self.rng.integers(0, len(self.schema.frame), self.count)
+        columns = {}
+        for column in self.schema.columns:
+            values = self.schema.frame[column.name].to_numpy()[picked]
+            free = column.name not in self.limits.categories
+            columns[column.name] = _fitting(column, change(values, self.rng) if free else values, values.dtype)
+        return Batch(kind, drawn, pd.DataFrame(columns))
+
+    def edges(self) -> Batch:
+        """Return rows with a column, or all of them, at the sample's least and greatest values and beyond."""
+        levels = {column.name: self._levels(column) for column in self.schema.columns}
+        rows = max(4, min(self.count, 4 * len(levels)))
+        frame = _resized(self.schema.frame, rows + 104)
+        for index, column in enumerate(self.schema.columns):
+            values, own = frame[column.name].to_numpy().copy(), levels[column.name]
+            if len(own):
+                values[:rows][index * 4 % rows : index * 4 % rows + 4] = np.resize(own, 4)
+                values[rows : rows + 4] = np.resize(own, 4)
+                values[rows + 4 :] = self.rng.choice(own, 100)
+            frame[column.name] = _fitting(column, values, self.schema.frame[column.name].dtype)
+        return Batch("edges", "columns at least, greatest, and half the range beyond either", frame)
+
+    def turning(self, thresholds: Mapping[str, Values]) -> Batch:
+        """Return rows with one column on a threshold of a tree, or next to it as float32 or float64."""
+        pairs = [(name, value) for name, values in thresholds.items() for value in values]
+        frame = _resized(self.schema.frame, self.count if pairs else 0)
+        for name, positions in _grouped(pairs, self.rng.integers(0, max(1, len(pairs)), len(frame))).items():
+            values = np.array([pairs[index][1] for index in positions.values()], dtype="float64")
+            near = [values, values.astype("float32").astype("float64")]
+            near += [change(values, self.rng) for change in (_neighbour("float32"), _neighbour("float64"))]
+            chosen = np.choose(np.arange(len(values)) % len(near), near)
+            column = frame[name].to_numpy().copy()
+            column[list(positions)] = chosen
+            frame[name] = column
+        return Batch("thresholds", "a column on a threshold of a tree, or the next float32 or float64", frame)
+
+    def _levels(self, column: Column) -> Values:
+        """Return the edge values of a column: of numbers least, greatest and beyond; of others all there are."""
+        values = self.schema.frame[column.name].to_numpy()
+        if column.kind in ("string", "bool") or column.name in self.limits.categories:
+            return cast(Values, pd.unique(values[~pd.isna(values)]))
+        finite = values[np.isfinite(values)].astype("float64")
+        if not len(finite):
+            return np.array([])
+        least, greatest = float(finite.min()), float(finite.max())
+        reach = (greatest - least) / 2 or max(1.0, abs(greatest)) / 2
+        return np.array([least, greatest, least - reach, greatest + reach])
+
+    def special(self) -> list[Batch]:
+        """Return rows with missing values, infinity and unseen texts in the columns that take them."""
+        missing = [column for column in self.schema.columns if column.name in self.limits.missing]
+        infinite = [column for column in self.schema.columns if column.name in self.limits.infinite]
+        texts = [column for column in self.schema.columns if column.kind == "string"]
+        texts = [column for column in texts if column.name not in self.limits.categories]
+        return [
+            Batch("missing", "a column missing, then some columns at once", self._gaps(missing)),
+            Batch("infinite", "a column infinite", self._each(infinite, lambda column: [np.inf, -np.inf])),
+            Batch("unseen", "a text that the sample lacks", self._each(texts, self._unseen)),
+        ]
+
+    def _unseen(self, column: Column) -> list[Any]:
+        known = {*self.schema.frame[column.name], self.limits.missing_text.get(column.name)}
+        return [text for text in UNSEEN_TEXTS if text not in known]
+
+    def _gaps(self, columns: list[Column]) -> pd.DataFrame:
+        single = self._each(columns, lambda column: [column.null] * ROWS_PER_COLUMN)
+        if len(columns) < 2:
+            return single
+        several = _resized(self.schema.frame, 64)
+        for column in columns:
+            gaps = self.rng.random(64) < 0.3
+            several.loc[gaps, column.name] = column.null
+        return pd.concat([single, several], ignore_index=True)
+
+    def _each(self, columns: list[Column], values: Callable[[Column], list[Any]]) -> pd.DataFrame:
+        """Return rows for each column in turn with each of its values, as many as one kind may have."""
+        most = max(1, MOST_CELLS // len(self.schema.columns) // max(1, len(columns)))
+        return with_values(self.schema, {column.name: values(column)[:most] for column in columns})
+
+
+def _grouped(pairs: list[tuple[str, Any]], picked: Values) -> dict[str, dict[int, int]]:
+    """Return {column: {row: index into pairs}} of the pair picked for each row."""
+    groups: dict[str, dict[int, int]] = {}
+    for row, index in enumerate(picked.tolist()):
+        groups.setdefault(pairs[index][0], {})[row] = index
+    return groups
+
+
+def _resized(frame: pd.DataFrame, rows: int) -> pd.DataFrame:
+    """Return `rows` rows of the sample, from its start and over again."""
+    return frame.iloc[np.arange(rows) % len(frame)].reset_index(drop=True)
+
+
+def _fitting(column: Column, values: Values, dtype: Any) -> "pd.Series[Any]":
+    """Return values in the column's dtype; integers are rounded and kept within int64."""
+    if column.kind == "int64" and values.dtype.kind == "f":
+        values = np.clip(np.round(values), -(2.0**62), 2.0**62)
+    with np.errstate(over="ignore"):
+        return pd.Series(values.astype(dtype), name=column.name, dtype=dtype)
+
+
+def _noise(values: Values, rng: np.random.Generator) -> Values:
+    if values.dtype.kind == "O":
+        return np.where(rng.random(len(values)) < 0.1, rng.permutation(values), values)
+    if values.dtype.kind == "b":
+        return values ^ (rng.random(len(values)) < 0.1)
+    numbers = values.astype("float64")
+    finite = numbers[np.isfinite(numbers)]
+    deviation = float(finite.std()) if len(finite) else 0.0
+    return numbers + rng.normal(0.0, 0.1 * (deviation or 1.0), len(numbers))
+
+
+def _rounded_noise(values: Values, rng: np.random.Generator) -> Values:
+    if values.dtype.kind != "f":
+        return _noise(values, rng)
+    places = decimals(values)
+    moved = _noise(values, rng)
+    return moved if places is None else np.round(moved, places)
+
+
+def _shuffled(values: Values, rng: np.random.Generator) -> Values:
+    return rng.permutation(values)
+
+
+def _neighbour(dtype: str) -> Callable[[Values, np.random.Generator], Values]:
+    """Return a change that moves floats to the next value of `dtype`, up or down."""
+
+    def change(values: Values, rng: np.random.Generator) -> Values:
+        if values.dtype.kind != "f":
+            return values
+        towards = np.where(rng.random(len(values)) < 0.5, -np.inf, np.inf).astype(dtype)
+        with np.errstate(over="ignore"):
+            return np.asarray(np.nextafter(values.astype(dtype), towards).astype("float64"))
+
+    return change

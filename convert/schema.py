@@ -1,0 +1,241 @@
+"""What a model takes, read from the model and a sample table: columns, their types, and the tensors made of them."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from appliance.bundle.manifest import Category, Input, TensorType
+from appliance.errors import InvalidInput, NotFound
+
+Kind = Literal["float", "int64", "bool", "string"]
+Style = Literal["array", "table", "text"]
+FEATURES = "features"
+"""The one tensor of a model that was fitted on a plain array."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the sample; `null` is how its missing values are written (None or NaN)."""
+
+    name: str
+    kind: Kind
+    has_missing: bool
+    null: Any = np.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the model takes beyond ordinary values, each by column name."""
+
+    missing: frozenset[str] = frozenset()
+    infinite: frozenset[str] = frozenset()
+    categories: dict[str, list[Category]] = field(default_factory=dict)
+    """The only values of a column whose others the model refuses."""
+    missing_text: dict[str, str] = field(default_factory=dict)
+    """The text that stands for null in a string column."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The columns a model takes, in its order, and the sample's rows of them.
+
+    `style` says how the model was fitted: on a plain array, on a table with column names, or on a list of texts.
+    `frame` holds float64 or float32, int64, bool and object columns only.
+    """
+
+    style: Style
+    columns: tuple[Column, ...]
+    frame: pd.DataFrame
+
+    def for_original(self, frame: pd.DataFrame) -> Any:
+        """Return rows as the original model was fed when it was fitted: array [rows, n], table, or list of texts."""
+        if self.style == "table":
+            return frame
+        if self.style == "text":
+            return frame.iloc[:, 0].tolist()
+        return frame.to_numpy()
+
+    def for_device(self, frame: pd.DataFrame) -> dict[str, Any]:
+        """Return rows by column, as a device gets them: numbers as arrays [rows], texts as lists with None for null."""
+        columns: dict[str, Any] = {}
+        for column in self.columns:
+            values = frame[column.name]
+            text = column.kind == "string"
+            columns[column.name] = [None if pd.isna(v) else v for v in values] if text else values.to_numpy()
+        return columns
+
+    def inputs(self, float_type: TensorType, limits: Limits) -> list[Input]:
+        """Return the manifest's inputs, floats as `float_type`, under `limits`."""
+        if self.style == "array":
+            names = [column.name for column in self.columns]
+            return [_input(FEATURES, self.columns[0], names, float_type, limits)]
+        return [_input(column.name, column, [column.name], float_type, limits) for column in self.columns]
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Return the table in a CSV or Parquet file; CSV cells that pandas reads as missing are missing.
+
+    Raises NotFound, or InvalidInput for a table that is ragged, empty, unreadable or of another ending.
+    """
+    if not path.is_file():
+        raise NotFound(f"read the sample {path}", "there is no such file", "check the path")
+    try:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            frame = pd.read_parquet(path)
+        elif path.suffix.lower() == ".csv":
+            _check_ragged(path)
+            frame = pd.read_csv(path)
+        else:
+            raise InvalidInput(
+                f"read the sample {path.name}", "it is neither .csv nor .parquet", "save it as one of them"
+            )
+    except (ValueError, OSError, csv.Error) as error:  # the parsers' errors derive from these
+        first = str(error).splitlines()[0]
+        raise InvalidInput(f"read the sample {path.name}", first, "check that the table is whole") from error
+    return frame
+
+
+def infer(model: Any, sample: pd.DataFrame | NDArray[Any]) -> Schema:
+    """Return what `model` takes, with types from `sample`.
+
+    The model decides which columns and in what order (`feature_names_in_`), or how many (`n_features_in_`); the
+    sample decides their types. Raises InvalidInput when the sample does not fit the model.
+    """
+    frame = _as_frame(sample)
+    names = getattr(model, "feature_names_in_", None)
+    if names is not None:
+        frame = _select(frame, [str(name) for name in names])
+        return _schema("table", {name: _column(frame[name]) for name in frame.columns})
+    count = getattr(model, "n_features_in_", None)
+    columns = {name: _column(frame[name]) for name in frame.columns}
+    if count is None and len(columns) == 1:
+        return _schema("text", columns)
+    if count is not None and count != len(columns):
+        raise _wrong_count(count, list(frame.columns))
+    return _schema("array", _one_type(columns))
+
+
+def _schema(style: Style, columns: dict[str, tuple[Column, "pd.Series[Any]"]]) -> Schema:
+    frame = pd.DataFrame({name: values for name, (_, values) in columns.items()})
+    return Schema(style, tuple(column for column, _ in columns.values()), frame)
+
+
+def _as_frame(sample: pd.DataFrame | NDArray[Any]) -> pd.DataFrame:
+    """Return the sample as a table of text column names with at least one row."""
+    frame = sample if isinstance(sample, pd.DataFrame) else pd.DataFrame(np.atleast_2d(sample))
+    if not isinstance(sample, pd.DataFrame):
+        frame.columns = [f"x{index}" for index in range(frame.shape[1])]
+    frame = frame.set_axis([str(name) for name in frame.columns], axis=1).reset_index(drop=True)
+    if frame.shape[0] == 0 or frame.shape[1] == 0:
+        raise InvalidInput("read the sample", "it has no rows", "give rows like those the model was trained on")
+    if twice := sorted({str(name) for name in frame.columns[frame.columns.duplicated()]}):
+        raise InvalidInput("read the sample", f"columns appear twice: {', '.join(twice)}", "name each column once")
+    return frame
+
+
+def _select(frame: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """Return the model's columns of the sample, in the model's order."""
+    if lacking := [name for name in names if name not in frame.columns]:
+        found = f"it lacks {', '.join(map(repr, lacking))}; it has {', '.join(map(repr, frame.columns))}"
+        raise InvalidInput("find the model's columns in the sample", found, "give the table the model was trained on")
+    return frame[names]
+
+
+def _wrong_count(count: int, names: list[str]) -> InvalidInput:
+    found = f"the model takes {count} and the sample has {len(names)}: {', '.join(names)}"
+    next_step = "name the column that is the answer with --target" if len(names) == count + 1 else "give its columns"
+    return InvalidInput("match the sample's columns with the model's", found, next_step)
+
+
+def _column(values: "pd.Series[Any]") -> tuple[Column, "pd.Series[Any]"]:
+    """Return a column's kind, and its values in the one pandas dtype we use for that kind."""
+    name, missing = str(values.name), values.isna()
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        values = values.astype(values.cat.categories.dtype if not missing.any() else object)
+    if pd.api.types.is_bool_dtype(values.dtype) and not missing.any():
+        return Column(name, "bool", False), values.astype(bool)
+    if pd.api.types.is_integer_dtype(values.dtype) and not missing.any():
+        return Column(name, "int64", False), _integers(name, values)
+    if pd.api.types.is_numeric_dtype(values.dtype) and not pd.api.types.is_bool_dtype(values.dtype):
+        dtype = "float32" if values.dtype == np.float32 else "float64"
+        array = values.to_numpy(dtype=dtype, na_value=np.nan)
+        return Column(name, "float", bool(missing.any())), pd.Series(array, name=name)
+    return _texts(name, values, missing)
+
+
+def _integers(name: str, values: "pd.Series[Any]") -> "pd.Series[Any]":
+    if values.max() > np.iinfo(np.int64).max:
+        raise InvalidInput(
+            f"read the column {name!r}", "its integers do not fit int64", "store them as floats or texts"
+        )
+    return values.astype("int64")
+
+
+def _texts(name: str, values: "pd.Series[Any]", missing: "pd.Series[Any]") -> tuple[Column, "pd.Series[Any]"]:
+    """Return a column of texts as dtype object, or say what else it holds."""
+    present = values[~missing]
+    if present.map(type).isin([int, float]).all() and len(present):
+        return _column(values.astype("float64"))
+    if others := sorted({type(value).__name__ for value in present if not isinstance(value, str)}):
+        found = f"it holds {', '.join(others)}" + (" and missing values" if missing.any() else "")
+        next_step = "give numbers, texts, or booleans without gaps, and train the model on the same"
+        raise InvalidInput(f"read the column {name!r}", found, next_step)
+    null = None if any(value is None for value in values[missing]) else np.nan
+    array = np.empty(len(values), dtype=object)
+    array[:] = [null if gap else str(value) for value, gap in zip(values, missing, strict=True)]
+    return Column(name, "string", bool(missing.any()), null), pd.Series(array, name=name, dtype=object)
+
+
+def _one_type(columns: dict[str, tuple[Column, "pd.Series[Any]"]]) -> dict[str, tuple[Column, "pd.Series[Any]"]]:
+    """Return columns that fit one tensor: all texts, or all numbers (integers and booleans become floats)."""
+    texts = [name for name, (column, _) in columns.items() if column.kind == "string"]
+    if len(texts) == len(columns):
+        return columns
+    if texts:
+        found = f"columns {', '.join(map(repr, texts))} are texts and others numbers; the model was fitted on an array"
+        next_step = "fit the model on a DataFrame, or name the column that is the answer with --target"
+        raise InvalidInput("put the sample's columns into one tensor", found, next_step)
+    narrow = all(values.dtype == np.float32 for _, values in columns.values())
+    dtype = "float32" if narrow else "float64"
+    return {
+        name: (Column(name, "float", column.has_missing), values.astype(dtype))
+        for name, (column, values) in columns.items()
+    }
+
+
+def _input(name: str, column: Column, columns: Sequence[str], float_type: TensorType, limits: Limits) -> Input:
+    """Return one tensor's entry; a tensor of many columns takes only what every one of them takes."""
+    return Input(
+        name=name,
+        type=float_type if column.kind == "float" else column.kind,
+        shape=[-1, len(columns)],
+        columns=list(columns),
+        missing=limits.missing.issuperset(columns),
+        finite=not limits.infinite.issuperset(columns),
+        categories=_categories(limits.categories.get(name), column.kind, float_type),
+        missing_text=limits.missing_text.get(columns[0], ""),
+    )
+
+
+def _categories(values: list[Category] | None, kind: Kind, float_type: TensorType) -> list[Category] | None:
+    """Return categories as the device sees them: a float after its cast to the tensor's type."""
+    if values is None or kind != "float":
+        return values
+    return list(np.array(values, dtype=float_type).astype("float64").tolist())
+
+
+def _check_ragged(path: Path) -> None:
+    """Raise InvalidInput for a CSV row that has another number of fields than the header: pandas would fill it up."""
+    with path.open(newline="", encoding="utf-8-sig") as lines:
+        reader = csv.reader(lines)
+        width = len(next(reader, []))
+        for row in reader:
+            if row and len(row) != width:
+                found = f"line {reader.line_num} has {len(row)} fields and the header {width}"
+                raise InvalidInput(f"read the sample {path.name}", found, "mend the table")

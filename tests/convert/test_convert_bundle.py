@@ -1,0 +1,110 @@
+"""The bundle that a conversion writes."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import msgspec
+import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from appliance.bundle import archive, examples
+from appliance.errors import Misuse
+from appliance.inference import selftest
+from convert import convert_model
+
+SAME_MODEL = """
+import hashlib, numpy as np, pandas as pd
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from convert import convert_model
+table = pd.DataFrame({"temp-C": np.arange(60) / 10, "size": list("SML") * 20})
+sizes = OneHotEncoder(handle_unknown="ignore")
+columns = ColumnTransformer([("n", StandardScaler(), ["temp-C"]), ("c", sizes, ["size"])])
+model = make_pipeline(columns, RandomForestClassifier(3, random_state=0)).fit(table, table["temp-C"] > 3)
+print(hashlib.sha256(convert_model(model, table).bundle()).hexdigest())
+"""
+
+
+@pytest.fixture(scope="module")
+def conversion(plant):
+    table, y = plant
+    table = table.astype({"größe": object})
+    columns = ColumnTransformer(
+        [("n", StandardScaler(), ["temp-C"]), ("c", OneHotEncoder(handle_unknown="ignore"), ["größe", "serial no"])]
+    )
+    model = make_pipeline(columns, LogisticRegression()).fit(table, y)
+    return convert_model(model, table, name="plant", version="1.2.3")
+
+
+def test_bundle_reads_back_and_passes_its_self_test(conversion, tmp_path):
+    path = conversion.write(tmp_path / "out")
+    assert path.name == "plant-1.2.3.bundle"
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+    bundle = archive.open_bundle(path)
+    assert bundle.manifest.columns == ["temp-C", "serial no", "größe", "on"]
+    tested = selftest.try_bundle(bundle)
+    assert tested.label_flips == 0
+    assert 30 < tested.rows <= 64
+
+
+def test_certificate_in_the_bundle_is_the_report(conversion):
+    members = archive.read(conversion.bundle()).members
+    certificate = json.loads(members["parity.json"])
+    assert certificate == json.loads(msgspec.json.encode(conversion.parity))
+    assert certificate["passed"] is True
+
+
+def test_examples_hold_the_originals_answers_in_the_manifests_types(conversion):
+    inputs, outputs = examples.read(conversion.examples)
+    types = [tensor.type for tensor in conversion.manifest.inputs]
+    assert ["string" if array.dtype == object else str(array.dtype) for array in inputs] == types
+    assert [str(array.dtype) for array in outputs] == [output.type for output in conversion.manifest.outputs]
+    assert {len(array) for array in (*inputs, *outputs)} == {len(inputs[0])}
+
+
+def test_provenance_names_the_model_and_no_folder(conversion):
+    origin = conversion.manifest.provenance
+    assert origin.source == "memory"
+    assert origin.model_type == "sklearn.pipeline.Pipeline"
+    assert {"scikit-learn", "skl2onnx", "onnx", "onnxruntime", "numpy"} <= set(origin.libraries)
+    assert conversion.manifest.least_onnxruntime == "1.18.0"
+    assert os.sep not in origin.source
+
+
+def test_same_model_and_sample_give_the_same_bytes_in_every_process():
+    digests = []
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        ran = subprocess.run(
+            [sys.executable, "-c", SAME_MODEL], env=environment, capture_output=True, text=True, check=True
+        )
+        digests.append(ran.stdout)
+    assert digests[0] == digests[1]
+
+
+def test_writing_again_replaces_the_bundle_whole(conversion, tmp_path):
+    first = conversion.write(tmp_path).read_bytes()
+    (tmp_path / conversion.file_name).write_bytes(b"half")
+    again = conversion.write(tmp_path).read_bytes()
+    assert hashlib.sha256(first).digest() == hashlib.sha256(again).digest()
+
+
+@pytest.mark.parametrize(("name", "version"), [("Iris", "1.0.0"), ("iris", "one")])
+def test_names_and_versions_out_of_form_are_misuse(iris, name, version):
+    x, y = iris
+    with pytest.raises(Misuse):
+        convert_model(LogisticRegression(max_iter=500).fit(x, y), x, name=name, version=version)
+
+
+def test_outputs_that_the_model_lacks_are_misuse(iris):
+    x, y = iris
+    with pytest.raises(Misuse, match="choose from prediction, probability"):
+        convert_model(LogisticRegression(max_iter=500).fit(x, y), x, outputs=["score"])

@@ -1,0 +1,115 @@
+"""What the manifest says of missing values, infinity and categories, and that the device holds to it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import IsolationForest
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from appliance.errors import ConversionRefused, InvalidInput
+from convert import convert_model
+
+
+@pytest.fixture
+def strict(plant):
+    """A pipeline that refuses missing numbers and unknown sizes."""
+    table, y = plant
+    columns = ColumnTransformer([("n", StandardScaler(), ["temp-C"]), ("c", OneHotEncoder(), ["größe"])])
+    model = make_pipeline(columns, LogisticRegression()).fit(table[["temp-C", "größe"]], y)
+    return model, table[["temp-C", "größe"]]
+
+
+def test_what_the_original_refuses_is_refused_on_the_device(strict, ask):
+    model, table = strict
+    conversion = convert_model(model, table)
+    temperature, size = conversion.manifest.inputs
+    assert (temperature.missing, temperature.finite) == (False, True)
+    assert (size.categories, size.missing) == (["L", "M", "S"], False)
+    for row in (
+        {"temp-C": [None], "größe": ["S"]},
+        {"temp-C": [1.0], "größe": ["XL"]},
+        {"temp-C": [1.0], "größe": [None]},
+    ):
+        with pytest.raises(InvalidInput):
+            ask(conversion, row)
+        with pytest.raises(ValueError, match=r".+"):
+            model.predict(pd.DataFrame(row).astype({"temp-C": float}))
+
+
+def test_unknown_texts_pass_where_the_original_ignores_them(plant, ask):
+    table, y = plant
+    model = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression()).fit(table[["größe"]], y)
+    conversion = convert_model(model, table[["größe"]])
+    (size,) = conversion.manifest.inputs
+    assert size.categories is None
+    assert size.missing
+    found = ask(conversion, {"größe": ["XL", None, "M"]})["probability"]
+    expected = model.predict_proba(pd.DataFrame({"größe": ["XL", np.nan, "M"]}, dtype=object))
+    assert np.allclose(found, expected, atol=1e-5)
+
+
+def test_missing_texts_of_the_sample_keep_their_own_category(plant, ask):
+    table, y = plant
+    sizes = table[["größe"]].astype(object)
+    sizes.loc[::10, "größe"] = np.nan
+    model = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression()).fit(sizes, y)
+    conversion = convert_model(model, sizes)
+    (size,) = conversion.manifest.inputs
+    assert (size.missing, size.missing_text) == (True, "nan")
+    found = ask(conversion, {"größe": [None, "L"]})["probability"]
+    expected = model.predict_proba(pd.DataFrame({"größe": [np.nan, "L"]}, dtype=object))
+    assert np.allclose(found, expected, atol=1e-5)
+
+
+def test_imputer_on_an_array_takes_missing_values_in_every_column(iris, ask):
+    x, y = iris
+    gaps = x.copy()
+    gaps[::8, 1] = np.nan
+    model = make_pipeline(SimpleImputer(), LogisticRegression(max_iter=500)).fit(gaps, y)
+    conversion = convert_model(model, gaps)
+    assert conversion.manifest.inputs[0].missing
+    rows = [[None, 3.0, 1.4, 0.2], [6.0, None, None, 2.0]]
+    found = ask(conversion, dict(zip(["x0", "x1", "x2", "x3"], zip(*rows, strict=True), strict=True)))
+    assert (found["prediction"] == model.predict(np.array(rows, dtype=float))).all()
+
+
+def test_missing_values_in_some_columns_of_an_array_are_refused_with_the_way_out(iris):
+    x, y = iris
+    gaps = x.copy()
+    gaps[::8, 1] = np.nan
+    columns = ColumnTransformer([("gaps", SimpleImputer(), [1]), ("rest", "passthrough", [0, 2, 3])])
+    model = make_pipeline(columns, LogisticRegression(max_iter=500)).fit(gaps, y)
+    with pytest.raises(ConversionRefused, match="fit the model on a DataFrame"):
+        convert_model(model, gaps)
+
+
+def test_infinity_passes_where_the_original_takes_it(iris, ask):
+    x, _ = iris
+    model = IsolationForest(n_estimators=5, random_state=0).fit(x)
+    conversion = convert_model(model, x)
+    assert conversion.manifest.inputs[0].finite is model_refuses_infinity(model)
+
+
+def model_refuses_infinity(model):
+    try:
+        model.predict([[np.inf, 0.0, 0.0, 0.0]])
+    except ValueError:
+        return True
+    return False
+
+
+def test_values_of_the_sample_that_stand_for_missing_are_left_alone(plant, ask):
+    table, y = plant
+    sizes = table[["größe"]].replace({"S": "nan"})
+    model = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression()).fit(sizes, y)
+    conversion = convert_model(model, sizes)
+    assert conversion.manifest.inputs[0].missing_text != "nan"
+    assert np.allclose(
+        ask(conversion, {"größe": ["nan"]})["probability"],
+        model.predict_proba(pd.DataFrame({"größe": ["nan"]})),
+        atol=1e-5,
+    )
