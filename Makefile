@@ -6,6 +6,8 @@ STATE ?= .cache/run
 HOST ?= 127.0.0.1
 PORT ?= 8080
 
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
 .PHONY: run test lint bench lock clean help
 
 help:
@@ -31,17 +33,19 @@ bench: $(VENV)/.dev $(VENV)/.system
 
 # A stamp says which lock file its environment was made from; bytecode is compiled so that the first start is quick.
 $(VENV)/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: requirements/convert.txt pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/convert.txt
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@echo 'installing requirements/convert.txt into $(VENV)'
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/convert.txt
+	@$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@echo 'installing requirements/dev.txt into $(VENV)'
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
 # The tests drive a real browser and the benchmarks a real load generator.
