@@ -5,6 +5,7 @@ value, infinity, a category that training never saw, no rows at all) is refused 
 """
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -21,7 +22,6 @@ Row = Sequence[Any] | Mapping[str, Any]
 Feeds = dict[str, Array]
 
 _NUMBERS = {int, float}
-_MANY = 64  # values from which packing them by struct beats numpy's own conversion
 _SHOWN = 5  # offending values that a message quotes
 
 
@@ -54,10 +54,10 @@ class InputSchema:
         """
         if not rows:
             raise InvalidInput("read the rows", "there are none", "send at least one row")
+        if typed and self._single is not None and type(rows[0]) is list:
+            return {self._single.name: _checked(self._single, self._table(self._single, rows))}
         if isinstance(rows[0], Mapping):
             return self.from_columns(self._columns_of(rows, extra), typed=typed)
-        if typed and self._single is not None:
-            return {self._single.name: _checked(self._single, self._table(self._single, rows))}
         return self.from_columns(self._transposed(rows))
 
     def from_columns(self, columns: Mapping[str, Sequence[Any] | Array], *, typed: bool = False) -> Feeds:
@@ -94,7 +94,7 @@ class InputSchema:
         width = len(self.columns)
         count = len(rows) * width
         try:
-            if count >= _MANY and set(map(len, rows)) == {width}:
+            if set(map(len, rows)) == {width}:
                 flat = packed(tensor.type, chain.from_iterable(rows), count)
                 if flat is not None:
                     return flat.reshape(-1, width)
@@ -289,7 +289,9 @@ def _checked(tensor: Input, array: Array, name: str = "") -> Array:
 
 def _check_finite(tensor: Input, array: Array, name: str) -> None:
     """Raise InvalidInput for NaN where the model takes no missing value, and for infinity where it takes none."""
-    if np.isfinite(array).all():
+    flat: Any = array.reshape(-1)
+    # A sum of squares is finite when all are, and takes half the time of asking each.
+    if math.isfinite(flat.dot(flat)) or np.isfinite(array).all():
         return
     if not tensor.missing and (bad := np.isnan(array)).any():
         raise _no_missing(tensor, name or _first_column(tensor, bad))
