@@ -1,0 +1,1 @@
+"""The speed, memory and size figures, each a command (`python -m benchmarks.rest`)."""
