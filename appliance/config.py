@@ -7,9 +7,9 @@ Defaults and units stand here and nowhere else; docs/configuration.md is compare
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
@@ -36,7 +36,6 @@ class HttpConfig(_Section, frozen=True):
     """Processes that share the port. One is smallest; two nearly double small requests on two cores."""
     threads: Positive = 2
     """Threads of each process for large or slow requests; small ones run where they were read."""
-    server: Literal["waitress", "granian"] = "waitress"
     auth: Literal["tokens", "none"] = "tokens"
     """`none` says outright that a port beyond loopback needs no token."""
     tokens_file: str = ""
@@ -94,12 +93,144 @@ class LogConfig(_Section, frozen=True):
     """Whether each request writes a line."""
 
 
+class BrokerConfig(_Section, frozen=True):
+    """How one MQTT broker is reached."""
+
+    host: str = ""
+    """Empty: none."""
+    port: Port = 0
+    """0 is 1883, or 8883 with TLS."""
+    protocol: Literal["5", "3.1.1"] = "5"
+    client_id: str = ""
+    """Under which the broker keeps our session; empty: one is made once and kept in the state folder."""
+    keepalive: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 30
+    """Seconds of silence after which the connection is tried, and lost after as many again."""
+    username: str = ""
+    password_file: str = ""
+    """File that holds the password alone, read at each connection."""
+    tls: bool = False
+    ca_file: str = ""
+    """Authorities (PEM) that may vouch for the broker's name; empty: the system's."""
+    cert_file: str = ""
+    """Our certificate (PEM), for brokers that ask for one."""
+    key_file: str = ""
+
+
+class UpstreamConfig(BrokerConfig, frozen=True):
+    """`[mqtt.upstream]`: a second broker, to which answers go; while it is away they wait on disk."""
+
+    replay_rate: Annotated[float, msgspec.Meta(gt=0)] = 100.0
+    """Answers a second that are sent of those that waited, beside the live ones."""
+
+
+class SubscriptionConfig(_Section, frozen=True):
+    """`[[mqtt.subscriptions]]`: which messages are answered, by which model, and where the answer goes."""
+
+    topic: str
+    """Topic filter, with `+`, `#` and `$share/GROUP/` as MQTT has them."""
+    model: str = ""
+    """Empty: the model that `/predict` means."""
+    version: str = ""
+    """Empty: the active one."""
+    answer: str = ""
+    """Topic of the answer: `{1}` is what the first wildcard stood for, `{topic}` the whole incoming topic."""
+    respond: bool = True
+    """Whether a message's Response Topic (MQTT 5) is answered to, before `answer`."""
+    payload: Literal["json", "cbor", "value"] = "json"
+    """`value`: the payload is one number or text, for models of one column. Answers are CBOR where requests are."""
+    at: str = ""
+    """Path to the row or rows in the payload, as `data.rows`; empty: the payload itself."""
+    fields: dict[str, str] = {}
+    """Column to the path of its value in the row, where that is not the column's own name."""
+    id: str = ""
+    """Path to the message's id in the payload; empty or absent: a digest of topic and payload."""
+    echo: tuple[str, ...] = ()
+    """Paths of fields that the answer repeats."""
+    qos: Annotated[int, msgspec.Meta(ge=0, le=1)] = 1
+    """Of the subscription."""
+    answer_qos: Annotated[int, msgspec.Meta(ge=0, le=1)] = 1
+    retain: bool = False
+    """Whether the broker keeps the last answer of a topic for later subscribers."""
+    expiry: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Seconds after which a broker may drop an undelivered answer (MQTT 5); 0: never."""
+
+
+class FeedConfig(_Section, frozen=True):
+    """`[[mqtt.rows.feeds]]`: one topic that feeds columns of a row."""
+
+    topic: str
+    """Topic whose levels in braces are the row's key: `line/{device}/temperature`."""
+    columns: dict[str, Literal["last", "mean", "min", "max", "std", "count", "slope"]]
+    """Column to what it holds of the window: `{ temp = "last", temp_mean = "mean" }`; slope is per second."""
+    path: str = ""
+    """Path to the value in a JSON payload; empty: the payload is the value alone."""
+    seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """Length of the window in time; 0: not bounded by time."""
+    values: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
+    """Most values in the window."""
+
+
+class RowsConfig(_Section, frozen=True):
+    """`[[mqtt.rows]]`: rows put together from several topics, one for each key."""
+
+    name: str
+    """Names the state that survives a restart."""
+    answer: str
+    """Topic of the answer, with the names of the key in braces: `line/{device}/prediction`."""
+    feeds: tuple[FeedConfig, ...]
+    model: str = ""
+    version: str = ""
+    when: Literal["each", "complete", "every"] = "complete"
+    """Predict at each message, when every feed has a new value, or every `seconds`."""
+    seconds: Seconds = 10.0
+    """Between two predictions of one key, for `every`."""
+    max_age: Seconds = 300.0
+    """Seconds for which a value is good; older ones count as missing."""
+    max_keys: Positive = 1000
+    """Keys (devices) that are kept; the one that was silent longest goes first."""
+    qos: Annotated[int, msgspec.Meta(ge=0, le=1)] = 1
+    answer_qos: Annotated[int, msgspec.Meta(ge=0, le=1)] = 1
+    retain: bool = False
+    expiry: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class MqttConfig(BrokerConfig, frozen=True):
+    """`[mqtt]`: the broker whose messages are answered, and the limits; off while `host` is empty."""
+
+    session_expiry: Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)] = 604_800
+    """Seconds for which the broker keeps messages for us while we are away (MQTT 5)."""
+    topic: str = "appliance/{client_id}"
+    """Under it are our own topics: `online`, `status` and `errors`."""
+    max_payload_bytes: Positive = 262_144
+    max_rows: Positive = 1000
+    """Rows in one message."""
+    batch: Positive = 256
+    """Messages that are answered by one run and one commit at most; what waits is taken, nothing is waited for."""
+    max_unacknowledged: Positive = 500
+    """Answers on their way to a broker; a broker that allows fewer is obeyed."""
+    outbox_bytes: Positive = 256 * 1024 * 1024
+    """Of answers and messages that wait on disk."""
+    outbox_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """Age at which a waiting answer is dropped; 0: never."""
+    outbox_full: Literal["refuse", "oldest", "newest"] = "refuse"
+    """At the limit: acknowledge no more messages, drop the oldest answers, or drop the new ones."""
+    status_seconds: Seconds = 30.0
+    """Between two status messages."""
+    discovery: bool = False
+    """Whether Home Assistant is told of every topic that answers go to."""
+    discovery_prefix: str = "homeassistant"
+    upstream: UpstreamConfig = UpstreamConfig()
+    subscriptions: tuple[SubscriptionConfig, ...] = ()
+    rows: tuple[RowsConfig, ...] = ()
+
+
 class Config(_Section, frozen=True):
     """The whole configuration."""
 
     http: HttpConfig = HttpConfig()
     models: ModelsConfig = ModelsConfig()
     store: StoreConfig = StoreConfig()
+    mqtt: MqttConfig = MqttConfig()
     log: LogConfig = LogConfig()
 
     @property
@@ -151,10 +282,12 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _section(raw: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return the table `name` of `raw`, made if absent."""
-    table = raw.setdefault(name, {})
-    if not isinstance(table, dict):
-        raise ConfigError(f"configuration [{name}]", "is a value, not a table", "write it as [section] and keys")
+    """Return the table `name` (`mqtt.upstream` is a table within a table) of `raw`, made if absent."""
+    table = raw
+    for part in name.split("."):
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"configuration [{name}]", "is a value, not a table", "write it as [section] and keys")
     return table
 
 
@@ -164,7 +297,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], s
     An APPLIANCE_ variable that names none is an error: a typing mistake must not be silent.
     """
     defaults = settings()
-    known = {f"APPLIANCE_{section.upper()}_{key.upper()}": (section, key) for section, key in defaults}
+    known = {variable_of(section, key): (section, key) for section, key in defaults}
     found: dict[tuple[str, str], str | list[str]] = {}
     for name, value in environment.items():
         place = _ALIASES.get(name) or known.get(name)
@@ -177,9 +310,61 @@ def _from_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], s
 
 
 def settings() -> dict[tuple[str, str], Any]:
-    """Return {(section, key): default} of every setting, in the order of the classes above."""
+    """Return {(section, key): default} of every setting, in the order of the classes above.
+
+    A table within a table is a section of its own (`mqtt.upstream`). Lists of tables have no place here: see tables().
+    """
     return {
-        (section.name, field.name): field.default
-        for section in msgspec.structs.fields(Config)
-        for field in msgspec.structs.fields(section.type)
+        (section, field.name): field.default
+        for section, kind in _sections(Config, "")
+        for field in msgspec.structs.fields(kind)
+        if not _is_table(field.type) and not _row_of(field.type)
     }
+
+
+def tables() -> dict[str, dict[str, Any]]:
+    """Return {list of tables: {key: default}}, as `mqtt.subscriptions`; a key that must be given has no default."""
+    found: dict[str, dict[str, Any]] = {}
+    open_ = list(_sections(Config, ""))
+    for name, kind in open_:
+        for field in msgspec.structs.fields(kind):
+            row = _row_of(field.type)
+            if row:
+                own = f"{name}.{field.name}"
+                found[own] = {
+                    one.name: None if one.default is msgspec.NODEFAULT and one.required else _default(one)
+                    for one in msgspec.structs.fields(row)
+                    if not _row_of(one.type)
+                }
+                open_.append((own, row))
+    return found
+
+
+def variable_of(section: str, key: str) -> str:
+    """Return the name of a setting's environment variable."""
+    return f"APPLIANCE_{section.replace('.', '_').upper()}_{key.upper()}"
+
+
+def _sections(kind: type, name: str) -> Iterator[tuple[str, type]]:
+    """Yield (name, class) of the tables within a table."""
+    for field in msgspec.structs.fields(kind):
+        if _is_table(field.type):
+            own = f"{name}.{field.name}" if name else field.name
+            yield own, field.type
+            yield from _sections(field.type, own)
+
+
+def _is_table(kind: Any) -> bool:
+    """Return whether a field's type is a table."""
+    return isinstance(kind, type) and issubclass(kind, _Section)
+
+
+def _row_of(kind: Any) -> Any:
+    """Return the class of the tables in a list of tables, None for another type."""
+    first = (get_args(kind) or (None,))[0]
+    return first if _is_table(first) else None
+
+
+def _default(field: msgspec.structs.FieldInfo) -> Any:
+    """Return a field's default."""
+    return field.default if field.default is not msgspec.NODEFAULT else field.default_factory()

@@ -26,6 +26,8 @@ class Prediction(msgspec.Struct, frozen=True):  # a frozen dataclass takes ten t
     """From the request's arrival to the feeds: decoding and checking."""
     run_seconds: float
     """Of the graph alone."""
+    requests: int = 1
+    """How many requests were answered by this one run."""
 
 
 @dataclass(slots=True)
@@ -73,10 +75,12 @@ class Predictor:
         outputs: Sequence[str] | None = None,
         *,
         started: float | None = None,
+        requests: int = 1,
     ) -> Prediction:
         """Return the prediction of `version` for checked `feeds` (see InputSchema), all outputs unless named.
 
-        `started` is time.perf_counter() at the request's arrival. Raises InvalidInput for an unknown output and for
+        `started` is time.perf_counter() at the request's arrival; `requests` says how many requests the rows are of.
+        Raises InvalidInput for an unknown output and for
         what the graph itself refuses.
         """
         names = version.output_names if outputs is None else self._known(version, outputs)
@@ -85,7 +89,7 @@ class Predictor:
         ended = time.perf_counter()
         rows = len(next(iter(feeds.values())))
         prediction = Prediction(
-            version, dict(zip(names, answers, strict=True)), rows, begun - (started or begun), ended - begun
+            version, dict(zip(names, answers, strict=True)), rows, begun - (started or begun), ended - begun, requests
         )
         for observer in self._observers:
             observer.predicted(prediction)

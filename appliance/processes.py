@@ -17,7 +17,7 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 Work = Callable[[int, Callable[[], None]], int]
-"""(slot, ready) -> exit code; calls ready() once it serves."""
+"""(slot, ready) -> exit code; calls ready() once it serves, and may call it again."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds before a dead process is started again; doubled each time
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
@@ -28,9 +28,22 @@ _STEADY = 60.0  # seconds after which a process that dies is no longer part of a
 class Supervisor:
     """Keeps `count` processes running `work` until SIGTERM or SIGINT."""
 
-    def __init__(self, count: int, work: Work) -> None:
+    def __init__(
+        self,
+        count: int,
+        work: Work,
+        *,
+        stopping: Callable[[], object] = lambda: None,
+        alive: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`stopping` is called once the processes are told to end: what this one shares with them may be closed.
+
+        `alive` is called each time that every process which runs has called ready(), be it once more, since it was.
+        """
         self._count = count
         self._work = work
+        self._told = stopping
+        self._alive = alive
         self._slots: dict[int, int] = {}  # pid -> slot
         self._started: dict[int, float] = {}
         self._pauses: dict[int, float] = {}
@@ -38,6 +51,7 @@ class Supervisor:
         self._stopping = False
         self._ready_read, self._ready_write = os.pipe()
         self._ready: set[int] = set()
+        self._heard: set[int] = set()  # slots that called ready() since the last call of alive()
         self._complete = False  # whether all slots were started
         # Signals write to this pipe, so that select() below wakes at once and nothing is missed between two calls.
         self._wake_read, self._wake_write = os.pipe()
@@ -69,13 +83,16 @@ class Supervisor:
         sys.stderr.flush()
         # Held back over the fork: the child must not meet a signal with our handler, which knows nothing of it.
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+        if self._stopping:  # since the caller looked
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
+            return
         pid = os.fork()
         if pid == 0:
             os._exit(self._child(slot))
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
         self._slots[pid] = slot
         self._started[slot] = time.monotonic()
         self._due.pop(slot, None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)  # a signal held back meets the new process as well
 
     def _child(self, slot: int) -> int:
         """Do the work in a fresh process; the supervisor's signals and pipes are not its own."""
@@ -100,8 +117,10 @@ class Supervisor:
     def _stop(self, number: int, frame: object) -> None:
         """Pass a signal to stop on to every process."""
         self._stopping = True
+        self._told()
         for pid in self._slots:
-            os.kill(pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):  # it ended, and was waited for, just now
+                os.kill(pid, signal.SIGTERM)
 
     def _wait(self) -> None:
         """Sleep until a signal arrives, a process is ready or one is due to be started."""
@@ -112,6 +131,10 @@ class Supervisor:
             told = os.read(end, 4096)
             if end == self._ready_read:
                 self._ready.update(told)
+                self._heard.update(told)
+        if self._heard and self._heard.issuperset(self._slots.values()):
+            self._heard.clear()
+            self._alive()
 
     def _dead(self) -> list[tuple[int, int]]:
         """Return (pid, exit code) of the processes that have ended."""

@@ -8,7 +8,9 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from appliance import systemd
 from appliance.config import Config
 from appliance.errors import ApplianceError
 from appliance.inference import selftest
@@ -19,10 +21,16 @@ from appliance.rest import admin, auth, dashboard, health, invocations, openapi,
 from appliance.rest.app import App, create_app
 from appliance.rest.exchange import Context
 from appliance.rest.server import Server, make_server
+from appliance.rest.shares import Share
 from appliance.store import activation
 from appliance.store.versions import Store
 
+if TYPE_CHECKING:
+    from appliance.mqtt.listener import Listener
+
 log = logging.getLogger(__name__)
+
+_TURN_SECONDS = 5.0  # within which the HTTP loop takes its next turn, unless it hangs
 
 ROUTES = (
     *predict.ROUTES,
@@ -36,11 +44,22 @@ ROUTES = (
 
 
 class Service:
-    """One process: the loaded models, the predictor and the HTTP door."""
+    """One process: the loaded models, the predictor and the doors, HTTP and MQTT."""
 
-    def __init__(self, config: Config, listener: socket.socket, *, slot: int = 0, runtime: Path | None = None) -> None:
-        """Join the parts. `runtime` is a folder that the processes of one service share; None when there is but one."""
-        auth.refuse_open_port(config.http)
+    def __init__(
+        self,
+        config: Config,
+        listener: socket.socket | None,
+        *,
+        slot: int = 0,
+        runtime: Path | None = None,
+        share: Share | None = None,
+    ) -> None:
+        """Join the parts. Without a `listener` there is no HTTP door; the MQTT door is in the first process alone.
+
+        `runtime` is a folder that the processes of one service have in common, and `share` this one's share of the
+        connections; None when there is but one.
+        """
         self.config = config
         self.store = Store(config.state_dir, trusted_keys=config.store.trusted_keys)
         self.models = LiveModels(
@@ -52,13 +71,16 @@ class Service:
         self.metrics = Metrics(runtime, slot)
         self.models.switched = self._switched
         self.predictor = Predictor(self.models, [self.metrics])
-        self.app = self._app()
-        self.server: Server = make_server(self.app, listener, config.http, self.app.is_small)
         self._first = slot == 0
         self._stop = threading.Event()
+        self.server = self._http(listener, share) if listener else None
+        self.mqtt = self._mqtt() if config.mqtt.host and self._first else None
 
     def run(self, ready: Callable[[], None] = lambda: None) -> None:
-        """Serve until stop() is called or SIGTERM or SIGINT arrives; `ready` is called once requests are answered."""
+        """Serve until stop() is called or SIGTERM or SIGINT arrives; `ready` is called once requests are answered.
+
+        Where a service manager watches, it is called again and again while they are answered rightly.
+        """
         if self._first:
             self.store.sweep()
             self._preload(Path(self.config.store.preload_dir))
@@ -71,10 +93,9 @@ class Service:
             daemon=True,
         )
         follower.start()
-        host, port = self.server.effective_host, self.server.effective_port
-        log.info("listening", extra={"url": f"http://{f'[{host}]' if ':' in host else host}:{port}"})
         ready()
-        self.server.run()
+        systemd.watch(self._alive, ready, self._stop)
+        self._serve()
         self._stop.set()
         follower.join(timeout=5)
         log.info("stopped")
@@ -82,12 +103,70 @@ class Service:
     def stop(self) -> None:
         """Let run() finish what runs and return."""
         self._stop.set()
-        self.server.stop()
+        if self.server:
+            self.server.stop()
+        elif self.mqtt:
+            self.mqtt.stop()
 
-    def stop_on_signals(self) -> None:
-        """Stop on SIGTERM and SIGINT; for the main thread."""
+    def stop_on_signals(self, stopping: Callable[[], object] = lambda: None) -> None:
+        """Call `stopping` and stop, on SIGTERM and SIGINT; for the main thread."""
+
+        def stop(number: int, frame: object) -> None:
+            stopping()
+            self.stop()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self.stop())
+            signal.signal(number, stop)
+
+    def _alive(self) -> str:
+        """Return what keeps this process from answering rightly: a failing self-test, a loop that hangs; else ""."""
+        for served in self.models.served():
+            if served.loaded and (failure := health.failure(served.loaded)):
+                return f"{served.name} {served.loaded.version}: {failure}"
+        if self.server is None:
+            return ""
+        turned = threading.Event()
+        with contextlib.suppress(OSError):  # the loop has just ended
+            self.server.trigger.pull_trigger(turned.set)
+        return "" if turned.wait(_TURN_SECONDS) or self._stop.is_set() else "the HTTP loop hangs"
+
+    def _serve(self) -> None:
+        """Have the doors open until stop() is called: HTTP, or MQTT where it is alone, on this thread."""
+        if self.server is None:
+            if self.mqtt:
+                self.mqtt.run()
+            return
+        beside = threading.Thread(target=self.mqtt.run, name="mqtt", daemon=True) if self.mqtt else None
+        if beside:
+            beside.start()
+        host, port = self.server.effective_host, self.server.effective_port
+        log.info("listening", extra={"url": f"http://{f'[{host}]' if ':' in host else host}:{port}"})
+        self.server.run()
+        if self.mqtt and beside:
+            self.mqtt.stop()
+            beside.join(timeout=10)
+
+    def _http(self, listener: socket.socket, share: Share | None) -> Server:
+        """Return the HTTP door on a bound socket."""
+        auth.refuse_open_port(self.config.http)
+        app = self._app()
+        return make_server(app, listener, self.config.http, app.is_small, share)
+
+    def _mqtt(self) -> "Listener":
+        """Return the MQTT door."""
+        from appliance.mqtt.listener import Listener  # paho takes memory and 40 ms: only where a broker is named
+
+        folder = self.config.state_dir / "mqtt"
+        return Listener(self.config.mqtt, self.predictor, folder, models=self._served, report=self.metrics.mqtt)
+
+    def _served(self) -> list[dict[str, str]]:
+        """Return what every model serves and since when, for the status that the MQTT door publishes."""
+        found = []
+        for served in self.models.served():
+            if served.loaded:
+                since = activation.read(self.store, served.name).since
+                found.append({"model": served.name, "version": served.loaded.version, "since": since})
+        return found
 
     def _app(self) -> App:
         """Return the HTTP application."""
@@ -98,6 +177,7 @@ class Service:
             config=http,
             metrics=self.metrics.exposition,
             counts=self.metrics.counts,
+            mqtt=self.metrics.mqtt_state,
             stopping=self._stop_is_set,
         )
         authorize = auth.authorizer(http)

@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import os
 import pickle
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,10 +32,11 @@ from appliance.errors import ConversionRefused, ParityFailed
 from convert import candidate, graphs, parity, schema
 from convert.converters import isolation, sklearn
 from convert.limits import probe
-from convert.original import Original
+from convert.original import Original, steps
 from convert.sources.local_file import SourceModel
 
 LIBRARIES = ("scikit-learn", "skl2onnx", "onnx", "onnxruntime", "numpy", "pandas")
+BOOSTERS = ("lightgbm", "xgboost", "catboost")
 MOST_EXAMPLES = 64
 _PROBE_ROWS = 5
 
@@ -123,7 +125,7 @@ class _Recipe:
         self.source = source or SourceModel(model, "memory", _digest(model))
         self.schema = schema.infer(model, sample)
         self.original = Original(model, self.schema, outputs)
-        self.libraries = {name: importlib.metadata.version(name) for name in LIBRARIES}
+        self.libraries = libraries(model)
 
     def run(self, time_limit: float) -> Conversion:
         self._check_sample()
@@ -189,15 +191,24 @@ class _Recipe:
                 sha256=self.source.sha256,
                 model_type=self.original.model_type,
                 libraries=self.libraries,
+                run=self.source.run,
+                trained_with=self.source.trained_with,
             ),
             members={},
             class_labels=self.original.class_labels,
             policy=Policy(tolerance=self.tolerance),
         )
-        return Conversion(made.onnx, manifest, proof.report, _examples(made, proof))
+        return Conversion(made.onnx, manifest, proof.report, pick_examples(made, proof))
 
 
-def _examples(made: candidate.Candidate, proof: parity.Proof) -> bytes:
+def libraries(model: Any = None) -> dict[str, str]:
+    """Return {library: version} of what converts, and of the boosting libraries that `model` is made of."""
+    here = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    packages = {type(step).__module__.partition(".")[0] for _, step in steps(model)} if model is not None else set()
+    return here | {name: str(sys.modules[name].__version__) for name in BOOSTERS if name in packages}
+
+
+def pick_examples(made: candidate.Candidate, proof: parity.Proof) -> bytes:
     """Return examples.npz: rows of every kind of the proof, half of them the sample's, with the original's answers."""
     share = MOST_EXAMPLES // 2 // max(1, len(proof.evidence) - 1)
     frames, answers = [], []

@@ -1,30 +1,43 @@
 """`appliance convert`: the options, the progress shown, and the report printed."""
 
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from appliance.errors import ConfigError, InvalidInput
+from appliance.errors import ConfigError
 
 if TYPE_CHECKING:  # scikit-learn and its kind load when a conversion runs, not when `appliance --help` lists commands
-    import pandas as pd
-
     from appliance.bundle.manifest import Tolerance
     from convert.build import Conversion
     from convert.parity import Parity
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model")
 @click.option("--name", required=True, help="Name of the model on devices: lower case letters, digits, . _ -")
 @click.option("--version", required=True, help="Version of the model, as 1.4.2 (SemVer).")
 @click.option(
-    "--sample", required=True, type=click.Path(path_type=Path), help="Rows the model was trained on: .csv or .parquet."
+    "--sample",
+    type=click.Path(path_type=Path),
+    help="Rows the model was trained on: .csv or .parquet (default: the input example of an MLflow model).",
 )
 @click.option(
     "--target", multiple=True, help="Column of the sample that is the answer, not an input (may be repeated)."
+)
+@click.option(
+    "--expected",
+    multiple=True,
+    metavar="[OUTPUT=]COLUMN[,COLUMN]",
+    help="For an .onnx MODEL: columns of the sample with the answers that the graph must give (may be repeated).",
+)
+@click.option(
+    "--trust",
+    multiple=True,
+    metavar="PREFIX",
+    help="Registry URLs that begin so may hold pickles, whose code is run (may be repeated).",
 )
 @click.option(
     "--output", "outputs", multiple=True, help="Output to keep: prediction, probability, score (default: all)."
@@ -33,69 +46,74 @@ if TYPE_CHECKING:  # scikit-learn and its kind load when a conversion runs, not 
 @click.option(
     "--time-limit", type=float, default=120.0, show_default=True, help="Seconds that one conversion may take."
 )
+@click.option("--memory-limit", type=float, help="GiB that it may take (default: 0.8 of this machine's).")
 @click.option(
     "-o", "folder", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Folder for the bundle."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON document.")
 def convert(
-    model: Path,
+    model: str,
     name: str,
     version: str,
-    sample: Path,
+    sample: Path | None,
     target: tuple[str, ...],
+    expected: tuple[str, ...],
+    trust: tuple[str, ...],
     outputs: tuple[str, ...],
     tolerance: float | None,
     time_limit: float,
+    memory_limit: float | None,
     folder: Path,
     as_json: bool,
 ) -> None:
     """Convert the trained MODEL to a bundle, NAME-VERSION.bundle, with proof that it answers the same.
 
-    MODEL is a scikit-learn estimator or pipeline in a .joblib, .pkl, .pickle or .skops file.
+    MODEL is a scikit-learn estimator or pipeline in a .joblib, .pkl, .pickle or .skops file; a booster in LightGBM's
+    (.txt), XGBoost's (.json, .ubj) or CatBoost's (.cbm) own file; or an .onnx graph made elsewhere. It is a path, or
+    the URL of a registry: models:/NAME/VERSION, models:/NAME@ALIAS, runs:/RUN_ID/PATH (MLflow), dvc:PATH@REV,
+    s3://BUCKET/KEY, sagemaker:GROUP/VERSION.
 
     LOADING A PICKLE RUNS CODE: .joblib, .pkl and .pickle files do whatever their author wanted, with your rights.
-    Convert only those whose author you trust. A .skops file is read without running code from it.
+    Convert only those whose author you trust; a registry's pickles need --trust. A .skops file, a booster's own and
+    an .onnx file are read without running code from them.
 
     The original and the ONNX graph answer the sample and thousands of rows around it. One label that flips, or one
     number beyond the tolerance, and there is no bundle: the exit code is 3 and the report names the rows.
     """
-    from convert import build
-    from convert.sources import local_file
+    from convert import child, sources
+    from convert.job import Job
 
+    agreed = _tolerance(tolerance)
+    memory = _bytes(memory_limit)
     reports: list[Parity] = []
-    try:
-        source = local_file.load(model)
-        conversion = build.convert_model(
-            source.model,
-            _inputs(sample, target),
-            name=name,
-            version=version,
-            outputs=list(outputs) or None,
-            tolerance=_tolerance(tolerance),
-            source=source,
-            time_limit=time_limit,
-            told=_progress,
-            reports=reports.append,
-        )
-    finally:
-        if as_json and reports and not reports[-1].passed:
-            _print_json(reports[-1])
+    with tempfile.TemporaryDirectory(prefix="appliance-convert-") as fetch_folder:
+        _progress(f"fetching {model}")
+        fetched = sources.fetch(model, Path(fetch_folder))
+        sources.check_trust(fetched, model, trust, _notice)
+        job = Job(fetched, name, version, sample, target, expected, outputs, agreed, time_limit)
+        try:
+            conversion, notes = child.convert(job, _progress, reports.append, memory)
+        finally:
+            if as_json and reports and not reports[-1].passed:
+                _print_json(reports[-1])
     path = conversion.write(folder)
     if as_json:
         _print_json(conversion.parity, path)
     else:
-        _print_summary(conversion, path, source.warnings)
+        _print_summary(conversion, path, notes)
 
 
-def _inputs(sample: Path, target: tuple[str, ...]) -> "pd.DataFrame":
-    """Return the sample without its answers."""
-    from convert import schema
+def _bytes(gibibytes: float | None) -> int | None:
+    if gibibytes is None:
+        return None
+    if not gibibytes > 0:
+        raise ConfigError(f"use --memory-limit {gibibytes}", "it is not above 0", "give GiB, as 4")
+    return int(gibibytes * 2**30)
 
-    frame = schema.read_table(sample)
-    if unknown := [column for column in target if column not in frame.columns]:
-        found = f"the sample has no such column; it has {', '.join(map(str, frame.columns))}"
-        raise InvalidInput(f"leave out --target {', '.join(unknown)}", found, "name one of them")
-    return frame.drop(columns=list(target))
+
+def _notice(message: str) -> None:
+    """Say what a person must know, whatever the output is read by."""
+    click.echo(f"notice: {message}", err=True)
 
 
 def _tolerance(value: float | None) -> "Tolerance | None":

@@ -15,12 +15,14 @@ TENSOR_TYPES: dict[str, int] = {
 }
 
 # Release, ai.onnx opset, ai.onnx.ml opset and IR version that it knows: onnxruntime's own table
-# (docs/reference/compatibility.md in its repository), which has no release with ai.onnx.ml 5.
+# (docs/reference/compatibility.md in its repository); ai.onnx.ml 5 is not in it: tried here, 1.20.2 has no kernel for
+# its TreeEnsemble, 1.21.1 answers as later ones do.
 _RELEASES = (
     ("1.14.0", 18, 3, 8),
     ("1.16.0", 19, 3, 9),
     ("1.17.0", 20, 4, 9),
     ("1.18.0", 21, 4, 10),
+    ("1.21.0", 21, 5, 10),
 )
 
 

@@ -1,6 +1,7 @@
 """The gate: the original model and the ONNX graph answer the same rows, and one report says how far apart they are."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -78,6 +79,21 @@ class Parity(msgspec.Struct, frozen=True):
         return sum(kind.rows - kind.refused_by_original for kind in self.kinds)
 
 
+class Answering(Protocol):
+    """The side that is right: the original model, or answers written down."""
+
+    @property
+    def methods(self) -> Mapping[str, str]:
+        """{output name: method that answers it}."""
+
+    @property
+    def task(self) -> Task:
+        """What the model does."""
+
+    def answers(self, frame: pd.DataFrame) -> Answers:
+        """Return {output name: array [rows, ...]}."""
+
+
 class Proof(msgspec.Struct, frozen=True):
     """A report with what it rests on: the limits it holds under, and the rows with the original's answers."""
 
@@ -94,7 +110,7 @@ def prove(
     Numbers pass when |a - b| <= absolute + relative * |b|, b being the original's; labels, texts and integers when
     they are equal. Raises ConversionRefused when the graph cannot answer the rows at all.
     """
-    judge = _Judge(original, candidate, tolerance)
+    judge = Judge(original, candidate, tolerance)
     limits, notes = settle(limits, original.schema, judge.agrees)
     evidence, kinds = [], []
     for batch in draw(original.schema, limits, original.thresholds()):
@@ -139,10 +155,10 @@ def failure(report: Parity) -> ParityFailed:
     return ParityFailed("prove that the ONNX graph answers as the original", "\n  ".join(parts), next_step)
 
 
-class _Judge:
+class Judge:
     """Compares answers batch by batch and keeps the sums."""
 
-    def __init__(self, original: Original, candidate: Candidate, tolerance: Tolerance) -> None:
+    def __init__(self, original: Answering, candidate: Candidate, tolerance: Tolerance) -> None:
         self.original = original
         self.candidate = candidate
         self.tolerance = tolerance
@@ -151,9 +167,11 @@ class _Judge:
 
     @property
     def passed(self) -> bool:
+        """Whether nothing was off so far."""
         return not any(total[3] for total in self.totals.values())
 
     def outputs(self) -> list[OutputParity]:
+        """Return the sums by output."""
         methods = self.original.methods
         return [
             OutputParity(name, methods[name], float(a), float(r), int(flips), int(off))
@@ -162,7 +180,7 @@ class _Judge:
 
     def agrees(self, frame: pd.DataFrame, limits: Limits) -> bool:
         """Return whether both sides answer these rows alike, without keeping the sums."""
-        trial = _Judge(self.original, self.candidate, self.tolerance)
+        trial = Judge(self.original, self.candidate, self.tolerance)
         try:
             trial.compare(Batch("trial", "", frame), limits)
         except ApplianceError:

@@ -91,6 +91,9 @@ class Provenance(_Record, frozen=True):
     libraries: dict[str, str] = {}
     """Distribution name -> version at conversion."""
     run: str = ""
+    """The run, commit or package of the registry that the model came from."""
+    trained_with: dict[str, str] = {}
+    """Library -> version at training, as far as the registry tells."""
 
 
 class Member(_Record, frozen=True):

@@ -50,8 +50,21 @@ def sign(members: Mapping[str, bytes], private_key: bytes, password: bytes | Non
     The same members and key give the same bytes where the OpenSSL below can sign deterministically (RFC 6979).
     Raises Misuse when the private key (PEM) cannot be used, BundleRefused when manifest.json names no model.
     """
+    try:
+        named = msgspec.json.decode(members[MANIFEST], type=_Named)
+    except (KeyError, msgspec.MsgspecError) as error:
+        found = f"{MANIFEST} does not name the model ({error})"
+        raise BundleRefused("sign the bundle", found, "build the bundle again") from error
+    return sign_digests(f"{named.name}-{named.version}", _digests(members), private_key, password)
+
+
+def sign_digests(name: str, digests: Mapping[str, str], private_key: bytes, password: bytes | None = None) -> bytes:
+    """Return the signature of a folder called `name`, whose files have these `digests` ({path: SHA-256 in hex}).
+
+    `digests` leaves out the signature's own file. Raises Misuse when the private key (PEM) cannot be used.
+    """
     key = keys.load_private_key(private_key, password)
-    payload = msgspec.json.encode(_statement(members))
+    payload = msgspec.json.encode(_statement(name, digests))
     envelope = _Envelope(_base64(payload), PAYLOAD_TYPE, [_Signature(_base64(key.sign(_pae(payload), _ecdsa())))])
     material = _Material({"hint": hashlib.sha256(keys.public_pem(key.public_key())).hexdigest()})
     return msgspec.json.encode(_SigstoreBundle(MEDIA_TYPE, material, envelope)) + b"\n"
@@ -63,13 +76,21 @@ def verify(members: Mapping[str, bytes], signature: bytes | None, public_keys: S
     `signature` is the content of model.sig, None when there is none. `public_keys` (PEM) are those that are trusted:
     one is enough. Raises BundleRefused, with the reason, unless one of them signed exactly these members.
     """
-    trusted = [_trusted(pem) for pem in public_keys]
     if signature is None:
         raise BundleRefused(_VERIFY, f"the bundle is unsigned: it has no {SIGNATURE}", _SIGN_AGAIN)
+    return verify_digests(_digests(members), signature, public_keys)
+
+
+def verify_digests(digests: Mapping[str, str], signature: bytes, public_keys: Sequence[bytes]) -> Signer:
+    """Return who signed the files that have these `digests` ({path: SHA-256 in hex}), the signature's own left out.
+
+    Raises BundleRefused, with the reason, unless one of the keys (PEM) signed exactly these files.
+    """
+    trusted = [_trusted(pem) for pem in public_keys]
     payload, signed = _open(signature)
     # Nothing in the payload is looked at, let alone believed, before this line.
     signer = _signer(payload, signed, trusted)
-    _check_members(_resources(_decode(payload, _Statement, "the signed statement")), members)
+    _check_members(_resources(_decode(payload, _Statement, "the signed statement")), digests)
     return signer
 
 
@@ -157,19 +178,13 @@ class _Named(msgspec.Struct):
     version: str
 
 
-def _statement(members: Mapping[str, bytes]) -> dict[str, Any]:
+def _statement(name: str, digests: Mapping[str, str]) -> dict[str, Any]:
     """Return the statement to sign, its keys in the specification's order."""
-    try:
-        named = msgspec.json.decode(members[MANIFEST], type=_Named)
-    except (KeyError, msgspec.MsgspecError) as error:
-        found = f"{MANIFEST} does not name the model ({error})"
-        raise BundleRefused("sign the bundle", found, "build the bundle again") from error
-    digests = _digests(members)
-    resources = [{"name": name, "digest": digest, "algorithm": "sha256"} for name, digest in sorted(digests.items())]
+    resources = [{"name": path, "digest": digest, "algorithm": "sha256"} for path, digest in sorted(digests.items())]
     return {
         "_type": STATEMENT_TYPE,
         # Informational: the folder's name when the bundle is unpacked beside itself.
-        "subject": [{"name": f"{named.name}-{named.version}", "digest": {"sha256": _root(digests)}}],
+        "subject": [{"name": name, "digest": {"sha256": _root(digests)}}],
         "predicateType": PREDICATE_TYPE,
         "predicate": {
             "resources": resources,
@@ -253,9 +268,8 @@ def _check_subject(subjects: Sequence[_Subject], digests: Mapping[str, str]) -> 
         raise _refused("subject: its digest is not that of the resources")
 
 
-def _check_members(signed: Mapping[str, str], members: Mapping[str, bytes]) -> None:
-    """Refuse unless the members are exactly the signed ones (sections 8.4 and 8.5)."""
-    present = _digests(members)
+def _check_members(signed: Mapping[str, str], present: Mapping[str, str]) -> None:
+    """Refuse unless the files are exactly the signed ones (sections 8.4 and 8.5)."""
     for name in signed.keys() - present.keys():
         raise _refused(f"{name[:80]!a}: was signed, but is missing")
     for name, digest in present.items():

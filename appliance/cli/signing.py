@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from appliance.bundle import archive, keys, signature
+from appliance.bundle import archive, folder, keys, signature
 from appliance.bundle.archive import SIGNATURE, Bundle
 from appliance.cli import common_options
 from appliance.errors import ApplianceError, Misuse, NotFound
@@ -51,7 +51,10 @@ def keygen(file: Path, password_file: Path | None, no_password: bool) -> None:
 @password_from
 @common_options
 def sign(bundle: Path, key_file: Path, password_file: Path | None) -> None:
-    """Sign BUNDLE in place: its model.sig is written, or replaced, and nothing else in it changes."""
+    """Sign BUNDLE, or a folder, in place: its model.sig is written, or replaced, and nothing else in it changes."""
+    if bundle.is_dir():
+        _sign_folder(bundle, key_file, password_file)
+        return
     opened = archive.open_bundle(bundle)
     private = keys.read_file(key_file)
     password = _password_of(private, password_file)
@@ -61,6 +64,16 @@ def sign(bundle: Path, key_file: Path, password_file: Path | None) -> None:
     click.echo(f"{opened.manifest.name} {opened.manifest.version} signed by the key with SHA-256 {signer}")
 
 
+def signer_of_folder(path: Path, key_files: Sequence[Path]) -> str:
+    """Return the fingerprint of the public key, among those in `key_files`, that signed all that a folder holds.
+
+    Raises Misuse without a key, NotFound when its file cannot be read, BundleRefused when none of them signed it.
+    """
+    if not key_files:
+        raise Misuse(f"verify the folder {path}", "only its signature can tell", "give --key PUB")
+    return folder.verify(path, [keys.read_file(key) for key in key_files]).fingerprint
+
+
 def signer_of(bundle: Bundle, key_files: Sequence[Path]) -> str:
     """Return the fingerprint of the public key, among those in `key_files`, that signed the bundle.
 
@@ -68,6 +81,19 @@ def signer_of(bundle: Bundle, key_files: Sequence[Path]) -> str:
     """
     trusted = [keys.read_file(path) for path in key_files]
     return signature.verify(bundle.members, bundle.members.get(SIGNATURE), trusted).fingerprint
+
+
+def _sign_folder(path: Path, key_file: Path, password_file: Path | None) -> None:
+    """Write the model.sig of a folder."""
+    private = keys.read_file(key_file)
+    password = _password_of(private, password_file)
+    signed = folder.sign(path, private, password)
+    try:
+        durable.write_atomically(path / SIGNATURE, signed)
+    except OSError as error:
+        raise _unwritable(path / SIGNATURE, error) from error
+    signer = keys.fingerprint(keys.load_private_key(private, password).public_key())
+    click.echo(f"{path} signed by the key with SHA-256 {signer}")
 
 
 def _new_password(file: Path | None, none: bool) -> bytes | None:

@@ -7,13 +7,13 @@ import shutil
 import socket
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import msgspec
 
 from appliance import __version__
-from appliance.cli import common_options, options, print_json
+from appliance.cli import EXIT_DONE, EXIT_FAILED, common_options, options, print_json
 from appliance.cli.models import as_json, described
 from appliance.config import Config
 from appliance.inference import processor
@@ -26,10 +26,13 @@ SECONDS = 2.0
 
 @click.command()
 @as_json
+@click.option("--ready", is_flag=True, help="Tell of the service alone; exit code 0 when it is ready, else 1.")
 @common_options
-def status(as_json: bool) -> None:
+def status(as_json: bool, ready: bool) -> None:
     """Show this host, its models and its service."""
     config = options().config()
+    if ready:
+        _tell_ready(config, as_json)
     document = _host(config) | {"models": _models(Store(config.state_dir)), "service": ask(config)}
     if as_json:
         print_json(document)
@@ -59,6 +62,18 @@ def ask(config: Config, path: str = "/health/ready") -> dict[str, Any]:
     except ValueError:
         answer = None
     return {"url": url, "running": True, "status": response.status, "ready": response.status == 200, "answer": answer}
+
+
+def _tell_ready(config: Config, as_json: bool) -> NoReturn:
+    """Show whether the service is ready, and why not, and end; light enough for a container's health check."""
+    service = ask(config)
+    answer = service.get("answer")
+    reasons = answer.get("reasons", []) if isinstance(answer, dict) else []
+    if as_json:
+        print_json(service)
+    else:
+        click.echo("\n".join([_service_line(service), *(f"  why: {reason}" for reason in reasons)]))
+    click.get_current_context().exit(EXIT_DONE if service.get("ready") else EXIT_FAILED)
 
 
 def _host(config: Config) -> dict[str, Any]:

@@ -28,11 +28,13 @@ from appliance.monitoring.counters import (
     ROWS,
     RUN_BUCKETS,
     RUN_SECONDS,
+    RUNS,
     SERVICE_ERRORS,
     SUCCESSES,
     Key,
 )
 from appliance.monitoring.metrics import Serving
+from appliance.mqtt_state import MqttState
 
 Sums = dict[Key, list[float]]
 
@@ -40,10 +42,10 @@ _VERSION = ("model", "version")
 _OUTCOMES = {"success": SUCCESSES, "caller_error": CALLER_ERRORS, "service_error": SERVICE_ERRORS}
 
 
-def text(sums: Sums, serving: Iterable[dict[str, Serving]]) -> bytes:
-    """Return the Prometheus text format 0.0.4 of the summed cells and of what each process serves."""
+def text(sums: Sums, serving: Iterable[dict[str, Serving]], mqtt: MqttState | None = None) -> bytes:
+    """Return the Prometheus text format 0.0.4 of the summed cells, of what each process serves and of the MQTT door."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Snapshot([*_own(sums), *_states(serving), *_triton(sums), *_mlserver(sums)]))
+    registry.register(_Snapshot([*_own(sums), *_states(serving), *_mqtt(mqtt), *_triton(sums), *_mlserver(sums)]))
     return generate_latest(registry)
 
 
@@ -116,13 +118,44 @@ def _states(serving: Iterable[dict[str, Serving]]) -> Iterator[Metric]:
     yield build
 
 
+def _mqtt(state: MqttState | None) -> Iterator[Metric]:
+    """Return what the MQTT door told of itself; nothing where there is none."""
+    if state is None:
+        return
+    connected = GaugeMetricFamily("appliance_mqtt_connected", "1 while the broker is connected.", labels=("broker",))
+    for broker, up in state.connected.items():
+        connected.add_metric((broker,), float(up))
+    yield connected
+    refused = CounterMetricFamily("appliance_mqtt_refused", "Bad messages by reason.", labels=("reason",))
+    for reason, count in state.refused.items():
+        refused.add_metric((reason,), count)
+    yield refused
+    counted = {
+        "received": ("Messages that arrived, repeats among them.", state.received),
+        "answered": ("Messages that were answered.", state.answered),
+        "sent": ("Answers that a broker acknowledged.", state.sent),
+        "replayed": ("Answers that were sent late or again.", state.replayed),
+        "dropped": ("Answers that the outbox's policy dropped.", state.dropped),
+    }
+    for name, (documentation, number) in counted.items():
+        yield CounterMetricFamily(f"appliance_mqtt_{name}", documentation, value=number)
+    now = {
+        "outbox_answers": ("Answers on disk that no broker has acknowledged.", state.waiting),
+        "outbox_bytes": ("Bytes of the answers on disk.", state.waiting_bytes),
+        "parked_messages": ("Messages on disk whose model is not ready.", state.parked),
+        "problems": ("What keeps messages from being answered or answers from being sent.", len(state.problems)),
+    }
+    for name, (documentation, number) in now.items():
+        yield GaugeMetricFamily(f"appliance_mqtt_{name}", documentation, value=number)
+
+
 def _triton(sums: Sums) -> Iterator[Metric]:
-    """Return the counters under Triton's names; each prediction is one execution."""
+    """Return the counters under Triton's names."""
     names: dict[str, tuple[str, tuple[int, ...], float]] = {
         "nv_inference_request_success": ("Requests answered.", (SUCCESSES,), 1),
         "nv_inference_request_failure": ("Requests not answered.", (CALLER_ERRORS, SERVICE_ERRORS), 1),
         "nv_inference_count": ("Rows predicted.", (ROWS,), 1),
-        "nv_inference_exec_count": ("Runs of the ONNX graph.", (SUCCESSES,), 1),
+        "nv_inference_exec_count": ("Runs of the ONNX graph.", (RUNS,), 1),
         "nv_inference_request_duration_us": ("Time of answered requests in microseconds.", (REQUEST_SECONDS,), 1e6),
     }
     for name, (documentation, taken, scale) in names.items():

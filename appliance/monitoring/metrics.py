@@ -21,6 +21,7 @@ from appliance.monitoring.counters import (
     ROWS,
     RUN_BUCKETS,
     RUN_SECONDS,
+    RUNS,
     SERVICE_ERRORS,
     SUCCESSES,
     Cells,
@@ -28,10 +29,12 @@ from appliance.monitoring.counters import (
     open_cells,
     sum_of_all,
 )
+from appliance.mqtt_state import MqttState
 from appliance.predictor import Counts, Prediction
 
 log = logging.getLogger(__name__)
 
+_MQTT = "mqtt.state"
 _CALLERS_FAULT = (Misuse, NotAllowed, NotFound)
 
 
@@ -56,23 +59,25 @@ class Metrics:
         self._lock = threading.Lock()
         self._cells: dict[Key, Cells] = {}
         self._serving: dict[str, Serving] = {}
+        self._mqtt: MqttState | None = None
         self._write_serving()
 
     def predicted(self, prediction: Prediction) -> None:
-        """Count a prediction; about 2 us."""
+        """Count a prediction; about 2 us. Each request that shared a run counts, and took the whole run's time."""
         version = prediction.version
         cells = self._cells.get((version.name, version.version)) or self._opened((version.name, version.version))
-        prepare, run = prediction.prepare_seconds, prediction.run_seconds
+        prepare, run, requests = prediction.prepare_seconds, prediction.run_seconds, prediction.requests
         request = prepare + run
         request_bucket = REQUEST_BUCKETS + bisect_left(BOUNDS, request)
         run_bucket = RUN_BUCKETS + bisect_left(BOUNDS, run)
         with self._lock:
-            cells[SUCCESSES] += 1
+            cells[SUCCESSES] += requests
+            cells[RUNS] += 1
             cells[ROWS] += prediction.rows
-            cells[REQUEST_SECONDS] += request
+            cells[REQUEST_SECONDS] += request * requests
             cells[PREPARE_SECONDS] += prepare
             cells[RUN_SECONDS] += run
-            cells[request_bucket] += 1
+            cells[request_bucket] += requests
             cells[run_bucket] += 1
             cells[LAST] = time.time()
 
@@ -103,11 +108,25 @@ class Metrics:
         # prometheus_client takes 30 ms to import; the first scrape pays, not the first prediction.
         from appliance.monitoring.exposition import text
 
-        return text(self._sums(), self._all_serving())
+        return text(self._sums(), self._all_serving(), self.mqtt_state())
 
     def counts(self) -> dict[Key, Counts]:
         """Return what was asked of each (model, version) so far, over all processes."""
         return {key: _counts(cells) for key, cells in self._sums().items()}
+
+    def mqtt(self, state: MqttState) -> None:
+        """Take what the MQTT door, which one process has, tells of itself."""
+        self._mqtt = state
+        self._share(_MQTT, msgspec.json.encode(state))
+
+    def mqtt_state(self) -> MqttState | None:
+        """Return what the MQTT door last told, in whichever process it is; None when there is none."""
+        if self._folder is None:
+            return self._mqtt
+        try:
+            return msgspec.json.decode((self._folder / _MQTT).read_bytes(), type=MqttState)
+        except (FileNotFoundError, msgspec.MsgspecError):
+            return self._mqtt
 
     def _opened(self, key: Key) -> Cells:
         """Return the cells of `key`, opened when first needed."""
@@ -134,12 +153,16 @@ class Metrics:
 
     def _write_serving(self) -> None:
         """Tell the other processes what this one serves."""
+        self._share(f"{self._slot}.serving", msgspec.json.encode(self._serving))
+
+    def _share(self, name: str, content: bytes) -> None:
+        """Write a file for the other processes to read."""
         if self._folder is None:
             return
-        file = self._folder / f"{self._slot}.serving"
+        file = self._folder / name
         beside = file.with_suffix(".new")
         try:
-            beside.write_bytes(msgspec.json.encode(self._serving))
+            beside.write_bytes(content)
             beside.replace(file)
         except OSError as error:  # a full disk must not keep a version from being served
             log.error("metrics do not show what is served", extra={"file": str(file), "error": str(error)})

@@ -151,6 +151,7 @@ ROUTES = (
 
 def _change(context: Context, name: str, change: Callable[[], Activation]) -> Answer:
     """Change the store, follow it at once in this process, and answer with the model as it now is."""
+    _check_installed(context, name)
     change()
     context.predictor.models.refresh()
     return json_answer(_one_model(context, name))
@@ -158,10 +159,15 @@ def _change(context: Context, name: str, change: Callable[[], Activation]) -> An
 
 def _one_model(context: Context, name: str) -> ModelInfo:
     """Return one model's record. Raises NotFound."""
-    if not context.store.versions(name):
-        context.store.folder(name, "")  # raises NotFound, naming what comes close
+    _check_installed(context, name)
     served = {model.name: model for model in context.predictor.models.served()}
     return _model_info(context, name, served.get(name))
+
+
+def _check_installed(context: Context, name: str) -> None:
+    """Raise NotFound, naming what comes close, for a name that no model has or could have."""
+    if not context.store.versions(name):
+        context.store.folder(name, "")
 
 
 def _model_info(context: Context, name: str, served: Served | None) -> ModelInfo:

@@ -129,9 +129,11 @@ def _flask_app(app: App) -> "Flask":
     from flask import Flask, Response, request
 
     flask = Flask("appliance", static_folder=None)
+    flask.url_map.merge_slashes = False  # else a double slash is answered by a redirection, to the Host that was sent
 
     def respond(answer: Answer) -> Response:
-        response = Response(answer.body, answer.status, content_type=answer.content_type)
+        status = f"{answer.status} {REASONS.get(answer.status, 'Error')}"
+        response = Response(answer.body, status, content_type=answer.content_type)
         response.headers.extend(answer.headers)
         return response
 

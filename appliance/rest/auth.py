@@ -1,5 +1,6 @@
 """Who may ask for what: tokens from a file, and the rule that a port beyond loopback needs them."""
 
+import functools
 import hashlib
 import hmac
 import ipaddress
@@ -35,7 +36,7 @@ def authorizer(config: HttpConfig) -> Authorize:
     """Return the check that stands before every route. Raises ConfigError for a tokens file that cannot be used."""
     if config.tokens_file and config.auth == "tokens":
         return Tokens.load(Path(config.tokens_file)).check
-    return refuse_other_pages
+    return functools.partial(refuse_other_pages, config)
 
 
 def refuse_open_port(config: HttpConfig) -> None:
@@ -52,14 +53,21 @@ def refuse_open_port(config: HttpConfig) -> None:
     )
 
 
-def refuse_other_pages(request: Request, scope: str) -> None:
+def refuse_other_pages(config: HttpConfig, request: Request, scope: str) -> None:
     """Raise Forbidden for a change that another site's page asks for through the browser of somebody who may.
 
-    Without tokens, any page that is open on this host could otherwise roll a model back (RFC 6454, section 7).
+    Without tokens, any page that is open on this host could otherwise roll a model back (RFC 6454, section 7), also one
+    whose name was made to mean this host after it was loaded (DNS rebinding): only an address, or localhost, is surely
+    meant. A port of loopback is asked for by no other name, whoever asks.
     """
-    origin = request.header("Origin")
-    if scope == "admin" and origin and urlsplit(origin).netloc != request.header("Host"):
+    if scope != "admin":
+        return
+    host, origin = request.header("Host"), request.header("Origin")
+    if origin and (_netloc(origin) != host.lower() or not _is_certain(host)):
         raise Forbidden(_tried(request), "another site's page asks for it", "use the command line or this host's page")
+    if host and _is_loopback(config.host) and not _is_certain(host):
+        next_step = "ask by http://127.0.0.1, or set [http] tokens_file"
+        raise Forbidden(_tried(request), f"it was asked of {host[:80]!r}, which is no name of this host", next_step)
 
 
 class Tokens:
@@ -175,6 +183,23 @@ def _mark(path: Path) -> object:
 def _digest(token: str) -> bytes:
     """Return a token's SHA-256: all digests are of one length, so comparing them does not tell a token's."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
+def _netloc(origin: str) -> str:
+    """Return the host and port of an origin, "" for what is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
+
+
+def _is_certain(host: str) -> bool:
+    """Return whether a Host header has an address or localhost, which no name server can make mean another host."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False
 
 
 def _is_loopback(host: str) -> bool:

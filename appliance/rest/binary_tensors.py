@@ -4,7 +4,6 @@ Source: Triton's protocol/extension_binary_data.md. Little-endian, row-major, BO
 length and the bytes of each element.
 """
 
-import math
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -13,19 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.errors import InvalidInput
+from appliance.inference.openinference import DATATYPES, NAMES, elements
 
 Array = NDArray[np.generic]
 
-DATATYPES = {
-    "BOOL": "bool", "INT8": "int8", "INT16": "int16", "INT32": "int32", "INT64": "int64", "UINT8": "uint8",
-    "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64", "FP16": "float16", "FP32": "float32",
-    "FP64": "float64", "BYTES": "string",
-}  # fmt: skip
-"""Open Inference's datatype -> the manifest's type."""
-NAMES = {kind: name for name, kind in DATATYPES.items()}
-"""The manifest's type -> Open Inference's datatype."""
-
-_MAX_RANK = 8
 _LENGTH = struct.Struct("<I")
 
 
@@ -38,14 +28,6 @@ def split(body: bytes, header_length: str) -> tuple[bytes, memoryview]:
         found = f"it is {header_length[:40]!r}, and the body has {len(body)} bytes"
         raise InvalidInput("read Inference-Header-Content-Length", found, "send the length of the JSON part in bytes")
     return body[:length], memoryview(body)[length:]
-
-
-def elements(name: str, shape: Sequence[int]) -> int:
-    """Return how many elements a tensor of `shape` has. Raises InvalidInput for what can be no shape, or is empty."""
-    if len(shape) > _MAX_RANK or any(size < 1 for size in shape):
-        found = f"its shape is {str(list(shape))[:80]}"
-        raise InvalidInput(f"read the tensor {name!r}", found, f"send at most {_MAX_RANK} sizes, each 1 or more")
-    return math.prod(shape)
 
 
 def read(name: str, datatype: str, shape: Sequence[int], content: memoryview) -> Array:

@@ -11,6 +11,7 @@ import msgspec
 
 from appliance.config import HttpConfig
 from appliance.errors import InvalidInput, TooLarge
+from appliance.mqtt_state import MqttState
 from appliance.predictor import Counts, Predictor
 from appliance.store.versions import Store
 
@@ -84,6 +85,8 @@ class Context:
     """The Prometheus text exposition (format 0.0.4) of all processes."""
     counts: Callable[[], dict[tuple[str, str], Counts]] = field(default=dict)
     """What was asked of each (model, version) so far, over all processes."""
+    mqtt: Callable[[], MqttState | None] = field(default=lambda: None)
+    """What the MQTT door last told of itself; None when there is none."""
     stopping: Callable[[], bool] = field(default=lambda: False)
     """Whether the service is finishing and must no longer say that it is ready."""
 

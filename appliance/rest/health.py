@@ -5,15 +5,19 @@ import time
 from weakref import WeakKeyDictionary
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from appliance.errors import ApplianceError
 from appliance.live import LoadedVersion, Served
+from appliance.mqtt_state import MqttState
 from appliance.rest.exchange import Answer, Context, Request, json_answer
 from appliance.rest.routes import Route
 from appliance.store import activation
 
 LEAST_AGE = 1.0
 """Seconds for which a self-test's result is good."""
+SILENT_SECONDS = 15.0
+"""After which the MQTT door, which reports every second, is said to be silent."""
 SHARE = 0.02
 """Of one core that self-tests may take at most, however often a load balancer asks: a slow one is good for longer."""
 
@@ -36,12 +40,24 @@ class ModelHealth(msgspec.Struct, omit_defaults=True):
     """Why it is not ready, or why another version serves than the store wants."""
 
 
+class MqttHealth(msgspec.Struct):
+    """The MQTT door's part of the answer; its problems do not take the HTTP door out."""
+
+    connected: dict[str, bool]
+    """Whether each broker (local, upstream) is connected."""
+    problems: list[str]
+    """What keeps messages from being answered or answers from being sent."""
+    waiting: int
+    """Answers on disk that no broker has acknowledged."""
+
+
 class Ready(msgspec.Struct):
     """Whether predictions are answered; `reasons` is empty when they are."""
 
     ready: bool
     reasons: list[str]
     models: dict[str, ModelHealth]
+    mqtt: MqttHealth | UnsetType = UNSET
 
 
 def is_ready(context: Context) -> tuple[bool, Ready]:
@@ -56,12 +72,23 @@ def is_ready(context: Context) -> tuple[bool, Ready]:
         models = _models(context)
     except ApplianceError as error:
         reasons.append(str(error))
-    reasons += [f"{name}: {health.reason}" for name, health in models.items() if not health.ready]
+    served = {model.name for model in context.predictor.models.served()}
+    others = any(health.ready for health in models.values())
+    for name, health in models.items():
+        # One that was activated a moment ago is loaded in the next; the others need no pause for it.
+        if not health.ready and (name in served or not others):
+            reasons.append(f"{name}: {health.reason}")
     if not models and not reasons:
         reasons.append("no model is active; activate one: appliance activate NAME VERSION")
     if context.stopping():
         reasons.append("the service is stopping")
-    return not reasons, Ready(not reasons, reasons, models)
+    mqtt = context.mqtt()
+    return not reasons, Ready(not reasons, reasons, models, UNSET if mqtt is None else _mqtt(mqtt))
+
+
+def failure(version: LoadedVersion) -> str:
+    """Return why `version` fails its self-test on this processor, "" when it passes; run just now, or lately."""
+    return _self_tests.reason(version)
 
 
 def _live(context: Context, request: Request, variables: dict[str, str]) -> Answer:
@@ -94,10 +121,17 @@ def _health(wanted: str, served: Served | None) -> ModelHealth:
     problem = str(served.problem) if served and served.problem else ""
     if loaded is None:
         return ModelHealth(False, None, wanted, problem or f"version {wanted} is not loaded yet")
-    failure = _self_tests.reason(loaded)
+    failed = failure(loaded)
     if loaded.version == wanted:
-        return ModelHealth(not failure, wanted, None, failure)
-    return ModelHealth(not failure, loaded.version, wanted, failure or problem or f"version {wanted} is not loaded yet")
+        return ModelHealth(not failed, wanted, None, failed)
+    return ModelHealth(not failed, loaded.version, wanted, failed or problem or f"version {wanted} is not loaded yet")
+
+
+def _mqtt(state: MqttState) -> MqttHealth:
+    """Return the health of the MQTT door by its last report."""
+    age = time.time() - state.updated
+    silent = [f"no report for {age:.0f} seconds"] if age > SILENT_SECONDS else []
+    return MqttHealth(state.connected, [*silent, *state.problems], state.waiting)
 
 
 class _SelfTests:

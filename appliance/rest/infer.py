@@ -5,7 +5,6 @@ Sources: the Open Inference Protocol (REST) and Triton's extensions for binary t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -14,8 +13,9 @@ from msgspec import UNSET, UnsetType
 
 from appliance.bundle.manifest import Label
 from appliance.errors import InvalidInput
+from appliance.inference.openinference import NAMES, InferInputOf, Parameters, check_tensor, elements, from_json
 from appliance.inference.session import Array
-from appliance.inference.values import Scalar, from_values
+from appliance.inference.values import Scalar
 from appliance.live import LoadedVersion
 from appliance.predictor import Prediction
 from appliance.rest import binary_tensors
@@ -23,7 +23,6 @@ from appliance.rest.exchange import Answer, Context, Request, compress, encode_j
 from appliance.rest.json_body import check_rows, decode_values
 
 V = TypeVar("V")
-Parameters = dict[str, Scalar]
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 BINARY = "application/octet-stream"
@@ -34,16 +33,6 @@ COMPRESSED_FROM = 1024
 _RESERVED = {"sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers"}
 _RESERVED_PREFIX = "triton_"
 _CONTENT_TYPES = ("pd", "np", "str", None)
-
-
-class InferInputOf(msgspec.Struct, Generic[V], forbid_unknown_fields=True):
-    """One tensor; `data` row-major, flat or as rows, absent when its bytes follow (`binary_data_size`)."""
-
-    name: str
-    shape: list[int]
-    datatype: str
-    parameters: Parameters | None = None
-    data: list[V | list[V]] | None = None
 
 
 class InferOutput(msgspec.Struct, forbid_unknown_fields=True):
@@ -138,9 +127,9 @@ def _raw(version: LoadedVersion, content: memoryview) -> _Call:
         texts = len(content).to_bytes(4, "little") + bytes(content)
         array = binary_tensors.read(tensor.name, "BYTES", [1, *tensor.shape[1:]], memoryview(texts))
     else:
-        row = binary_tensors.elements(tensor.name, tensor.shape[1:]) * np.dtype(tensor.type).itemsize
+        row = elements(tensor.name, tensor.shape[1:]) * np.dtype(tensor.type).itemsize
         shape = [len(content) // row if row else 0, *tensor.shape[1:]]
-        array = binary_tensors.read(tensor.name, binary_tensors.NAMES[tensor.type], shape, content)
+        array = binary_tensors.read(tensor.name, NAMES[tensor.type], shape, content)
     return _Call({tensor.name: array}, [_Wanted(name, binary=True) for name in version.output_names])
 
 
@@ -155,7 +144,7 @@ def _parse(context: Context, version: LoadedVersion, header: bytes, content: mem
         _check_input(context, tensor, tensors)
         size = _size(tensor, len(content) - place)
         if size is None:
-            tensors[tensor.name] = _from_json(tensor, typed)
+            tensors[tensor.name] = from_json(tensor, typed)
         else:
             part = content[place : place + size]
             tensors[tensor.name] = binary_tensors.read(tensor.name, tensor.datatype, tensor.shape, part)
@@ -183,15 +172,9 @@ def _check_content_type(parameters: Parameters) -> None:
 
 
 def _check_input(context: Context, tensor: InferInputOf[Any], before: dict[str, Array]) -> None:
-    """Raise InvalidInput for a tensor that cannot be meant, before anything is made of its shape."""
-    tried = f"read the tensor {tensor.name!r}"
-    if tensor.name in before:
-        raise InvalidInput(tried, "it is sent twice", "send each input once")
-    if tensor.datatype not in binary_tensors.DATATYPES:
-        found = f"datatype {tensor.datatype!r} is unknown"
-        raise InvalidInput(tried, found, f"send one of {', '.join(binary_tensors.DATATYPES)}")
+    """Raise InvalidInput for a tensor that cannot be meant, TooLarge for one of too many rows."""
+    check_tensor(tensor, before)
     _check_content_type(tensor.parameters or {})
-    binary_tensors.elements(tensor.name, tensor.shape)
     check_rows(tensor.shape[0] if tensor.shape else 0, context.config)
 
 
@@ -209,32 +192,6 @@ def _size(tensor: InferInputOf[Any], left: int) -> int | None:
     if tensor.data is not None:
         raise InvalidInput(tried, "it has data and binary_data_size", "send one of them")
     return size
-
-
-def _from_json(tensor: InferInputOf[Any], typed: bool) -> Array:
-    """Return the array of a tensor whose data is in JSON, flat or nested as its shape says."""
-    tried = f"read the tensor {tensor.name!r}"
-    values = tensor.data
-    if values is None:
-        raise InvalidInput(tried, "it has no data", "send data, or its bytes with binary_data_size")
-    count = binary_tensors.elements(tensor.name, tensor.shape)
-    if values and isinstance(values[0], list):
-        values = _flat(tensor, values)
-    if len(values) != count:
-        found = f"shape {tensor.shape} has {count} values, {len(values)} were sent"
-        raise InvalidInput(tried, found, "send as many values as the shape has")
-    kind = binary_tensors.DATATYPES[tensor.datatype]
-    return from_values(tensor.name, kind, values, typed=typed).reshape(tensor.shape)
-
-
-def _flat(tensor: InferInputOf[Any], rows: Sequence[Any]) -> list[Any]:
-    """Return nested data flat; a nesting that disagrees with the shape would put values in the wrong columns."""
-    widths = {len(row) if isinstance(row, list) else -1 for row in rows}
-    nested = [size for size in (len(rows), min(widths)) if size != 1]
-    if len(widths) != 1 or nested != [size for size in tensor.shape if size != 1]:
-        found = f"its data is not nested as its shape {tensor.shape}"
-        raise InvalidInput(f"read the tensor {tensor.name!r}", found, "nest it so, or send it flat")
-    return list(chain.from_iterable(rows))
 
 
 def _flag(parameters: Parameters, name: str, default: bool = False) -> bool:

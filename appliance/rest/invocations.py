@@ -19,9 +19,9 @@ from appliance.rest.csv_body import read_csv, text_of
 from appliance.rest.exchange import Answer, Context, Request, json_answer
 from appliance.rest.health import is_ready
 from appliance.rest.json_body import check_rows, decode_values
-from appliance.rest.predict import wording_of
 from appliance.rest.problems import UnsupportedMedia, error_json, mlflow_json
 from appliance.rest.routes import Route
+from appliance.wording import wording_of
 
 V = TypeVar("V")
 Parameters = dict[str, Scalar]

@@ -18,7 +18,13 @@ from appliance.inference.values import Scalar
 T = TypeVar("T")
 
 _SCANNED = 65536  # bytes of a refused body in which its nesting is looked for
-_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\Z)|[\[{]|[\]}]', re.DOTALL)
+# A text cut off anywhere, even behind a backslash, is one match: else each of its characters would be a new beginning.
+_BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?|[\[{]|[\]}]', re.DOTALL)
+# Python's own words for what JSON has none: json.dumps of a table with missing values writes them, MLflow's client too.
+_NOT_JSON = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?|-?\bInfinity\b|\bNaN\b', re.DOTALL)
+_BOM = b"\xef\xbb\xbf"
+_HUGE = b"9" * 310
+"""A whole number that no float64 holds: the schema takes it for infinity, JSON's reader for a number."""
 
 
 @functools.cache
@@ -27,18 +33,14 @@ def decoder(kind: Any) -> Any:
     return msgspec.json.Decoder(kind)
 
 
-@functools.cache
-def _typed_decoder(kind: Any, value_type: Any) -> Any:
-    """Return the compiled decoder of a generic type: to parametrise the type anew for each body would take a while."""
-    return msgspec.json.Decoder(kind[value_type])
-
-
 def decode(body: bytes, kind: type[T], config: HttpConfig) -> T:
     """Return `body` as `kind`. Raises InvalidInput with the place that is wrong, TooLarge for too deep nesting."""
     key: Any = kind
     try:
         value: T = decoder(key).decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        if (mended := _mended(body)) != body:
+            return decode(mended, kind, config)
         raise _refusal(body, error, config.max_nesting) from error
     return value
 
@@ -52,7 +54,7 @@ def decode_values(body: bytes, kind: Any, value_type: Any, config: HttpConfig) -
     try:
         return _decoder_of(kind, value_type).decode(body), value_type != Scalar
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return decode(body, kind[Scalar], config), False
+        return decode(body, kind[Scalar], config), False  # slower, and it knows what clients write that is no JSON
 
 
 @functools.cache
@@ -66,6 +68,19 @@ def check_rows(count: int, config: HttpConfig) -> None:
     if count > config.max_rows:
         found = f"there are {count}, {config.max_rows} may be"
         raise TooLarge("read the rows", found, "send fewer rows at once, or raise [http] max_rows")
+
+
+def _mended(body: bytes) -> bytes:
+    """Return a body as JSON has it: NaN as null, infinity as a number that is no finite float, no byte order mark."""
+    body = body.removeprefix(_BOM)
+    if b"NaN" not in body and b"Infinity" not in body:
+        return body
+    return _NOT_JSON.sub(_in_json, body)
+
+
+def _in_json(match: re.Match[bytes]) -> bytes:
+    """Return what JSON says instead of a token that it has not; a text stays."""
+    return {b"NaN": b"null", b"Infinity": _HUGE, b"-Infinity": b"-" + _HUGE}.get(match[0], match[0])
 
 
 def _refusal(body: bytes, error: Exception, max_nesting: int) -> ApplianceError:

@@ -11,7 +11,7 @@ import msgspec
 from appliance import __version__
 from appliance.bundle.manifest import Input, Output
 from appliance.errors import NotReady
-from appliance.rest.binary_tensors import NAMES
+from appliance.inference.openinference import NAMES
 from appliance.rest.exchange import Answer, Context, Request, json_answer
 from appliance.rest.health import is_ready
 from appliance.rest.infer import InferAnswer, InferRequest, infer

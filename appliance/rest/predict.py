@@ -1,21 +1,14 @@
 """The appliance's own prediction call: rows by name or by order, answers with labels, model and version."""
 
-import functools
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
-from weakref import WeakKeyDictionary
+from typing import Generic, TypeVar
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
-from appliance.bundle.manifest import Label, Output
-from appliance.inference.session import Array
-from appliance.inference.values import Scalar, to_values
-from appliance.live import LoadedVersion
-from appliance.predictor import Prediction
+from appliance.inference.values import Scalar
 from appliance.rest.exchange import Answer, Context, Request, encode_json
 from appliance.rest.json_body import check_rows, decode_values
 from appliance.rest.routes import Route
+from appliance.wording import PredictAnswer, as_rows, wording_of
 
 V = TypeVar("V")
 
@@ -30,33 +23,6 @@ class PredictRequest(Rows[Scalar]):
     """One row or many: a row is a list in the model's column order or an object by column name."""
 
 
-class PredictAnswer(msgspec.Struct, kw_only=True):
-    """One prediction for each row, in the order of the rows, and the version that gave them all.
-
-    `probability` (classifiers) has each row's {label: probability}; `score` what else the model says of a row, as a
-    decision function or a distance. Numbers are exact: a float32 has all the digits of its float64. NaN is null.
-    """
-
-    prediction: list[Any]
-    probability: list[Any] | UnsetType = UNSET
-    score: list[Any] | UnsetType = UNSET
-    model: str
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
-class Wording:
-    """Which outputs of a version are asked for, and how its answers are put into words."""
-
-    prediction: str
-    """The output that is the prediction."""
-    probability: str | None
-    score: str | None
-    outputs: tuple[str, ...]
-    labels: tuple[str, ...]
-    """The class labels as JSON's keys, in the order of the columns of `probability`."""
-
-
 def predict(context: Context, request: Request, variables: dict[str, str]) -> Answer:
     """Answer `{"features": ROW | [ROW, ...]}`.
 
@@ -69,21 +35,7 @@ def predict(context: Context, request: Request, variables: dict[str, str]) -> An
     feeds = version.schema.from_rows(rows, typed=typed)
     wording = wording_of(version)
     prediction = context.predictor.run(version, feeds, wording.outputs, started=request.started)
-    return Answer(encode_json(_answer(wording, prediction)))
-
-
-def as_rows(features: Any) -> Any:
-    """Return one row or many as many: rows are lists or objects, so a list of plain values is one row."""
-    many = isinstance(features, list) and (not features or isinstance(features[0], (list, dict)))
-    return features if many else [features]
-
-
-def wording_of(version: LoadedVersion) -> Wording:
-    """Return the wording of a version's answers, made once for each loaded version."""
-    wording = _wordings.get(version)
-    if wording is None:
-        wording = _wordings[version] = _wording(version.manifest.outputs, version.manifest.class_labels)
-    return wording
+    return Answer(encode_json(wording.answer(prediction)))
 
 
 def _call(path: str, summary: str) -> Route:
@@ -96,52 +48,3 @@ ROUTES = (
     _call("/models/{name}/predict", "Predict with a model's active version"),
     _call("/models/{name}/versions/{version}/predict", "Predict with one version"),
 )
-
-_wordings: WeakKeyDictionary[LoadedVersion, Wording] = WeakKeyDictionary()
-
-
-def _wording(outputs: list[Output], labels: list[Label]) -> Wording:
-    """Return the wording for a manifest's outputs; without an output of role prediction, the first one is it."""
-    roles: dict[str, str] = {}
-    for output in outputs:
-        roles.setdefault(output.role, output.name)
-    prediction = roles.get("prediction", outputs[0].name)
-    probability, score = roles.get("probability"), roles.get("score")
-    asked = tuple(name for name in (prediction, probability, score) if name)
-    return Wording(prediction, probability, score, asked, tuple(map(_key, labels)))
-
-
-def _key(label: Label) -> str:
-    """Return a class label as a JSON key, spelled as the prediction itself is."""
-    return label if isinstance(label, str) else encode_json(label).decode()
-
-
-def _answer(wording: Wording, prediction: Prediction) -> PredictAnswer:
-    """Return a prediction in words."""
-    outputs, version = prediction.outputs, prediction.version
-    return PredictAnswer(
-        prediction=to_values(outputs[wording.prediction]),
-        probability=_labelled(outputs[wording.probability], wording.labels) if wording.probability else UNSET,
-        score=to_values(outputs[wording.score]) if wording.score else UNSET,
-        model=version.name,
-        version=version.version,
-    )
-
-
-def _labelled(probability: Array, labels: tuple[str, ...]) -> list[Any]:
-    """Return {label: probability} for each row of a [rows, labels] array; of another shape, the values alone."""
-    if probability.shape[1:] != (len(labels),):
-        return to_values(probability)
-    row_of = _row_type(labels)
-    return [row_of(*row) for row in probability.tolist()]
-
-
-@functools.lru_cache(maxsize=64)
-def _row_type(labels: tuple[str, ...]) -> Any:
-    """Return a type whose fields are written under the labels: twice as quick to make and write as a dict."""
-    fields = [(f"p{index}", float) for index in range(len(labels))]
-    names = {f"p{index}": label for index, label in enumerate(labels)}
-    try:
-        return msgspec.defstruct("Probability", fields, rename=names, gc=False)
-    except ValueError:  # msgspec takes no field name that JSON must escape
-        return lambda *row: dict(zip(labels, row, strict=True))

@@ -28,6 +28,9 @@ _STATUSES: tuple[tuple[type[ApplianceError], int], ...] = (
     (ApplianceError, 500),
 )
 
+LONGEST = 2000
+"""Characters of each part of an error: what was sent may be megabytes of one name."""
+
 REASONS = {
     200: "OK", 204: "No Content", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",
     405: "Method Not Allowed", 408: "Request Timeout", 409: "Conflict", 411: "Length Required",
@@ -77,23 +80,23 @@ def problem_json(status: int, error: ApplianceError) -> Answer:
         "type": "about:blank",
         "title": REASONS.get(status, "Error"),
         "status": status,
-        "detail": str(error),
-        "tried": error.tried,
-        "found": error.found,
-        "next": error.next_step,
+        "detail": _cut(str(error)),
+        "tried": _cut(error.tried),
+        "found": _cut(error.found),
+        "next": _cut(error.next_step),
     }
     return Answer(encode_json(details), status, "application/problem+json", _headers(status))
 
 
 def error_json(status: int, error: ApplianceError) -> Answer:
     """Return {"error": text}: Open Inference, KServe v1 and Vertex."""
-    return Answer(encode_json({"error": str(error)}), status, headers=_headers(status))
+    return Answer(encode_json({"error": _cut(str(error))}), status, headers=_headers(status))
 
 
 def mlflow_json(status: int, error: ApplianceError) -> Answer:
     """Return {"error_code", "message"}: MLflow's scoring server."""
     code = "BAD_REQUEST" if status < 500 else "INTERNAL_ERROR"
-    return Answer(encode_json({"error_code": code, "message": str(error)}), status, headers=_headers(status))
+    return Answer(encode_json({"error_code": code, "message": _cut(str(error))}), status, headers=_headers(status))
 
 
 def form_for(path: str) -> Problem:
@@ -101,6 +104,12 @@ def form_for(path: str) -> Problem:
     if path.startswith(("/v1/", "/v2/")) or path == "/v2":
         return error_json
     return mlflow_json if path in ("/invocations", "/ping", "/version") else problem_json
+
+
+def _cut(text: str) -> str:
+    """Return a text, its middle left out where it is too long."""
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]} … {text[-half:]}"
 
 
 def _headers(status: int) -> tuple[tuple[str, str], ...]:

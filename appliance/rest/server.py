@@ -5,6 +5,8 @@ prediction requests run where they were read, on the loop's own thread; everythi
 """
 
 import contextlib
+import logging
+import resource
 import socket
 import threading
 import time
@@ -15,13 +17,14 @@ from typing import Any
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
-from waitress.parser import HTTPRequestParser
 from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 
 from appliance.config import HttpConfig
 from appliance.errors import ApplianceError, InvalidInput, Overloaded, TooLarge
+from appliance.rest.framing import Parser
 from appliance.rest.problems import REASONS, form_for, status_of
+from appliance.rest.shares import YIELD_SECONDS, Share
 
 SMALL_BODY = 16 * 1024
 """Bytes; a larger prediction request goes to the threads."""
@@ -31,7 +34,12 @@ SLOW_MEMORY = 10.0
 """Seconds for which a path stays with the threads."""
 LINGER_SECONDS = 2.0
 """After an error answer, so that the client can read it before its unread body resets the connection."""
-_UNSENT = 64 * 1024  # bytes of earlier answers in a channel beyond which a request could wait for the client to read
+UNSENT = 64 * 1024
+"""Bytes of answers in a connection beyond which its next request waits until the client has read."""
+SPARE_FILES = 64
+"""Of those that the process may open, kept for models, logs and the store."""
+
+log = logging.getLogger(__name__)
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Any]
 
@@ -50,7 +58,10 @@ class _Refusal:
 
 
 class _Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has no types
-    """Runs small requests on the loop's thread and hands the others to threads, up to a number."""
+    """Runs small requests on the loop's thread and hands the others to threads, up to a number.
+
+    What only looks (health, metrics, status) has a thread of its own: a probe must not wait behind large predictions.
+    """
 
     def __init__(self, threads: int, max_waiting: int, is_small: Callable[[str], bool]) -> None:
         super().__init__()
@@ -60,17 +71,24 @@ class _Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has
         self._is_small = is_small
         self._slow: dict[str, float] = {}
         self.set_thread_count(threads)
+        self._looks = ThreadedTaskDispatcher()
+        self._looks.set_thread_count(1)
 
     def add_task(self, task: "_Channel") -> None:
         """Take a channel whose first request is complete."""
         request = task.requests[0]
-        if self.on_loop() and (request.error or self._runs_here(task, request)):
+        if task.total_outbufs_len >= UNSENT:
+            task.parked = True  # handle_write goes on with it: no thread waits for a client that does not read
+            task.server.pull_trigger()
+            return
+        if self.on_loop() and (request.error or self._runs_here(request)):
             self.ready.append(task)
             return
-        with self.lock:
-            if len(self.queue) + self.active_count < self._max_waiting:
-                self.queue.append(task)
-                self.queue_cv.notify()
+        threads = self._looks if _only_looks(request) else self
+        with threads.lock:
+            if len(threads.queue) + threads.active_count < self._max_waiting:
+                threads.queue.append(task)
+                threads.queue_cv.notify()
                 return
         request.error = _Refusal(
             Overloaded("take the request", f"{self._max_waiting} requests run or wait already", "try again in a second")
@@ -83,12 +101,19 @@ class _Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has
 
     def busy(self) -> bool:
         """Return whether a request runs or waits in a thread."""
-        with self.lock:
-            return bool(self.queue or self.ready or self.active_count)
+        return bool(self.ready) or any(threads.queue or threads.active_count for threads in (self, self._looks))
+
+    def shutdown(self, cancel_pending: bool = True, timeout: float = 5) -> bool:
+        """End all threads."""
+        self._looks.shutdown(cancel_pending, timeout)
+        return bool(super().shutdown(cancel_pending, timeout))
 
     def run_ready(self) -> None:
-        """Answer what was put aside for the loop's thread; called there, when no lock is held."""
-        while self.ready:
+        """Answer what was put aside for the loop's thread; called there, when no lock is held.
+
+        One request of each connection: with the next ones, the other connections have their turn.
+        """
+        for _ in range(len(self.ready)):
             channel = self.ready.popleft()
             path = getattr(channel.requests[0], "path", "")
             started = time.monotonic()
@@ -100,12 +125,12 @@ class _Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has
             if channel.connected:
                 channel.handle_write()  # at once: the next turn of the loop would cost a poll
 
-    def _runs_here(self, channel: "_Channel", request: HTTPRequestParser) -> bool:
-        """Return whether a request is quick and its answer cannot make the loop wait for the client."""
+    def _runs_here(self, request: Parser) -> bool:
+        """Return whether a request is quick; a compressed body may be much larger than it looks."""
         return (
             request.content_length <= SMALL_BODY
             and not request.chunked
-            and channel.total_outbufs_len < _UNSENT
+            and "CONTENT_ENCODING" not in request.headers
             and self._is_small(request.path)
             and self._slow.get(request.path, 0.0) < time.monotonic()
         )
@@ -146,10 +171,13 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
     """One connection, with a deadline for each request and a lingering close after an error answer."""
 
     request: Any
+    parser_class = Parser
     task_class = _Task
     error_task_class = _ErrorTask
     request_started = 0.0
     """Unix time of the first byte of a request that has not arrived whole; 0 when there is none."""
+    parked = False
+    """Whether the next request waits until the client has read the answers before it."""
     lingers = False
     linger_until = 0.0
 
@@ -169,7 +197,24 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
 
     def writable(self) -> bool:
         """Return whether the loop should write to the connection."""
-        return not self.linger_until and bool(super().writable())
+        return not self.linger_until and (self.parked or bool(super().writable()))
+
+    def handle_write(self) -> None:
+        """Send, and go on with a request that waited for it."""
+        if not self.parked:
+            super().handle_write()
+            return
+        self._flush_exception(self._flush_some)
+        if self.will_close:
+            self.handle_close()
+        elif self.connected and self.total_outbufs_len < UNSENT:
+            self.parked = False
+            with self.requests_lock:
+                if self.requests:
+                    self.server.add_task(self)
+
+    def _flush_outbufs_below_high_watermark(self) -> None:
+        """Never wait, as waitress would in the thread: a request begins when little is unsent, see UNSENT."""
 
     def handle_read(self) -> None:
         """Read, and while lingering throw away."""
@@ -222,6 +267,36 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
 
     channel_class = _Channel
     stopping = False
+    share: Share | None = None
+    yields_until = 0.0
+    """Monotonic time until which a new connection is left to a process that holds fewer."""
+
+    def handle_accept(self) -> None:
+        """Take a new connection, or leave it for a moment to a process that holds fewer."""
+        now = time.monotonic()
+        if self.share and self.share.is_over() and now > self.yields_until + YIELD_SECONDS:
+            self.yields_until = now + YIELD_SECONDS
+            return
+        self.yields_until = 0.0
+        super().handle_accept()
+
+    def readable(self) -> bool:
+        """Return whether to accept a connection; for the last one, the one that was silent longest makes room."""
+        if self.share:
+            self.share.hold(len(self.active_channels))
+            if self.yields_until > time.monotonic():
+                return False
+        if len(self._map) >= self.adj.connection_limit - 1:
+            self._make_room()
+        return bool(super().readable())
+
+    def _make_room(self) -> None:
+        """Close the connection without a whole request or an unsent answer that was silent longest, if there is one."""
+        waiting = [one for one in self.active_channels.values() if not one.requests and not one.total_outbufs_len]
+        if waiting and not any(channel.will_close for channel in waiting):
+            silent = min(waiting, key=lambda channel: channel.last_activity)
+            silent.lingers, silent.linger_until = False, 0.0
+            silent.will_close = True  # not closed here: the loop is about to ask every connection what to wait for
 
     def maintenance(self, now: float) -> None:
         """Time out connections; runs on the loop's thread."""
@@ -240,7 +315,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         """Serve until stop() was called and what ran then has ended, or its time is over."""
         self.task_dispatcher.loop_thread = threading.get_ident()
         while not self.stopping:
-            wasyncore.loop(timeout=1, use_poll=True, map=self._map, count=1)
+            self._turn(1.0)
         self._drain()
         self.task_dispatcher.shutdown(timeout=0.5)
         wasyncore.close_all(self._map)
@@ -253,6 +328,8 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
     def _drain(self) -> None:
         """Finish running requests, then close every connection."""
         self.accepting = False
+        # Refused at once, a new client asks elsewhere; in the queue of a listener that accepts no more, it would wait.
+        wasyncore.dispatcher.close(self)
         deadline = time.time() + self.drain_timeout
         while time.time() < deadline:
             for channel in list(self.active_channels.values()):
@@ -260,15 +337,33 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
                     channel.will_close = True
             if not self.active_channels and not self.task_dispatcher.busy():
                 return
-            wasyncore.loop(timeout=0.05, use_poll=True, map=self._map, count=1)
+            self._turn(0.05)
+
+    def _turn(self, pause: float) -> None:
+        """Wait up to `pause` seconds for something to do, and do it."""
+        dispatcher = self.task_dispatcher
+        if self.yields_until > time.monotonic():
+            pause = YIELD_SECONDS
+        wasyncore.loop(timeout=0 if dispatcher.ready else pause, use_poll=True, map=self._map, count=1)
+        dispatcher.run_ready()
 
 
-def make_server(app: WsgiApp, listener: socket.socket, http: HttpConfig, is_small: Callable[[str], bool]) -> Server:
-    """Return a server of `app` on `listener`; `is_small` says of a path whether its requests may run on the loop."""
+def make_server(
+    app: WsgiApp,
+    listener: socket.socket,
+    http: HttpConfig,
+    is_small: Callable[[str], bool],
+    share: Share | None = None,
+) -> Server:
+    """Return a server of `app` on `listener`; `is_small` says of a path whether its requests may run on the loop.
+
+    `share` is given where several processes share the listener.
+    """
     adjustments = Adjustments(
         sockets=[listener],
         threads=http.threads,
-        connection_limit=http.max_connections,
+        connection_limit=_connection_limit(http.max_connections)
+        + 3,  # it counts the listener, the trigger and one spare
         channel_timeout=int(http.idle_timeout) or 1,
         # waitress refuses from this size on, we beyond the limit.
         max_request_body_size=http.max_body_bytes + 1,
@@ -278,7 +373,7 @@ def make_server(app: WsgiApp, listener: socket.socket, http: HttpConfig, is_smal
         recv_bytes=256 * 1024,
         ident=None,
         log_socket_errors=False,
-        clear_untrusted_proxy_headers=True,
+        clear_untrusted_proxy_headers=False,  # nothing here reads them, and clearing costs each request
     )
     # Head and body leave in one packet: two cost a system call more and wait for each other's acknowledgement.
     adjustments.send_bytes = 256 * 1024  # set here: as an argument it is deprecated
@@ -290,7 +385,26 @@ def make_server(app: WsgiApp, listener: socket.socket, http: HttpConfig, is_smal
     server.adj.cleanup_interval = min(5.0, http.request_timeout / 4)
     server.request_timeout = http.request_timeout
     server.drain_timeout = http.drain_timeout
+    server.share = share
     return server
+
+
+def _only_looks(request: Parser) -> bool:
+    """Return whether a request changes nothing, loads no version and runs nothing but a self-test."""
+    return getattr(request, "command", "") in ("GET", "HEAD") and "/versions/" not in request.path
+
+
+def _connection_limit(wanted: int) -> int:
+    """Return how many connections there may be; where the system lets a process open fewer files, fewer."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    need = wanted + SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < need:
+        soft = need if hard == resource.RLIM_INFINITY else min(need, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    limit = wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - SPARE_FILES))
+    if limit < wanted:
+        log.warning("fewer connections than configured", extra={"wanted": wanted, "limit": limit})
+    return limit
 
 
 def _translated(error: Any) -> ApplianceError:

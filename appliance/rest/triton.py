@@ -12,9 +12,9 @@ from msgspec import UNSET, UnsetType
 from appliance.bundle.manifest import Input, Output, TensorType
 from appliance.errors import InvalidInput, NotFound
 from appliance.inference import selftest
+from appliance.inference.openinference import NAMES
 from appliance.inference.values import Scalar
 from appliance.predictor import Counts
-from appliance.rest.binary_tensors import NAMES
 from appliance.rest.exchange import Answer, Context, Handler, Request, json_answer
 from appliance.rest.json_body import decode
 from appliance.rest.problems import Unsupported, error_json
@@ -25,10 +25,10 @@ EXTENSIONS = ["model_configuration", "model_repository", "statistics"]
 
 
 class IndexRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """`ready` leaves out what does not serve."""
+    """`ready` leaves out what does not serve; MLServer's client writes null for what it does not say."""
 
-    ready: bool = False
-    repository_name: str = ""
+    ready: bool | None = None
+    repository_name: str | None = None
 
 
 class IndexEntry(msgspec.Struct):

@@ -27,11 +27,28 @@ from appliance.bundle.manifest import Input, TensorType
 from appliance.errors import ConversionRefused, InvalidInput, NotReady
 from appliance.inference.session import Session
 from convert import graphs
-from convert.converters import forests, isolation
+from convert.converters import (
+    adaboost,
+    bagging,
+    boosting,
+    families,
+    hist_gradient_boosting,
+    isolation,
+    isolation_forest,
+    trees,
+)
 from convert.original import Answers, Original, last_step, role, steps
 
-TARGET_OPSET = {"": 21, "ai.onnx.ml": 3}
-OWN_CONVERTERS: tuple[Any, ...] = (forests,)
+TARGET_OPSET = {"": 21, "ai.onnx.ml": 5}
+OWN_CONVERTERS: tuple[Any, ...] = (
+    families,
+    trees,
+    hist_gradient_boosting,
+    isolation_forest,
+    adaboost,
+    bagging,
+    boosting,
+)
 """Modules whose `register()` mends skl2onnx; they are registered where the conversion runs, in its child process."""
 
 _INNER_TYPES = {

@@ -1,10 +1,9 @@
-"""A trained model in a local file: pickles, which run code when loaded, and skops files, which do not."""
+"""A trained model in a local file: pickles, which run code when loaded; skops and boosters' files, which do not."""
 
-import hashlib
 import importlib
 import inspect
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,38 +11,65 @@ import joblib
 import skops.io
 
 from appliance.errors import ConversionRefused, Misuse, NotFound
+from convert.sources import native_boosters
+from convert.sources.fetched import Format, digest, format_of
 
-PICKLES = (".joblib", ".pkl", ".pickle")
-SKOPS = ".skops"
 _OWN_PACKAGES = ("sklearn", "numpy", "scipy")
+# Boosters hold their trees as text or bytes, which their libraries parse.
+_OWN_CLASSES = (
+    "collections.OrderedDict",
+    "lightgbm.basic.Booster",
+    "lightgbm.sklearn.LGBMClassifier",
+    "lightgbm.sklearn.LGBMRanker",
+    "lightgbm.sklearn.LGBMRegressor",
+    "xgboost.core.Booster",
+    "xgboost.sklearn.XGBClassifier",
+    "xgboost.sklearn.XGBRanker",
+    "xgboost.sklearn.XGBRegressor",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class SourceModel:
-    """A trained model and where it came from; `warnings` are what loading it complained about."""
+    """A trained model and where it came from.
+
+    `file_name` is a file's name without its folders, or a registry's URL. `warnings` are what loading it complained
+    about; `run` and `trained_with` (library -> version) are what the registry says.
+    """
 
     model: Any
     file_name: str
     sha256: str
     warnings: tuple[str, ...] = ()
+    run: str = ""
+    trained_with: dict[str, str] = field(default_factory=dict)
 
 
-def load(path: Path) -> SourceModel:
+def load(path: Path, form: Format | None = None) -> SourceModel:
     """Return the model that `path` holds; loading a pickle runs whatever code it was given.
 
-    Raises NotFound when there is no such file, Misuse for an unknown ending, and ConversionRefused when the file
-    cannot be loaded or a skops file holds types that are not known to be harmless.
+    `form` says how to read it, where the ending does not. Raises NotFound when there is no such file, Misuse for an
+    unknown ending, a graph that is no model to convert, and a library that is not installed, and ConversionRefused
+    when the file cannot be loaded or a skops file holds types that are not known to be harmless.
     """
     if not path.is_file():
         raise NotFound(f"read the model {path}", "there is no such file", "check the path")
-    if path.suffix not in (*PICKLES, SKOPS):
-        known = ", ".join((*PICKLES, SKOPS))
-        raise Misuse(f"read the model {path.name}", f"the ending {path.suffix!r} is unknown", f"give one of {known}")
+    form = form or format_of(path)
+    if form == "onnx":
+        found = "it is an ONNX graph already"
+        raise Misuse(f"load {path.name} as a trained model", found, "give it to `appliance convert` with --expected")
+    sha256 = digest(path)  # before its own code may touch it
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model = _load_skops(path) if path.suffix == SKOPS else _load_pickle(path)
+        model = _read(path, form)
     complaints = tuple(dict.fromkeys(str(warning.message) for warning in caught))
-    return SourceModel(model, path.name, hashlib.sha256(path.read_bytes()).hexdigest(), complaints)
+    return SourceModel(model, path.name, sha256, complaints)
+
+
+def _read(path: Path, form: Format) -> Any:
+    if form == "pickle":
+        return _load_pickle(path)
+    return _load_skops(path) if form == "skops" else native_boosters.load(path, form)
 
 
 def _load_pickle(path: Path) -> Any:
@@ -69,10 +95,12 @@ def _load_skops(path: Path) -> Any:
 
 
 def _is_own_class(name: str) -> bool:
-    """Return whether `name` is a class of scikit-learn, NumPy or SciPy.
+    """Return whether `name` is a class of scikit-learn, NumPy or SciPy, or a booster's.
 
     Functions are left out: NumPy alone has some that run the text they are given.
     """
+    if name in _OWN_CLASSES:
+        return True
     module, _, qualified = name.rpartition(".")
     if module.partition(".")[0] not in _OWN_PACKAGES:
         return False

@@ -1,5 +1,6 @@
 """The configuration: defaults, file, environment and command line, in that order, checked once."""
 
+from operator import attrgetter
 from pathlib import Path
 
 import msgspec
@@ -36,8 +37,8 @@ def test_the_environment_beats_the_file_and_the_command_line_beats_both(tmp_path
 def test_every_setting_has_its_variable(section, key):
     default = config.settings()[section, key]
     text = ":".join(default) if isinstance(default, tuple) else str(default).lower()
-    found = load(environment={f"APPLIANCE_{section.upper()}_{key.upper()}": text})
-    assert getattr(getattr(found, section), key) == default
+    found = load(environment={config.variable_of(section, key): text})
+    assert attrgetter(f"{section}.{key}")(found) == default
 
 
 def test_texts_of_the_environment_become_numbers_and_booleans():
@@ -73,7 +74,11 @@ def test_variables_of_others_are_left_alone():
         ("[http]\nprocesses = 0\n", "http.processes"),
         ("[http]\nrequest_timeout = -1\n", "http.request_timeout"),
         ('[http]\nport = "many"\n', "http.port"),
-        ('[http]\nserver = "gunicorn"\n', "http.server"),
+        ('[mqtt]\nprotocol = "4"\n', "mqtt.protocol"),
+        ("[[mqtt.subscriptions]]\nqos = 2\n", "mqtt.subscriptions"),
+        ("[[mqtt.subscriptions]]\nanswer = 'x'\n", "topic"),
+        ("[mqtt.upstream]\nreplay_rate = 0\n", "mqtt.upstream.replay_rate"),
+        ('[http]\nauth = "maybe"\n', "http.auth"),
         ("[http\n", "line 1"),
         ("http = 3\n", "http"),
     ],
@@ -137,8 +142,62 @@ def test_the_documentation_has_every_setting_with_its_default_and_no_other():
     assert list(documented) == list(config.settings())
     for (section, key), (default, variable, meaning) in documented.items():
         assert default == msgspec.json.encode(config.settings()[section, key]).decode(), key
-        assert variable == f"APPLIANCE_{section.upper()}_{key.upper()}"
+        assert variable == config.variable_of(section, key)
         assert len(meaning) > 10, key
+
+
+def lists_of_tables(document: str) -> dict[str, dict[str, tuple[str, str]]]:
+    """Return {list of tables: {key: (default, meaning)}} of docs/configuration.md."""
+    found: dict[str, dict[str, tuple[str, str]]] = {}
+    name = ""
+    for line in document.splitlines():
+        if line.startswith("## "):
+            name = line.split("[[")[1].split("]]")[0] if "`[[" in line else ""
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if name and line.startswith("| `") and len(cells) == 3:
+            found.setdefault(name, {})[cells[0].strip("`")] = (cells[1].strip("`"), cells[2])
+    return found
+
+
+def test_the_documentation_has_every_list_of_tables_with_its_keys_and_defaults():
+    document = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
+    documented = lists_of_tables(document)
+    expected = {
+        name: {
+            key: "required" if default is None else msgspec.json.encode(default).decode()
+            for key, default in keys.items()
+        }
+        for name, keys in config.tables().items()
+    }
+    assert {name: {key: default for key, (default, _) in keys.items()} for name, keys in documented.items()} == expected
+    assert all(len(meaning) > 10 for keys in documented.values() for _, meaning in keys.values())
+
+
+def test_subscriptions_and_rows_are_read_from_lists_of_tables(tmp_path):
+    text = """
+        [mqtt]
+        host = "plant"
+        [mqtt.upstream]
+        host = "cloud"
+        [[mqtt.subscriptions]]
+        topic = "plant/+/sensors"
+        fields = { temp = "data.temp" }
+        [[mqtt.rows]]
+        name = "line"
+        answer = "line/{device}/prediction"
+        [[mqtt.rows.feeds]]
+        topic = "line/{device}/temperature"
+        columns = { temp = "last", temp_mean = "mean" }
+    """
+    mqtt = load(write(tmp_path, text), {"APPLIANCE_MQTT_UPSTREAM_PORT": "8883"}).mqtt
+    assert (mqtt.host, mqtt.upstream.host, mqtt.upstream.port) == ("plant", "cloud", 8883)
+    assert mqtt.subscriptions[0].fields == {"temp": "data.temp"}
+    assert mqtt.rows[0].feeds[0].columns == {"temp": "last", "temp_mean": "mean"}
+
+
+def test_a_section_within_a_value_is_an_error_beside_its_variable(tmp_path):
+    with pytest.raises(ConfigError, match="is a value, not a table"):
+        load(write(tmp_path, "[mqtt]\nupstream = 3\n"), {"APPLIANCE_MQTT_UPSTREAM_HOST": "cloud"})
 
 
 def test_the_documentation_names_what_others_set():

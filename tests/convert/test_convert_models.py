@@ -6,12 +6,12 @@ import pytest
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.decomposition import NMF
 from sklearn.ensemble import (
     GradientBoostingClassifier,
     IsolationForest,
     RandomForestClassifier,
     RandomForestRegressor,
-    VotingClassifier,
 )
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
@@ -187,7 +187,7 @@ def test_forest_trained_with_gaps_takes_them(iris, ask):
 @pytest.mark.parametrize(
     ("model", "y", "words"),
     [
-        (VotingClassifier([("a", LogisticRegression())]), [0, 1] * 20, "VotingClassifier"),
+        (NMF(2, max_iter=20, tol=1.0), None, "NMF"),
         (RandomForestClassifier(3), [[0, 1], [1, 0]] * 20, "several outputs"),
         (OneHotEncoder(handle_unknown="error"), None, "fit the model on a DataFrame"),
     ],
@@ -202,8 +202,8 @@ def test_models_that_cannot_be_converted_are_refused_in_words(model, y, words):
 
 def test_step_at_fault_is_named(iris):
     x, y = iris
-    model = make_pipeline(StandardScaler(), VotingClassifier([("a", LogisticRegression())])).fit(x, y)
-    with pytest.raises(ConversionRefused, match=r"step 'votingclassifier' \(VotingClassifier\)"):
+    model = make_pipeline(NMF(2, max_iter=20, tol=1.0), LogisticRegression()).fit(x, y)
+    with pytest.raises(ConversionRefused, match=r"step 'nmf' \(NMF\)"):
         convert_model(model, x)
 
 

@@ -3,7 +3,7 @@
 import functools
 from pathlib import Path
 
-from appliance.rest.exchange import Answer, Context, Request
+from appliance.rest.exchange import Answer, Context, Request, json_answer
 from appliance.rest.routes import Route
 
 _FOLDER = Path(__file__).parent
@@ -14,6 +14,8 @@ _HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
     ("Cache-Control", "no-cache"),
 )
+_VARY = (("Vary", "Accept"),)
+_ALIVE = {"status": "alive"}
 _FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/dashboard/app.js": ("app.js", "text/javascript; charset=utf-8"),
@@ -25,7 +27,9 @@ _FILES = {
 def _file(context: Context, request: Request, variables: dict[str, str]) -> Answer:
     """Answer with the file of the request's path."""
     name, media = _FILES[request.path]
-    return Answer(_content(name), content_type=media, headers=_HEADERS)
+    if request.path == "/" and "text/html" not in request.header("Accept"):
+        return json_answer(_ALIVE, headers=_VARY)  # KServe v1's clients ask here whether the server lives
+    return Answer(_content(name), content_type=media, headers=_HEADERS + _VARY)
 
 
 @functools.cache

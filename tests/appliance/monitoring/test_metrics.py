@@ -14,6 +14,7 @@ from appliance.errors import InvalidInput, NotFound, NotReady
 from appliance.live import LiveModels, LoadedVersion, Served
 from appliance.monitoring import counters
 from appliance.monitoring.metrics import Metrics
+from appliance.mqtt_state import MqttState
 from appliance.predictor import Counts, Prediction, Predictor
 from appliance.store.versions import Store
 
@@ -227,9 +228,29 @@ def test_counts_of_nothing_are_zero():
     assert Counts() == Counts(0, 0, 0, 0.0, 0.0, 0.0, 0.0)
 
 
+def test_requests_that_share_a_run_each_count_and_the_run_counts_once(loaded, folder):
+    metrics = Metrics(folder, 0)
+    metrics.predicted(Prediction(loaded, {}, 20, 0.001, 0.002, requests=20))
+    assert value(metrics, "nv_inference_request_success", **IRIS) == 20
+    assert value(metrics, "nv_inference_exec_count", **IRIS) == 1
+    assert value(metrics, "appliance_request_seconds_count", **IRIS) == 20
+    assert value(metrics, "appliance_request_seconds_sum", **IRIS) == pytest.approx(0.06)
+    assert value(metrics, "appliance_run_seconds_count", **IRIS) == 1
+
+
+def test_every_process_tells_of_the_mqtt_door_that_one_of_them_has(folder):
+    one, other = Metrics(folder, 0), Metrics(folder, 1)
+    assert other.mqtt_state() is None
+    one.mqtt(MqttState(connected={"local": True, "upstream": False}, problems=["away"], received=7, sent=5))
+    assert value(other, "appliance_mqtt_received_total") == 7
+    assert value(other, "appliance_mqtt_connected", broker="upstream") == 0
+    assert value(other, "appliance_mqtt_problems") == 1
+
+
 def test_the_documentation_has_every_metric_with_its_type_and_labels_and_no_other(loaded, folder):
     metrics = Metrics(folder, 0)
     metrics.switched(Served("iris", "1.0.0", loaded))
+    metrics.mqtt(MqttState(connected={"local": True}, problems=[], refused={"payload": 1}))
     exposed = {}
     for line in metrics.exposition().decode().splitlines():
         if line.startswith("# TYPE"):
@@ -242,4 +263,4 @@ def test_the_documentation_has_every_metric_with_its_type_and_labels_and_no_othe
     for name, sample_labels in samples(metrics):
         family = next(known for known in (name, name.rpartition("_")[0]) if known in exposed)
         labels[family] |= set(dict(sample_labels)) - {"le"}
-    assert {name.strip("`"): set(named.split(", ")) for name, _, named, _ in table} == labels
+    assert {name.strip("`"): set(filter(None, named.split(", "))) for name, _, named, _ in table} == labels

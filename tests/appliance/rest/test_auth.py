@@ -189,6 +189,36 @@ def test_another_sites_page_cannot_change_anything_through_the_browser():
     assert check(request(host="127.0.0.1:8080"), "admin") is None
 
 
+@pytest.mark.parametrize("name", ["evil.example:8080", "evil.example", "127.0.0.1.evil.example", "[evil]", "x y"])
+def test_a_name_made_to_mean_this_host_changes_nothing(name):
+    for config in (HttpConfig(), HttpConfig(host="0.0.0.0", auth="none")):
+        with pytest.raises(Forbidden):
+            authorizer(config)(request(origin=f"http://{name}", host=name), "admin")
+        assert authorizer(config)(request(origin=f"http://{name}", host=name), "predict") is None
+    with pytest.raises(Forbidden, match=r"127\.0\.0\.1"):
+        authorizer(HttpConfig())(request(host=name), "admin")
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1:8080", "localhost:8080", "localhost", "[::1]:8080", "10.0.0.7:80"])
+def test_this_hosts_own_page_and_command_line_may_change_what_serves(name):
+    check = authorizer(HttpConfig())
+    assert check(request(origin=f"http://{name}", host=name), "admin") is None
+    assert check(request(host=name), "admin") is None
+
+
+def test_a_port_said_to_be_open_to_all_is_changed_by_any_name_but_from_no_page():
+    assert authorizer(HttpConfig(host="0.0.0.0", auth="none"))(request(host="edge-7.plant:8080"), "admin") is None
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_any_origin_and_host_are_judged(origin, host):
+    try:
+        found: object = authorizer(HttpConfig())(request(origin=origin, host=host), "admin")
+    except Forbidden as error:
+        found = error
+    assert found is None or isinstance(found, Forbidden)
+
+
 @given(st.binary())
 def test_any_file_gives_tokens_or_a_config_error_that_keeps_it_secret(tmp_path_factory, content):
     file = tmp_path_factory.mktemp("tokens") / "tokens"

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.errors import InvalidInput
-from appliance.rest.binary_tensors import DATATYPES, datatype_of, elements, read, split, write
+from appliance.inference.openinference import DATATYPES, elements
+from appliance.rest.binary_tensors import datatype_of, read, split, write
 
 NUMBERS = sorted(set(DATATYPES) - {"BYTES"})
 SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=3)

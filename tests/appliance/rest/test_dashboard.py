@@ -201,7 +201,7 @@ def test_it_fits_a_phone(start_service, browser):
 def test_the_files_are_small_need_no_token_and_forbid_everything_foreign(start_service):
     service = start_service()
     for path in ("/", "/dashboard/app.js", "/dashboard/style.css", "/dashboard/icon.svg"):
-        status, headers, content = service.send("GET", path)
+        status, headers, content = service.send("GET", path, headers={"Accept": "text/html,*/*"})
         assert status == 200, path
         assert headers["Content-Security-Policy"].startswith("default-src 'self';"), path
         assert headers["X-Content-Type-Options"] == "nosniff"

@@ -76,12 +76,17 @@ def test_the_version_before_answers_for_one_that_was_activated_but_is_not_loaded
     assert (found.ready, found.version, found.wanted, found.reason) == (True, "1.1.0", None, "")
 
 
-def test_a_model_of_which_nothing_is_loaded_is_not_ready(context, tmp_path, make_bundle):
+def test_a_model_that_is_new_does_not_make_the_others_unready_until_it_cannot_be_loaded(context, tmp_path, make_bundle):
     context.store.install(make_bundle(tmp_path, name="wine"))
     activation.activate(context.store, "wine", "1.0.0", selftest.self_test)
     ready, details = health.is_ready(context)
+    assert ready
+    assert (details.models["wine"].ready, details.models["wine"].reason) == (False, "version 1.0.0 is not loaded yet")
+    (context.store.folder("wine", "1.0.0") / "model.onnx").write_bytes(b"bad sector")
+    context.predictor.models.refresh()
+    ready, details = health.is_ready(context)
     assert not ready
-    assert details.reasons == ["wine: version 1.0.0 is not loaded yet"]
+    assert "model.onnx" in details.reasons[0]
 
 
 def test_a_version_that_cannot_be_loaded_is_named_while_the_old_one_serves(context, tmp_path, make_bundle):

@@ -164,7 +164,7 @@ ECHO = {
 
 
 def echoes() -> list[dict]:
-    from appliance.rest.binary_tensors import DATATYPES
+    from appliance.inference.openinference import DATATYPES
 
     return [tensor(data, [2, 1], datatype, DATATYPES[datatype]) for datatype, data in ECHO.items()]
 
@@ -177,7 +177,8 @@ def test_every_datatype_goes_and_comes_back_as_json(door):
 
 
 def test_every_datatype_goes_and_comes_back_as_binary(door):
-    from appliance.rest.binary_tensors import DATATYPES, write
+    from appliance.inference.openinference import DATATYPES
+    from appliance.rest.binary_tensors import write
 
     parts = []
     for datatype, data in ECHO.items():

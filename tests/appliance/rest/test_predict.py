@@ -164,14 +164,6 @@ def test_nesting_within_the_limit_but_wrong_is_400(door):
     assert door.post("/models/regression/predict", {"features": [[[[1]]]]}).status == 400
 
 
-def test_labels_that_json_must_escape_are_keys(door):
-    from appliance.rest.predict import _key, _labelled
-
-    labels = tuple(map(_key, ['say "no"', True, 1.5]))
-    rows = _labelled(np.array([[0.25, 0.5, 0.25]], np.float32), labels)
-    assert rows == [{'say "no"': 0.25, "true": 0.5, "1.5": 0.25}]
-
-
 @given(st.binary(max_size=200))
 def test_any_bytes_are_answered(door, body):
     for model in ("regression", "table"):

@@ -236,3 +236,38 @@ def test_stop_waits_no_longer_than_the_drain_timeout(start):
         server.server.stop()
         server.thread.join(10)
         assert not server.thread.is_alive()
+
+
+def test_new_client_is_refused_at_once_while_running_requests_end(open_door):
+    door = open_door("regression")
+    loaded = door.models.get("regression")
+    running, release, run = threading.Event(), threading.Event(), loaded.session.run
+
+    def slow(feeds, outputs=None):
+        running.set()
+        assert release.wait(20)
+        return run(feeds, outputs)
+
+    loaded.session.run = slow
+    listener = bind("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    service = make_server(door.app, listener, door.context.config, lambda path: False)
+    serving = threading.Thread(target=service.run)
+    serving.start()
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    client.request("POST", "/predict", json.dumps({"features": [1, 2, 3, 4]}))
+    assert running.wait(20)
+    service.stop()
+    with pytest.raises(ConnectionRefusedError):
+        _connect_for_ever(port)
+    release.set()
+    assert client.getresponse().status == 200
+    client.close()
+    serving.join(20)
+    assert not serving.is_alive()
+
+
+def _connect_for_ever(port: int) -> None:
+    while True:
+        socket.create_connection(("127.0.0.1", port), timeout=20).close()
+        time.sleep(0.01)  # quicker than they are accepted they would fill the queue, and wait there

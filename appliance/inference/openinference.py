@@ -1,0 +1,86 @@
+"""Tensors as Open Inference writes them in JSON: its datatype names, shapes and values. Pure.
+
+Source: the Open Inference Protocol (REST), "Tensor Data".
+"""
+
+import math
+from collections.abc import Container, Sequence
+from itertools import chain
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from appliance.errors import InvalidInput
+from appliance.inference.values import Array, Scalar, from_values
+
+V = TypeVar("V")
+Parameters = dict[str, Scalar]
+
+DATATYPES = {
+    "BOOL": "bool", "INT8": "int8", "INT16": "int16", "INT32": "int32", "INT64": "int64", "UINT8": "uint8",
+    "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64", "FP16": "float16", "FP32": "float32",
+    "FP64": "float64", "BYTES": "string",
+}  # fmt: skip
+"""Open Inference's datatype -> the manifest's type."""
+NAMES = {kind: name for name, kind in DATATYPES.items()}
+"""The manifest's type -> Open Inference's datatype."""
+
+_MAX_RANK = 8
+
+
+class InferInputOf(msgspec.Struct, Generic[V], forbid_unknown_fields=True):
+    """One tensor; `data` row-major, flat or as rows, absent when its bytes follow (`binary_data_size`)."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    parameters: Parameters | None = None
+    data: list[V | list[V]] | None = None
+
+
+def elements(name: str, shape: Sequence[int]) -> int:
+    """Return how many elements a tensor of `shape` has. Raises InvalidInput for what can be no shape, or is empty."""
+    if len(shape) > _MAX_RANK or any(size < 1 for size in shape):
+        found = f"its shape is {str(list(shape))[:80]}"
+        raise InvalidInput(f"read the tensor {name!r}", found, f"send at most {_MAX_RANK} sizes, each 1 or more")
+    return math.prod(shape)
+
+
+def check_tensor(tensor: InferInputOf[Any], before: Container[str]) -> None:
+    """Raise InvalidInput for a tensor that cannot be meant, before anything is made of its shape.
+
+    `before` holds the names of the request's tensors so far.
+    """
+    tried = f"read the tensor {tensor.name!r}"
+    if tensor.name in before:
+        raise InvalidInput(tried, "it is sent twice", "send each input once")
+    if tensor.datatype not in DATATYPES:
+        found = f"datatype {tensor.datatype!r} is unknown"
+        raise InvalidInput(tried, found, f"send one of {', '.join(DATATYPES)}")
+    elements(tensor.name, tensor.shape)
+
+
+def from_json(tensor: InferInputOf[Any], typed: bool) -> Array:
+    """Return the array of a tensor whose data is in JSON, flat or nested as its shape says."""
+    tried = f"read the tensor {tensor.name!r}"
+    values = tensor.data
+    if values is None:
+        raise InvalidInput(tried, "it has no data", "send data, or its bytes with binary_data_size")
+    count = elements(tensor.name, tensor.shape)
+    if values and isinstance(values[0], list):
+        values = _flat(tensor, values)
+    if len(values) != count:
+        found = f"shape {tensor.shape} has {count} values, {len(values)} were sent"
+        raise InvalidInput(tried, found, "send as many values as the shape has")
+    kind = DATATYPES[tensor.datatype]
+    return from_values(tensor.name, kind, values, typed=typed).reshape(tensor.shape)
+
+
+def _flat(tensor: InferInputOf[Any], rows: Sequence[Any]) -> list[Any]:
+    """Return nested data flat; a nesting that disagrees with the shape would put values in the wrong columns."""
+    widths = {len(row) if isinstance(row, list) else -1 for row in rows}
+    nested = [size for size in (len(rows), min(widths)) if size != 1]
+    if len(widths) != 1 or nested != [size for size in tensor.shape if size != 1]:
+        found = f"its data is not nested as its shape {tensor.shape}"
+        raise InvalidInput(f"read the tensor {tensor.name!r}", found, "nest it so, or send it flat")
+    return list(chain.from_iterable(rows))

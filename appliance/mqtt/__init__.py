@@ -1,0 +1,1 @@
+"""The MQTT door: sensor messages in, predictions out, nothing lost."""

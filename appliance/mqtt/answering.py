@@ -1,0 +1,207 @@
+"""A batch of messages in, their answers out in the same order: one run of the graph for all that ask one model."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from appliance.errors import ApplianceError, InvalidInput
+from appliance.inference.tensors import Feeds
+from appliance.live import LoadedVersion
+from appliance.mqtt.codec import BadMessage, Call, error_payload, feeds_of, message_id, reason_of
+from appliance.mqtt.messages import Message
+from appliance.mqtt.outbox import LOCAL, Answer
+from appliance.mqtt.plan import Subscription, Target
+from appliance.mqtt.topics import is_topic
+from appliance.predictor import Predictor
+from appliance.wording import wording_of
+
+log = logging.getLogger(__name__)
+
+ROWS_PER_RUN = 4096
+"""Rows after which a run is closed: what one takes in memory stays bounded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One answer to be given: to a message, or to a row put together from several."""
+
+    target: Target
+    message: Message
+    call: Call
+    topic: str
+    """Where the answer goes."""
+    responds: bool = False
+    """Whether that is the message's Response Topic, so that it goes back to the broker that the message came from."""
+    subscription: str = ""
+    """The subscription's topic filter; "" for a row."""
+    partial: bool = False
+    """Whether it is passed over while a column is lacking that the model must have."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a batch came to."""
+
+    answers: list[Answer] = field(default_factory=list)
+    """In the order of the jobs; what the error topic is told among them."""
+    unready: list[Job] = field(default_factory=list)
+    """Jobs whose model is not ready."""
+    refused: dict[str, int] = field(default_factory=dict)
+    """Bad messages by reason."""
+    answered: int = 0
+
+
+class Answerer:
+    """Turns messages into answers. Raises nothing: every job ends as an answer, an error or unready."""
+
+    def __init__(self, predictor: Predictor, errors: str, is_ours: Callable[[str], bool]) -> None:
+        """`errors` is the error topic; `is_ours` says whether what is published to a topic would come back to us."""
+        self._predictor = predictor
+        self._errors = errors
+        self._is_ours = is_ours
+
+    def job(self, subscription: Subscription, topic: str, message: Message, outcome: Outcome) -> Job | None:
+        """Return what a message asks of a subscription; None when it is bad, which the outcome then has.
+
+        The answer goes to `topic`, "" for nowhere, unless the message says where.
+        """
+        target = subscription.target
+        try:
+            responds = bool(message.response) and subscription.config.respond
+            topic = self._response_topic(message) if responds else topic
+            if not topic:
+                next_step = "send a Response Topic (MQTT 5), or look at the subscription's answer"
+                raise BadMessage("answer_topic", "find the answer's topic", "there is none", next_step)
+            call = target.codec.read(message.topic, message.payload, message.correlation)
+        except InvalidInput as error:
+            self.refuse(outcome, target, message, error)
+            return None
+        return Job(target, message, call, topic, responds, subscription.config.topic)
+
+    def answer(self, jobs: Sequence[Job], outcome: Outcome) -> None:
+        """Add what jobs come to."""
+        slots: list[Answer | None] = [None] * len(jobs)
+        for indices in _groups(jobs):
+            self._answer_group(jobs, indices, slots, outcome)
+        outcome.answers += [answer for answer in slots if answer is not None]
+
+    def refuse(self, outcome: Outcome, target: Target, message: Message, error: ApplianceError) -> None:
+        """Add what the error topic is told of a bad message."""
+        outcome.answers.append(self._told(outcome, target.model or "", target.version or "", message, error))
+
+    def _answer_group(
+        self, jobs: Sequence[Job], indices: list[int], slots: list[Answer | None], outcome: Outcome
+    ) -> None:
+        """Answer jobs of one target."""
+        target = jobs[indices[0]].target
+        try:
+            version = self._predictor.route(target.model, target.version)
+        except ApplianceError:  # not installed, not active, none named: it may come, and the messages wait for it
+            outcome.unready += [jobs[index] for index in indices]
+            return
+        required = {name for tensor in version.schema.inputs if tensor.required for name in tensor.columns}
+        indices = [
+            index for index in indices if not (jobs[index].partial and required - jobs[index].call.rows[0].keys())
+        ]
+        if indices:
+            self._run(version, jobs, indices, slots, outcome)
+
+    def _run(
+        self,
+        version: LoadedVersion,
+        jobs: Sequence[Job],
+        indices: list[int],
+        slots: list[Answer | None],
+        outcome: Outcome,
+    ) -> None:
+        """Answer jobs by one run; when that is refused, by halves, until what is wrong stands alone."""
+        started = time.perf_counter()
+        chosen = [jobs[index] for index in indices]
+        try:
+            feeds, counts = _feeds(version, chosen)
+            wording = wording_of(version)
+            prediction = self._predictor.run(version, feeds, wording.outputs, started=started, requests=len(chosen))
+            answer = wording.answer(prediction)
+        except Exception as error:  # noqa: BLE001 - whatever a message causes must neither stop the flow nor return for ever
+            if len(indices) > 1:
+                middle = len(indices) // 2
+                self._run(version, jobs, indices[:middle], slots, outcome)
+                self._run(version, jobs, indices[middle:], slots, outcome)
+                return
+            slots[indices[0]] = self._refusal(version, chosen[0], error, outcome)
+            return
+        first = 0
+        for index, job, rows in zip(indices, chosen, counts, strict=True):
+            slots[index] = _answer(job, job.target.codec.write(answer.part(first, first + rows), job.call), version)
+            first += rows
+        outcome.answered += len(indices)
+
+    def _refusal(self, version: LoadedVersion, job: Job, error: Exception, outcome: Outcome) -> Answer:
+        """Count a job that cannot be answered and return what the error topic is told."""
+        known = error
+        if not isinstance(known, ApplianceError):
+            log.error("message cannot be answered", exc_info=error, extra={"topic": job.message.topic})
+            found = f"unexpected {type(error).__name__}: {error}"
+            known = BadMessage("internal", "answer the message", found, "report it with the log")
+        return self._told(outcome, version.name, version.version, job.message, known)
+
+    def _told(self, outcome: Outcome, model: str, version: str, message: Message, error: ApplianceError) -> Answer:
+        """Count a bad message, tell the observers and return what the error topic is told."""
+        reason = reason_of(error)
+        outcome.refused[reason] = outcome.refused.get(reason, 0) + 1
+        self._predictor.failed(model, version, error)
+        identifier = message_id(message.topic, message.payload, message.correlation)
+        payload = error_payload(error, reason, message.topic, identifier, message.payload)
+        return Answer(self._errors, payload, LOCAL, content_type="application/json")
+
+    def _response_topic(self, message: Message) -> str:
+        """Return where a message wants its answer. Raises BadMessage."""
+        if not is_topic(message.response) or self._is_ours(message.response):
+            found = f"an answer cannot go to {message.response[:80]!r}"
+            raise BadMessage("answer_topic", "read the Response Topic", found, "name a topic that nobody answers")
+        return message.response
+
+
+def _groups(jobs: Sequence[Job]) -> list[list[int]]:
+    """Return the places of jobs that one run can answer, tensors each alone."""
+    groups: list[list[int]] = []
+    open_: dict[int, tuple[list[int], int]] = {}
+    for index, job in enumerate(jobs):
+        if job.call.tensors is not None:
+            groups.append([index])
+            continue
+        group, rows = open_.get(id(job.target), (None, 0))
+        if group is None or rows + len(job.call.rows) > ROWS_PER_RUN:
+            group, rows = [], 0
+            groups.append(group)
+        group.append(index)
+        open_[id(job.target)] = group, rows + len(job.call.rows)
+    return groups
+
+
+def _feeds(version: LoadedVersion, jobs: Sequence[Job]) -> tuple[Feeds, list[int]]:
+    """Return the feeds of jobs together, and how many rows each has. Raises InvalidInput."""
+    tensors = jobs[0].call.tensors
+    if tensors is not None:
+        feeds = version.schema.from_tensors(tensors)
+        return feeds, [len(next(iter(feeds.values())))]
+    rows = [row for job in jobs for row in job.call.rows]
+    return feeds_of(version.schema, rows, jobs[0].target.fields), [len(job.call.rows) for job in jobs]
+
+
+def _answer(job: Job, payload: bytes, version: LoadedVersion) -> Answer:
+    """Return a job's answer."""
+    target = job.target
+    return Answer(
+        job.topic,
+        payload,
+        LOCAL if job.responds else target.way,
+        target.qos,
+        target.retain and not job.responds,
+        target.expiry,
+        target.codec.content_type,
+        job.message.correlation,
+        version.name,
+        version.version,
+    )

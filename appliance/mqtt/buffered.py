@@ -1,0 +1,85 @@
+"""A socket that asks the system for large pieces, and gives a library no more of them than it is meant to read."""
+
+import contextlib
+import socket
+import ssl
+from typing import Any
+
+_CHUNK = 256 * 1024  # bytes asked of the system at once
+
+
+class Buffered:
+    """A connected socket. recv() and send() are for the library, the rest for who turns it."""
+
+    def __init__(self, plain: Any) -> None:
+        self._socket = plain
+        self.data = bytearray()
+        """What was received and not taken yet."""
+        self.place = 0
+        """Where in `data` the next packet begins."""
+        self._granted = 0
+        self._out = bytearray()
+
+    def fill(self) -> bool:
+        """Receive what there is; return whether the other end is still there. Raises OSError."""
+        if self.place:
+            del self.data[: self.place]
+            self.place = self._granted = 0
+        try:
+            received = self._socket.recv(_CHUNK)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return True
+        self.data += received
+        return bool(received)
+
+    def grant(self, end: int) -> None:
+        """Let the library read up to `end` in `data`."""
+        self._granted = end
+
+    def recv(self, size: int) -> bytes:
+        """Return up to `size` bytes of what was granted. Raises BlockingIOError when there are none."""
+        part = bytes(self.data[self.place : min(self._granted, self.place + size)])
+        if not part:
+            raise BlockingIOError
+        self.place += len(part)
+        return part
+
+    def send(self, data: bytes) -> int:
+        """Take all of `data` for the next flush."""
+        self._out += data
+        return len(data)
+
+    def flush(self) -> None:
+        """Send what waits, as far as the socket takes it. Raises OSError."""
+        while self._out:
+            try:
+                sent = self._socket.send(self._out)
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return
+            del self._out[:sent]
+
+    @property
+    def unsent(self) -> bool:
+        """Whether bytes wait to be sent."""
+        return bool(self._out)
+
+    @property
+    def hidden(self) -> bool:
+        """Whether TLS has bytes that were received already, so that the system says nothing of them."""
+        return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
+
+    def fileno(self) -> int:
+        """Return the socket's number."""
+        return int(self._socket.fileno())
+
+    def setblocking(self, flag: bool) -> None:
+        """Set whether the socket waits; what is flushed then goes without delay."""
+        self._socket.setblocking(flag)
+        with contextlib.suppress(OSError):  # no TCP
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def close(self) -> None:
+        """Send what can be sent at once, then close."""
+        with contextlib.suppress(OSError, ValueError):
+            self.flush()
+        self._socket.close()

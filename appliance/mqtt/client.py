@@ -1,0 +1,344 @@
+"""One broker: connected for ever anew, its messages handed over unacknowledged, its acknowledgements told.
+
+paho keeps the connection (CONNECT, SUBSCRIBE, pings, TLS) and lives as long as it; nothing that paho keeps in memory
+outlives that. The packets that each message costs are read and written here (packets.py): paho makes some fifty
+microseconds of objects of them, and asks the system for two single bytes a packet.
+"""
+
+import contextlib
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from appliance.config import BrokerConfig
+from appliance.errors import ConfigError
+from appliance.mqtt import packets
+from appliance.mqtt.buffered import Buffered
+from appliance.mqtt.credentials import password, tls_context
+from appliance.mqtt.messages import Handler, Message, Note, Session
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
+"""Seconds before another try to connect: doubled each time and drawn between half and all of it, for ever."""
+CONNECT_SECONDS = 10.0
+"""For the broker to answer, at each step of connecting."""
+STEADY_SECONDS = 10.0
+"""After which a connection counts as good, and the next loss begins with the first pause again."""
+OUR_RECEIVE_MAXIMUM = 1000
+"""Messages that a broker may send before it has our acknowledgement (MQTT 5)."""
+
+_NO_LIMIT = 65535
+_FIRST_MID, _LAST_MID = 1000, 65535  # of our messages; paho numbers its few packets from 1
+
+
+class Client:
+    """A broker's connection, made again whenever it is lost. All methods but `wake` are for one thread."""
+
+    def __init__(
+        self,
+        config: BrokerConfig,
+        client_id: str,
+        handler: Handler,
+        wake: Callable[[], None],
+        *,
+        will: tuple[str, bytes] | None = None,
+        session_expiry: int = 0,
+    ) -> None:
+        """`wake` is called from another thread when turn() has something to do. `will` is (topic, payload), retained.
+
+        Raises ConfigError for certificates that cannot be read.
+        """
+        self.config = config
+        self.client_id = client_id
+        self.address = f"{config.host}:{config.port or (8883 if config.tls else 1883)}"
+        self.problem = "not connected yet"
+        """Why there is no connection; "" while there is one."""
+        self._handler = handler
+        self._wake = wake
+        self._will = will
+        self._session_expiry = session_expiry
+        self._five = config.protocol == "5"
+        self._paho: _Paho | None = None
+        self._opening: threading.Thread | None = None
+        self._opened: tuple[_Paho | None, str] | None = None  # what the opening thread found
+        self._pause = FIRST_PAUSE
+        self._due = 0.0
+        self._deadline = 0.0
+        self._since = 0.0
+        self._lost = ""
+        self._mid = _FIRST_MID
+        self._closed = False
+        if config.tls:
+            tls_context(config)
+
+    @property
+    def up(self) -> bool:
+        """Whether the broker has taken the connection."""
+        return not self.problem
+
+    def fileno(self) -> int:
+        """Return the socket to wait for, -1 while there is none."""
+        return self._paho.fileno() if self._paho else -1
+
+    @property
+    def wants_write(self) -> bool:
+        """Whether bytes wait for the socket to take them."""
+        return self._paho is not None and self._paho.unsent
+
+    @property
+    def has_more(self) -> bool:
+        """Whether bytes wait of which the socket says nothing."""
+        return self._paho is not None and self._paho.hidden
+
+    def turn(self, now: float, readable: bool) -> None:
+        """Do what is due: open a connection, read what arrived, keep it alive. `now` is time.monotonic()."""
+        if self._opened:
+            self._take_over(now)
+        elif self._paho is None and self._opening is None and now >= self._due:
+            self._open()
+        client = self._paho
+        if client is None:
+            return
+        if readable or client.hidden:
+            self._receive(client)
+        if self._paho is client and not self._lost:
+            self._check(client.loop_misc())
+            if not self.up and now > self._deadline:
+                self._lost = self._lost or f"no answer within {CONNECT_SECONDS:g} seconds"
+        if self._lost:
+            self._drop(self._lost)
+
+    def flush(self) -> None:
+        """Send what was published and acknowledged since the last time, as far as the socket takes it."""
+        if self._paho:
+            self._check(self._paho.loop_write())
+            try:
+                self._paho.buffer.flush()
+            except OSError as error:
+                self._lost = self._lost or str(error)
+
+    def due(self) -> float:
+        """Return the time.monotonic() at which turn() has something to do, whatever arrives."""
+        if self._paho:
+            return time.monotonic() + min(1.0, self.config.keepalive / 4)
+        return self._due if self._opening is None else time.monotonic() + 1.0
+
+    def publish(
+        self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, note: Note | None = None
+    ) -> int:
+        """Queue a message for the broker and return its mid (a QoS 0 message has one too); 0 without a connection."""
+        if self._paho is None or not self.up:
+            return 0
+        self._mid = self._mid + 1 if self._mid < _LAST_MID else _FIRST_MID
+        packet = packets.publish(topic, payload, self._mid, qos=qos, retain=retain, note=note, five=self._five)
+        self._paho.buffer.send(packet)
+        return self._mid
+
+    def acknowledge(self, message: Message) -> None:
+        """Queue the acknowledgement of a message of this connection."""
+        if self._paho and message.qos:
+            self._paho.buffer.send(packets.puback(message.mid))
+
+    def subscribe(self, filters: Sequence[tuple[str, int]]) -> None:
+        """Ask for messages: (filter, QoS) each; retained ones when a subscription is new, not at each connection."""
+        if self._paho is None or not filters:
+            return
+        if not self._five:
+            self._paho.subscribe(list(filters))
+            return
+        asked = [
+            (
+                text,
+                SubscribeOptions(
+                    qos=qos,
+                    noLocal=not text.startswith("$share/"),
+                    retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB,
+                ),
+            )
+            for text, qos in filters
+        ]
+        self._paho.subscribe(asked)
+
+    def unsubscribe(self, filters: Sequence[str]) -> None:
+        """Ask for no more messages of these filters."""
+        if self._paho and filters:
+            self._paho.unsubscribe(list(filters))
+
+    def close(self) -> None:
+        """End the connection in good order, so that the broker does not publish our will."""
+        client = self._paho
+        if client and self.up:
+            with contextlib.suppress(OSError, ValueError):
+                client.disconnect()
+                client.loop_write()
+        self._paho = None
+        if client:
+            client.abandon()
+        self.problem, self._closed = "closed", True
+        self._due = float("inf")
+
+    def _open(self) -> None:
+        """Begin to connect in a thread: names, TCP and TLS may each keep one waiting for long."""
+        client = _Paho(self._five, self.client_id, self.config, self._will)
+        client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
+        client.on_subscribe = self._on_subscribe
+
+        def open_() -> None:
+            try:
+                client.open(self._session_expiry)
+                self._opened = client, ""
+                if self._closed:
+                    client.abandon()
+            except (OSError, ValueError, ConfigError) as error:  # ssl's errors are OSErrors, a bad name's ValueErrors
+                self._opened = None, str(error)
+            self._wake()
+
+        self._opening = threading.Thread(target=open_, name="mqtt-connect", daemon=True)
+        self._opening.start()
+
+    def _take_over(self, now: float) -> None:
+        """Take the connection that the opening thread made."""
+        (client, problem), self._opened, self._opening = self._opened or (None, ""), None, None
+        self._lost = ""
+        if client is None:
+            self._retry_later(problem)
+            return
+        self._paho = client
+        self._deadline = now + CONNECT_SECONDS
+
+    def _receive(self, client: "_Paho") -> None:
+        """Take what arrived: messages and acknowledgements here, every other packet by paho."""
+        buffer = client.buffer
+        try:
+            if not buffer.fill():
+                self._lost = self._lost or "the broker closed the connection"
+            while not self._lost and (found := packets.find(buffer.data, buffer.place)):
+                start, end = found
+                first = buffer.data[buffer.place]
+                if first & 0xF0 == packets.PUBLISH:
+                    self._handler.message(packets.read_publish(first, bytes(buffer.data[start:end]), five=self._five))
+                elif first & 0xF0 == packets.PUBACK:
+                    self._handler.published(*packets.read_puback(bytes(buffer.data[start:end])))
+                else:
+                    buffer.grant(end)
+                    self._check(client.loop_read())
+                buffer.place = end
+        except (OSError, packets.MalformedPacket) as error:
+            self._lost = self._lost or str(error)
+
+    def _check(self, code: MQTTErrorCode) -> None:
+        """Take note of a connection that paho says is lost."""
+        if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            self._lost = self._lost or paho.error_string(code)
+
+    def _drop(self, reason: str) -> None:
+        """Let go of a connection that was lost or refused."""
+        client, self._paho, self._lost = self._paho, None, ""
+        if client:
+            client.abandon()
+        if self.up and time.monotonic() - self._since > STEADY_SECONDS:
+            self._pause = FIRST_PAUSE
+        self._retry_later(reason)
+
+    def _retry_later(self, reason: str) -> None:
+        """Say why there is no connection and when the next try is."""
+        was_up, repeated = self.up, reason == self.problem
+        self.problem = reason or "lost"
+        pause = self._pause * random.uniform(0.5, 1.0)  # noqa: S311 - so that a fleet does not come back as one
+        self._due = time.monotonic() + pause
+        self._pause = min(LONGEST_PAUSE, self._pause * 2)
+        if was_up or not repeated:
+            log.warning("broker is away", extra={"broker": self.address, "reason": reason})
+        self._handler.down(self.problem)
+
+    def _on_connect(self, client: paho.Client, data: Any, flags: Any, reason: Any, properties: Any) -> None:
+        """Take the broker's answer to CONNECT."""
+        if reason.is_failure:
+            self._lost = f"the broker refuses the connection: {reason}"
+            return
+        self.problem = ""
+        self._since = time.monotonic()
+        maximum = getattr(properties, "ReceiveMaximum", _NO_LIMIT) if properties else _NO_LIMIT
+        log.info("broker is there", extra={"broker": self.address, "session": bool(flags.session_present)})
+        self._handler.up(Session(bool(flags.session_present), int(maximum)))
+
+    def _on_disconnect(self, client: paho.Client, data: Any, flags: Any, reason: Any, properties: Any) -> None:
+        """Take note of why the connection ended."""
+        self._lost = self._lost or f"the connection ended: {reason}"
+
+    def _on_subscribe(self, client: paho.Client, data: Any, mid: int, reasons: Any, properties: Any) -> None:
+        """Log a subscription that the broker refused."""
+        for reason in reasons:
+            if reason.is_failure:
+                log.error("broker refuses a subscription", extra={"broker": self.address, "reason": str(reason)})
+
+
+class _Paho(paho.Client):
+    """A paho client for one connection, which reads and writes through our buffer."""
+
+    def __init__(self, five: bool, client_id: str, config: BrokerConfig, will: tuple[str, bytes] | None) -> None:
+        super().__init__(
+            CallbackAPIVersion.VERSION2,
+            client_id,
+            clean_session=None if five else False,
+            protocol=MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311,
+            reconnect_on_failure=False,
+            manual_ack=True,
+        )
+        self._config = config
+        self._five = five
+        self.buffer: Buffered
+        self.connect_timeout = CONNECT_SECONDS
+        self.on_socket_register_write = lambda *_: None  # or paho would write each packet at once
+        if will:
+            self.will_set(will[0], will[1], qos=1, retain=True)
+
+    def open(self, session_expiry: int) -> None:
+        """Connect: blocks for names, TCP and TLS. Raises OSError, ValueError or ConfigError."""
+        config = self._config
+        if config.username:
+            self.username_pw_set(config.username, password(config))
+        if config.tls:
+            self.tls_set_context(tls_context(config))
+        port = config.port or (8883 if config.tls else 1883)
+        if not self._five:
+            self.connect(config.host, port, config.keepalive)
+            return
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = session_expiry
+        properties.ReceiveMaximum = OUR_RECEIVE_MAXIMUM
+        self.connect(config.host, port, config.keepalive, clean_start=False, properties=properties)
+
+    def _create_socket(self) -> Any:
+        """Return paho's own socket, buffered; every connection of paho is made here."""
+        self.buffer = Buffered(super()._create_socket())
+        return self.buffer
+
+    def fileno(self) -> int:
+        """Return the socket's number, -1 once it is closed."""
+        return self.buffer.fileno() if self.socket() else -1
+
+    @property
+    def unsent(self) -> bool:
+        """Whether bytes wait to be sent."""
+        return self.want_write() or self.buffer.unsent
+
+    @property
+    def hidden(self) -> bool:
+        """Whether bytes wait of which the system says nothing."""
+        return bool(self.socket()) and self.buffer.hidden
+
+    def abandon(self) -> None:
+        """Close the socket without a word."""
+        self.on_disconnect = None
+        self._sock_close()

@@ -1,0 +1,316 @@
+"""What a payload means and how an answer is written: JSON, CBOR and plain values, fields by path, message ids. Pure."""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any
+
+import msgspec
+
+from appliance.config import SubscriptionConfig
+from appliance.errors import ApplianceError, ConfigError, InvalidInput, TooLarge
+from appliance.inference.openinference import InferInputOf, check_tensor, from_json
+from appliance.inference.tensors import Feeds, InputSchema
+from appliance.inference.values import Array, Scalar
+from appliance.wording import PredictAnswer, as_rows
+
+RESERVED = frozenset({"id", "prediction", "probability", "score", "model", "version", "replayed", "predicted_at"})
+"""Fields of an answer that no echoed field may hide."""
+
+_SHOWN = 256  # bytes of a bad payload that its error message quotes
+_DEEPEST = 32  # levels of a CBOR payload
+_NUMBERS = {float, int, type(None)}
+_BOUND = 2**53  # whole numbers beyond are left to the slower way, which says what is wrong with them
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+class BadMessage(InvalidInput):
+    """A message that no answer can be given to; `reason` is the word under which it is counted."""
+
+    def __init__(self, reason: str, tried: str, found: str, next_step: str) -> None:
+        super().__init__(tried, found, next_step)
+        self.reason = reason
+
+
+class PlainText(str):
+    """A payload that is one value as text; the column's type says what it means."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What one message asks: rows (lists, objects, or one PlainText), or tensors by name."""
+
+    id: str
+    rows: list[Any] = field(default_factory=list)
+    tensors: dict[str, Array] | None = None
+    echo: dict[str, Any] = field(default_factory=dict)
+
+
+class Codec:
+    """Reads the payloads of one subscription and writes their answers."""
+
+    def __init__(self, config: SubscriptionConfig, *, max_bytes: int, max_rows: int) -> None:
+        """Raises ConfigError for fields that cannot be echoed, and for CBOR where its library is absent."""
+        hidden = RESERVED.intersection(config.echo)
+        if hidden:
+            raise ConfigError(
+                f"[[mqtt.subscriptions]] {config.topic!r} echo",
+                f"{sorted(hidden)[0]!r} is the answer's",
+                "echo another field",
+            )
+        self._config = config
+        self._max_bytes = max_bytes
+        self._max_rows = max_rows
+        self._cbor = _cbor() if config.payload == "cbor" else None
+        self.content_type = "application/cbor" if self._cbor else "application/json"
+
+    def read(self, topic: str, payload: bytes, correlation: bytes = b"") -> Call:
+        """Return what a message asks. Raises BadMessage."""
+        if len(payload) > self._max_bytes:
+            found = f"it has {len(payload)} bytes, {self._max_bytes} may be"
+            raise BadMessage("too_large", "read the payload", found, "send less, or raise [mqtt] max_payload_bytes")
+        if self._config.payload == "value":
+            return Call(message_id(topic, payload, correlation), [PlainText(_text(payload))])
+        document = self._document(payload)
+        identifier = self._id(document) or message_id(topic, payload, correlation)
+        echo = {path: value for path in self._config.echo if (value := at_path(document, path)) is not _ABSENT}
+        body = document
+        if self._config.at and (body := at_path(document, self._config.at)) is _ABSENT:
+            raise BadMessage("field", "read the payload", f"there is no {self._config.at!r}", "send the row there")
+        tensors = _tensors(body)
+        rows = [] if tensors is not None else self._rows(body)
+        return Call(identifier, rows, tensors, echo)
+
+    def write(self, answer: PredictAnswer, call: Call) -> bytes:
+        """Return an answer with the message's id and echoed fields, in the form of its request."""
+        if self._cbor:
+            encoded: bytes = self._cbor.dumps(msgspec.to_builtins(answer) | {"id": call.id} | call.echo)
+            return encoded
+        plain = _encode(answer)
+        return plain[:-1] + b"," + _encode({"id": call.id, **call.echo})[1:]
+
+    def _document(self, payload: bytes) -> Any:
+        """Return the decoded payload."""
+        if self._cbor:
+            return _plain_cbor(self._cbor, payload)
+        try:
+            return _decode(payload)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise BadMessage("payload", "read the payload as JSON", str(error), "send JSON") from error
+
+    def _rows(self, body: Any) -> list[Any]:
+        """Return the rows of a body that is an object, a list, a list of rows or one value."""
+        if isinstance(body, dict):
+            features = body.get("features")
+            rows = as_rows(features) if isinstance(features, (list, dict)) else [body]
+        else:
+            rows = as_rows(body) if isinstance(body, list) else [[body]]
+        if not rows or len(rows) > self._max_rows:
+            found, reason = f"it has {len(rows)} rows", "too_large" if rows else "form"
+            raise BadMessage(reason, "read the payload", found, f"send 1 to {self._max_rows} rows ([mqtt] max_rows)")
+        return rows
+
+    def _id(self, document: Any) -> str:
+        """Return the id that the payload bears; "" when it bears none."""
+        value = at_path(document, self._config.id) if self._config.id else ""
+        return str(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else ""
+
+
+def message_id(topic: str, payload: bytes, correlation: bytes = b"") -> str:
+    """Return an id that the same message bears whenever it comes: 32 hex digits of BLAKE2b."""
+    digest = hashlib.blake2b(topic.encode("utf-8", "surrogateescape"), digest_size=16)
+    for part in (payload, correlation):
+        digest.update(len(part).to_bytes(4, "little"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def feeds_of(schema: InputSchema, rows: list[Any], fields: Mapping[str, str]) -> Feeds:
+    """Return the feeds of rows as messages have them: columns by name or path, everything else ignored.
+
+    Raises InvalidInput.
+    """
+    if any(isinstance(row, PlainText) for row in rows):
+        rows = [[_typed(schema, row)] if isinstance(row, PlainText) else row for row in rows]
+    quick = _lists_of_numbers(schema, rows, fields)
+    if quick is not None:
+        return schema.from_rows(quick, typed=True)
+    picked = [_picked(schema, row, fields) if isinstance(row, dict) else row for row in rows]
+    return schema.from_rows(picked)
+
+
+def at_path(document: Any, path: str) -> Any:
+    """Return what stands at a path of keys and list indices between dots, _ABSENT where nothing does.
+
+    A key that has dots itself is found too.
+    """
+    if isinstance(document, dict) and path in document:
+        return document[path]
+    value = document
+    for step in path.split("."):
+        if isinstance(value, dict) and step in value:
+            value = value[step]
+        elif isinstance(value, list) and step.isascii() and step.isdigit() and int(step[:9]) < len(value):
+            value = value[int(step[:9])]
+        else:
+            return _ABSENT
+    return value
+
+
+def is_absent(value: Any) -> bool:
+    """Return whether at_path() found nothing."""
+    return value is _ABSENT
+
+
+def error_payload(error: ApplianceError, reason: str, topic: str, identifier: str, payload: bytes) -> bytes:
+    """Return what the error topic is told of a bad message."""
+    return _encode(
+        {
+            "error": reason,
+            "tried": error.tried,
+            "found": error.found,
+            "next_step": error.next_step,
+            "topic": topic,
+            "id": identifier,
+            "payload": payload[:_SHOWN].decode("utf-8", "replace"),
+            "payload_bytes": len(payload),
+        }
+    )
+
+
+def reason_of(error: ApplianceError) -> str:
+    """Return the word under which a bad message is counted."""
+    if isinstance(error, BadMessage):
+        return error.reason
+    return "too_large" if isinstance(error, TooLarge) else "rows"
+
+
+def flagged(payload: bytes, content_type: str, created: float) -> bytes:
+    """Return an answer with the two fields of one that comes late: `replayed` and the time it was first given."""
+    fields = {"replayed": True, "predicted_at": iso_time(created)}
+    if content_type == "application/cbor":
+        library = _cbor()
+        encoded: bytes = library.dumps(library.loads(payload) | fields)
+        return encoded
+    return payload[:-1] + b"," + _encode(fields)[1:] if payload.endswith(b"}") else payload
+
+
+def iso_time(seconds: float) -> str:
+    """Return a Unix time as ISO 8601 in UTC with milliseconds."""
+    whole = int(seconds)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{int((seconds - whole) * 1000):03d}Z"
+
+
+class _Absent:
+    """Stands for a field that is not there, which null is not."""
+
+
+_ABSENT = _Absent()
+
+
+def _text(payload: bytes) -> str:
+    """Return a payload that is text."""
+    try:
+        return payload.decode().strip()
+    except UnicodeDecodeError as error:
+        raise BadMessage("payload", "read the payload as text", str(error), "send UTF-8") from error
+
+
+def _typed(schema: InputSchema, text: str) -> Any:
+    """Return a plain value as the only column's type has it."""
+    kind = schema.inputs[0].type
+    if kind == "string":
+        return str(text)
+    if kind == "bool" and text.lower() in ("true", "false", "1", "0", "on", "off"):
+        return text.lower() in ("true", "1", "on")
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    raise BadMessage("payload", "read the payload as a number", f"it is {text[:40]!r}", "send a number alone")
+
+
+def _tensors(body: Any) -> dict[str, Array] | None:
+    """Return the tensors of a body that is an Open Inference request, None for another one. Raises InvalidInput."""
+    sent = body.get("inputs") if isinstance(body, dict) else None
+    if not isinstance(sent, list) or not sent or not all(isinstance(one, dict) and "datatype" in one for one in sent):
+        return None
+    try:
+        inputs = msgspec.convert(sent, list[InferInputOf[Scalar]])
+    except msgspec.ValidationError as error:
+        raise BadMessage("form", "read the input tensors", str(error), "send Open Inference's form") from error
+    tensors: dict[str, Array] = {}
+    for tensor in inputs:
+        check_tensor(tensor, tensors)
+        tensors[tensor.name] = from_json(tensor, typed=False)
+    return tensors
+
+
+def _lists_of_numbers(schema: InputSchema, rows: list[Any], fields: Mapping[str, str]) -> list[Any] | None:
+    """Return rows as lists of numbers where nothing but numbers is meant; None where the slower way must judge."""
+    if schema.value_type is Scalar or fields:
+        return None
+    pick = _picker(tuple(schema.columns))
+    try:
+        lists = [row if isinstance(row, list) else pick(row) for row in rows]
+        plain = all(set(map(type, row)) <= _NUMBERS for row in lists)
+        plain = plain and not any(type(value) is int and abs(value) > _BOUND for row in lists for value in row)
+    except (KeyError, TypeError, IndexError):
+        return None
+    width = len(schema.columns)
+    return lists if plain and all(len(row) == width for row in lists) else None
+
+
+@lru_cache(maxsize=64)
+def _picker(columns: tuple[str, ...]) -> Callable[[Any], Any]:
+    """Return the quickest way to a row's values in the order of the columns."""
+    if len(columns) == 1:
+        return lambda row: (row[columns[0]],)
+    return itemgetter(*columns)
+
+
+def _picked(schema: InputSchema, row: dict[str, Any], fields: Mapping[str, str]) -> dict[str, Any]:
+    """Return the columns that a row has, by name or by path."""
+    found = {column: at_path(row, fields.get(column, column)) for column in schema.columns}
+    return {column: value for column, value in found.items() if value is not _ABSENT}
+
+
+def _cbor() -> Any:
+    """Return the CBOR library, which an extra brings."""
+    try:
+        import cbor2
+    except ImportError as error:
+        next_step = "pip install 'edge-inference-appliance[cbor]'"
+        raise ConfigError('[[mqtt.subscriptions]] payload = "cbor"', "cbor2 is not installed", next_step) from error
+    return cbor2
+
+
+def _plain_cbor(library: Any, payload: bytes) -> Any:
+    """Return a CBOR payload that holds what JSON could: tags and cycles are refused, whatever they stand for."""
+    try:
+        document = library.loads(payload)
+        _check_plain(document, [8 * len(payload) + 8], 0)
+    except (library.CBORDecodeError, ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
+        raise BadMessage("payload", "read the payload as CBOR", str(error)[:200], "send plain CBOR") from error
+    return document
+
+
+def _check_plain(value: Any, budget: list[int], depth: int) -> None:
+    """Raise ValueError for what is not plain; `budget` counts values, so that shared references cannot multiply."""
+    budget[0] -= 1
+    if budget[0] < 0 or depth > _DEEPEST:
+        raise ValueError("it nests too deep or refers to itself")
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise ValueError("a key is no text")
+        value = list(value.values())
+    if isinstance(value, list):
+        for one in value:
+            _check_plain(one, budget, depth + 1)
+    elif value is not None and type(value) not in (bool, int, float, str):
+        raise ValueError(f"it holds a {type(value).__name__}")

@@ -1,0 +1,40 @@
+"""What Home Assistant is told, so that it shows every topic that answers go to. Pure.
+
+Source: Home Assistant's MQTT discovery (home-assistant.io/integrations/mqtt, "MQTT Discovery").
+"""
+
+import hashlib
+import re
+
+import msgspec
+
+from appliance import __version__
+from appliance.mqtt.outbox import Answer
+
+_NO_OBJECT_ID = re.compile(r"[^a-zA-Z0-9_-]+")
+
+
+def announcement(prefix: str, client_id: str, availability: str, answer: Answer) -> tuple[str, bytes]:
+    """Return (topic, payload) that announces the sensor whose states are the answers to `answer.topic`.
+
+    The state is the first prediction; the whole answer is its attributes. To be published retained.
+    """
+    digest = hashlib.blake2b(f"{client_id}\0{answer.topic}".encode(), digest_size=8).hexdigest()
+    node = _NO_OBJECT_ID.sub("_", client_id)
+    config = {
+        "name": f"{answer.model} {answer.topic}",
+        "unique_id": digest,
+        "state_topic": answer.topic,
+        "value_template": "{{ value_json.prediction[0] }}",
+        "json_attributes_topic": answer.topic,
+        "availability_topic": availability,
+        "payload_available": "online",
+        "payload_not_available": "offline",
+        "device": {
+            "identifiers": [client_id],
+            "name": client_id,
+            "model": "edge inference appliance",
+            "sw_version": __version__,
+        },
+    }
+    return f"{prefix}/sensor/{node}/{digest}/config", msgspec.json.encode(config)

@@ -1,0 +1,125 @@
+"""One SQLite file that what was written to survives a power cut: every commit reaches the disk before it returns."""
+
+import contextlib
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from appliance.errors import StoreError
+
+log = logging.getLogger(__name__)
+
+Write = tuple[str, Sequence[Sequence[Any]]]
+"""(SQL statement, one tuple of parameters for each time it runs)."""
+
+_SCHEMA = """
+create table if not exists answers (
+    seq integer primary key, way integer not null, created real not null, topic text not null, payload blob not null,
+    qos integer not null, retain integer not null, expiry integer not null, content_type text not null,
+    correlation blob not null, model text not null, version text not null);
+create table if not exists parked (
+    seq integer primary key, created real not null, subscription text not null, topic text not null,
+    payload blob not null, response text not null, correlation blob not null);
+create table if not exists observations (
+    seq integer primary key, rows text not null, key text not null, feed text not null, at real not null,
+    value blob not null);
+create table if not exists notes (name text primary key, value text not null);
+"""
+
+
+class Disk:
+    """The file, opened by one process; all methods are for one thread."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or make it; one that SQLite finds damaged is set aside and begun anew, since it must not stop the flow.
+
+        Raises StoreError when it can be neither read nor made.
+        """
+        self.path = path
+        self.set_aside: Path | None = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = self._opened()
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):  # absent rights, a full disk, a lock: the file may be good
+                raise self._failed("open", error) from error
+            self._connection = self._anew(error)
+        except OSError as error:
+            raise self._failed("open", error) from error
+
+    def commit(self, writes: Iterable[Write]) -> None:
+        """Write all of it or nothing, and return when it is on the disk. Raises StoreError, as on a full disk."""
+        connection = self._connection
+        try:
+            connection.execute("begin immediate")
+            for statement, parameters in writes:
+                connection.executemany(statement, parameters)
+            connection.execute("commit")
+        except sqlite3.Error as error:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("rollback")
+            self._make_room()
+            raise self._failed("write", error) from error
+
+    def read(self, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of a query. Raises StoreError."""
+        try:
+            return self._connection.execute(query, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise self._failed("read", error) from error
+
+    def shrink(self) -> None:
+        """Give freed pages back to the file system, a few at a time."""
+        with contextlib.suppress(sqlite3.Error):  # there is no hurry
+            self._connection.execute("pragma incremental_vacuum(1000)").fetchall()
+
+    def close(self) -> None:
+        """Close the file."""
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.close()
+
+    def _opened(self) -> sqlite3.Connection:
+        """Return a connection whose commits are durable, the tables made."""
+        # The path decides the file's rights: SQLite gives its own to the files beside it.
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        connection = sqlite3.connect(self.path, isolation_level=None, timeout=5, check_same_thread=False)
+        try:
+            connection.execute("pragma auto_vacuum = incremental")  # has a meaning before the first table alone
+            connection.execute("pragma journal_mode = wal").fetchall()
+            connection.execute("pragma synchronous = full")  # WAL's default would lose the last commits of a power cut
+            connection.execute("pragma journal_size_limit = 4194304")
+            connection.executescript(_SCHEMA)
+            connection.execute("select count(*) from answers, parked, observations, notes where 0").fetchall()
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+    def _anew(self, error: sqlite3.DatabaseError) -> sqlite3.Connection:
+        """Set the damaged file aside and return a connection to a fresh one."""
+        mark = f".damaged-{int(time.time())}"
+        for suffix in ("", "-wal", "-shm"):
+            damaged = self.path.with_name(self.path.name + suffix)
+            if damaged.exists():
+                damaged.rename(damaged.with_name(damaged.name + mark))
+        self.set_aside = self.path.with_name(self.path.name + mark)
+        log.error("outbox is damaged and was set aside", extra={"file": str(self.set_aside), "error": str(error)})
+        try:
+            return self._opened()
+        except (sqlite3.Error, OSError) as second:
+            raise self._failed("open", second) from second
+
+    def _make_room(self) -> None:
+        """Move what the log holds into the file: on a full disk that frees the log's own space for the next commit."""
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.execute("pragma wal_checkpoint(truncate)").fetchall()
+
+    def _failed(self, verb: str, error: Exception) -> StoreError:
+        """Return the error of an operation on the file."""
+        full = "full" in str(error)
+        next_step = "free some space; the flow goes on by itself" if full else "see: appliance doctor"
+        return StoreError(f"{verb} {self.path}", str(error), next_step)

@@ -1,0 +1,175 @@
+"""From a message to its answer on disk: what is committed together, and only then may be acknowledged."""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from appliance.config import MqttConfig
+from appliance.errors import ApplianceError, InvalidInput
+from appliance.mqtt.answering import Answerer, Job, Outcome
+from appliance.mqtt.disk import Disk, Write
+from appliance.mqtt.messages import Message
+from appliance.mqtt.outbox import Outbox, Stored
+from appliance.mqtt.parking import Parked, ParkingLot, size_of
+from appliance.mqtt.plan import Plan
+from appliance.mqtt.rows import RowBuilder
+from appliance.predictor import Predictor
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Work:
+    """Some messages, answered, with all that one commit must write before any of them is acknowledged."""
+
+    messages: list[Message] = field(default_factory=list)
+    outcome: Outcome = field(default_factory=Outcome)
+    park: list[tuple[str, Message]] = field(default_factory=list)
+    """(subscription, message) of what must wait for its model."""
+    taken: list[Parked] = field(default_factory=list)
+    """Messages that have waited and need not any more."""
+    writes: list[Write] = field(default_factory=list)
+
+
+class Flow:
+    """Answers messages and keeps what must not be lost. Not thread-safe: one thread has it."""
+
+    def __init__(
+        self,
+        config: MqttConfig,
+        plan: Plan,
+        predictor: Predictor,
+        answerer: Answerer,
+        disk: Disk,
+        outbox: Outbox,
+    ) -> None:
+        """Read what was kept. Raises StoreError."""
+        self._plan = plan
+        self._predictor = predictor
+        self._answerer = answerer
+        self._disk = disk
+        self._outbox = outbox
+        self._bytes = config.outbox_bytes
+        self._refuses = config.outbox_full == "refuse"
+        self.parking = ParkingLot(disk)
+        self._rows = [RowBuilder(rows, disk, max_bytes=config.max_payload_bytes) for rows in plan.rows]
+        self.received = self.answered = self.dropped = 0
+        self.refused: dict[str, int] = {}
+
+    def work(self, messages: Sequence[Message]) -> Work:
+        """Answer messages; finish() then keeps what they came to."""
+        work = Work(list(messages))
+        now = time.time()
+        jobs: list[Job] = []
+        for message in messages:
+            for subscription, topic in self._plan.asked(message.topic):
+                name = subscription.config.topic
+                if self.parking.holds(name):
+                    work.park.append((name, message))
+                elif job := self._answerer.job(subscription, topic, message, work.outcome):
+                    jobs.append(job)
+            jobs += self._fed(message, now, work)
+        self._answer(jobs, work)
+        self._collect_rows(work)
+        return work
+
+    def timed(self, now: float) -> Work | None:
+        """Answer the rows whose time has come at `now` (Unix time); None when there are none."""
+        jobs = [job for builder in self._rows for job in builder.timed(now)]
+        if not jobs:
+            return None
+        work = Work()
+        self._answer(jobs, work)
+        self._collect_rows(work)
+        return work
+
+    def unpark(self, limit: int) -> Work | None:
+        """Answer up to `limit` messages that waited and whose model is ready now; None when there are none."""
+        for name in self.parking.subscriptions():
+            subscription = next((one for one in self._plan.subscriptions if one.config.topic == name), None)
+            if subscription is None or not self._is_ready(subscription.target.model, subscription.target.version):
+                continue
+            work = Work(taken=self.parking.oldest(name, limit))
+            jobs = []
+            for parked in work.taken:
+                topic = self._plan.answer_topic(subscription, parked.message.topic)
+                if job := self._answerer.job(subscription, topic, parked.message, work.outcome):
+                    jobs.append(job)
+            self._answerer.answer(jobs, work.outcome)
+            still = {id(job.message) for job in work.outcome.unready}
+            work.taken = [parked for parked in work.taken if id(parked.message) not in still]
+            return work if work.taken else None
+        return None
+
+    def finish(self, work: Work) -> list[Stored]:
+        """Commit a work and return its answers with their numbers; its messages may then be acknowledged.
+
+        Raises StoreError when the disk takes nothing and Overloaded when the quota does: nothing was kept, and the same
+        work may be finished later.
+        """
+        parked = sum(size_of(message) for _, message in work.park)
+        if parked and self._outbox.bytes + self.parking.bytes + parked > self._bytes:
+            if self._refuses:
+                raise self._outbox.full()
+            self.dropped += len(work.park)
+            log.error("outbox is full and drops messages that wait for a model", extra={"dropped": len(work.park)})
+            work.park.clear()
+        addition = self._outbox.prepare(work.outcome.answers, others=self.parking.bytes)
+        parking = self.parking.prepare(work.park, work.taken)
+        writes = [*addition.writes, *self.parking.writes(parking), *work.writes]
+        if writes:
+            self._disk.commit(writes)
+        self._outbox.added(addition)
+        self.parking.committed(parking)
+        self._count(work)
+        return addition.stored
+
+    def prune(self, now: float) -> None:
+        """Delete what no window holds any more at `now` (Unix time). Raises StoreError."""
+        writes = [write for builder in self._rows for write in builder.prune(now)]
+        if writes:
+            self._disk.commit(writes)
+
+    def lost(self) -> list[str]:
+        """Return the subscriptions that messages wait for and that the configuration no longer has."""
+        known = {one.config.topic for one in self._plan.subscriptions}
+        return [name for name in self.parking.subscriptions() if name not in known]
+
+    def _fed(self, message: Message, now: float, work: Work) -> list[Job]:
+        """Return the rows that a message completes."""
+        jobs = []
+        for index, feed, key in self._plan.fed(message.topic):
+            try:
+                job = self._rows[index].observe(feed, key, message, now)
+            except InvalidInput as error:
+                self._answerer.refuse(work.outcome, self._plan.rows[index].target, message, error)
+                continue
+            if job:
+                jobs.append(job)
+        return jobs
+
+    def _answer(self, jobs: list[Job], work: Work) -> None:
+        """Answer jobs; those of a model that is not ready wait, but for rows, whose values are kept anyway."""
+        self._answerer.answer(jobs, work.outcome)
+        work.park += [(job.subscription, job.message) for job in work.outcome.unready if job.subscription]
+
+    def _collect_rows(self, work: Work) -> None:
+        """Add what the rows must write."""
+        for builder in self._rows:
+            work.writes += builder.writes()
+
+    def _is_ready(self, model: str | None, version: str | None) -> bool:
+        """Return whether somebody answers for a model."""
+        try:
+            self._predictor.route(model, version)
+        except ApplianceError:
+            return False
+        return True
+
+    def _count(self, work: Work) -> None:
+        """Add a finished work to the counters."""
+        self.received += len(work.messages)
+        self.answered += work.outcome.answered
+        for reason, count in work.outcome.refused.items():
+            self.refused[reason] = self.refused.get(reason, 0) + count

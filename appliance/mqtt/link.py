@@ -1,0 +1,103 @@
+"""One broker and the answers that go to it: its connection and its sender, joined."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from appliance.config import BrokerConfig, MqttConfig
+from appliance.mqtt.client import Client
+from appliance.mqtt.messages import Message, Note, Session
+from appliance.mqtt.outbox import LOCAL, UPSTREAM, Outbox, Stored
+from appliance.mqtt.sender import Sender
+
+NAMES = {LOCAL: "local", UPSTREAM: "upstream"}
+"""The ways of an answer as status and metrics call them."""
+
+
+class Owner(Protocol):
+    """Who is told what happens on a link."""
+
+    def link_up(self, link: "Link", session: Session) -> None:
+        """A broker is there."""
+
+    def link_down(self, link: "Link") -> None:
+        """A broker is gone."""
+
+    def take(self, message: Message) -> None:
+        """A message arrived."""
+
+
+class Link:
+    """A broker, reached for ever anew, and the sender of its answers. A Handler of its client."""
+
+    def __init__(
+        self,
+        owner: Owner,
+        way: int,
+        config: MqttConfig,
+        client_id: str,
+        outbox: Outbox,
+        *,
+        online: str,
+        wake: Callable[[], None],
+    ) -> None:
+        """`online` is the topic of our will; `wake` is called when the loop has something to do for this link."""
+        self.way = way
+        self._owner = owner
+        self._broker: BrokerConfig = config.upstream if way == UPSTREAM else config
+        self._client_id = self._broker.client_id or client_id
+        self._online = online
+        self._wake = wake
+        self._session_expiry = config.session_expiry if way == LOCAL else 0
+        self.client = self._new_client()
+        rate = config.upstream.replay_rate if way == UPSTREAM else None
+        self.sender = Sender(outbox, way, self._publish, window=config.max_unacknowledged, rate=rate)
+
+    def renew(self) -> None:
+        """Begin with a new connection."""
+        self.sender.down()
+        self.client.close()
+        self.client = self._new_client()
+
+    def turn(self, now: float, *, readable: bool) -> None:
+        """Do what is due on the connection. `now` is time.monotonic()."""
+        self.client.turn(now, readable)
+
+    def send(self, now: float) -> None:
+        """Publish what may be, and send all that is queued. Raises StoreError when the outbox cannot be read."""
+        try:
+            self.sender.pump(now)
+        finally:
+            self.client.flush()
+
+    def leave(self) -> None:
+        """Say that we are gone, and go in good order."""
+        self.client.publish(self._online, b"offline", retain=True)
+        self.client.close()
+
+    def up(self, session: Session) -> None:
+        """Say that we are there; what waited on disk is sent next."""
+        self.client.publish(self._online, b"online", retain=True)
+        self._owner.link_up(self, session)
+
+    def down(self, reason: str) -> None:
+        """Pass on that the broker is gone."""
+        self.sender.down()
+        self._owner.link_down(self)
+
+    def message(self, message: Message) -> None:
+        """Pass a message on."""
+        self._owner.take(message)
+
+    def published(self, mid: int, refusal: str) -> None:
+        """Take the broker's acknowledgement of an answer."""
+        self.sender.published(mid, refusal)
+
+    def _publish(self, stored: Stored, payload: bytes, note: Note) -> int:
+        """Publish an answer."""
+        answer = stored.answer
+        return self.client.publish(answer.topic, payload, qos=answer.qos, retain=answer.retain, note=note)
+
+    def _new_client(self) -> Client:
+        """Return a client of the broker."""
+        will = (self._online, b"offline")
+        return Client(self._broker, self._client_id, self, self._wake, will=will, session_expiry=self._session_expiry)

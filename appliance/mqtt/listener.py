@@ -1,0 +1,346 @@
+"""The loop of the MQTT door, in one thread: reads what waits, has it answered and kept, then acknowledges."""
+
+import contextlib
+import logging
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from appliance import __version__
+from appliance.config import MqttConfig
+from appliance.errors import ApplianceError
+from appliance.mqtt.answering import Answerer
+from appliance.mqtt.codec import iso_time
+from appliance.mqtt.discovery import announcement
+from appliance.mqtt.disk import Disk
+from appliance.mqtt.flow import Flow, Work
+from appliance.mqtt.folder import OUTBOX, kept_id, only_one
+from appliance.mqtt.link import NAMES, Link
+from appliance.mqtt.messages import Message, Session
+from appliance.mqtt.outbox import LOCAL, UPSTREAM, Outbox, Stored
+from appliance.mqtt.plan import Plan
+from appliance.mqtt_state import MqttState
+from appliance.predictor import Predictor
+from appliance.store import durable
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0
+"""Between two tries to commit what the disk or the quota refused."""
+FLUSH_SECONDS = 0.2
+"""After which acknowledged answers are deleted when no commit of a batch did it."""
+STOP_SECONDS = 2.0
+"""For answers on their way to be acknowledged when the service stops; the others are sent again by the next start."""
+REPORT_SECONDS = 1.0
+PRUNE_SECONDS = 60.0
+_DISCOVERED = 500  # topics that Home Assistant is told of at most
+
+
+class Listener:
+    """The MQTT door of one service. run() is for a thread of its own; stop() may be called from any."""
+
+    def __init__(
+        self,
+        config: MqttConfig,
+        predictor: Predictor,
+        folder: Path,
+        *,
+        models: Callable[[], list[dict[str, Any]]] = list,
+        report: Callable[[MqttState], None] = lambda state: None,
+    ) -> None:
+        """`folder` keeps the outbox; `models` says for the status what is served; `report` is told every second.
+
+        Raises ConfigError for what cannot be meant, StoreError when the folder cannot be used.
+        """
+        self._config = config
+        self._models = models
+        self._report = report
+        self._started = time.time()
+        with durable.reported(f"make {folder}"):
+            durable.make_folder(folder)
+        self.client_id = config.client_id or kept_id(folder)
+        self._plan = Plan(config, self.client_id, way=UPSTREAM if config.upstream.host else LOCAL)
+        self._lock = only_one(folder)
+        self._disk = Disk(folder / OUTBOX)
+        self._outbox = Outbox(
+            self._disk, max_bytes=config.outbox_bytes, max_age=config.outbox_seconds, when_full=config.outbox_full
+        )
+        answerer = Answerer(predictor, self._plan.errors, self._plan.is_ours)
+        self._flow = Flow(config, self._plan, predictor, answerer, self._disk, self._outbox)
+        self._no_more = self._stale_filters()
+        # A pair of sockets, so that stop() and connecting threads can end the loop's wait.
+        self._wake_read, self._wake_write = socket.socketpair()
+        for end in (self._wake_read, self._wake_write):
+            end.setblocking(False)
+        ways = (LOCAL, UPSTREAM) if config.upstream.host else (LOCAL,)
+        self._links = [self._link(way) for way in ways]
+        self._source = self._links[0]
+        self._batch: list[Message] = []
+        self._held: Work | None = None
+        self._retry = 0.0
+        self._hindrance = ""  # why what is held cannot be committed
+        self._discovered: set[str] = set()
+        self._done: dict[str, float] = {}  # what the clock asks for -> when it was done last
+        self._stop = threading.Event()
+
+    def run(self) -> None:
+        """Answer messages until stop() is called."""
+        log.info("mqtt", extra={"broker": self._source.client.address, "client_id": self.client_id})
+        while not self._stop.is_set():
+            try:
+                self._turn()
+            except Exception:  # the last boundary of the thread: a fault must not end the door for ever
+                log.exception("mqtt failed and goes on")
+                self._hindrance = "an unexpected fault; see the log"
+                self._restart()
+        self._finish()
+
+    def stop(self) -> None:
+        """Have run() return soon."""
+        self._stop.set()
+        self.wake()
+
+    def wake(self) -> None:
+        """End the loop's wait."""
+        with contextlib.suppress(OSError):  # full: it wakes anyway; closed: it has ended
+            self._wake_write.send(b"\0")
+
+    def state(self) -> MqttState:
+        """Return the counters and what is wrong, for metrics and health."""
+        flow, outbox = self._flow, self._outbox
+        return MqttState(
+            connected={NAMES[link.way]: link.client.up for link in self._links},
+            problems=self._problems(),
+            received=flow.received,
+            answered=flow.answered,
+            refused=dict(flow.refused),
+            sent=sum(link.sender.sent for link in self._links),
+            replayed=sum(link.sender.replayed for link in self._links),
+            dropped=outbox.dropped + flow.dropped,
+            waiting=outbox.count - outbox.settled,
+            waiting_bytes=outbox.bytes,
+            parked=flow.parking.count,
+            updated=time.time(),
+        )
+
+    # What the links tell.
+
+    def link_up(self, link: Link, session: Session) -> None:
+        """A broker is there: ask for messages, and send what waited for it."""
+        if link.way == LOCAL:
+            link.client.unsubscribe(self._no_more)
+            link.client.subscribe(self._plan.filters())
+        link.sender.up(session.receive_maximum, time.monotonic())
+        self._announce_anew()
+
+    def link_down(self, link: Link) -> None:
+        """A broker is gone: what it sent and we had not acknowledged comes again, so it is let go of here."""
+        if link.way == LOCAL:
+            self._batch.clear()
+            if self._held and self._held.messages:
+                self._held = None
+
+    def take(self, message: Message) -> None:
+        """A message arrived."""
+        if message.topic == self._plan.birth:
+            self._announce_anew()
+            self._source.client.acknowledge(message)
+        else:
+            self._batch.append(message)
+
+    # One turn of the loop.
+
+    def _turn(self) -> None:
+        """Wait until something is to be done and do all that is."""
+        readable = self._wait()
+        now = time.monotonic()
+        for link in self._links:
+            link.turn(now, readable=link.client.fileno() in readable)
+        for step in (self._work, self._tend, self._send):
+            try:
+                step(now)
+            except ApplianceError as error:  # the disk or the quota: nothing was acknowledged, so nothing is lost
+                self._hinder(error)
+
+    def _send(self, now: float) -> None:
+        """Send what may be sent."""
+        for link in self._links:
+            link.send(now)
+
+    def _wait(self) -> set[int]:
+        """Wait for a socket, a call of wake() or the time of something due; return the sockets that can be read."""
+        poll = select.poll()
+        poll.register(self._wake_read, select.POLLIN)
+        for link in self._links:
+            number = link.client.fileno()
+            if number >= 0:
+                poll.register(number, select.POLLIN | (select.POLLOUT if link.client.wants_write else 0))
+        found = {number for number, _ in poll.poll(self._patience(time.monotonic()) * 1000)}
+        if self._wake_read.fileno() in found:
+            with contextlib.suppress(BlockingIOError):
+                self._wake_read.recv(4096)
+        return found
+
+    def _patience(self, now: float) -> float:
+        """Return the seconds for which nothing is due."""
+        if any(link.client.has_more for link in self._links) or (
+            self._batch and not self._held and not self._crowded()
+        ):
+            return 0.0
+        waits = [REPORT_SECONDS, self._retry - now if self._held else REPORT_SECONDS]
+        waits += [link.client.due() - now for link in self._links] + [
+            link.sender.due(now) - now for link in self._links
+        ]
+        if self._outbox.settled or self._flow.parking.count:
+            waits.append(FLUSH_SECONDS)
+        return max(0.0, min(waits))
+
+    def _work(self, now: float) -> None:
+        """Answer what is at hand, unless what came before could not be committed yet."""
+        if self._held:
+            if now >= self._retry:
+                self._commit(self._held)
+            return
+        if self._batch and not self._crowded():
+            batch, self._batch = self._batch[: self._config.batch], self._batch[self._config.batch :]
+            self._commit(self._flow.work(batch))
+        if work := self._flow.timed(time.time()):
+            self._commit(work)
+        if self._flow.parking.count and self._is_time("unpark", now, FLUSH_SECONDS):
+            while work := self._flow.unpark(self._config.batch):
+                self._commit(work)
+
+    def _crowded(self) -> bool:
+        """Return whether messages should wait at their broker, since it takes no more answers now."""
+        return self._source.sender.crowded
+
+    def _commit(self, work: Work) -> None:
+        """Keep a work, then acknowledge its messages; what cannot be kept now is held and tried again."""
+        self._held = work
+        stored = self._flow.finish(work)
+        self._held, self._hindrance = None, ""
+        for message in work.messages:
+            self._source.client.acknowledge(message)
+        for link in self._links:
+            link.sender.add(stored)
+        if self._config.discovery:
+            self._discover(stored)
+
+    def _hinder(self, error: ApplianceError) -> None:
+        """Take note of why nothing can be committed."""
+        self._retry = time.monotonic() + RETRY_SECONDS
+        if str(error) != self._hindrance:
+            log.error("mqtt waits", extra={"error": str(error)})
+        self._hindrance = str(error)
+
+    def _tend(self, now: float) -> None:
+        """Do what the clock asks for."""
+        if self._is_time("report", now, REPORT_SECONDS):
+            self._report(self.state())
+        if self._is_time("status", now, self._config.status_seconds):
+            self._publish_status()
+        if self._outbox.settled and self._is_time("flush", now, FLUSH_SECONDS):
+            self._outbox.flush()
+            self._hindrance = self._hindrance if self._held else ""
+            if not self._outbox.count:
+                self._disk.shrink()
+        if self._is_time("prune", now, PRUNE_SECONDS):
+            self._flow.prune(time.time())
+            self._outbox.expire()
+
+    def _is_time(self, name: str, now: float, seconds: float) -> bool:
+        """Return whether something was not done for `seconds`; it then is."""
+        if now - self._done.get(name, float("-inf")) < seconds:
+            return False
+        self._done[name] = now
+        return True
+
+    def _announce_anew(self) -> None:
+        """Have status and discovery published again."""
+        self._done.pop("status", None)
+        self._discovered.clear()
+
+    def _stale_filters(self) -> list[str]:
+        """Return what earlier configurations subscribed to: the broker's session still has it. Raises StoreError."""
+        wanted = [text for text, _ in self._plan.filters()]
+        found = self._disk.read("select value from notes where name = 'filters'")
+        before = msgspec.json.decode(found[0][0], type=list[str]) if found else []
+        together = list(dict.fromkeys([*before, *wanted]))
+        if together != before:
+            note = ("filters", msgspec.json.encode(together).decode())
+            self._disk.commit([("insert or replace into notes values (?, ?)", [note])])
+        return [text for text in before if text not in wanted]
+
+    def _link(self, way: int) -> Link:
+        """Return the link of one way."""
+        return Link(self, way, self._config, self.client_id, self._outbox, online=self._plan.online, wake=self.wake)
+
+    def _publish_status(self) -> None:
+        """Publish the retained status."""
+        state = self.state()
+        status = {
+            "appliance": __version__,
+            "client_id": self.client_id,
+            "started": iso_time(self._started),
+            "models": self._models(),
+            **{key: value for key, value in msgspec.structs.asdict(state).items() if key != "updated"},
+        }
+        for link in self._links:
+            link.client.publish(self._plan.status, msgspec.json.encode(status), retain=True)
+
+    def _discover(self, stored: list[Stored]) -> None:
+        """Tell Home Assistant of topics that an answer goes to for the first time."""
+        for one in stored:
+            answer = one.answer
+            if answer.topic in self._discovered or not answer.model or len(self._discovered) >= _DISCOVERED:
+                continue
+            self._discovered.add(answer.topic)
+            topic, payload = announcement(self._config.discovery_prefix, self.client_id, self._plan.online, answer)
+            self._source.client.publish(topic, payload, retain=True)
+
+    def _problems(self) -> list[str]:
+        """Return what keeps messages from being answered or answers from being sent."""
+        found = [f"{link.client.address}: {link.client.problem}" for link in self._links if not link.client.up]
+        found += [self._hindrance] if self._hindrance else []
+        for link in self._links:
+            if link.sender.refused:
+                found.append(f"{link.client.address} refuses {link.sender.refused} answers: {link.sender.refusal}")
+        if self._flow.parking.count:
+            found.append(f"{self._flow.parking.count} messages wait for a model that is not ready")
+        found += [f"messages wait for {name!r}, which is subscribed to no more" for name in self._flow.lost()]
+        if self._disk.set_aside:
+            found.append(f"the outbox was damaged and set aside as {self._disk.set_aside}")
+        return found
+
+    def _restart(self) -> None:
+        """Begin anew with every broker after a fault: what was not acknowledged comes again."""
+        self._held = None
+        self._batch.clear()
+        for link in self._links:
+            link.renew()
+        self._stop.wait(RETRY_SECONDS)
+
+    def _finish(self) -> None:
+        """Wait shortly for answers on their way, then leave every broker in good order."""
+        until = time.monotonic() + STOP_SECONDS
+        with contextlib.suppress(ApplianceError):
+            while time.monotonic() < until and any(link.client.up and not link.sender.idle for link in self._links):
+                readable = self._wait()
+                for link in self._links:
+                    link.turn(time.monotonic(), readable=link.client.fileno() in readable)
+                    link.send(time.monotonic())
+                self._batch.clear()  # unacknowledged, so they come again
+            self._outbox.flush()
+        for link in self._links:
+            link.leave()
+        self._disk.close()
+        for end in (self._wake_read, self._wake_write):
+            end.close()
+        os.close(self._lock)

@@ -1,0 +1,55 @@
+"""What passes between us and a broker, without a word of how."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a broker sent: `mid` is good for acknowledging on this connection, and for nothing else."""
+
+    topic: str
+    payload: bytes
+    qos: int = 1
+    mid: int = 0
+    retain: bool = False
+    repeat: bool = False
+    """Whether the broker sent it before, and cannot know whether it arrived."""
+    response: str = ""
+    correlation: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What goes with a published message."""
+
+    expiry: int = 0
+    content_type: str = ""
+    correlation: bytes = b""
+    user: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What a broker said when it took the connection."""
+
+    present: bool
+    """Whether it kept our subscriptions and messages."""
+    receive_maximum: int
+    """Messages that we may send before its acknowledgement."""
+
+
+class Handler(Protocol):
+    """Who is told what happens on a connection; called on the thread that turns the client."""
+
+    def up(self, session: Session) -> None:
+        """A connection begins."""
+
+    def down(self, reason: str) -> None:
+        """It has ended, or could not be made; it is tried again."""
+
+    def message(self, message: Message) -> None:
+        """A message arrived; at QoS 1 it comes again on the next connection unless it is acknowledged."""
+
+    def published(self, mid: int, refusal: str) -> None:
+        """The broker has acknowledged a message, or refused it for a reason."""

@@ -1,0 +1,201 @@
+"""Answers on their way to a broker: on disk until it has acknowledged them, within a quota of size and age."""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from appliance.errors import Overloaded
+from appliance.mqtt.disk import Disk, Write
+
+log = logging.getLogger(__name__)
+
+LOCAL, UPSTREAM = 0, 1
+"""The ways of an answer: to the broker that its message came from, or to the one upstream."""
+
+_OVERHEAD = 100  # bytes that a row takes beside its topic and payload
+_PLAUSIBLE = 1_700_000_000.0  # Unix time; a clock before it was never set, so no age can be told from it
+_COLUMNS = "seq, way, created, topic, payload, qos, retain, expiry, content_type, correlation, model, version"
+_SIZE = f"length(cast(topic as blob)) + length(payload) + {_OVERHEAD}"
+_INSERT = f"insert into answers ({_COLUMNS}) values ({', '.join('?' * 12)})"  # noqa: S608 - constants
+_DELETE = "delete from answers where seq = ?"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One message to be published."""
+
+    topic: str
+    payload: bytes
+    way: int = LOCAL
+    qos: int = 1
+    retain: bool = False
+    expiry: int = 0
+    """Seconds, 0 for never."""
+    content_type: str = ""
+    correlation: bytes = b""
+    model: str = ""
+    version: str = ""
+
+    @property
+    def size(self) -> int:
+        """Bytes that count for the quota."""
+        return len(self.topic.encode()) + len(self.payload) + _OVERHEAD
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An answer on disk; `created` is the Unix time of its prediction."""
+
+    seq: int
+    created: float
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """Answers that have their place in the outbox and are not written yet."""
+
+    stored: list[Stored]
+    writes: list[Write]
+    settled: list[int]
+    size: int
+    dropped: int
+    """Answers that the quota's policy drops, new or old."""
+
+
+class Outbox:
+    """The table of answers. Not thread-safe: one thread has it."""
+
+    def __init__(self, disk: Disk, *, max_bytes: int, max_age: float = 0.0, when_full: str = "refuse") -> None:
+        """`max_age` in seconds, 0 for none; `when_full`: refuse, oldest or newest (which of them gives way)."""
+        self._disk = disk
+        self._max_bytes = max_bytes
+        self._max_age = max_age
+        self._when_full = when_full
+        self._settled: dict[int, int] = {}  # seq -> size of what a broker acknowledged; deleted with the next commit
+        self.dropped = 0
+        """Answers that were dropped by size or age since the start."""
+        found = disk.read(f"select count(*), coalesce(sum({_SIZE}), 0), coalesce(max(seq), 0) from answers")  # noqa: S608
+        self.count, self.bytes, self.last = found[0]
+        """Answers that wait, their bytes, and the number of the last one."""
+
+    def prepare(self, answers: Sequence[Answer], now: float | None = None, *, others: int = 0) -> Addition:
+        """Return the addition of answers, which nothing has written yet.
+
+        `others` are bytes of other tables that count for the quota. Raises Overloaded when there is no room and the
+        policy is to refuse.
+        """
+        created = time.time() if now is None else now
+        size = sum(answer.size for answer in answers)
+        settled = list(self._settled)
+        writes: list[Write] = [(_DELETE, [(seq,) for seq in settled])] if settled else []
+        excess = self.bytes - sum(self._settled.values()) + others + size - self._max_bytes
+        dropped = 0
+        if excess > 0 and answers:
+            if self._when_full == "refuse" or (self._when_full == "oldest" and size > self._max_bytes):
+                raise self.full()
+            if self._when_full == "newest":
+                answers, size, dropped = (), 0, len(answers)
+            else:
+                oldest = self._oldest(excess, set(settled))
+                writes.append((_DELETE, [(seq,) for seq, _ in oldest]))
+                size -= sum(gone for _, gone in oldest)
+                dropped = len(oldest)
+                settled = settled + [seq for seq, _ in oldest if seq not in self._settled]
+        stored = [Stored(self.last + place, created, answer) for place, answer in enumerate(answers, 1)]
+        if stored:
+            writes.append((_INSERT, [_row(one) for one in stored]))
+        return Addition(stored, writes, settled, size, dropped)
+
+    def added(self, addition: Addition) -> None:
+        """Take note that an addition's writes were committed."""
+        self.bytes += addition.size - sum(self._settled.pop(seq, 0) for seq in addition.settled)
+        self.count += len(addition.stored) - len(addition.settled)
+        if addition.stored:
+            self.last = addition.stored[-1].seq
+        if addition.dropped:
+            self.dropped += addition.dropped
+            log.error(
+                "outbox is full and drops answers", extra={"dropped": addition.dropped, "policy": self._when_full}
+            )
+
+    def settle(self, stored: Stored) -> None:
+        """Take note that a broker has acknowledged an answer; it is deleted with the next commit."""
+        self._settled[stored.seq] = stored.answer.size
+
+    @property
+    def settled(self) -> int:
+        """How many acknowledged answers wait to be deleted."""
+        return len(self._settled)
+
+    def flush(self) -> None:
+        """Delete what was acknowledged. Raises StoreError."""
+        if self._settled:
+            addition = self.prepare(())
+            self._disk.commit(addition.writes)
+            self.added(addition)
+
+    def read(self, way: int, first: int, last: int, limit: int) -> list[Stored]:
+        """Return answers of one way from number `first` to `last`, by number, without those acknowledged.
+
+        Raises StoreError.
+        """
+        query = f"select {_COLUMNS} from answers where seq between ? and ? and way = ? order by seq limit ?"  # noqa: S608
+        return [_stored(row) for row in self._disk.read(query, (first, last, way, limit))]
+
+    def is_settled(self, seq: int) -> bool:
+        """Return whether an answer was acknowledged and only waits to be deleted."""
+        return seq in self._settled
+
+    def waiting(self, way: int) -> int:
+        """Return how many answers of one way are on disk. Raises StoreError."""
+        return int(self._disk.read("select count(*) from answers where way = ?", (way,))[0][0])
+
+    def expire(self, now: float | None = None) -> int:
+        """Drop what is older than the age limit and return how many. Raises StoreError."""
+        if not self._max_age:
+            return 0
+        before = (time.time() if now is None else now) - self._max_age
+        query = f"select seq, {_SIZE} from answers where created < ? and created > ? limit 10000"  # noqa: S608
+        old = [row for row in self._disk.read(query, (before, _PLAUSIBLE)) if row[0] not in self._settled]
+        if not old:
+            return 0
+        self._disk.commit([(_DELETE, [(seq,) for seq, _ in old])])
+        self.count -= len(old)
+        self.bytes -= sum(size for _, size in old)
+        self.dropped += len(old)
+        log.error("outbox drops answers that are too old", extra={"dropped": len(old), "seconds": self._max_age})
+        return len(old)
+
+    def full(self) -> Overloaded:
+        """Return the error of an outbox without room."""
+        found = f"{self.bytes} bytes wait, {self._max_bytes} may"
+        return Overloaded("keep the answers", found, "see why the broker takes none, or raise [mqtt] outbox_bytes")
+
+    def _oldest(self, excess: int, settled: set[int]) -> list[tuple[int, int]]:
+        """Return (number, size) of the oldest answers that take `excess` bytes together."""
+        found: list[tuple[int, int]] = []
+        for seq, size in self._disk.read(f"select seq, {_SIZE} from answers order by seq"):  # noqa: S608
+            if excess <= 0:
+                break
+            if seq not in settled:
+                found.append((seq, size))
+                excess -= size
+        return found
+
+
+def _row(stored: Stored) -> tuple[Any, ...]:
+    """Return the columns of an answer."""
+    one = stored.answer
+    return (
+        stored.seq, one.way, stored.created, one.topic, one.payload, one.qos, int(one.retain), one.expiry,
+        one.content_type, one.correlation, one.model, one.version,
+    )  # fmt: skip
+
+
+def _stored(row: tuple[Any, ...]) -> Stored:
+    """Return the answer of a row."""
+    seq, way, created, topic, payload, qos, retain, *rest = row
+    return Stored(seq, created, Answer(topic, payload, way, qos, bool(retain), *rest))

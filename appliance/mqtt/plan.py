@@ -1,0 +1,156 @@
+"""Which topics are whose: subscriptions, feeds of rows and our own; and that no answer is taken for a message."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from appliance.config import MqttConfig, RowsConfig, SubscriptionConfig
+from appliance.errors import ConfigError, InvalidInput
+from appliance.mqtt.codec import RESERVED, Codec
+from appliance.mqtt.topics import Filter, KeyedFilter, Template, answer_template, is_topic, values_of
+
+_KEPT = 4096  # topics whose subscriptions are remembered
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Target:
+    """Who answers, and in what manner."""
+
+    model: str | None
+    version: str | None
+    fields: dict[str, str]
+    codec: Codec
+    way: int
+    qos: int
+    retain: bool
+    expiry: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subscription:
+    """One subscription, checked."""
+
+    config: SubscriptionConfig
+    filter: Filter
+    template: Template | None
+    target: Target
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """One recipe for rows, checked."""
+
+    config: RowsConfig
+    feeds: tuple[KeyedFilter, ...]
+    template: Template
+    target: Target
+
+
+class Plan:
+    """What the configuration asks for. Raises ConfigError when it cannot be, or would go round in a circle."""
+
+    def __init__(self, config: MqttConfig, client_id: str, *, way: int) -> None:
+        """`way` is that of answers that go to a topic of the configuration."""
+        base = Template(config.topic, ["client_id"]).render({"client_id": client_id.replace("/", "-")})
+        self.online, self.status, self.errors = (f"{base}/{name}" for name in ("online", "status", "errors"))
+        self.birth = f"{config.discovery_prefix}/status" if config.discovery else ""
+        """Where Home Assistant says that it has started; "" when it is not told of us."""
+        self.subscriptions = [_subscription(one, config, way) for one in config.subscriptions]
+        self.rows = [_rows(one, config, way) for one in config.rows]
+        self._check(config, way)
+        self.asked = lru_cache(maxsize=_KEPT)(self._asked)
+        self.fed = lru_cache(maxsize=_KEPT)(self._fed)
+
+    def filters(self) -> list[tuple[str, int]]:
+        """Return (filter, QoS) for the broker, each filter once."""
+        asked = [(one.filter.text, one.config.qos) for one in self.subscriptions]
+        asked += [(feed.filter.text, rows.config.qos) for rows in self.rows for feed in rows.feeds]
+        asked += [(self.birth, 1)] if self.birth else []
+        return [
+            (text, max(qos for other, qos in asked if other == text)) for text in dict.fromkeys(t for t, _ in asked)
+        ]
+
+    def is_ours(self, topic: str) -> bool:
+        """Return whether what is published to `topic` would come back to us as a message."""
+        return bool(self.asked(topic) or self.fed(topic))
+
+    def answer_topic(self, subscription: Subscription, topic: str) -> str:
+        """Return where a subscription's answers to messages of a topic go; "" for nowhere."""
+        parts = subscription.filter.match(topic)
+        if subscription.template is None or parts is None:
+            return ""
+        try:
+            return subscription.template.render(values_of(topic, parts))
+        except InvalidInput:
+            return ""
+
+    def _asked(self, topic: str) -> tuple[tuple[Subscription, str], ...]:
+        """Return the subscriptions that mean a topic, each with where its answers go; "" for nowhere."""
+        meant = (one for one in self.subscriptions if one.filter.match(topic) is not None)
+        return tuple((one, self.answer_topic(one, topic)) for one in meant)
+
+    def _fed(self, topic: str) -> tuple[tuple[int, int, dict[str, str]], ...]:
+        """Return (index of rows, index of feed, key) of what a topic feeds."""
+        found = (
+            (index, place, feed.match(topic))
+            for index, rows in enumerate(self.rows)
+            for place, feed in enumerate(rows.feeds)
+        )
+        return tuple((index, place, key) for index, place, key in found if key is not None)
+
+    def _check(self, config: MqttConfig, way: int) -> None:
+        """Raise ConfigError for what cannot be."""
+        if not self.subscriptions and not self.rows:
+            raise ConfigError("configuration [mqtt]", "nothing is subscribed to", "add [[mqtt.subscriptions]]")
+        names = [one.config.name for one in self.rows]
+        if len(set(names)) != len(names):
+            raise ConfigError("configuration [[mqtt.rows]]", "two have the same name", "name each differently")
+        if config.discovery and not is_topic(self.birth):
+            raise ConfigError("configuration [mqtt] discovery_prefix", "it is no topic", "leave out + and #")
+        own = [Filter(topic) for topic in (self.online, self.status, self.errors)]
+        local = way == 0
+        given = [one.template for one in self.subscriptions if one.template and local]
+        given += [one.template for one in self.rows if local]
+        taken = [one.filter for one in self.subscriptions] + [feed.filter for one in self.rows for feed in one.feeds]
+        for published in [*own, *(template.as_filter() for template in given)]:
+            for filter_ in taken:
+                if filter_.overlaps(published):
+                    found = f"what we publish to {published.text!r} would come back by the filter {filter_.text!r}"
+                    raise ConfigError(
+                        "configuration [mqtt]", found, "choose other topics for answers, or narrower filters"
+                    )
+
+
+def _subscription(config: SubscriptionConfig, mqtt: MqttConfig, way: int) -> Subscription:
+    """Return a subscription, checked."""
+    filter_ = Filter(config.topic)
+    if not config.answer and not config.respond:
+        found = "its answers go nowhere"
+        raise ConfigError(f"[[mqtt.subscriptions]] {config.topic!r}", found, "set answer, or respond = true")
+    template = answer_template(config.answer, filter_) if config.answer else None
+    codec = Codec(config, max_bytes=mqtt.max_payload_bytes, max_rows=mqtt.max_rows)
+    target = Target(
+        config.model or None, config.version or None, config.fields, codec, way, config.answer_qos, config.retain,
+        config.expiry,
+    )  # fmt: skip
+    return Subscription(config, filter_, template, target)
+
+
+def _rows(config: RowsConfig, mqtt: MqttConfig, way: int) -> Rows:
+    """Return a recipe for rows, checked."""
+    place = f"[[mqtt.rows]] {config.name!r}"
+    if not config.feeds:
+        raise ConfigError(place, "it has no feeds", "add [[mqtt.rows.feeds]]")
+    feeds = tuple(KeyedFilter(feed.topic) for feed in config.feeds)
+    if len({frozenset(feed.names) for feed in feeds}) != 1:
+        raise ConfigError(place, "its feeds have different keys", "use the same names in braces in every topic")
+    columns = [column for feed in config.feeds for column in feed.columns]
+    if len(set(columns)) != len(columns) or not columns:
+        raise ConfigError(place, "a column is fed twice, or none is", "feed each column once")
+    if RESERVED.intersection(feeds[0].names):
+        raise ConfigError(place, f"its key has one of {', '.join(sorted(RESERVED))}", "name the key otherwise")
+    template = Template(config.answer, feeds[0].names)
+    codec = Codec(SubscriptionConfig(topic=config.name), max_bytes=mqtt.max_payload_bytes, max_rows=1)
+    target = Target(
+        config.model or None, config.version or None, {}, codec, way, config.answer_qos, config.retain, config.expiry
+    )
+    return Rows(config, feeds, template, target)

@@ -1,0 +1,197 @@
+"""Rows put together from several topics: what each key (device) last sent, kept on disk, and when a row is complete."""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from appliance.config import FeedConfig
+from appliance.inference.values import kind_of
+from appliance.mqtt.answering import Job
+from appliance.mqtt.codec import BadMessage, Call, at_path, is_absent
+from appliance.mqtt.disk import Disk, Write
+from appliance.mqtt.messages import Message
+from appliance.mqtt.plan import Rows
+from appliance.mqtt.windows import Value, Window, is_number
+
+_INSERT = "insert into observations (rows, key, feed, at, value) values (?, ?, ?, ?, ?)"
+_PRUNE = "delete from observations where rows = ? and key = ? and feed = ? and at < ?"
+_PREDICTED = ""  # the feed under which the time of the last prediction is kept
+_PREDICTED_BEFORE = "delete from observations where rows = ? and key = ? and feed = ?"
+_FORGET = "delete from observations where rows = ? and key = ?"
+
+Key = tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Device:
+    """What is known under one key."""
+
+    topic: str
+    """Where its answers go."""
+    windows: list[Window]
+    fresh: set[int] = field(default_factory=set)
+    """Feeds with a value since the last prediction."""
+    predicted: float = 0.0
+    """Unix time of the last prediction."""
+
+
+class RowBuilder:
+    """The state of one `[[mqtt.rows]]`."""
+
+    def __init__(self, rows: Rows, disk: Disk, *, max_bytes: int) -> None:
+        """Read what was kept. `max_bytes` of a payload. Raises StoreError."""
+        self._max_bytes = max_bytes
+        self._rows = rows
+        self._config = rows.config
+        self._names = rows.feeds[0].names
+        self._devices: OrderedDict[Key, _Device] = OrderedDict()  # the one that was silent longest first
+        self._writes: list[Write] = []
+        self._load(disk)
+
+    def observe(self, feed: int, key: dict[str, str], message: Message, now: float) -> Job | None:
+        """Take a message and return the row that it completes, if any. Raises InvalidInput.
+
+        `now` is the Unix time of its arrival. A repeat of the last value by the broker is passed over.
+        """
+        value = self._value(self._config.feeds[feed], message)
+        place = tuple(key[name] for name in self._names)
+        device = self._device(place)
+        latest = device.windows[feed].latest
+        if message.repeat and latest and latest[1] == value:
+            return None
+        device.windows[feed].add(now, value)
+        device.fresh.add(feed)
+        self._devices.move_to_end(place)
+        topic = self._config.feeds[feed].topic
+        self._writes.append((_INSERT, [(self._config.name, _text(place), topic, now, _encode(value))]))
+        self._forget_silent()
+        if self._config.when == "every" or (
+            self._config.when == "complete" and len(device.fresh) < len(device.windows)
+        ):
+            return None
+        return self._job(place, device, now)
+
+    def timed(self, now: float) -> Iterator[Job]:
+        """Yield the rows whose time has come."""
+        if self._config.when != "every":
+            return
+        for place, device in self._devices.items():
+            if device.fresh and now - device.predicted >= self._config.seconds:
+                job = self._job(place, device, now)
+                if job:
+                    yield job
+
+    def writes(self) -> list[Write]:
+        """Return what the next commit must write, and forget it."""
+        writes, self._writes = self._writes, []
+        return writes
+
+    def prune(self, now: float) -> list[Write]:
+        """Return the statements that delete what no window holds any more."""
+        writes: list[Write] = []
+        for place, device in self._devices.items():
+            for feed, window in zip(self._config.feeds, device.windows, strict=True):
+                window.age(now)
+                first = now if window.first is None else window.first
+                writes.append((_PRUNE, [(self._config.name, _text(place), feed.topic, first)]))
+        return writes
+
+    def _job(self, place: Key, device: _Device, now: float) -> Job | None:
+        """Return the row of a key as it is now; None where every value, or for `complete` any, is too old."""
+        row: dict[str, Any] = {}
+        digest = hashlib.blake2b(f"{self._config.name}\0{_text(place)}".encode(), digest_size=16)
+        good = 0
+        for window, feed in zip(device.windows, self._config.feeds, strict=True):
+            window.age(now)
+            latest = window.latest
+            if latest is None or now - latest[0] > self._config.max_age:
+                continue
+            good += 1
+            digest.update(repr(latest).encode())
+            row |= {column: window.tell(statistic) for column, statistic in feed.columns.items()}
+        if not good or (self._config.when == "complete" and good < len(device.windows)):
+            return None
+        device.fresh.clear()
+        device.predicted = now
+        row_of = (self._config.name, _text(place), _PREDICTED)
+        self._writes += [(_PREDICTED_BEFORE, [row_of]), (_INSERT, [(*row_of, now, b"")])]
+        call = Call(digest.hexdigest(), [row], echo=self._named(place))
+        return Job(self._rows.target, Message(device.topic, _encode(row), qos=0), call, device.topic, partial=True)
+
+    def _value(self, feed: FeedConfig, message: Message) -> Value:
+        """Return the value that a message bears, a number as float. Raises BadMessage."""
+        if len(message.payload) > self._max_bytes:
+            found = f"it has {len(message.payload)} bytes, {self._max_bytes} may be"
+            raise BadMessage("too_large", "read the payload", found, "send one value")
+        document = _document(message.payload, alone=not feed.path)
+        value = at_path(document, feed.path) if feed.path else document
+        if is_absent(value):
+            raise BadMessage("field", "read the payload", f"there is no {feed.path!r}", "send the value there")
+        if not isinstance(value, (bool, int, float, str)) or (isinstance(value, (int, float)) and not is_number(value)):
+            raise BadMessage("form", "read the value", f"it is {kind_of(value)}", "send one number or text")
+        if not is_number(value) and set(feed.columns.values()) - {"last", "count"}:
+            raise BadMessage("form", "read the value", f"it is {str(value)[:40]!r}", "send a number")
+        return float(value) if type(value) is int else value
+
+    def _device(self, place: Key) -> _Device:
+        """Return the device of a key, made when first needed."""
+        if place not in self._devices:
+            windows = [Window(values=feed.values, seconds=feed.seconds) for feed in self._config.feeds]
+            self._devices[place] = _Device(self._rows.template.render(self._named(place)), windows)
+        return self._devices[place]
+
+    def _named(self, place: Key) -> dict[str, str]:
+        """Return a key by its names."""
+        return dict(zip(self._names, place, strict=True))
+
+    def _load(self, disk: Disk) -> None:
+        """Read what was kept for the feeds that there still are."""
+        feeds = {feed.topic: index for index, feed in enumerate(self._config.feeds)}
+        query = "select key, feed, at, value from observations where rows = ? order by seq"
+        for key, feed, at, value in disk.read(query, (self._config.name,)):
+            place = tuple(msgspec.json.decode(key, type=list[str]))
+            if len(place) != len(self._names):
+                continue
+            if feed == _PREDICTED:
+                self._device(place).predicted = at
+            elif feed in feeds:
+                self._device(place).windows[feeds[feed]].add(at, msgspec.json.decode(value))
+                self._devices.move_to_end(place)
+        for device in self._devices.values():
+            latest = [window.latest for window in device.windows]
+            device.fresh = {place for place, last in enumerate(latest) if last and last[0] > device.predicted}
+        self._forget_silent()
+
+    def _forget_silent(self) -> None:
+        """Let go of the keys that were silent longest, beyond the number that may be."""
+        while len(self._devices) > self._config.max_keys:
+            place, _ = self._devices.popitem(last=False)
+            self._writes.append((_FORGET, [(self._config.name, _text(place))]))
+
+
+def _document(payload: bytes, *, alone: bool) -> Any:
+    """Return a payload's JSON; where the value stands alone, text that is no JSON is itself."""
+    try:
+        return msgspec.json.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        if not alone:
+            raise BadMessage("payload", "read the payload as JSON", str(error), "send JSON") from error
+    try:
+        text = payload.decode().strip()
+    except UnicodeDecodeError as error:
+        raise BadMessage("payload", "read the payload as text", str(error), "send UTF-8") from error
+    return text
+
+
+def _encode(value: Any) -> bytes:
+    """Return a value as JSON."""
+    return msgspec.json.encode(value)
+
+
+def _text(place: Key) -> str:
+    """Return a key as the database has it."""
+    return msgspec.json.encode(place).decode()

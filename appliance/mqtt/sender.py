@@ -1,0 +1,156 @@
+"""Which answer is sent next, to one broker: within its window, in order, and after an outage at a limited rate."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from appliance.mqtt.codec import flagged, iso_time
+from appliance.mqtt.messages import Note
+from appliance.mqtt.outbox import Outbox, Stored
+
+Publish = Callable[[Stored, bytes, Note], int]
+"""(answer, payload, note) -> the broker's number for it, 0 when there is no connection."""
+
+_CHUNK = 200  # answers read from the disk at once
+_BURST = 0.25  # seconds of the replay rate that may be sent together
+
+
+class Sender:
+    """Takes one way's answers from the outbox to its broker.
+
+    What was committed while the broker was there is live and sent from memory. Everything else (what a broker had not
+    acknowledged when it went, what came while it was away, what memory had no room for) is read from the disk by
+    number; what is older than the connection is flagged. In order: the disk goes first. Live first: both go side by
+    side, the disk at `rate` a second.
+    """
+
+    def __init__(self, outbox: Outbox, way: int, publish: Publish, *, window: int, rate: float | None = None) -> None:
+        """`rate` in answers a second makes it live first; None keeps the order."""
+        self._outbox = outbox
+        self._way = way
+        self._publish = publish
+        self._wanted_window = self._window = window
+        self._rate = rate
+        self._up = False
+        self._mark = 0  # answers up to this number were given before the connection
+        self._live: deque[Stored] = deque()
+        self._ranges: deque[tuple[int, int]] = deque()  # numbers to be read from the disk
+        self._replays: deque[Stored] = deque()  # read from the disk, not sent yet
+        self._flying: dict[int, Stored] = {}
+        self._allowance = 0.0
+        self._counted = 0.0
+        self.refused = 0
+        """Answers that the broker refused on this connection; they are tried again on the next one."""
+        self.refusal = ""
+        """The topic and reason of the last one."""
+        self.sent = 0
+        self.replayed = 0
+
+    def up(self, receive_maximum: int, now: float) -> None:
+        """Begin with a broker that takes `receive_maximum` unacknowledged messages: all that is on disk comes first."""
+        self.down()
+        self._up = True
+        self._window = min(self._wanted_window, receive_maximum)
+        self._counted = now
+        self._mark = self._outbox.last
+        if self._outbox.count:
+            self._ranges.append((0, self._outbox.last))
+
+    def down(self) -> None:
+        """Forget what was on its way: the disk has it."""
+        self._up = False
+        for waiting in (self._live, self._ranges, self._replays):
+            waiting.clear()
+        self._flying.clear()
+        self.refused, self.refusal = 0, ""
+
+    def add(self, stored: Sequence[Stored]) -> None:
+        """Take answers that were just committed, this way's among them."""
+        own = [one for one in stored if one.answer.way == self._way]
+        if not self._up or not own:
+            return
+        in_order = self._rate is None
+        if (in_order and (self._ranges or self._replays)) or len(self._live) + len(own) > 4 * self._wanted_window:
+            self._ranges.append((own[0].seq, own[-1].seq))
+        else:
+            self._live.extend(own)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits to be sent or acknowledged."""
+        return not (self._live or self._ranges or self._replays or self._flying)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the broker takes answers more slowly than they come, so that no more should be given for now."""
+        return self._up and self._rate is None and len(self._live) >= self._window
+
+    def pump(self, now: float) -> None:
+        """Send what the window and the rate let through. Raises StoreError when the disk cannot be read."""
+        while self._up and self._live and len(self._flying) < self._window:
+            if not self._send(self._live[0]):
+                return
+            self._live.popleft()
+        if self._rate is not None:
+            self._allowance = min(max(1.0, self._rate * _BURST), self._allowance + (now - self._counted) * self._rate)
+            self._counted = now
+        while self._up and len(self._flying) < self._window and self._may_replay() and self._next_replay():
+            if not self._send(self._replays[0]):
+                return
+            self._replays.popleft()
+            self._allowance -= 1.0
+
+    def due(self, now: float) -> float:
+        """Return when pump() may send more by the clock alone."""
+        if self._rate is None or not (self._ranges or self._replays) or len(self._flying) >= self._window:
+            return float("inf")
+        return now + max(0.0, 1.0 - self._allowance) / self._rate
+
+    def published(self, mid: int, refusal: str) -> None:
+        """Take the broker's acknowledgement of a message."""
+        stored = self._flying.pop(mid, None)
+        if stored is None:
+            return
+        if refusal:
+            self.refused, self.refusal = self.refused + 1, f"{stored.answer.topic}: {refusal}"
+            return
+        self.sent += 1
+        self._outbox.settle(stored)
+
+    def _may_replay(self) -> bool:
+        """Return whether the rate lets one more through."""
+        return self._rate is None or self._allowance >= 1.0
+
+    def _next_replay(self) -> bool:
+        """Read from the disk until there is an answer to send; return whether there is."""
+        while not self._replays and self._ranges:
+            first, last = self._ranges[0]
+            found = self._outbox.read(self._way, first, last, _CHUNK)
+            if len(found) == _CHUNK:
+                self._ranges[0] = (found[-1].seq + 1, last)
+            else:
+                self._ranges.popleft()
+            flying = {stored.seq for stored in self._flying.values()}
+            self._replays.extend(one for one in found if not self._outbox.is_settled(one.seq) and one.seq not in flying)
+        return bool(self._replays)
+
+    def _send(self, stored: Stored) -> bool:
+        """Publish one answer, flagged when it is older than the connection; return whether there was one."""
+        answer, replayed = stored.answer, stored.seq <= self._mark
+        user: tuple[tuple[str, str], ...] = (
+            (("model", answer.model), ("version", answer.version)) if answer.model else ()
+        )
+        payload = answer.payload
+        if replayed:
+            user = (*user, ("replayed", "true"), ("predicted_at", iso_time(stored.created)))
+            payload = flagged(payload, answer.content_type, stored.created)
+        mid = self._publish(stored, payload, Note(answer.expiry, answer.content_type, answer.correlation, user))
+        if not mid:
+            return False
+        if replayed:
+            self.replayed += 1
+        if answer.qos:
+            self._flying[mid] = stored
+        else:
+            self.sent += 1
+            self._outbox.settle(stored)
+        return True

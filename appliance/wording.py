@@ -1,0 +1,117 @@
+"""How an answer is put into words, the same through every door: predictions with labels, model and version."""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from appliance.bundle.manifest import Label, Output
+from appliance.inference.session import Array
+from appliance.inference.values import to_values
+from appliance.live import LoadedVersion
+from appliance.predictor import Prediction
+
+_encode_json = msgspec.json.Encoder().encode
+
+
+class PredictAnswer(msgspec.Struct, kw_only=True):
+    """One prediction for each row, in the order of the rows, and the version that gave them all.
+
+    `probability` (classifiers) has each row's {label: probability}; `score` what else the model says of a row, as a
+    decision function or a distance. Numbers are exact: a float32 has all the digits of its float64. NaN is null.
+    """
+
+    prediction: list[Any]
+    probability: list[Any] | UnsetType = UNSET
+    score: list[Any] | UnsetType = UNSET
+    model: str
+    version: str
+
+    def part(self, first: int, last: int) -> "PredictAnswer":
+        """Return the answer for rows `first` to before `last` alone."""
+        return PredictAnswer(
+            prediction=self.prediction[first:last],
+            probability=UNSET if self.probability is UNSET else self.probability[first:last],
+            score=UNSET if self.score is UNSET else self.score[first:last],
+            model=self.model,
+            version=self.version,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """Which outputs of a version are asked for, and how its answers are put into words."""
+
+    prediction: str
+    """The output that is the prediction."""
+    probability: str | None
+    score: str | None
+    outputs: tuple[str, ...]
+    labels: tuple[str, ...]
+    """The class labels as JSON's keys, in the order of the columns of `probability`."""
+
+    def answer(self, prediction: Prediction) -> PredictAnswer:
+        """Return a prediction of these outputs in words."""
+        outputs, version = prediction.outputs, prediction.version
+        return PredictAnswer(
+            prediction=to_values(outputs[self.prediction]),
+            probability=_labelled(outputs[self.probability], self.labels) if self.probability else UNSET,
+            score=to_values(outputs[self.score]) if self.score else UNSET,
+            model=version.name,
+            version=version.version,
+        )
+
+
+def wording_of(version: LoadedVersion) -> Wording:
+    """Return the wording of a version's answers, made once for each loaded version."""
+    wording = _wordings.get(version)
+    if wording is None:
+        wording = _wordings[version] = _wording(version.manifest.outputs, version.manifest.class_labels)
+    return wording
+
+
+def as_rows(features: Any) -> Any:
+    """Return one row or many as many: rows are lists or objects, so a list of plain values is one row."""
+    many = isinstance(features, list) and (not features or isinstance(features[0], (list, dict)))
+    return features if many else [features]
+
+
+_wordings: WeakKeyDictionary[LoadedVersion, Wording] = WeakKeyDictionary()
+
+
+def _wording(outputs: list[Output], labels: list[Label]) -> Wording:
+    """Return the wording for a manifest's outputs; without an output of role prediction, the first one is it."""
+    roles: dict[str, str] = {}
+    for output in outputs:
+        roles.setdefault(output.role, output.name)
+    prediction = roles.get("prediction", outputs[0].name)
+    probability, score = roles.get("probability"), roles.get("score")
+    asked = tuple(name for name in (prediction, probability, score) if name)
+    return Wording(prediction, probability, score, asked, tuple(map(_key, labels)))
+
+
+def _key(label: Label) -> str:
+    """Return a class label as a JSON key, spelled as the prediction itself is."""
+    return label if isinstance(label, str) else _encode_json(label).decode()
+
+
+def _labelled(probability: Array, labels: tuple[str, ...]) -> list[Any]:
+    """Return {label: probability} for each row of a [rows, labels] array; of another shape, the values alone."""
+    if probability.shape[1:] != (len(labels),):
+        return to_values(probability)
+    row_of = _row_type(labels)
+    return [row_of(*row) for row in probability.tolist()]
+
+
+@functools.lru_cache(maxsize=64)
+def _row_type(labels: tuple[str, ...]) -> Any:
+    """Return a type whose fields are written under the labels: twice as quick to make and write as a dict."""
+    fields = [(f"p{index}", float) for index in range(len(labels))]
+    names = {f"p{index}": label for index, label in enumerate(labels)}
+    try:
+        return msgspec.defstruct("Probability", fields, rename=names, gc=False)
+    except ValueError:  # msgspec takes no field name that JSON must escape
+        return lambda *row: dict(zip(labels, row, strict=True))

@@ -1,0 +1,163 @@
+"""Runs a job in a process of its own: what the model's code breaks, hangs or eats up ends there, as a clear refusal.
+
+The process is a guard against accidents, not a prison: a pickle's code has the rights of whoever runs the conversion.
+Messages cross as MessagePack, never as pickles, so that nothing of the model's runs on this side.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+import msgspec
+
+from appliance import errors
+from appliance.errors import ApplianceError, ConversionRefused
+from convert.job import Job, run
+
+PATIENCE = 10  # a proof asks the model many times: it may take this many times the limit of one conversion
+MEMORY_SHARE = 0.8  # of this machine's
+
+
+class _Told(msgspec.Struct, tag=True):
+    """The next step has begun."""
+
+    message: str
+
+
+class _Report(msgspec.Struct, tag=True):
+    """A proof's report, as JSON."""
+
+    report: msgspec.Raw
+
+
+class _Done(msgspec.Struct, tag=True):
+    """The conversion, encoded, and what is to be noted of it."""
+
+    conversion: msgspec.Raw
+    notes: list[str]
+
+
+class _Failed(msgspec.Struct, tag=True):
+    """An error of the family of appliance.errors, by the name of its class."""
+
+    kind: str
+    tried: str
+    found: str
+    next_step: str
+
+
+_Message = _Told | _Report | _Done | _Failed
+
+
+def convert(
+    job: Job,
+    told: Callable[[str], None] = lambda message: None,
+    reports: Callable[[Any], None] = lambda report: None,
+    memory: int | None = None,
+) -> tuple[Any, tuple[str, ...]]:
+    """Return the Conversion of a job and notes on it, made in a child process.
+
+    Each step that is told may take `job.time_limit` seconds, the conversion and the proof PATIENCE times as long;
+    `memory` is in bytes, MEMORY_SHARE of this machine's unless given. Raises what the job raises, and
+    ConversionRefused when the process hangs or dies.
+    """
+    context = multiprocessing.get_context("spawn")  # a fork would share the registries' open connections
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(job, sender, memory or _memory()))
+    process.start()
+    sender.close()
+    step = "starting"
+    try:
+        while True:
+            limit = job.time_limit * (1 if step.startswith("loading") else PATIENCE)
+            if not receiver.poll(limit):
+                found = f"it did not end within {limit:g} s while {step}"
+                raise ConversionRefused("convert the model", found, "give a longer --time-limit, or a simpler model")
+            message: _Message = msgspec.msgpack.decode(receiver.recv_bytes(), type=_Message)
+            if isinstance(message, _Told):
+                step = message.message
+                told(step)
+            elif isinstance(message, _Report):
+                reports(_decoded(message.report, "parity"))
+            elif isinstance(message, _Done):
+                return _decoded(message.conversion, "conversion"), tuple(message.notes)
+            else:
+                raise _error(message)
+    except (EOFError, msgspec.MsgspecError) as error:
+        process.join(1)
+        found = f"its process died while {step} (exit code {process.exitcode})"
+        next_step = "check that the file is whole and that the machine has the memory for it"
+        raise ConversionRefused("convert the model", found, next_step) from error
+    finally:
+        _end(process)
+        receiver.close()
+
+
+def _work(job: Job, sender: Connection, memory: int) -> None:
+    """Run the job and send what comes of it; the child's standard output is this command's standard error."""
+    if sys.platform != "win32":
+        os.setsid()  # so that whatever it starts ends with it
+    os.dup2(2, 1)  # what the model's code prints must not stand in the report
+    _limit_memory(memory)
+
+    def send(message: _Message) -> None:
+        sender.send_bytes(msgspec.msgpack.encode(message))
+
+    try:
+        conversion, notes = run(
+            job,
+            lambda message: send(_Told(message)),
+            lambda report: send(_Report(msgspec.Raw(msgspec.msgpack.encode(report)))),
+        )
+        send(_Done(msgspec.Raw(msgspec.msgpack.encode(conversion)), list(notes)))
+    except ApplianceError as error:
+        send(_Failed(type(error).__name__, error.tried, error.found, error.next_step))
+    except MemoryError:
+        found = f"it needs more than {memory / 2**30:.1f} GiB of memory"
+        send(_Failed("ConversionRefused", "convert the model", found, "use a larger machine, or a smaller model"))
+
+
+def _decoded(content: msgspec.Raw, kind: str) -> Any:
+    """Return a Parity or a Conversion; their modules are heavy, and load while the child works."""
+    from convert.build import Conversion
+    from convert.parity import Parity
+
+    return msgspec.msgpack.decode(content, type=Parity if kind == "parity" else Conversion)
+
+
+def _error(failed: _Failed) -> ApplianceError:
+    kind = getattr(errors, failed.kind, ConversionRefused)
+    if not (isinstance(kind, type) and issubclass(kind, ApplianceError)):
+        kind = ConversionRefused
+    return kind(failed.tried, failed.found, failed.next_step)
+
+
+def _memory() -> int:
+    """Return MEMORY_SHARE of this machine's memory, in bytes; where the system does not tell, no limit."""
+    try:
+        return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * MEMORY_SHARE)
+    except (AttributeError, ValueError, OSError):
+        return sys.maxsize
+
+
+def _limit_memory(memory: int) -> None:
+    """Let allocations beyond the limit fail; only where the system knows such limits."""
+    if sys.platform != "win32":
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        limit = memory if most == resource.RLIM_INFINITY else min(memory, most)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
+
+
+def _end(process: Any) -> None:
+    """End the process and those that it started; it has nothing more to say."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (AttributeError, ProcessLookupError, PermissionError):  # no groups here, over already, or not yet its own
+        process.kill()
+    process.join()

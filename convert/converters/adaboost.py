@@ -1,0 +1,76 @@
+"""Converts scikit-learn's AdaBoost: a weighted vote of classifiers, a weighted median of regressors."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import AdaBoostClassifier, AdaBoostRegressor
+
+from convert.converters import tree_nodes
+from convert.converters.expressions import Tensor, concat, softmax
+from convert.converters.tree_nodes import of_sklearn, rounded
+from convert.converters.writers import Answers, Rows, ask, ask_index, classified, refusal
+from convert.converters.writers import register as register_writer
+
+Array = NDArray[Any]
+
+
+def register() -> None:
+    """Make skl2onnx write both estimators exactly."""
+    tree_nodes.allow_opset()
+    register_writer(AdaBoostClassifier, "classifier", _classifier)
+    register_writer(AdaBoostRegressor, "regressor", _regressor)
+
+
+def _classifier(rows: Rows, model: Any) -> Answers:
+    """Return `AdaBoostClassifier.decision_function` and what follows from it (sklearn/ensemble/_weight_boosting.py)."""
+    if model.n_classes_ < 2:
+        raise refusal(model, "it knows one class only", "train it with two classes at least")
+    if getattr(model, "algorithm", "SAMME") == "SAMME.R":  # gone since scikit-learn 1.6
+        raise refusal(model, "its algorithm is SAMME.R", "train it with algorithm='SAMME'")
+    decision = _votes(rows, model) / float(model.estimator_weights_.sum())
+    if model.n_classes_ > 2:
+        return classified(rows, model, softmax(decision / (model.n_classes_ - 1.0)), decision, decision.argmax())
+    decision = -decision.columns(0) + decision.columns(1)
+    proba = softmax(concat([-decision, decision]) / 2.0)
+    return classified(rows, model, proba, decision, (decision > 0.0).cast("int64").reshape(-1))
+
+
+def _votes(rows: Rows, model: Any) -> Tensor:
+    """Return the weighted votes' sums [rows, classes], added one estimator after the other."""
+    tables = [
+        _vote(np.asarray(estimator.classes_)[:, None] == model.classes_[None, :], weight)
+        for estimator, weight in zip(model.estimators_, model.estimator_weights_, strict=False)
+    ]
+    if all(hasattr(estimator, "tree_") for estimator in model.estimators_):
+        forest = [estimator.tree_ for estimator in model.estimators_]
+        values = [table[tree.value[:, 0, :].argmax(axis=1)] for tree, table in zip(forest, tables, strict=True)]
+        return tree_nodes.summed_leaves(rows.matrix, [of_sklearn(tree) for tree in forest], values)
+    pairs = zip(tables, model.estimators_, strict=True)
+    votes = [rows.graph.constant(table).take(ask_index(rows, one), axis=0) for table, one in pairs]
+    return functools.reduce(operator.add, votes)
+
+
+def _vote(is_class: Array, weight: float) -> Array:
+    """Return for each class an estimator may predict what it adds to every class [predicted, classes]."""
+    return np.where(is_class, weight, -1 / (is_class.shape[1] - 1) * weight)
+
+
+def _regressor(rows: Rows, model: Any) -> Answers:
+    """Return the predictions' weighted median, as `_get_median_predict` (sklearn/ensemble/_weight_boosting.py)."""
+    count = len(model.estimators_)
+    if all(hasattr(estimator, "tree_") for estimator in model.estimators_):
+        trees = [of_sklearn(estimator.tree_, target=target) for target, estimator in enumerate(model.estimators_)]
+        predictions = tree_nodes.summed(rounded(rows.matrix), trees, count)
+    else:
+        predictions = concat([ask(rows, estimator, "predict").reshape(-1, 1) for estimator in model.estimators_])
+    graph = rows.graph
+    ordered, places = graph.nodes("TopK", predictions, [count], outputs=2, axis=1, largest=0, sorted=1)
+    weights = graph.constant(model.estimator_weights_[:count]).take(places, axis=0)
+    passed = graph.node("CumSum", weights, np.int64(1))
+    median = (passed >= passed.columns(count - 1) * 0.5).cast("int64").argmax()
+    return Answers(predict=graph.node("GatherElements", ordered, median.reshape(-1, 1), axis=1))

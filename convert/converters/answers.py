@@ -1,0 +1,167 @@
+"""Knows what a writer takes and gives: rows as tensors, and a tensor for each of the estimator's methods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from skl2onnx.common.data_types import (
+    BooleanTensorType,
+    DoubleTensorType,
+    FloatTensorType,
+    Int64TensorType,
+    StringTensorType,
+)
+
+from appliance.errors import ConversionRefused
+from convert.converters.expressions import Graph, Tensor, concat, where
+
+FLOATS = (FloatTensorType, DoubleTensorType)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What an estimator answers, a tensor for each method it has; `n` rows, float64 unless said.
+
+    predict: class labels [n] or, of several outputs, [n, outputs]; a regressor's numbers [n, targets], one target too.
+    predict_proba: [n, classes]. decision_function: [n, 1] for two classes or an outlier detector, else [n, classes].
+    transform: [n, features], in `dtype`. `index` holds the predicted class as a position in `classes_`.
+    """
+
+    predict: Tensor | None = None
+    predict_proba: Tensor | None = None
+    decision_function: Tensor | None = None
+    transform: Tensor | None = None
+    score_samples: Tensor | None = None
+    index: Tensor | None = None
+    dtype: str = "float64"
+
+
+class Rows:
+    """The rows an estimator is asked about: skl2onnx's variables, and the same as one float64 matrix."""
+
+    def __init__(self, graph: Graph, variables: list[Any]) -> None:
+        self.graph = graph
+        self.variables = variables
+        self._matrix: Tensor | None = None
+
+    @property
+    def matrix(self) -> Tensor:
+        """All columns as one float64 tensor [n, features]."""
+        if self._matrix is None:
+            parts = []
+            for variable in self.variables:
+                tensor = self.graph.tensor(variable.onnx_name)
+                parts.append(tensor if isinstance(variable.type, DoubleTensorType) else tensor.cast("float64"))
+            self._matrix = concat(parts)
+        return self._matrix
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The inputs as they come."""
+        return [self.graph.tensor(variable.onnx_name) for variable in self.variables]
+
+    @property
+    def dtype(self) -> str:
+        """The dtype that all inputs have, or the common one of different numbers."""
+        found = {_dtype(variable.type) for variable in self.variables}
+        return found.pop() if len(found) == 1 else "string" if "string" in found else "float64"
+
+    def joined(self) -> Tensor:
+        """All columns as one tensor [n, features] in `dtype`."""
+        if self.dtype == "float64":
+            return self.matrix
+        return concat([tensor.cast(self.dtype) if self.dtype == "string" else tensor for tensor in self.tensors])
+
+    def of(self, tensor: Tensor, width: int | None, dtype: str = "float64", name: str = "rows") -> Rows:
+        """Return computed columns as rows for another estimator; a ColumnTransformer finds them by `name`."""
+        kind = {"float64": DoubleTensorType, "int64": Int64TensorType, "string": StringTensorType}[dtype]
+        variable = self.graph.scope.declare_local_variable(name, kind([None, width]))
+        self.graph.container.add_node(
+            "Identity", [tensor.name], [variable.onnx_name], name=f"rows {variable.onnx_name}"
+        )
+        return Rows(self.graph, [variable])
+
+    def widened(self) -> Rows:
+        """Return the rows with float32 columns as float64: what is computed from them then rounds as the original."""
+        variables = []
+        for variable in self.variables:
+            if isinstance(variable.type, FloatTensorType):
+                tensor = self.graph.tensor(variable.onnx_name).cast("float64")
+                columns = variable.type.shape[1] if variable.type.shape else None
+                variables += self.of(tensor, columns, name=variable.raw_name).variables
+            else:
+                variables.append(variable)
+        return Rows(self.graph, variables)
+
+
+def labels(graph: Graph, model: Any, index: Tensor) -> Tensor:
+    """Return class labels, in the dtype the graph's label output has, for positions in `classes_`."""
+    return graph.constant(label_constants(model.classes_)).take(index, axis=0)
+
+
+def classified(
+    rows: Rows,
+    model: Any,
+    proba: Tensor | None = None,
+    decision: Tensor | None = None,
+    index: Tensor | None = None,
+) -> Answers:
+    """Return a classifier's answers; unless `index` is given, the class of the largest score is predicted."""
+    if isinstance(model.classes_, list):
+        raise refusal(model, "it answers several outputs at once", "train one classifier for each output")
+    if index is None:
+        index = _largest(model, proba, decision)
+    return Answers(labels(rows.graph, model, index), proba, decision, index=index)
+
+
+def outlier(scores: Tensor, offset: float) -> Answers:
+    """Return an outlier detector's answers for `score_samples` [n, 1]: -1 (outlier) where they are under `offset`."""
+    decision = scores - offset
+    label = where(decision >= 0.0, 1, -1).reshape(-1)
+    return Answers(label, decision_function=decision, score_samples=scores)
+
+
+def refuse_rows(tensor: Tensor, refused: Tensor) -> Tensor:
+    """Return `tensor`, and let the graph fail where any of `refused` (bool) is true, as the original does.
+
+    ONNX has no way to raise: a Gather beyond its data is what onnxruntime reports.
+    """
+    any_refused = refused.cast("int64").reshape(-1).max(axis=0)
+    return tensor + tensor.graph.constant([0.0]).take(any_refused, axis=0)
+
+
+def label_constants(classes: Any) -> Any:
+    """Return class labels as a graph holds them: integers, or texts. Raises ConversionRefused for other floats."""
+    classes = np.asarray(classes)
+    if classes.dtype.kind in "OUS":
+        return classes.astype(str)
+    if classes.dtype.kind == "f" and (classes != classes.astype(np.int64)).any():
+        raise ConversionRefused("write class labels", "fractions among them", "use integers or texts as class labels")
+    return classes.astype(np.int64)
+
+
+def refusal(model: Any, found: str, next_step: str) -> ConversionRefused:
+    """Return the error for a model that we do not write, naming its type."""
+    return ConversionRefused(f"convert {type(model).__name__} to ONNX", f"{type(model).__name__}: {found}", next_step)
+
+
+def _largest(model: Any, proba: Tensor | None, decision: Tensor | None) -> Tensor:
+    if proba is not None:
+        return proba.argmax()
+    if decision is None:
+        raise refusal(model, "it has no scores to predict by", "use another estimator")
+    return decision.argmax() if len(model.classes_) > 2 else (decision > 0.0).cast("int64").reshape(-1)
+
+
+def _dtype(variable_type: Any) -> str:
+    for kind, name in (
+        (StringTensorType, "string"),
+        (Int64TensorType, "int64"),
+        (BooleanTensorType, "bool"),
+        (FLOATS, "float64"),
+    ):
+        if isinstance(variable_type, kind):
+            return name
+    return "float64"

@@ -1,0 +1,41 @@
+"""Converts LightGBM's, XGBoost's and CatBoost's models, those of the three that are installed."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+from convert.converters import tree_nodes
+from convert.converters.writers import Answers, Rows, Writer
+from convert.converters.writers import register as register_writer
+
+_native: dict[type, Writer] = {}
+
+
+def register() -> None:
+    """Make skl2onnx write the models of every library of the three that is here."""
+    tree_nodes.allow_opset()
+    if find_spec("lightgbm"):
+        import lightgbm
+
+        from convert.converters import boosting_lightgbm
+
+        boosting_lightgbm.register()
+        _native[lightgbm.Booster] = boosting_lightgbm.regressor
+    if find_spec("xgboost"):
+        import xgboost
+
+        from convert.converters import boosting_xgboost
+
+        boosting_xgboost.register()
+        _native[xgboost.Booster] = boosting_xgboost.regressor
+    if find_spec("catboost"):
+        from convert.converters import boosting_catboost
+
+        boosting_catboost.register()
+    for booster in _native:  # both are called Booster, and skl2onnx finds converters by that name
+        register_writer(booster, "regressor", _booster)
+
+
+def _booster(rows: Rows, model: Any) -> Answers:
+    return _native[type(model)](rows, model)

@@ -1,0 +1,388 @@
+"""Writes ONNX nodes (operator set 18 and newer) as NumPy writes arrays: `(x - mean) / scale`, `x.sum(axis=1)`.
+
+A converter that reads like scikit-learn's own formula can be checked against it line by line. Numbers are float64
+unless they are counted (int64): that is what scikit-learn computes in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from scipy import special
+
+ML_DOMAIN = "ai.onnx.ml"
+Value = Any  # a Tensor, a number, a list or an array of them
+
+_ONNX_TYPES = {
+    "float32": TensorProto.FLOAT,
+    "float64": TensorProto.DOUBLE,
+    "int64": TensorProto.INT64,
+    "int32": TensorProto.INT32,
+    "bool": TensorProto.BOOL,
+    "string": TensorProto.STRING,
+}
+
+
+class Graph:
+    """The graph under construction: skl2onnx's scope, which gives free names, and its container, which keeps nodes."""
+
+    def __init__(self, scope: Any, container: Any) -> None:
+        self.scope = scope
+        self.container = container
+
+    def tensor(self, name: str) -> Tensor:
+        """Return the tensor that has this name in the graph."""
+        return Tensor(self, name)
+
+    def constant(self, value: Value) -> Tensor:
+        """Return `value` as a tensor: floats in float64, integers in int64, bools and strings as they are."""
+        if isinstance(value, Tensor):
+            return value
+        name = self._free_name("constant")
+        initializer = numpy_helper.from_array(as_constant(value), name)
+        self.container.initializers.append(initializer)
+        return Tensor(self, name)
+
+    def nodes(self, op: str, *inputs: Value, outputs: int = 1, domain: str = "", **attributes: Any) -> list[Tensor]:
+        """Add one node and return its outputs; an input of None is left out."""
+        names = ["" if value is None else self.constant(value).name for value in inputs]
+        results = [self._free_name(op.lower()) for _ in range(outputs)]
+        name = self.scope.get_unique_operator_name(op)
+        self.container.add_node(op, names, results, op_domain=domain, name=name, **attributes)
+        return [Tensor(self, result) for result in results]
+
+    def node(self, op: str, *inputs: Value, domain: str = "", **attributes: Any) -> Tensor:
+        """Add one node and return its only output."""
+        return self.nodes(op, *inputs, domain=domain, **attributes)[0]
+
+    def scan(self, step: Callable[..., Tensor], state: Tensor, *columns: Tensor) -> Tensor:
+        """Return `state` after `state = step(state, *slices)` for each slice of `columns` along their first axis.
+
+        Everything is float64. Slices are taken one after another, so that sums round as a plain loop's do.
+        """
+        inner = Graph(self.scope, _Body())
+        names = [self._free_name("state"), *(self._free_name("slice") for _ in columns)]
+        after = step(*(Tensor(inner, name) for name in names))
+        inputs = [_double(names[0], 2), *(_double(name, 1) for name in names[1:])]
+        body = inner._body(inputs, [_double(after.name, 2)])
+        return self.node("Scan", state, *columns, body=body, num_scan_inputs=len(columns))
+
+    def loop(self, step: Callable[..., tuple[Tensor, Tensor]], limit: int, state: Tensor, fixed: Tensor) -> Tensor:
+        """Return `state` after up to `limit` times `go_on, state = step(state, fixed)`; `go_on` is one bool.
+
+        State is a float64 matrix, `fixed` has three axes; it is handed on, as a body should not reach outside for it.
+        """
+        inner = Graph(self.scope, _Body())
+        names = [self._free_name(seed) for seed in ("iteration", "condition", "state", "fixed")]
+        go_on, after = step(Tensor(inner, names[2]), Tensor(inner, names[3]))
+        handed_on = Tensor(inner, names[3]).op("Identity")
+        count = helper.make_tensor_value_info(names[0], TensorProto.INT64, [])
+        flags = [helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in (names[1], go_on.name)]
+        inputs = [count, flags[0], _double(names[2], 2), _double(names[3], 3)]
+        body = inner._body(inputs, [flags[1], _double(after.name, 2), _double(handed_on.name, 3)])
+        return self.nodes("Loop", np.array(limit), np.array(True), state, fixed, outputs=2, body=body)[0]
+
+    def _body(self, inputs: list[ValueInfoProto], outputs: list[ValueInfoProto]) -> GraphProto:
+        return helper.make_graph(self.container.nodes, "body", inputs, outputs, self.container.initializers)
+
+    def keep(self, model: Any) -> None:
+        """Keep `model` alive as long as the graph: skl2onnx tells models apart by id."""
+        if not hasattr(self.container, "kept_models"):
+            self.container.kept_models = []
+        self.container.kept_models.append(model)
+
+    def _free_name(self, seed: str) -> str:
+        return str(self.scope.get_unique_variable_name(seed))
+
+
+class _Body:
+    """What a subgraph keeps: the part of skl2onnx's container that Graph uses."""
+
+    def __init__(self) -> None:
+        self.nodes: list[NodeProto] = []
+        self.initializers: list[TensorProto] = []
+
+    def add_node(self, op: str, inputs: list[str], outputs: list[str], op_domain: str, name: str, **rest: Any) -> None:
+        self.nodes.append(helper.make_node(op, inputs, outputs, name=name, domain=op_domain, **rest))
+
+
+class Tensor:
+    """A tensor of the graph; operators and methods mean what they mean on a NumPy array of the same numbers."""
+
+    __array_ufunc__ = None  # so that `array - tensor` asks the tensor, not NumPy
+
+    def __init__(self, graph: Graph, name: str) -> None:
+        self.graph = graph
+        self.name = name
+
+    def op(self, op: str, *others: Value, **attributes: Any) -> Tensor:
+        """Return the output of one node on this tensor and `others`."""
+        return self.graph.node(op, self, *others, **attributes)
+
+    def __add__(self, other: Value) -> Tensor:
+        return self.op("Add", other)
+
+    def __radd__(self, other: Value) -> Tensor:
+        return self.op("Add", other)
+
+    def __sub__(self, other: Value) -> Tensor:
+        return self.op("Sub", other)
+
+    def __rsub__(self, other: Value) -> Tensor:
+        return self.graph.node("Sub", other, self)
+
+    def __mul__(self, other: Value) -> Tensor:
+        return self.op("Mul", other)
+
+    def __rmul__(self, other: Value) -> Tensor:
+        return self.op("Mul", other)
+
+    def __truediv__(self, other: Value) -> Tensor:
+        return self.op("Div", other)
+
+    def __rtruediv__(self, other: Value) -> Tensor:
+        return self.graph.node("Div", other, self)
+
+    def __pow__(self, other: Value) -> Tensor:
+        return self.op("Pow", other)
+
+    def __matmul__(self, other: Value) -> Tensor:
+        return self.op("MatMul", other)
+
+    def __neg__(self) -> Tensor:
+        return self.op("Neg")
+
+    def __lt__(self, other: Value) -> Tensor:
+        return self.op("Less", other)
+
+    def __le__(self, other: Value) -> Tensor:
+        return self.op("LessOrEqual", other)
+
+    def __gt__(self, other: Value) -> Tensor:
+        return self.op("Greater", other)
+
+    def __ge__(self, other: Value) -> Tensor:
+        return self.op("GreaterOrEqual", other)
+
+    def __and__(self, other: Value) -> Tensor:
+        return self.op("And", other)
+
+    def __or__(self, other: Value) -> Tensor:
+        return self.op("Or", other)
+
+    def __invert__(self) -> Tensor:
+        return self.op("Not")
+
+    def equals(self, other: Value) -> Tensor:
+        """Return `self == other`, element by element."""
+        return self.op("Equal", other)
+
+    def abs(self) -> Tensor:
+        """Return the absolute values."""
+        return self.op("Abs")
+
+    def exp(self) -> Tensor:
+        """Return e to the power of each element."""
+        return self.op("Exp")
+
+    def log(self) -> Tensor:
+        """Return the natural logarithm of each element."""
+        return self.op("Log")
+
+    def sqrt(self) -> Tensor:
+        """Return the square root of each element."""
+        return self.op("Sqrt")
+
+    def floor(self) -> Tensor:
+        """Return each element rounded down."""
+        return self.op("Floor")
+
+    def isnan(self) -> Tensor:
+        """Return where elements are NaN."""
+        return self.op("IsNaN")
+
+    def sum(self, axis: int = 1, keepdims: bool = True) -> Tensor:
+        """Return sums along `axis`, which stays with length 1 unless `keepdims` is False."""
+        return self.op("ReduceSum", [axis], keepdims=int(keepdims))
+
+    def mean(self, axis: int = 1, keepdims: bool = True) -> Tensor:
+        """Return means along `axis`."""
+        return self.op("ReduceMean", [axis], keepdims=int(keepdims))
+
+    def max(self, axis: int = 1, keepdims: bool = True) -> Tensor:
+        """Return the largest elements along `axis`."""
+        return self.op("ReduceMax", [axis], keepdims=int(keepdims))
+
+    def min(self, axis: int = 1, keepdims: bool = True) -> Tensor:
+        """Return the smallest elements along `axis`."""
+        return self.op("ReduceMin", [axis], keepdims=int(keepdims))
+
+    def argmax(self, axis: int = 1) -> Tensor:
+        """Return the index of the first largest element along `axis`, which is dropped."""
+        return self.op("ArgMax", axis=axis, keepdims=0)
+
+    def argmin(self, axis: int = 1) -> Tensor:
+        """Return the index of the first smallest element along `axis`, which is dropped."""
+        return self.op("ArgMin", axis=axis, keepdims=0)
+
+    def clip(self, low: Value, high: Value) -> Tensor:
+        """Return elements moved into [low, high]; either may be None."""
+        result = self if low is None else self.op("Max", low)
+        return result if high is None else result.op("Min", high)
+
+    def cast(self, dtype: str) -> Tensor:
+        """Return elements as `dtype`: float32, float64, int64, int32, bool or string."""
+        return self.op("Cast", to=_ONNX_TYPES[dtype])
+
+    def reshape(self, *shape: int) -> Tensor:
+        """Return the elements in another shape; -1 stands for what is left."""
+        return self.op("Reshape", np.array(shape, dtype=np.int64))
+
+    def transpose(self, *permutation: int) -> Tensor:
+        """Return the axes in another order; without one, a matrix turned over."""
+        return self.op("Transpose", perm=list(permutation or (1, 0)))
+
+    def expand(self, axis: int) -> Tensor:
+        """Return the elements with a new axis of length 1."""
+        return self.op("Unsqueeze", [axis])
+
+    def take(self, indices: Value, axis: int = 1) -> Tensor:
+        """Return `numpy.take(self, indices, axis)`."""
+        return self.op("Gather", indices, axis=axis)
+
+    def columns(self, *indices: int) -> Tensor:
+        """Return some columns of a matrix, as a matrix."""
+        return self.take([int(index) for index in indices], axis=1)
+
+
+def _double(name: str, rank: int) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.DOUBLE, [None] * rank)
+
+
+def as_constant(value: Value) -> NDArray[Any]:
+    """Return numbers as float64 or int64, truth values as bool, texts as objects."""
+    array = np.asarray(value)
+    if array.dtype.kind == "f":
+        return array.astype(np.float64)
+    if array.dtype.kind in "iu":
+        return array.astype(np.int64)
+    return array.astype(object) if array.dtype.kind in "US" else array
+
+
+def row(values: Any) -> NDArray[np.float64]:
+    """Return numbers as one float64 row [1, k], to be combined with every row of a matrix."""
+    return np.asarray(values, dtype=np.float64).reshape(1, -1)
+
+
+def where(condition: Tensor, then: Value, otherwise: Value) -> Tensor:
+    """Return `numpy.where(condition, then, otherwise)`."""
+    return condition.op("Where", then, otherwise)
+
+
+def concat(tensors: Sequence[Tensor], axis: int = 1) -> Tensor:
+    """Return tensors joined along `axis`."""
+    return tensors[0] if len(tensors) == 1 else tensors[0].op("Concat", *tensors[1:], axis=axis)
+
+
+def maximum(left: Tensor, right: Value) -> Tensor:
+    """Return the larger element of each pair."""
+    return left.op("Max", right)
+
+
+def minimum(left: Tensor, right: Value) -> Tensor:
+    """Return the smaller element of each pair."""
+    return left.op("Min", right)
+
+
+def expit(x: Tensor) -> Tensor:
+    """Return 1 / (1 + exp(-x)), as scipy.special.expit."""
+    return 1.0 / (1.0 + (-x).exp())
+
+
+def softmax(x: Tensor) -> Tensor:
+    """Return exp(x) over its sum along axis 1, as sklearn.utils.extmath.softmax."""
+    powers = (x - x.max()).exp()
+    return powers / powers.sum()
+
+
+def one_hot(index: Tensor, depth: int) -> Tensor:
+    """Return int64 indices [rows, ...] as float64 rows of zeros and a one, along a new last axis."""
+    return index.expand(-1).equals(np.arange(depth)).cast("float64")
+
+
+def interpolate(x: Tensor, knots: NDArray[Any], values: NDArray[Any]) -> Tensor:
+    """Return `numpy.interp(x, knots, values)` for x [rows, 1]: linear between knots, constant beyond them."""
+    first, last = float(values[0]), float(values[-1])
+    if len(knots) == 1:
+        return x * 0.0 + first
+    # The segment is the last knot that is not above x, among those with a successor.
+    segment = (x >= knots[None, 1:-1]).cast("int64").sum() if len(knots) > 2 else (x * 0.0).cast("int64")
+    widths = np.diff(knots)
+    slopes = np.diff(values) / np.where(widths == 0, 1.0, widths)
+    constant = x.graph.constant
+    inside = (x - constant(knots).take(segment, axis=0)) * constant(slopes).take(segment, axis=0)
+    inside = inside + constant(values).take(segment, axis=0)
+    return where(x < float(knots[0]), first, where(x >= float(knots[-1]), last, inside))
+
+
+def log1p(x: Tensor) -> Tensor:
+    """Return log(1 + x), exact for small x too (Kahan's correction of the rounding of 1 + x)."""
+    shifted = 1.0 + x
+    rounded = shifted - 1.0
+    plain = rounded.equals(0.0) | (x > 1e15)
+    return where(plain, where(x > 1e15, shifted.log(), x), shifted.log() * x / where(plain, 1.0, rounded))
+
+
+def expm1(x: Tensor) -> Tensor:
+    """Return exp(x) - 1, exact for small x too (Kahan's correction); NaN stays NaN."""
+    grown = x.exp()
+    far = x.abs() > 30.0
+    logarithm = where(far, 1.0, grown).log()
+    plain = logarithm.equals(0.0)
+    return where(far, grown - 1.0, where(plain, x, (grown - 1.0) * x / where(plain, 1.0, logarithm)))
+
+
+def erf(x: Tensor) -> Tensor:
+    """Return the error function, within 1e-15: onnxruntime has no Erf in float64. Beyond 6 it is 1."""
+    return x.op("Sign") * piecewise(x.abs(), special.erf, 0.0, 6.0)
+
+
+def ndtr(x: Tensor) -> Tensor:
+    """Return the normal distribution's probability below x, within 1e-15 absolute."""
+    return (erf(x / np.sqrt(2.0)) + 1.0) * 0.5
+
+
+def ndtri(p: Tensor) -> Tensor:
+    """Return the normal distribution's quantile of p in [1e-8, 1 - 1e-8], within 1e-14; further out it stays there."""
+    tail = minimum(p, 1.0 - p)
+    depth = (tail.clip(1e-8, None).log() * -2.0).sqrt()
+    outer = piecewise(depth, lambda t: special.ndtri(np.exp(-0.5 * t**2)), 2.0, 6.1)
+    inner = -piecewise((p - 0.5).abs(), lambda q: special.ndtri(0.5 + q), 0.0, 0.4)
+    return (p - 0.5).op("Sign") * -where(tail < 0.1, outer, inner)
+
+
+def piecewise(x: Tensor, function: Callable[[Any], Any], start: float, end: float) -> Tensor:
+    """Return a smooth function of x [n, k], x moved into [start, end], by Chebyshev polynomials on 32 equal pieces."""
+    pieces, degree = 32, 10
+    width = (end - start) / pieces
+    nodes = np.cos(np.pi * (np.arange(degree + 1) + 0.5) / (degree + 1))
+    middles = start + (np.arange(pieces) + 0.5) * width
+    values = function(middles[:, None] + nodes * width / 2)
+    fits = np.linalg.solve(np.polynomial.chebyshev.chebvander(nodes, degree), values.T).T
+    table = np.zeros((pieces, degree + 1))
+    for row, fit in zip(table, fits, strict=True):
+        powers = np.polynomial.chebyshev.cheb2poly(fit)
+        row[: len(powers)] = powers
+    gap = x.isnan()
+    inside = where(gap, start, x.clip(start, end))
+    piece = ((inside - start) / width).floor().clip(0.0, pieces - 1.0).cast("int64")
+    coefficients = x.graph.constant(table).take(piece, axis=0)  # [n, k, degree + 1]
+    offset = (inside - x.graph.constant(middles).take(piece, axis=0)) * (2 / width)
+    result = coefficients.take(degree, axis=2)
+    for power in range(degree - 1, -1, -1):
+        result = result * offset + coefficients.take(power, axis=2)
+    return where(gap, np.nan, result)

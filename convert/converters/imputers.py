@@ -1,0 +1,116 @@
+"""Writes imputation and its indicators (sklearn.impute), of numbers in float64 and of texts."""
+
+from typing import Any
+
+import numpy as np
+from skl2onnx.common.data_types import Int64TensorType, StringTensorType
+from sklearn.impute import KNNImputer, MissingIndicator, SimpleImputer
+
+from convert.converters.distances import nan_euclidean
+from convert.converters.encoders import MISSING_TEXTS
+from convert.converters.expressions import Tensor, concat, where
+from convert.converters.writers import Answers, Rows, refusal, refuse_rows, register_type
+from convert.converters.writers import register as register_writer
+
+
+def register() -> None:
+    """Register every estimator of this family with skl2onnx."""
+    register_writer(SimpleImputer, "transformer", _simple)
+    register_type(SimpleImputer, _simple_type)
+    register_writer(MissingIndicator, "transformer", _indicator)
+    register_writer(KNNImputer, "transformer", _neighbours)
+
+
+def is_missing(tensor: Tensor, missing_values: Any, dtype: str) -> Tensor:
+    """Return where a tensor has the value that stands for missing, bool, as sklearn.utils._mask._get_mask."""
+    gap = missing_values is None or missing_values != missing_values or str(missing_values) == "<NA>"
+    if dtype == "string":
+        stand_ins = MISSING_TEXTS if gap else (str(missing_values),)
+        found = tensor.equals(np.array([[stand_ins[0]]], dtype=object))
+        for text in stand_ins[1:]:
+            found = found | tensor.equals(np.array([[text]], dtype=object))
+        return found
+    if not gap:
+        return tensor.equals(int(missing_values) if dtype == "int64" else float(missing_values))
+    return tensor.cast("float64").isnan()
+
+
+def _simple(rows: Rows, model: Any) -> Answers:
+    """As sklearn.impute.SimpleImputer.transform: a column's statistic in every gap, empty columns left out."""
+    dtype = "string" if rows.dtype == "string" else "float64"
+    x = rows.joined() if dtype == "string" else rows.matrix
+    missing = is_missing(x, model.missing_values, dtype)
+    statistics = np.asarray(model.statistics_, dtype=object)
+    kept = [i for i, value in enumerate(statistics) if model.keep_empty_features or value == value]
+    if dtype == "string":
+        texts = np.array([["" if value is None else str(value) for value in statistics]], dtype=object)
+        filled = where(missing, texts, x)
+    else:
+        filled = where(missing, np.array([[float(value) for value in statistics]]), x)
+    filled = filled if len(kept) == len(statistics) else filled.columns(*kept)
+    if not model.add_indicator:
+        return Answers(transform=filled, dtype=dtype)
+    if dtype == "string":
+        raise refusal(model, "it joins texts and indicators", "put a MissingIndicator beside it in a FeatureUnion")
+    return Answers(transform=_with_indicator(filled, missing, model))
+
+
+def _simple_type(model: Any, inputs: Any, number: Any) -> Any:
+    if any(isinstance(variable.type, StringTensorType) for variable in inputs):
+        return StringTensorType
+    whole = all(isinstance(variable.type, Int64TensorType) for variable in inputs)
+    return Int64TensorType if whole and not model.add_indicator else number
+
+
+def _with_indicator(filled: Tensor, missing: Tensor, model: Any) -> Tensor:
+    chosen = model.indicator_.features_
+    return concat([filled, missing.cast("float64").columns(*chosen)]) if len(chosen) else filled
+
+
+def _indicator(rows: Rows, model: Any) -> Answers:
+    dtype = "string" if rows.dtype == "string" else "float64"
+    x = rows.joined() if dtype == "string" else rows.matrix
+    missing = is_missing(x, model.missing_values, dtype).cast("float64")
+    result = missing.columns(*model.features_)
+    fresh = np.setdiff1d(np.arange(model._n_features), model.features_)
+    if model.features == "missing-only" and model.error_on_new and len(fresh):
+        result = refuse_rows(result, missing.columns(*fresh) > 0.0)
+    return Answers(transform=result)
+
+
+def _neighbours(rows: Rows, model: Any) -> Answers:
+    """As sklearn.impute.KNNImputer.transform: the (weighed) mean of the nearest rows that have the column."""
+    if model.metric != "nan_euclidean":
+        raise refusal(model, "its metric is a function", "use metric='nan_euclidean'")
+    missing = is_missing(rows.matrix, model.missing_values, "float64")
+    x = where(missing, np.nan, rows.matrix)
+    known = np.where(model._mask_fit_X, np.nan, np.asarray(model._fit_X, dtype=np.float64))
+    away = nan_euclidean(x, known)
+    columns = []
+    for i, valid in enumerate(model._valid_mask):
+        if valid:
+            columns.append(where(missing.columns(i), _imputed(away, known[:, i], model), x.columns(i)))
+        elif model.keep_empty_features:
+            columns.append(rows.matrix.columns(i) * 0.0)
+    filled = concat(columns)
+    return Answers(transform=_with_indicator(filled, missing, model) if model.add_indicator else filled)
+
+
+def _imputed(away: Tensor, known: Any, model: Any) -> Tensor:
+    """Return one column's imputed values [n, 1]; its mean where no training row can be compared."""
+    donors = np.flatnonzero(~np.isnan(known))
+    distance = away.columns(*donors) if len(donors) < len(known) else away
+    alone = distance.isnan()
+    count = min(model.n_neighbors, len(donors))
+    nearest, index = away.graph.nodes("TopK", where(alone, np.inf, distance), [count], outputs=2, axis=1, largest=0)
+    comparable = (nearest < np.inf).cast("float64")
+    weights = comparable
+    if model.weights == "distance":
+        here = nearest.equals(0.0).cast("float64")
+        weights = where(here.max() > 0.0, here, comparable / where(nearest.equals(0.0), 1.0, nearest))
+    elif model.weights != "uniform":
+        raise refusal(model, "its weights are a function", "use weights='uniform' or 'distance'")
+    values = away.graph.constant(known[donors]).take(index, axis=0)
+    total = weights.sum()
+    mean = (values * weights).sum() / where(total.equals(0.0), 1.0, total)
+    return where(total.equals(0.0), float(np.mean(known[donors])), mean)

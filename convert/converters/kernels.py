@@ -1,0 +1,110 @@
+"""Writes kernels between rows and training points (sklearn.metrics.pairwise) and the models that are sums of them."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.decomposition import KernelPCA
+from sklearn.kernel_approximation import Nystroem
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.preprocessing import KernelCenterer
+
+from convert.converters.distances import dense, distances, squared_by_product
+from convert.converters.expressions import Tensor, where
+from convert.converters.writers import Answers, Rows, refusal
+from convert.converters.writers import register as register_writer
+
+
+def register() -> None:
+    """Register every estimator of this family with skl2onnx."""
+    register_writer(KernelRidge, "regressor", _kernel_ridge)
+    register_writer(
+        KernelPCA, "transformer", lambda rows, model: Answers(transform=kernel_pca_of(_own_kernel(rows, model), model))
+    )
+    register_writer(KernelCenterer, "transformer", lambda rows, model: Answers(transform=_centered(rows.matrix, model)))
+    register_writer(Nystroem, "transformer", _nystroem)
+
+
+def pairwise_kernel(x: Tensor, points: Any, model: Any, kernel: Any, **parameters: Any) -> Tensor:
+    """Return `sklearn.metrics.pairwise.pairwise_kernels(x, points, kernel, **parameters)`, float64 [n, m].
+
+    A parameter of None takes the kernel's own default. Raises ConversionRefused for a kernel that is a function.
+    """
+    if kernel == "precomputed":
+        return x
+    if not isinstance(kernel, str):
+        raise refusal(model, "its kernel is a function", "use a kernel by name")
+    points = dense(points)
+    given = {name: value for name, value in parameters.items() if value is not None}
+    gamma = float(given.get("gamma", 1.0 if kernel == "chi2" else 1.0 / points.shape[1]))
+    coef0, degree = float(given.get("coef0", 1.0)), float(given.get("degree", 3.0))
+    if kernel == "rbf":
+        return (squared_by_product(x, points) * -gamma).exp()
+    if kernel == "laplacian":
+        return (distances(x, points, "manhattan") * -gamma).exp()
+    if kernel == "cosine":
+        return 1.0 - distances(x, points, "cosine")
+    if kernel in ("additive_chi2", "chi2"):
+        chi2 = _additive_chi2(x, points)
+        return chi2 if kernel == "additive_chi2" else (chi2 * gamma).exp()
+    product: Tensor = x @ points.T
+    if kernel == "linear":
+        return product
+    if kernel in ("poly", "polynomial"):
+        return power(product * gamma + coef0, degree)
+    if kernel == "sigmoid":
+        return (product * gamma + coef0).op("Tanh")
+    raise refusal(model, f"kernel {kernel!r}", "use linear, poly, rbf, sigmoid, laplacian, cosine or chi2")
+
+
+def power(base: Tensor, exponent: float) -> Tensor:
+    """Return base**exponent; small whole exponents by multiplication, which keeps the sign exact."""
+    if exponent == int(exponent) and 1 <= exponent <= 4:
+        result = base
+        for _ in range(int(exponent) - 1):
+            result = result * base
+        return result
+    return base.op("Pow", exponent)
+
+
+def kernel_pca_of(kernel: Tensor, model: Any) -> Tensor:
+    """Return the projection of kernel values [n, m], as sklearn.decomposition.KernelPCA.transform."""
+    values = np.asarray(model.eigenvalues_)
+    kept = np.flatnonzero(values)
+    scaled: NDArray[np.float64] = np.zeros(np.shape(model.eigenvectors_))
+    scaled[:, kept] = model.eigenvectors_[:, kept] / np.sqrt(values[kept])
+    return _centered(kernel, model._centerer) @ scaled
+
+
+def _centered(kernel: Tensor, centerer: Any) -> Tensor:
+    """As sklearn.preprocessing.KernelCenterer.transform."""
+    rows = np.asarray(centerer.K_fit_rows_)
+    return kernel - rows[None, :] - kernel.sum() / float(len(rows)) + float(centerer.K_fit_all_)
+
+
+def _own_kernel(rows: Rows, model: Any) -> Tensor:
+    parameters = {"gamma": getattr(model, "gamma_", model.gamma), "degree": model.degree, "coef0": model.coef0}
+    return pairwise_kernel(rows.matrix, model.X_fit_, model, model.kernel, **parameters)
+
+
+def _kernel_ridge(rows: Rows, model: Any) -> Answers:
+    parameters = {"gamma": model.gamma, "degree": model.degree, "coef0": model.coef0}
+    kernel = pairwise_kernel(rows.matrix, model.X_fit_, model, model.kernel, **parameters)
+    return Answers(kernel @ np.asarray(model.dual_coef_).reshape(len(model.dual_coef_), -1))
+
+
+def _nystroem(rows: Rows, model: Any) -> Answers:
+    kernel = pairwise_kernel(rows.matrix, model.components_, model, model.kernel, **model._get_kernel_params())
+    return Answers(transform=kernel @ np.asarray(model.normalization_).T)
+
+
+def _additive_chi2(x: Tensor, points: Any) -> Tensor:
+    """As sklearn.metrics.pairwise.additive_chi2_kernel: -sum((x - y)^2 / (x + y)), nothing where both are 0."""
+
+    def step(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        a, b = a.expand(1), b.expand(0)
+        size = a + b
+        return total - (a - b) * (a - b) / where(size.equals(0.0), 1.0, size)
+
+    state = x @ np.zeros((points.shape[1], len(points)))
+    return x.graph.scan(step, state, x.transpose(), x.graph.constant(points.T))

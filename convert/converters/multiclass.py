@@ -1,0 +1,129 @@
+"""Writes classifiers and regressors made of several others (sklearn.multiclass, sklearn.multioutput)."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import is_classifier, is_regressor
+from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier, OutputCodeClassifier
+from sklearn.multioutput import ClassifierChain, MultiOutputRegressor, RegressorChain
+
+from convert.converters.distances import nearest
+from convert.converters.expressions import Tensor, concat, where
+from convert.converters.support_vectors import votes_and_confidences
+from convert.converters.writers import Answers, Rows, ask, ask_index, ask_score, classified, label_constants, refusal
+from convert.converters.writers import register as register_writer
+
+
+def register() -> None:
+    """Register every estimator of this family with skl2onnx."""
+    register_writer(OneVsRestClassifier, "classifier", one_vs_rest)
+    register_writer(OneVsOneClassifier, "classifier", one_vs_one)
+    register_writer(OutputCodeClassifier, "classifier", _output_code)
+    register_writer(ClassifierChain, "multilabel", _classifier_chain)
+    register_writer(RegressorChain, "regressor", _regressor_chain)
+    register_writer(MultiOutputRegressor, "regressor", _multi_output)
+
+
+def one_vs_rest(rows: Rows, model: Any) -> Answers:
+    """As sklearn.multiclass.OneVsRestClassifier: the largest score of one classifier per class."""
+    scores = [_binary_score(rows, part) for part in model.estimators_]
+    if getattr(model, "multilabel_", False):
+        raise refusal(model, "it answers several labels at once", "train one classifier for each label")
+    if not all(hasattr(part, "predict_proba") for part in model.estimators_):
+        proba = None
+    else:
+        columns = [_second(rows, part) for part in model.estimators_]
+        proba = concat([1.0 - columns[0], columns[0]] if len(columns) == 1 else columns)
+        total = proba.sum()
+        proba = proba / where(total.equals(0.0), 1.0, total)
+    threshold = 0.0 if _has_decision(model.estimators_[0]) else 0.5
+    one = len(scores) == 1
+    index = (scores[0] > threshold).cast("int64").reshape(-1) if one else concat(scores).argmax()
+    decision = concat(scores) if all(hasattr(part, "decision_function") for part in model.estimators_) else None
+    return classified(rows, model, proba, decision, index=index)
+
+
+def one_vs_one(rows: Rows, model: Any) -> Answers:
+    """As sklearn.multiclass.OneVsOneClassifier.decision_function: votes of the pairs, ties broken by confidence."""
+    if getattr(model, "pairwise_indices_", None) is not None:
+        raise refusal(model, "its kernel is precomputed", "use a kernel by name")
+    wins = [_one_column(ask_index(rows, part)) for part in model.estimators_]
+    scores = [_binary_score(rows, part) for part in model.estimators_]
+    votes = votes_and_confidences(wins, scores, len(model.classes_))
+    if len(model.classes_) > 2:
+        return classified(rows, model, decision=votes)
+    threshold = 0.0 if _has_decision(model.estimators_[0]) else 0.5
+    decision = votes.columns(1)
+    return classified(rows, model, decision=decision, index=(decision > threshold).cast("int64").reshape(-1))
+
+
+def _output_code(rows: Rows, model: Any) -> Answers:
+    """As sklearn.multiclass.OutputCodeClassifier.predict: the class whose code is nearest to the scores."""
+    scores = concat([_binary_score(rows, part) for part in model.estimators_])
+    return classified(rows, model, index=nearest(scores, model.code_book_))
+
+
+def _classifier_chain(rows: Rows, model: Any) -> Answers:
+    """As sklearn.multioutput.ClassifierChain: each classifier sees the answers of those before it."""
+    method = getattr(model, "chain_method_", "predict")
+    found: dict[str, list[Tensor]] = {"predict": [], "predict_proba": [], "decision_function": []}
+    seen = rows.matrix
+    for position, part in enumerate(model.estimators_):
+        here = rows.of(seen, model.n_features_in_ + position)
+        for name, answers in found.items():
+            if hasattr(part, name):
+                answers.append(_chain_answer(here, part, name))
+        seen = concat([seen, _chain_answer(here, part, method)])
+    order = [int(i) for i in np.argsort(model.order_)]
+    complete = {name: concat(parts).columns(*order) for name, parts in found.items() if len(parts) == len(order)}
+    return Answers(complete["predict"], complete.get("predict_proba"), complete.get("decision_function"))
+
+
+def _chain_answer(rows: Rows, part: Any, method: str) -> Tensor:
+    """Return one label's answer, float64 [n, 1]; of probabilities the second class's."""
+    if method == "predict":
+        return rows.graph.constant(label_constants(part.classes_).astype(np.float64)).take(
+            _one_column(ask_index(rows, part)).cast("int64"), axis=0
+        )
+    if method == "predict_log_proba":
+        return ask_score(rows, part, ("predict_proba",)).log()
+    return ask_score(rows, part, (method,))
+
+
+def _regressor_chain(rows: Rows, model: Any) -> Answers:
+    seen, found = rows.matrix, []
+    for position, part in enumerate(model.estimators_):
+        found.append(ask(rows.of(seen, model.n_features_in_ + position), part, "predict"))
+        seen = concat([seen, found[-1]])
+    return Answers(concat(found).columns(*(int(i) for i in np.argsort(model.order_))))
+
+
+def _multi_output(rows: Rows, model: Any) -> Answers:
+    return Answers(concat([ask(rows, part, "predict") for part in model.estimators_]))
+
+
+def _binary_score(rows: Rows, part: Any) -> Tensor:
+    """As sklearn.multiclass._predict_binary, [n, 1]."""
+    if not hasattr(part, "classes_") and hasattr(part, "y_"):  # _ConstantPredictor: one class was all it saw
+        return _constant(rows, float(part.y_[0]))
+    if is_regressor(part):
+        return ask(rows, part, "predict")
+    return ask_score(rows, part)
+
+
+def _second(rows: Rows, part: Any) -> Tensor:
+    if not hasattr(part, "classes_") and hasattr(part, "y_"):
+        return _constant(rows, float(part.y_[0]))
+    return ask(rows, part, "predict_proba").columns(1)
+
+
+def _constant(rows: Rows, value: float) -> Tensor:
+    return rows.matrix.columns(0) * 0.0 + value
+
+
+def _has_decision(part: Any) -> bool:
+    return hasattr(part, "decision_function") and is_classifier(part)
+
+
+def _one_column(index: Tensor) -> Tensor:
+    return index.cast("float64").reshape(-1, 1)

@@ -1,0 +1,81 @@
+"""Knows what skl2onnx's parsers get wrong: a predictor in the middle of a pipeline is to transform, not to predict.
+
+That is so for KMeans and other clusterings, discriminant analysis and partial least squares, before the last step of
+a Pipeline and inside a FeatureUnion or ColumnTransformer.
+"""
+
+from typing import Any
+
+from skl2onnx import update_registered_converter
+from skl2onnx._parse import (
+    _parse_sklearn,
+    _parse_sklearn_column_transformer,
+    _parse_sklearn_feature_union,
+    update_registered_parser,
+)
+from sklearn.compose import ColumnTransformer
+from sklearn.pipeline import FeatureUnion, Pipeline
+
+from convert.converters.expressions import Graph
+from convert.converters.writers import Rows, number_type, predictors_that_transform, transformed, unwrapped, width
+
+_ALIAS = "ApplianceTransform"
+
+
+class _Step:
+    """Stands for a predictor of which only the transform is wanted: skl2onnx finds converters by type."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+
+def register() -> None:
+    """Make skl2onnx parse pipelines, unions and column transformers through this module."""
+    update_registered_converter(_Step, _ALIAS, _shape, _convert)
+    update_registered_parser(Pipeline, _parse_pipeline)
+    update_registered_parser(FeatureUnion, _parse_union)
+    update_registered_parser(ColumnTransformer, _parse_columns)
+
+
+def _parse_pipeline(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
+    for _, step in model.steps[:-1]:
+        if step is not None and not (isinstance(step, str) and step == "passthrough"):
+            inputs = _parse_sklearn(scope, step, inputs, custom_parsers=_transforming())
+    last = model.steps[-1][1]
+    if last is None or (isinstance(last, str) and last == "passthrough"):
+        return inputs
+    part = unwrapped(last)
+    if (scope.options is None or id(part) not in scope.options) and hasattr(part, "classes_"):
+        scope.add_options(id(part), scope.get_options(model, {"zipmap": False}))
+    return _parse_sklearn(scope, last, inputs, custom_parsers=custom_parsers)
+
+
+def _parse_union(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
+    return _parse_sklearn_feature_union(scope, model, inputs, custom_parsers=_transforming())
+
+
+def _parse_columns(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
+    return _parse_sklearn_column_transformer(scope, model, inputs, custom_parsers=_transforming())
+
+
+def _transforming() -> dict[type, Any]:
+    return dict.fromkeys(predictors_that_transform(), _parse_transform)
+
+
+def _parse_transform(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
+    operator = scope.declare_local_operator(_ALIAS, _Step(model))
+    operator.inputs = inputs
+    operator.outputs.append(scope.declare_local_variable("variable", number_type(inputs, scope)()))
+    return operator.outputs
+
+
+def _shape(operator: Any) -> None:
+    kind = number_type(operator.inputs, operator.scope_inst)
+    operator.outputs[0].set_type(kind([None, width(operator.raw_operator.model)]))
+
+
+def _convert(scope: Any, operator: Any, container: Any) -> None:
+    rows = Rows(Graph(scope, container), list(operator.inputs)).widened()
+    result = transformed(rows, operator.raw_operator.model).matrix
+    to = operator.outputs[0].type.to_onnx_type().tensor_type.elem_type
+    container.add_node("Cast", [result.name], [operator.outputs[0].onnx_name], name=f"cast {result.name}", to=to)

@@ -1,0 +1,70 @@
+"""Writes random and fixed feature maps (sklearn.kernel_approximation, sklearn.random_projection)."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.kernel_approximation import AdditiveChi2Sampler, PolynomialCountSketch, RBFSampler, SkewedChi2Sampler
+from sklearn.random_projection import GaussianRandomProjection, SparseRandomProjection
+
+from convert.converters.distances import dense
+from convert.converters.expressions import Tensor, concat, where
+from convert.converters.writers import Answers, Rows, refuse_rows
+from convert.converters.writers import register as register_writer
+
+
+def register() -> None:
+    """Register every estimator of this family with skl2onnx."""
+    register_writer(AdditiveChi2Sampler, "transformer", _additive_chi2)
+    register_writer(SkewedChi2Sampler, "transformer", _skewed_chi2)
+    register_writer(RBFSampler, "transformer", lambda rows, model: Answers(transform=_fourier(rows.matrix, model)))
+    register_writer(PolynomialCountSketch, "transformer", _count_sketch)
+    for projection in (SparseRandomProjection, GaussianRandomProjection):
+        register_writer(
+            projection, "transformer", lambda rows, model: Answers(transform=rows.matrix @ dense(model.components_).T)
+        )
+
+
+def _fourier(x: Tensor, model: Any) -> Tensor:
+    """As sklearn.kernel_approximation.RBFSampler.transform."""
+    angles = x @ np.asarray(model.random_weights_) + np.asarray(model.random_offset_).reshape(1, -1)
+    return angles.op("Cos") * float((2.0 / model.n_components) ** 0.5)
+
+
+def _skewed_chi2(rows: Rows, model: Any) -> Answers:
+    x = refuse_rows(rows.matrix, rows.matrix <= -float(model.skewedness))
+    return Answers(transform=_fourier((x + float(model.skewedness)).log(), model))
+
+
+def _additive_chi2(rows: Rows, model: Any) -> Answers:
+    """As sklearn.kernel_approximation.AdditiveChi2Sampler._transform_dense; zeros stay zeros."""
+    x = refuse_rows(rows.matrix, rows.matrix < 0.0)
+    interval = model.sample_interval or {1: 0.8, 2: 0.5, 3: 0.4}[model.sample_steps]
+    zero = x.equals(0.0)
+    positive = where(zero, 1.0, x)
+    parts = [where(zero, 0.0, (positive * float(interval)).sqrt())]
+    logarithm = positive.log() * float(interval)
+    for step in range(1, model.sample_steps):
+        factor = (positive * float(2 * interval / np.cosh(np.pi * step * interval))).sqrt()
+        for wave in ("Cos", "Sin"):
+            parts.append(where(zero, 0.0, factor * (logarithm * float(step)).op(wave)))
+    return Answers(transform=concat(parts))
+
+
+def _count_sketch(rows: Rows, model: Any) -> Answers:
+    """As sklearn.kernel_approximation.PolynomialCountSketch.transform (Pham & Pagh 2013).
+
+    The product of the sketches' Fourier transforms is taken with the transform written as two real matrices.
+    """
+    x = rows.matrix * float(np.sqrt(model.gamma))
+    if model.coef0 != 0:
+        x = concat([x, x.columns(0) * 0.0 + float(np.sqrt(model.coef0))])
+    size = int(model.n_components)
+    angles = 2 * np.pi * np.outer(np.arange(size), np.arange(size)) / size
+    cosine, sine = np.cos(angles), np.sin(angles)
+    real, imaginary = x.columns(0) * 0.0 + 1.0, x.columns(0) * 0.0
+    for hashes, signs in zip(model.indexHash_, model.bitHash_, strict=True):
+        sketch = np.zeros((len(hashes), size))
+        sketch[np.arange(len(hashes)), hashes] = signs
+        a, b = x @ (sketch @ cosine), x @ (sketch @ -sine)
+        real, imaginary = real * a - imaginary * b, real * b + imaginary * a
+    return Answers(transform=(real @ cosine - imaginary @ sine) / float(size))

@@ -1,0 +1,151 @@
+"""Writes support vector machines in float64 (sklearn.svm, libsvm): onnxruntime's own SVM nodes compute in float32."""
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from sklearn.svm import SVC, SVR, NuSVC, NuSVR, OneClassSVM
+
+from convert.converters.distances import dense
+from convert.converters.expressions import Tensor, concat, where
+from convert.converters.kernels import pairwise_kernel
+from convert.converters.writers import Answers, Rows, classified
+from convert.converters.writers import register as register_writer
+
+
+def register() -> None:
+    """Register every estimator of this family with skl2onnx."""
+    for classifier in (SVC, NuSVC):
+        register_writer(classifier, "classifier", _classifier)
+    for regressor in (SVR, NuSVR):
+        register_writer(regressor, "regressor", lambda rows, model: Answers(_distance(rows.matrix, model)))
+    register_writer(OneClassSVM, "outlier", _one_class)
+
+
+def votes_and_confidences(predictions: list[Tensor], confidences: list[Tensor], classes: int) -> Tensor:
+    """Return `sklearn.utils.multiclass._ovr_decision_function`: [n, classes] from pairwise results [n, 1].
+
+    `predictions` are 1.0 where the later class of the pair won, else 0.0.
+    """
+    pairs = list(combinations(range(classes), 2))
+    first = np.array([[float(pair[0] == c) for c in range(classes)] for pair in pairs])
+    second = np.array([[float(pair[1] == c) for c in range(classes)] for pair in pairs])
+    sums: Tensor = concat(confidences) @ (second - first)
+    won = concat(predictions)
+    votes: Tensor = won @ second + (1.0 - won) @ first
+    return votes + sums / ((sums.abs() + 1.0) * 3.0)
+
+
+def _kernel(x: Tensor, model: Any) -> Tensor:
+    """Return the kernel between rows and support vectors, as libsvm's Kernel::k_function, float64 [n, vectors]."""
+    if model.kernel == "precomputed":
+        return x.take(np.asarray(model.support_))
+    vectors = dense(model.support_vectors_)
+    return pairwise_kernel(
+        x, vectors, model, model.kernel, gamma=model._gamma, coef0=model.coef0, degree=float(model.degree)
+    )
+
+
+def _distance(x: Tensor, model: Any) -> Tensor:
+    """Return the one weighted sum of a regression or one-class machine, [n, 1]."""
+    return _kernel(x, model) @ dense(model._dual_coef_).T + float(np.ravel(model._intercept_)[0])
+
+
+def _one_class(rows: Rows, model: Any) -> Answers:
+    decision = _distance(rows.matrix, model)
+    label = where(decision > 0.0, 1, -1).reshape(-1)
+    return Answers(label, decision_function=decision, score_samples=decision + float(np.ravel(model.offset_)[0]))
+
+
+def _classifier(rows: Rows, model: Any) -> Answers:
+    """As libsvm's svm_predict_values and svm_predict, and sklearn.svm._base.BaseSVC around them."""
+    classes = len(model.classes_)
+    pairwise = _kernel(rows.matrix, model) @ _pairwise_weights(model) + np.ravel(model._intercept_)[None, :]
+    votes = _votes(pairwise, classes)
+    decision = -pairwise if classes == 2 or model.decision_function_shape == "ovr" else pairwise
+    if classes > 2 and model.decision_function_shape == "ovr":
+        lost = (pairwise < 0.0).cast("float64")
+        pairs = range(classes * (classes - 1) // 2)
+        decision = votes_and_confidences(
+            [lost.columns(p) for p in pairs], [decision.columns(p) for p in pairs], classes
+        )
+    index = (decision if classes > 2 and model.break_ties else votes).argmax()
+    proba = _probabilities(pairwise, model) if getattr(model, "_probA", np.empty(0)).size else None
+    return classified(rows, model, proba, decision, index=index)
+
+
+def _pairwise_weights(model: Any) -> Any:
+    """Return the weight of each support vector in each pair of classes (i < j), float64 [vectors, pairs].
+
+    libsvm keeps, for a vector of class i, its weight against class j in row j - 1 (j > i) or j (j < i) of dual_coef.
+    """
+    ends = np.cumsum(np.asarray(model._n_support))
+    spans = [slice(end - count, end) for end, count in zip(ends, model._n_support, strict=True)]
+    coefficients = dense(model._dual_coef_)
+    pairs = list(combinations(range(len(model.classes_)), 2))
+    weights = np.zeros((coefficients.shape[1], len(pairs)))
+    for column, (i, j) in enumerate(pairs):
+        weights[spans[i], column] = coefficients[j - 1, spans[i]]
+        weights[spans[j], column] = coefficients[i, spans[j]]
+    return weights
+
+
+def _votes(pairwise: Tensor, classes: int) -> Tensor:
+    """Return how many pairs each class wins, [n, classes]; the earlier class wins above 0."""
+    pairs = list(combinations(range(classes), 2))
+    first = np.array([[float(pair[0] == c) for c in range(classes)] for pair in pairs])
+    second = np.array([[float(pair[1] == c) for c in range(classes)] for pair in pairs])
+    won = (pairwise > 0.0).cast("float64")
+    return won @ first + (1.0 - won) @ second
+
+
+def _probabilities(pairwise: Tensor, model: Any) -> Tensor:
+    """Return libsvm's svm_predict_probability: pairwise sigmoids, clipped, coupled for more than two classes."""
+    # libsvm: 1 / (1 + exp(A * decision + B)), in a form that does not overflow; onnxruntime's exp gives infinity, so
+    # the plain form is safe here.
+    slopes, offsets = np.ravel(model._probA)[None, :], np.ravel(model._probB)[None, :]
+    pairs = (1.0 / (1.0 + (pairwise * slopes + offsets).exp())).clip(1e-7, 1.0 - 1e-7)
+    return _coupled(pairs, len(model.classes_))
+
+
+def _coupled(pairs: Tensor, classes: int) -> Tensor:
+    """Return class probabilities from pairwise ones (libsvm's multiclass_probability; Wu, Lin, Weng 2004, method 2).
+
+    libsvm stops its iteration early, so that the exact solution would differ: the same steps are taken here, each
+    row until it is within libsvm's tolerance.
+    """
+    wins: dict[tuple[int, int], Tensor] = {}
+    for column, (i, j) in enumerate(combinations(range(classes), 2)):
+        wins[i, j] = pairs.columns(column)
+        wins[j, i] = 1.0 - wins[i, j]
+
+    def entry(t: int, j: int) -> Tensor:
+        if t != j:
+            return -(wins[j, t] * wins[t, j])
+        squares = [wins[other, t] * wins[other, t] for other in range(classes) if other != t]
+        return concat(squares).sum()
+
+    q = concat([concat([entry(t, j) for j in range(classes)]).expand(1) for t in range(classes)])
+    start = pairs.columns(0) * 0.0 + np.full((1, classes), 1.0 / classes)
+
+    def step(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+        qp = (q * p.expand(1)).sum(axis=2, keepdims=False)
+        pqp = (p * qp).sum()
+        waiting = (qp - pqp).abs().max() >= 0.005 / classes
+        after = where(waiting, _coupling_step(p, q, qp, pqp, classes), p)
+        return waiting.cast("int64").max(axis=0).cast("bool").reshape(), after
+
+    return pairs.graph.loop(step, max(100, classes), start, q)
+
+
+def _coupling_step(p: Tensor, q: Tensor, qp: Tensor, pqp: Tensor, classes: int) -> Tensor:
+    for t in range(classes):
+        row = q.take(t, axis=1)
+        diagonal = row.columns(t)
+        change = (pqp - qp.columns(t)) / diagonal
+        grown = change + 1.0
+        here = np.eye(classes)[None, t]
+        pqp = (pqp + change * (change * diagonal + qp.columns(t) * 2.0)) / grown / grown
+        qp = (qp + change * row) / grown
+        p = (p + change * here) / grown
+    return p

@@ -1,0 +1,286 @@
+"""The recipe for an ONNX graph made elsewhere: instead of a model to ask, a table with the answers expected of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Literal, cast
+
+import numpy as np
+import pandas as pd
+
+from appliance.bundle.manifest import (
+    FORMAT,
+    Input,
+    Label,
+    Manifest,
+    Output,
+    Policy,
+    Provenance,
+    Task,
+    TensorType,
+    Tolerance,
+    check_name,
+    check_version,
+)
+from appliance.errors import ConversionRefused, InvalidInput, Misuse, NotReady, ParityFailed
+from appliance.inference.session import Session
+from convert import build, graphs, parity, schema
+from convert.candidate import Candidate, feeds
+from convert.converters import onnx_file
+from convert.converters.onnx_file import Graph, GraphInput
+from convert.original import Answers, Array
+from convert.rows import MOST_SAMPLE_ROWS, SEED, Batch
+from convert.schema import Limits, Schema
+
+Role = Literal["prediction", "probability", "score", "other"]
+_SUM_OF_SHARES = 1e-3  # how far probabilities, as written in a table, may sum from 1
+
+
+def convert_graph(
+    path: Path,
+    sample: pd.DataFrame,
+    expected: Sequence[str],
+    *,
+    name: str,
+    version: str,
+    source: str = "",
+    run: str = "",
+    trained_with: dict[str, str] | None = None,
+    tolerance: Tolerance | None = None,
+    reports: build.Reports = lambda report: None,
+) -> build.Conversion:
+    """Return the graph in `path`, proved to give the answers that `sample` expects of it, or refuse.
+
+    `expected` holds `COLUMN[,COLUMN]` or `OUTPUT=COLUMN[,COLUMN]`; the sample's other columns fill the inputs, by name
+    where every input is one column, else in order. Outputs of which nothing is expected are left out: what is not
+    proved does not travel. Raises Misuse, InvalidInput, ConversionRefused, and ParityFailed for other answers.
+    """
+    check_name(name)
+    check_version(version)
+    tolerance = tolerance or Tolerance()
+    graph = onnx_file.read(path)
+    columns = _expected_columns(graph.outputs, sample, expected)
+    frame = sample.head(MOST_SAMPLE_ROWS).reset_index(drop=True)
+    taken = [column for own in columns.values() for column in own]
+    table = _schema(graph.inputs(), frame.drop(columns=taken))
+    made, recorded = _candidate(graph, table, {output: frame[own] for output, own in columns.items()})
+    proof = _prove(recorded, made, tolerance)
+    reports(proof.report)
+    if not proof.report.passed:
+        failure = parity.failure(proof.report)
+        next_step = "check that this graph gave these answers for these rows, or state a wider --tolerance"
+        raise ParityFailed("prove that the graph gives the answers expected of it", failure.found, next_step)
+    manifest = Manifest(
+        format=FORMAT,
+        name=name,
+        version=version,
+        task=recorded.task,
+        inputs=list(table.tensors),
+        outputs=list(made.outputs),
+        opset=graphs.opsets(graph.model),
+        ir_version=graph.model.ir_version,
+        least_onnxruntime=graphs.least_onnxruntime(graph.model, proof.report.libraries["onnxruntime"]),
+        provenance=Provenance(
+            source=source or path.name,
+            sha256=graph.sha256,
+            model_type="onnx",
+            libraries=proof.report.libraries,
+            run=run,
+            trained_with=trained_with or {},
+        ),
+        members={},
+        class_labels=recorded.labels,
+        policy=Policy(tolerance=tolerance),
+    )
+    return build.Conversion(made.onnx, manifest, proof.report, build.pick_examples(made, proof))
+
+
+@dataclass(frozen=True, slots=True)
+class _GraphSchema(Schema):
+    """A table's columns, and the graph's own tensors that they fill."""
+
+    tensors: tuple[Input, ...] = ()
+
+    def inputs(self, float_type: TensorType, limits: Limits) -> list[Input]:
+        """Return the graph's tensors: their types are settled already."""
+        return list(self.tensors)
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """The answers that a table expects, each row knowing its number in the column `row`."""
+
+    methods: dict[str, str]
+    task: Task
+    labels: list[Label]
+    known: Answers
+    row: str
+
+    def answers(self, frame: pd.DataFrame) -> Answers:
+        """Return {output name: array [rows, ...]} for rows of the table."""
+        return {name: array[frame[self.row].to_numpy()] for name, array in self.known.items()}
+
+
+def _expected_columns(outputs: list[str], sample: pd.DataFrame, expected: Sequence[str]) -> dict[str, list[str]]:
+    """Return {output: columns of the sample that hold its answers}."""
+    tried = "find the answers expected of the graph"
+    if not expected:
+        next_step = "add the right answers to the sample's rows, and name their columns with --expected [OUTPUT=]COLUMN"
+        raise Misuse(tried, f"an ONNX file has no original to ask; its outputs are {', '.join(outputs)}", next_step)
+    columns: dict[str, list[str]] = {}
+    for entry in expected:
+        output, equals, names = entry.rpartition("=")
+        if not equals and len(outputs) != 1:
+            raise Misuse(tried, f"--expected {entry} names no output", f"write OUTPUT=COLUMN; {', '.join(outputs)}")
+        output = output or outputs[0]
+        if output not in outputs or output in columns:
+            found = f"--expected names {output!r} twice" if output in columns else f"the graph has no output {output!r}"
+            raise Misuse(tried, found, f"name each of {', '.join(outputs)} at most once")
+        columns[output] = names.split(",")
+    if lacking := [name for own in columns.values() for name in own if name not in sample.columns]:
+        found = f"the sample has no column {', '.join(map(repr, lacking))}"
+        raise InvalidInput(tried, found, f"name some of {', '.join(map(str, sample.columns))}")
+    return columns
+
+
+def _schema(inputs: list[GraphInput], frame: pd.DataFrame) -> _GraphSchema:
+    """Return how the table's columns fill the graph's inputs."""
+    frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
+    names = [tensor.name for tensor in inputs]
+    named = len(inputs) > 1 and all(tensor.width == 1 for tensor in inputs)
+    columns = names if named else list(frame.columns)
+    typed = schema.infer(SimpleNamespace(feature_names_in_=columns), frame)
+    gaps = {column.name for column in typed.columns if column.has_missing}
+    tensors, start = [], 0
+    for tensor in inputs:
+        width = len(columns) - start if tensor.width is None else tensor.width
+        own = columns[start : start + width]
+        missing = bool(gaps.intersection(own)) and tensor.type in ("float16", "float32", "float64")
+        tensors.append(Input(name=tensor.name, type=tensor.type, shape=[-1, width], columns=own, missing=missing))
+        start += width
+    if start != len(columns) or not columns:
+        wanted = ", ".join(f"{t.name} ({t.width or 'any number'})" for t in inputs)
+        found = f"its inputs take {start} columns ({wanted}), and the sample has {len(columns)}: {', '.join(columns)}"
+        raise InvalidInput("match the sample's columns with the graph's inputs", found, "leave columns out by --target")
+    return _GraphSchema("table", typed.columns, typed.frame, tuple(tensors))
+
+
+def _candidate(graph: Graph, table: _GraphSchema, expected: dict[str, pd.DataFrame]) -> tuple[Candidate, _Recorded]:
+    """Return the graph as the device will run it, and what is expected of it."""
+    graph.take_tables({tensor.name: tensor.shape[1] for tensor in table.tensors})
+    given = _first_answers(graph, table, list(expected))
+    known = {output: _as_answer(output, frame, given[output]) for output, frame in expected.items()}
+    roles = _roles(known)
+    names: dict[str, str] = {}
+    for output, own_role in roles.items():
+        new = output if own_role == "other" else own_role
+        while new in (*names.values(), *(column.name for column in table.columns)):
+            new += "_"
+        names[output] = new
+    graph.keep(names, [output for output, array in given.items() if array.ndim == 2 and array.shape[1] == 1])
+    session = Session(content := graph.serialized())
+    outputs = tuple(
+        Output(
+            name=names[output],
+            type=cast(TensorType, session.outputs[names[output]]),
+            shape=[-1, *known[output].shape[1:]],
+            role=own_role,
+        )
+        for output, own_role in roles.items()
+    )
+    row = "row"
+    while row in table.frame:
+        row += "_"
+    methods = {names[output]: ",".join(expected[output].columns) for output in roles}
+    answers = {names[output]: known[output] for output in roles}
+    recorded = _Recorded(methods, *_task(roles, known, graph.labels), answers, row)
+    float_type: TensorType = "float64" if any(t.type == "float64" for t in table.tensors) else "float32"
+    return Candidate(content, session, table, outputs, float_type), recorded
+
+
+def _first_answers(graph: Graph, table: _GraphSchema, outputs: list[str]) -> Answers:
+    """Return what the graph says of the first rows: the shapes and dtypes of its outputs."""
+    try:
+        rows = feeds(table, table.frame.head(3), "float32", Limits())
+        return dict(zip(outputs, Session(graph.serialized()).run(rows, outputs), strict=True))
+    except NotReady as error:
+        raise ConversionRefused("load the ONNX graph", error.found, "export it with standard operators") from error
+
+
+def _as_answer(output: str, frame: pd.DataFrame, given: Array) -> Array:
+    """Return the expected columns in the output's shape, numbers as they are and texts as objects."""
+    tried = f"read the answers expected of {output!r}"
+    if frame.isna().any(axis=None):
+        raise InvalidInput(tried, f"there are gaps in {', '.join(frame.columns)}", "leave out rows without an answer")
+    if given.shape[:1] != (min(3, len(frame)),) or int(np.prod(given.shape[1:])) != frame.shape[1]:
+        found = f"the graph answers {list(given.shape)} for {min(3, len(frame))} rows, and {frame.shape[1]} are named"
+        raise InvalidInput(tried, found, "name a column for each number in a row's answer, and one answer for a row")
+    values = frame.to_numpy()
+    if given.dtype.kind in "OUS":
+        values = values.astype(str).astype(object)
+    elif values.dtype.kind not in "biuf":
+        raise InvalidInput(tried, f"the graph answers {given.dtype}, and the columns hold texts", "give numbers")
+    shape = given.shape[1:] if given.shape[1:] != (1,) else ()
+    return np.asarray(values.reshape(len(frame), *shape))
+
+
+def _roles(known: Answers) -> dict[str, Role]:
+    """Return which part of a prediction each output is: labels and shares are told by what is expected of them."""
+    if len(known) == 1:
+        return dict.fromkeys(known, "prediction")
+    labels = [output for output, array in known.items() if array.ndim == 1 and array.dtype.kind in "Oiub"]
+    prediction = next(iter(labels), next(iter(known)))
+    roles: dict[str, Role] = {}
+    for output, array in known.items():
+        role: Role = "prediction" if output == prediction else "other"
+        if output != prediction and labels and array.ndim == 2 and "probability" not in roles.values():
+            shares = array.dtype.kind == "f" and bool((np.abs(array.sum(axis=1) - 1) < _SUM_OF_SHARES).all())
+            role = "probability" if shares and bool((array >= 0).all()) else "score"
+        roles[output] = role if role == "other" or role not in roles.values() else "other"
+    return roles
+
+
+def _task(roles: dict[str, Role], known: Answers, named: list[Label]) -> tuple[Task, list[Label]]:
+    """Return what the model does, and its class labels in the order of the probabilities' columns."""
+    parts = {role: known[output] for output, role in roles.items()}
+    prediction, shares = parts["prediction"], parts.get("probability")
+    if prediction.ndim > 1 or prediction.dtype.kind == "f":
+        return "regression", []
+    if shares is None or len(named) == shares.shape[1]:
+        return "classification", named
+    chosen = shares.argmax(axis=1)
+    labels = [set(prediction[chosen == index].tolist()) for index in range(shares.shape[1])]
+    if any(len(own) != 1 for own in labels):
+        found = "the sample's rows do not show which label belongs to which probability"
+        raise InvalidInput("find the class labels", found, "give rows of every class, with their expected label")
+    return "classification", [own.pop() for own in labels]
+
+
+def _prove(recorded: _Recorded, made: Candidate, tolerance: Tolerance) -> parity.Proof:
+    """Return the proof on the table's rows: all at once, the other way round, and some alone."""
+    rows = made.schema.frame.assign(**{recorded.row: np.arange(len(made.schema.frame))})
+    turned = rows.iloc[::-1].reset_index(drop=True)
+    judge = parity.Judge(recorded, made, tolerance)
+    limits = Limits()
+    batches = [
+        Batch("sample", f"the sample's rows, at most {MOST_SAMPLE_ROWS}, with the answers expected of them", rows),
+        Batch("turned", "the same rows in the opposite order", turned),
+    ]
+    evidence = [(batch, judge.compare(batch, limits)) for batch in batches]
+    kinds = [parity.Kind(batch.kind, batch.drawn, len(batch.frame), 0) for batch in batches]
+    kinds.append(judge.compare_one_by_one(batches[0], limits))
+    report = parity.Parity(
+        passed=judge.passed,
+        float_type=made.float_type,
+        why="the graph is taken as it is",
+        seed=SEED,
+        tolerance=tolerance,
+        kinds=kinds,
+        outputs=judge.outputs(),
+        worst=judge.worst[: parity.WORST_ROWS],
+        notes=["made elsewhere: proved against the answers given with the sample, on its rows alone"],
+        attempts=[],
+        libraries=build.libraries(),
+    )
+    return parity.Proof(report, limits, evidence)

@@ -1,0 +1,117 @@
+"""One conversion as it was asked for: from a fetched model and a table to a bundle's parts, all in this process."""
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from appliance.bundle.manifest import Tolerance
+from appliance.errors import InvalidInput, Misuse
+from convert.sources.fetched import Fetched
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from convert.build import Conversion, Reports, Told
+
+FEW_ROWS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What `appliance convert` was asked to do; `time_limit` is in seconds for each conversion to ONNX."""
+
+    fetched: Fetched
+    name: str
+    version: str
+    sample: Path | None = None
+    target: tuple[str, ...] = ()
+    expected: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    tolerance: Tolerance | None = None
+    time_limit: float = 120.0
+
+
+def run(job: Job, told: "Told", reports: "Reports") -> "tuple[Conversion, tuple[str, ...]]":
+    """Load the model, convert and prove it; return the conversion and what is to be noted of it.
+
+    Loading a pickle runs the code in it, here. Raises what `convert_model` and `convert_graph` raise, and Misuse when
+    there are no rows to prove the model with.
+    """
+    fetched = job.fetched
+    if job.sample is None and fetched.example is None:
+        raise _no_rows(fetched)
+    from convert import build, foreign
+    from convert.sources import local_file
+
+    if fetched.code is not None and fetched.runs_code:  # else a module there could stand in for one of ours
+        sys.path.append(str(fetched.code))
+    sample, notes = _sample(job)
+    if fetched.format == "onnx":
+        told("proving the graph")
+        conversion = foreign.convert_graph(
+            fetched.path,
+            sample,
+            job.expected,
+            name=job.name,
+            version=job.version,
+            source=fetched.source,
+            run=fetched.run,
+            trained_with=fetched.libraries,
+            tolerance=job.tolerance,
+            reports=reports,
+        )
+        return conversion, notes
+    if job.expected:
+        found = f"{fetched.path.name} holds the original model, which answers for itself"
+        raise Misuse("use --expected", found, "leave it out; name the answers in the sample with --target")
+    told("loading the model")
+    source = local_file.load(fetched.path, fetched.format)
+    source = replace(source, file_name=fetched.source, run=fetched.run, trained_with=fetched.libraries)
+    told("reading what the model takes")
+    conversion = build.convert_model(
+        source.model,
+        _with_model_names(sample, source.model),
+        name=job.name,
+        version=job.version,
+        outputs=list(job.outputs) or None,
+        tolerance=job.tolerance,
+        source=source,
+        time_limit=job.time_limit,
+        told=told,
+        reports=reports,
+    )
+    return conversion, (*notes, *source.warnings)
+
+
+def _sample(job: Job) -> "tuple[pd.DataFrame, tuple[str, ...]]":
+    """Return the rows to prove the model with: the table given, else the registry's example."""
+    from convert import schema
+    from convert.sources import mlflow_model
+
+    if job.sample is not None:
+        frame = schema.read_table(job.sample)
+    else:
+        example = mlflow_model.example(job.fetched.example) if job.fetched.example else None
+        if example is None:
+            raise _no_rows(job.fetched)
+        frame = example
+    if unknown := [column for column in job.target if column not in frame.columns]:
+        found = f"the sample has no such column; it has {', '.join(map(str, frame.columns))}"
+        raise InvalidInput(f"leave out --target {', '.join(unknown)}", found, "name one of them")
+    frame = frame.drop(columns=list(job.target))
+    few = job.sample is None and len(frame) < FEW_ROWS
+    note = f"proved around the registry's {len(frame)} example rows; --sample with more proves more"
+    return frame, (note,) if few else ()
+
+
+def _no_rows(fetched: Fetched) -> Misuse:
+    found = "there are no rows to prove the model with, neither by --sample nor as an input example"
+    return Misuse(f"convert {fetched.source}", found, "give --sample TABLE, rows the model was trained on")
+
+
+def _with_model_names(frame: "pd.DataFrame", model: Any) -> "pd.DataFrame":
+    """Return the table with the model's column names where LightGBM put underscores for the spaces in them."""
+    wanted = {str(name) for name in getattr(model, "feature_names_in_", ())}
+    renamed = {name: "_".join(str(name).split(" ")) for name in frame.columns if name not in wanted}
+    return frame.rename(columns={name: new for name, new in renamed.items() if new in wanted - set(frame.columns)})

@@ -1,0 +1,326 @@
+"""Messages answered over a real broker: where answers go, what is refused, and what a broker is told of us."""
+
+import signal
+import time
+
+import cbor2
+import msgspec
+import pytest
+
+from appliance.errors import ConfigError, Misuse
+
+ROW = [5.1, 3.5, 1.4, 0.2]
+NAMED = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
+PLANT = {"topic": "plant/+/sensors", "model": "iris", "answer": "plant/{1}/prediction", "echo": ["ts"]}
+EXPECTED = [110.19999694824219]
+
+
+def test_a_message_is_answered_at_the_topic_built_from_its_own(door, plain):
+    door(subscriptions=[PLANT]).connected()
+    client = plain("plant/+/prediction")
+    client.publish("plant/north/sensors", NAMED | {"ts": 17})
+    (answer,) = client.answers(1, "plant/north/prediction")
+    assert answer["prediction"] == EXPECTED
+    assert (answer["model"], answer["version"], answer["ts"]) == ("iris", "1.0.0", 17)
+    assert len(answer["id"]) == 32
+    properties = client.heard[0].properties
+    assert dict(properties.UserProperty) == {"model": "iris", "version": "1.0.0"}
+    assert properties.ContentType == "application/json"
+    assert not client.heard[0].retain
+
+
+def test_many_messages_are_answered_in_order_each_with_its_own_rows(door, plain):
+    running = door(subscriptions=[PLANT | {"echo": ["n"]}]).connected()
+    client = plain("plant/+/prediction")
+    for number in range(300):
+        client.client.publish("plant/a/sensors", msgspec.json.encode({**NAMED, "sepal_length": number, "n": number}), 1)
+    answers = client.answers(300)
+    assert [answer["n"] for answer in answers] == list(range(300))
+    assert [answer["prediction"][0] for answer in answers] == pytest.approx([105.1 + number for number in range(300)])
+    state = running.listener.state()
+    assert (state.received, state.answered, state.problems) == (300, 300, [])
+
+
+@pytest.mark.parametrize("five", [True, False])
+def test_both_versions_of_the_protocol_are_answered(door, plain, five):
+    door(subscriptions=[PLANT], protocol="5" if five else "3.1.1").connected()
+    client = plain("plant/+/prediction", five=five)
+    client.publish("plant/a/sensors", ROW)
+    assert client.answers(1)[0]["prediction"] == EXPECTED
+
+
+def test_a_response_topic_is_answered_with_its_correlation_data(door, plain):
+    door(subscriptions=[{"topic": "ask", "model": "iris"}]).connected()
+    client = plain("replies/me")
+    client.publish("ask", ROW, ResponseTopic="replies/me", CorrelationData=b"\x00\xff17")
+    (message,) = client.wait()
+    assert message.properties.CorrelationData == b"\x00\xff17"
+    assert msgspec.json.decode(message.payload)["prediction"] == EXPECTED
+
+
+def test_labels_and_probabilities_are_those_of_the_http_door(door, plain):
+    door(subscriptions=[{"topic": "in", "model": "flower", "answer": "out"}]).connected()
+    client = plain("out")
+    client.publish("in", [ROW, [0, 9, 0, 0]])
+    answer = client.answers(1)[0]
+    assert answer["prediction"] == ["setosa", "versicolor"]
+    assert set(answer["probability"][0]) == {"setosa", "versicolor", "virginica"}
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (b"not json", "payload"),
+        (b"", "payload"),
+        (b'{"sepal_length": "long"}', "rows"),
+        ([1, 2, "x", 4], "rows"),
+        ([1, 2, None, 4], "rows"),
+        ({"inputs": [{"name": "unknown", "shape": [1], "datatype": "FP32", "data": [1]}]}, "rows"),
+        (b"[" + b"1," * 2000 + b"1]", "too_large"),
+    ],
+)
+def test_a_bad_message_is_told_counted_and_neither_stops_the_flow_nor_returns(door, plain, payload, reason):
+    running = door(subscriptions=[PLANT], max_payload_bytes=2000).connected()
+    client = plain("appliance/door/errors", "plant/+/prediction")
+    client.publish("plant/a/sensors", payload)
+    client.publish("plant/a/sensors", ROW)
+    (told,) = client.answers(1, "appliance/door/errors")
+    assert (told["error"], told["topic"]) == (reason, "plant/a/sensors")
+    assert told["found"]
+    assert client.answers(1, "plant/a/prediction")[0]["prediction"] == EXPECTED
+    assert running.listener.state().refused == {reason: 1}
+    running.stop()
+    again = door(subscriptions=[PLANT], max_payload_bytes=2000).connected()
+    time.sleep(0.5)
+    assert again.listener.state().received == 0
+
+
+def test_one_bad_message_among_many_is_the_only_one_refused(door, plain):
+    door(subscriptions=[PLANT | {"echo": ["n"]}]).connected()
+    client = plain("plant/+/prediction", "appliance/door/errors")
+    for number in range(100):
+        row = {**NAMED, "n": number} | ({"sepal_width": "bad"} if number in (13, 77) else {})
+        client.client.publish("plant/a/sensors", msgspec.json.encode(row), 1)
+    answers = client.answers(98, "plant/a/prediction")
+    assert [answer["n"] for answer in answers] == [number for number in range(100) if number not in (13, 77)]
+    assert len(client.wait(2, "appliance/door/errors")) == 2
+
+
+def test_a_response_topic_that_would_come_back_or_cannot_be_is_refused(door, plain):
+    door(subscriptions=[{"topic": "ask/#", "model": "iris"}]).connected()
+    client = plain("appliance/door/errors")
+    for response in ("ask/again", "$SYS/x"):
+        client.publish("ask/me", ROW, ResponseTopic=response)
+    client.publish("ask/me", ROW)
+    assert [told["error"] for told in client.answers(3)] == ["answer_topic"] * 3
+
+
+def test_cbor_is_answered_in_cbor(door, plain):
+    door(subscriptions=[{"topic": "in", "model": "iris", "answer": "out", "payload": "cbor"}]).connected()
+    client = plain("out")
+    client.publish("in", cbor2.dumps(NAMED))
+    assert cbor2.loads(client.wait()[0].payload)["prediction"] == EXPECTED
+
+
+def test_retained_answers_and_their_expiry_are_as_configured(door, plain):
+    door(subscriptions=[PLANT | {"retain": True, "expiry": 60}]).connected()
+    plain().publish("plant/a/sensors", ROW)
+    time.sleep(0.5)
+    (message,) = plain("plant/a/prediction").wait()
+    assert message.retain
+    assert 0 < message.properties.MessageExpiryInterval <= 60
+
+
+def test_who_is_there_and_what_is_served_is_retained(door, plain):
+    running = door(subscriptions=[PLANT], status_seconds=0.2).connected()
+    client = plain("appliance/door/#")
+    assert client.wait(1, "appliance/door/online")[0].payload == b"online"
+    status = client.answers(1, "appliance/door/status")[-1]
+    assert (status["client_id"], status["connected"], status["problems"]) == ("door", {"local": True}, [])
+    running.stop()
+    assert client.wait(2, "appliance/door/online")[-1].payload == b"offline"
+
+
+def test_the_will_says_offline_when_the_connection_is_lost(door, plain, broker):
+    running = door(subscriptions=[PLANT]).connected()
+    client = plain("appliance/door/online")
+    client.wait(1)
+    running.listener._source.client._paho.buffer._socket.close()  # as a cut cable: no DISCONNECT is sent
+    assert [message.payload for message in client.wait(2)][:2] == [b"online", b"offline"]
+    assert client.wait(3)[-1].payload == b"online"
+
+
+def test_what_came_while_the_appliance_was_down_is_answered_after(door, plain):
+    door(subscriptions=[PLANT]).connected().stop()
+    client = plain("plant/+/prediction")
+    for number in range(5):
+        client.publish("plant/a/sensors", [number, 0, 0, 0])
+    door(subscriptions=[PLANT])
+    assert [answer["prediction"] for answer in client.answers(5)] == [[100 + number] for number in range(5)]
+
+
+def test_a_broker_that_is_absent_at_the_start_is_waited_for(door, plain, broker):
+    broker.stop()
+    running = door(subscriptions=[PLANT])
+    time.sleep(0.5)
+    assert "refused" in running.listener.state().problems[0]
+    broker.start()
+    running.connected()
+    client = plain("plant/+/prediction")
+    client.publish("plant/a/sensors", ROW)
+    assert client.answers(1)[0]["prediction"] == EXPECTED
+
+
+def test_messages_wait_on_disk_while_no_model_is_ready_and_keep_their_order(door, plain, store, tmp_path, bundle_bytes):
+    settings = {"subscriptions": [PLANT | {"model": "late"}, {"topic": "other", "model": "iris", "answer": "out"}]}
+    running = door(**settings).connected()
+    client = plain("plant/+/prediction", "out")
+    for number in range(40):
+        client.publish("plant/a/sensors", [number, 0, 0, 0])
+    client.publish("other", ROW)
+    assert client.answers(1, "out")  # the others go on
+    assert running.listener.state().parked == 40
+    assert "not ready" in running.listener.state().problems[0]
+    running.stop()
+    path = tmp_path / "late.bundle"
+    path.write_bytes(bundle_bytes("late", "2.0.0"))
+    store.install(path)
+    again = door(**settings).connected()
+    again.activate("late", "2.0.0")
+    for number in range(40, 60):
+        client.publish("plant/a/sensors", [number, 0, 0, 0])
+    answers = client.answers(60, "plant/a/prediction")
+    assert [answer["prediction"][0] for answer in answers] == [200.0 + number for number in range(60)]
+    assert again.listener.state().parked == 0
+
+
+def test_a_new_version_answers_from_one_message_to_the_next(door, plain, store, tmp_path, bundle_bytes):
+    path = tmp_path / "new.bundle"
+    path.write_bytes(bundle_bytes("iris", "2.0.0"))
+    store.install(path)
+    running = door(subscriptions=[PLANT]).connected()
+    client = plain("plant/+/prediction")
+    client.publish("plant/a/sensors", [0, 0, 0, 0])
+    client.wait(1)
+    running.activate("iris", "2.0.0")
+    client.publish("plant/a/sensors", [0, 0, 0, 0])
+    assert [(answer["version"], answer["prediction"]) for answer in client.answers(2)] == [
+        ("1.0.0", [100.0]),
+        ("2.0.0", [200.0]),
+    ]
+
+
+def test_shared_subscriptions_spread_one_stream_over_appliances(door, plain, tmp_path):
+    shared = [PLANT | {"topic": "$share/edge/plant/+/sensors", "echo": ["n"]}]
+    one = door(subscriptions=shared).connected()
+    other = door(subscriptions=shared, client_id="other", folder=tmp_path / "other").connected()
+    client = plain("plant/+/prediction")
+    for number in range(40):
+        client.publish("plant/a/sensors", {**NAMED, "n": number})
+    assert sorted(answer["n"] for answer in client.answers(40)) == list(range(40))
+    assert one.listener.state().answered > 0
+    assert other.listener.state().answered > 0
+
+
+def test_a_subscription_that_the_configuration_dropped_is_ended_at_the_broker(door, plain):
+    door(subscriptions=[PLANT, {"topic": "old", "model": "iris", "answer": "out"}]).connected().stop()
+    running = door(subscriptions=[PLANT]).connected()
+    client = plain("plant/+/prediction")
+    client.publish("old", ROW)
+    client.publish("plant/a/sensors", ROW)
+    client.wait(1)
+    assert running.listener.state().received == 1
+
+
+def test_rows_come_together_from_several_topics(door, plain):
+    columns = list(NAMED)
+    rows = {
+        "name": "flower",
+        "model": "iris",
+        "answer": "bed/{bed}/prediction",
+        "feeds": [{"topic": f"bed/{{bed}}/{column}", "columns": {column: "last"}} for column in columns],
+    }
+    running = door(rows=[rows]).connected()
+    client = plain("bed/+/prediction", "appliance/door/errors")
+    for column, value in zip(columns, ROW, strict=True):
+        client.publish(f"bed/7/{column}", str(value))
+    (answer,) = client.answers(1, "bed/7/prediction")
+    assert (answer["prediction"], answer["bed"]) == (EXPECTED, "7")
+    client.publish(f"bed/7/{columns[0]}", "wet")  # a text in a column of numbers: told when the row is complete
+    for column in columns[1:]:
+        client.publish(f"bed/7/{column}", "1")
+    assert client.answers(1, "appliance/door/errors")[0]["error"] == "rows"
+    running.stop()
+
+
+def test_home_assistant_is_told_of_each_topic_that_answers_go_to(door, plain):
+    door(subscriptions=[PLANT], discovery=True).connected()
+    client = plain("homeassistant/sensor/#")
+    client.publish("plant/a/sensors", ROW)
+    client.publish("plant/a/sensors", ROW)
+    client.publish("plant/b/sensors", ROW)
+    told = client.answers(2)
+    assert {one["state_topic"] for one in told} == {"plant/a/prediction", "plant/b/prediction"}
+    assert all(one["availability_topic"] == "appliance/door/online" for one in told)
+    assert len({one["unique_id"] for one in told}) == 2
+    client.publish("homeassistant/status", b"online")
+    client.publish("plant/a/sensors", ROW)
+    assert len(client.wait(3)) == 3
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"subscriptions": [{"topic": "a/#", "answer": "a/out"}]},
+        {"subscriptions": [{"topic": "a/+", "answer": "{topic}"}]},
+        {"subscriptions": [{"topic": "#", "answer": "x"}]},
+        {"subscriptions": [{"topic": "a", "respond": False}]},
+        {"subscriptions": [{"topic": "a#", "answer": "x"}]},
+        {"subscriptions": [PLANT], "topic": "x/{name}"},
+        {"subscriptions": [PLANT], "discovery": True, "discovery_prefix": "a/#"},
+        {"subscriptions": [PLANT], "tls": True, "ca_file": "/nowhere/ca.pem"},
+    ],
+)
+def test_a_configuration_that_cannot_be_stops_the_start(door, settings):
+    with pytest.raises(ConfigError):
+        door(**settings)
+
+
+def test_a_second_service_cannot_use_the_same_folder(door):
+    door(subscriptions=[PLANT])
+    with pytest.raises(Misuse, match="another service"):
+        door(subscriptions=[PLANT])
+
+
+def test_the_client_id_is_made_once_and_kept(door):
+    first = door(subscriptions=[PLANT], client_id="")
+    made = first.listener.client_id
+    first.stop()
+    assert made.startswith("appliance-")
+    assert door(subscriptions=[PLANT], client_id="").listener.client_id == made
+
+
+def test_a_fault_in_the_loop_does_not_end_the_door(door, plain, monkeypatch):
+    running = door(subscriptions=[PLANT]).connected()
+    client = plain("plant/+/prediction")
+    flow = running.listener._flow
+    work = flow.work
+    faults = iter([RuntimeError("a fault that nobody thought of")])
+
+    def faulty(messages):
+        for fault in faults:
+            raise fault
+        return work(messages)
+
+    monkeypatch.setattr(flow, "work", faulty)
+    client.publish("plant/a/sensors", ROW)
+    assert client.answers(1)[0]["prediction"] == EXPECTED
+
+
+def test_the_state_is_reported_every_second(door, broker):
+    running = door(subscriptions=[PLANT]).connected()
+    broker.stop(signal.SIGKILL)
+    time.sleep(1.5)
+    assert running.states[0].updated > 0
+    assert any(state.problems for state in running.states)

@@ -1,0 +1,109 @@
+"""PUBLISH and PUBACK as bytes: what paho writes is read, what is written paho reads, and no bytes break the reader."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from paho.mqtt import _packet
+from paho.mqtt.enums import MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from appliance.mqtt import packets
+from appliance.mqtt.messages import Message, Note
+
+TOPICS = st.text(st.characters(exclude_characters="+#\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+NOTES = st.builds(
+    Note,
+    expiry=st.integers(0, 2**32 - 1),
+    content_type=st.sampled_from(["", "application/json", "application/cbor"]),
+    correlation=st.binary(max_size=200),
+    user=st.lists(st.tuples(TEXTS, TEXTS), max_size=3).map(tuple),
+)
+
+
+def split(packet: bytes) -> tuple[int, bytes]:
+    start, end = packets.find(bytearray(packet), 0)
+    assert end == len(packet)
+    return packet[0], packet[start:end]
+
+
+@given(TOPICS, st.binary(max_size=300), st.integers(1, 65535), st.integers(0, 1), st.booleans(), NOTES, st.booleans())
+def test_what_is_written_paho_reads(topic, payload, mid, qos, retain, note, five):
+    first, body = split(packets.publish(topic, payload, mid, qos=qos, retain=retain, note=note, five=five))
+    version = MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311
+    read = _packet.decode_publish(first, bytearray(body), version)
+    assert (read.topic.decode(), bytes(read.payload), read.qos, bool(read.retain)) == (topic, payload, qos, retain)
+    assert not qos or read.mid == mid
+    if five:
+        assert getattr(read.properties, "CorrelationData", b"") == note.correlation
+        assert getattr(read.properties, "MessageExpiryInterval", 0) == note.expiry
+        assert getattr(read.properties, "ContentType", "") == note.content_type
+        assert tuple(getattr(read.properties, "UserProperty", ())) == note.user
+
+
+@given(
+    TOPICS, st.binary(max_size=300), st.integers(1, 65535), TOPICS, st.binary(max_size=50), st.booleans(), st.booleans()
+)
+def test_what_a_broker_may_send_is_read(topic, payload, mid, response, correlation, retain, repeat):
+    properties = Properties(PacketTypes.PUBLISH)
+    properties.ResponseTopic = response
+    properties.CorrelationData = correlation
+    properties.UserProperty = [("a", "b"), ("c", "d")]
+    properties.SubscriptionIdentifier = 300
+    properties.MessageExpiryInterval = 5
+    properties.PayloadFormatIndicator = 1
+    properties.TopicAlias = 3
+    name = topic.encode()
+    body = len(name).to_bytes(2, "big") + name + mid.to_bytes(2, "big") + properties.pack() + payload
+    first = packets.PUBLISH | 2 | retain | repeat << 3
+    read = packets.read_publish(first, body, five=True)
+    assert read == Message(topic, payload, 1, mid, retain, repeat, response, correlation)
+
+
+@given(TOPICS, st.binary(max_size=50), st.integers(0, 1), st.booleans())
+def test_what_is_written_is_read_back(topic, payload, qos, five):
+    first, body = split(packets.publish(topic, payload, 7, qos=qos, note=None, five=five))
+    assert packets.read_publish(first, body, five=five) == Message(topic, payload, qos, 7 if qos else 0)
+
+
+@given(st.binary(max_size=60), st.integers(0, 15), st.booleans())
+def test_any_bytes_are_a_message_or_malformed(body, flags, five):
+    try:
+        read = packets.read_publish(packets.PUBLISH | flags, body, five=five)
+    except packets.MalformedPacket:
+        return
+    assert read.payload == body[len(body) - len(read.payload) :]
+
+
+@given(st.binary(max_size=20), st.integers(0, 5))
+def test_a_packet_is_found_whole_or_not_at_all(data, place):
+    try:
+        found = packets.find(bytearray(data), place)
+    except packets.MalformedPacket:
+        return
+    assert found is None or place < found[0] <= found[1] <= len(data)
+
+
+@pytest.mark.parametrize("length", [0, 1, 127, 128, 16383, 16384, 2_097_151, 2_097_152])
+def test_lengths_are_written_as_mqtt_says(length):
+    payload = bytes(max(0, length - 3))
+    packet = packets.publish("a", payload, 1, qos=0, note=None, five=False)
+    start, end = packets.find(bytearray(packet), 0)
+    assert end - start == len(payload) + 3
+    assert packets.find(bytearray(packet[:-1]), 0) is None
+
+
+def test_acknowledgements_tell_what_was_refused():
+    assert packets.read_puback(b"\x01\x02") == (258, "")
+    assert packets.read_puback(b"\x01\x02\x10") == (258, "")
+    assert packets.read_puback(b"\x01\x02\x87\x00") == (258, "not authorized")
+    assert packets.read_puback(b"\x01\x02\xee") == (258, "reason 0xee")
+    assert packets.puback(258) == b"\x40\x02\x01\x02"
+    with pytest.raises(packets.MalformedPacket):
+        packets.read_puback(b"\x01")
+
+
+def test_a_message_that_mqtt_cannot_carry_is_refused():
+    with pytest.raises(packets.MalformedPacket, match="bytes"):
+        packets.publish("x" * 65536, b"", 1, note=None, five=True)
