@@ -8,13 +8,15 @@ PORT ?= 8080
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test lint bench lock clean help
+.PHONY: run test sources-test lint bench lock clean help
 
 help:
 	@echo 'make run    train, convert with proof, install, activate and serve the iris model on $(HOST):$(PORT)'
 	@echo 'make test   set up and pass every test'
+	@echo 'make sources-test  fetch from a real MLflow server, DVC repository, S3 and SageMaker (own environment)'
 	@echo 'make lint   ruff and mypy --strict'
 	@echo 'make bench  speed, memory and size against references (PEERS=1: also against mlserver and kserve)'
+	@echo 'make images container images for amd64 and arm64 in dist/images; make images-test runs them'
 	@echo 'make lock   choose the dependencies anew and write their hashes'
 
 run: $(VENV)/.run
@@ -48,6 +50,17 @@ $(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/bin/python
 	@$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
+SOURCES := .cache/sources
+
+sources-test: $(SOURCES)/.done
+	$(SOURCES)/bin/python -m pytest --timeout 300 tests/convert/sources/registries
+
+$(SOURCES)/.done: requirements/sources.txt pyproject.toml
+	$(PYTHON) -m venv $(SOURCES)
+	$(SOURCES)/bin/python -m pip install --quiet --require-hashes -r requirements/sources.txt
+	$(SOURCES)/bin/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
 # The tests drive a real browser and the benchmarks a real load generator.
 $(VENV)/.system: | $(VENV)/bin/python
 	sh tests/system-packages.sh
@@ -57,6 +70,9 @@ lock:
 	$(PYTHON) -m venv .cache/lock
 	.cache/lock/bin/python -m pip install --quiet uv
 	sh requirements/lock.sh .cache/lock/bin/uv
+
+# What operations people receive: images and the rest.
+include $(wildcard packaging/*/*.mk)
 
 clean:
 	rm -rf $(VENV) .cache build dist *.egg-info

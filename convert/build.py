@@ -17,7 +17,9 @@ import onnx
 import pandas as pd
 from numpy.typing import NDArray
 
-from appliance.bundle import archive, examples
+from appliance.bundle import archive, examples, signature
+from appliance.bundle.baseline import Baseline
+from appliance.bundle.baseline import write as write_baseline
 from appliance.bundle.manifest import (
     FORMAT,
     Manifest,
@@ -29,7 +31,7 @@ from appliance.bundle.manifest import (
     check_version,
 )
 from appliance.errors import ConversionRefused, ParityFailed
-from convert import candidate, graphs, parity, schema
+from convert import baseline, candidate, graphs, parity, schema
 from convert.converters import isolation, sklearn
 from convert.limits import probe
 from convert.original import Original, steps
@@ -52,25 +54,35 @@ class Conversion:
     manifest: Manifest
     parity: parity.Parity
     examples: bytes
+    baseline: Baseline
 
     @property
     def file_name(self) -> str:
         """NAME-VERSION.bundle."""
         return f"{self.manifest.name}-{self.manifest.version}.bundle"
 
-    def bundle(self) -> bytes:
-        """Return the bundle; the same conversion gives the same bytes."""
-        certificate = msgspec.json.format(msgspec.json.encode(self.parity), indent=1)
-        return archive.write(self.manifest, self.onnx, certificate, self.examples, None)
+    def bundle(self, private_key: bytes | None = None, password: bytes | None = None) -> bytes:
+        """Return the bundle, signed with a private key in PEM if one is given.
 
-    def write(self, folder: Path) -> Path:
-        """Write the bundle into `folder`, whole or not at all, and return its path."""
+        The same conversion gives the same bytes. Raises Misuse for a key that cannot sign.
+        """
+        certificate = msgspec.json.format(msgspec.json.encode(self.parity), indent=1)
+        drift = write_baseline(self.baseline)
+        content = archive.write(self.manifest, self.onnx, certificate, self.examples, drift)
+        if private_key is None:
+            return content
+        unsigned = archive.read(content)
+        return archive.with_signature(unsigned, signature.sign(unsigned.members, private_key, password))
+
+    def write(self, folder: Path, private_key: bytes | None = None, password: bytes | None = None) -> Path:
+        """Write the bundle into `folder`, whole or not at all, and return its path; see `bundle` for the key."""
+        content = self.bundle(private_key, password)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / self.file_name
         descriptor, partial = tempfile.mkstemp(dir=folder, prefix=f".{self.file_name}.")
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(self.bundle())
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             Path(partial).chmod(0o644)  # mkstemp's 0600 would keep the operations team out
@@ -198,7 +210,8 @@ class _Recipe:
             class_labels=self.original.class_labels,
             policy=Policy(tolerance=self.tolerance),
         )
-        return Conversion(made.onnx, manifest, proof.report, pick_examples(made, proof))
+        drift = drift_baseline(proof, manifest)
+        return Conversion(made.onnx, manifest, proof.report, pick_examples(made, proof), drift)
 
 
 def libraries(model: Any = None) -> dict[str, str]:
@@ -206,6 +219,12 @@ def libraries(model: Any = None) -> dict[str, str]:
     here = {name: importlib.metadata.version(name) for name in LIBRARIES}
     packages = {type(step).__module__.partition(".")[0] for _, step in steps(model)} if model is not None else set()
     return here | {name: str(sys.modules[name].__version__) for name in BOOSTERS if name in packages}
+
+
+def drift_baseline(proof: parity.Proof, manifest: Manifest) -> Baseline:
+    """Return what the sample and the original's answers to it look like."""
+    sample, answers = proof.evidence[0]
+    return baseline.of(sample.frame, answers, manifest.class_labels)
 
 
 def pick_examples(made: candidate.Candidate, proof: parity.Proof) -> bytes:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from appliance.errors import ConfigError
+from appliance.errors import ConfigError, Misuse
 
 if TYPE_CHECKING:  # scikit-learn and its kind load when a conversion runs, not when `appliance --help` lists commands
     from appliance.bundle.manifest import Tolerance
@@ -48,6 +48,15 @@ if TYPE_CHECKING:  # scikit-learn and its kind load when a conversion runs, not 
 )
 @click.option("--memory-limit", type=float, help="GiB that it may take (default: 0.8 of this machine's).")
 @click.option(
+    "--sign", "key_file", type=click.Path(path_type=Path, dir_okay=False), metavar="KEY", help="Sign with this key."
+)
+@click.option(
+    "--password-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="APPLIANCE_KEY_PASSWORD_FILE",
+    help="File whose first line is the key's password; without it, a terminal is asked.",
+)
+@click.option(
     "-o", "folder", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Folder for the bundle."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON document.")
@@ -63,6 +72,8 @@ def convert(
     tolerance: float | None,
     time_limit: float,
     memory_limit: float | None,
+    key_file: Path | None,
+    password_file: Path | None,
     folder: Path,
     as_json: bool,
 ) -> None:
@@ -84,6 +95,7 @@ def convert(
     from convert.job import Job
 
     agreed = _tolerance(tolerance)
+    private_key, password = _key(key_file, password_file)  # before the long work: a mistake is told at once
     memory = _bytes(memory_limit)
     reports: list[Parity] = []
     with tempfile.TemporaryDirectory(prefix="appliance-convert-") as fetch_folder:
@@ -96,11 +108,28 @@ def convert(
         finally:
             if as_json and reports and not reports[-1].passed:
                 _print_json(reports[-1])
-    path = conversion.write(folder)
+    path = conversion.write(folder, private_key, password)
     if as_json:
         _print_json(conversion.parity, path)
     else:
         _print_summary(conversion, path, notes)
+
+
+def _key(file: Path | None, password_file: Path | None) -> tuple[bytes | None, bytes | None]:
+    """Return the private key to sign with and its password. Raises NotFound and Misuse."""
+    from appliance.bundle import keys
+
+    if file is None:
+        return None, None
+    private_key, password = keys.read_file(file), None
+    if password_file is not None:
+        password = (keys.read_file(password_file).splitlines() or [b""])[0]
+    elif keys.is_encrypted(private_key):
+        if not sys.stdin.isatty():
+            raise Misuse(f"sign with {file}", "the key needs a password", "give --password-file FILE")
+        password = str(click.prompt(f"Password of {file}", hide_input=True, err=True)).encode()
+    keys.load_private_key(private_key, password)
+    return private_key, password
 
 
 def _bytes(gibibytes: float | None) -> int | None:

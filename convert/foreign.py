@@ -93,7 +93,8 @@ def convert_graph(
         class_labels=recorded.labels,
         policy=Policy(tolerance=tolerance),
     )
-    return build.Conversion(made.onnx, manifest, proof.report, build.pick_examples(made, proof))
+    drift = build.drift_baseline(proof, manifest)
+    return build.Conversion(made.onnx, manifest, proof.report, build.pick_examples(made, proof), drift)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from appliance.bundle import archive, examples
+from appliance.bundle import archive, baseline, examples, keys, signature
 from appliance.errors import Misuse
 from appliance.inference import selftest
 from convert import convert_model
@@ -108,3 +108,24 @@ def test_outputs_that_the_model_lacks_are_misuse(iris):
     x, y = iris
     with pytest.raises(Misuse, match="choose from prediction, probability"):
         convert_model(LogisticRegression(max_iter=500).fit(x, y), x, outputs=["score"])
+
+
+def test_baseline_in_the_bundle_sums_up_the_sample_and_the_originals_answers(conversion, plant):
+    found = baseline.read(archive.read(conversion.bundle()).members["baseline.json"])
+    table, _ = plant
+    assert found.rows == len(table)
+    assert set(found.inputs) == {"temp-C", "serial no", "größe", "on"}
+    assert sum(found.inputs["größe"].counts.values()) + found.inputs["größe"].others == len(table)
+    assert set(found.outputs) == {
+        "prediction",
+        *(f"probability[{label}]" for label in conversion.manifest.class_labels),
+    }
+
+
+def test_bundle_signed_at_conversion_verifies_with_the_public_key(conversion):
+    private, public = keys.generate_key(b"plant password")
+    signed = archive.read(conversion.bundle(private, b"plant password"))
+    fingerprint = keys.fingerprint(keys.load_public_key(public))
+    assert signature.verify(signed.members, signed.members["model.sig"], [public]).fingerprint == fingerprint
+    with pytest.raises(Misuse):
+        conversion.bundle(private, b"another")

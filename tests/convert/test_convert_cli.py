@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from sklearn.preprocessing import PowerTransformer
 
-from appliance.bundle import archive
+from appliance.bundle import archive, keys, signature
 
 NOTICE = "notice: loading model.joblib runs the code in it, with your rights\n"
 TRAIN = Path(__file__).parents[2] / "examples" / "iris" / "train.py"
@@ -90,3 +90,14 @@ def test_help_says_that_pickles_run_code_and_skops_files_do_not():
     words = " ".join(ran.stdout.split())
     assert "LOADING A PICKLE RUNS CODE" in words
     assert "A .skops file, a booster's own and an .onnx file are read without running code" in words
+
+
+def test_signing_key_is_looked_at_before_the_long_work_and_signs_the_bundle(iris_folder):
+    private, public = keys.generate_key()
+    (iris_folder / "plant.key").write_bytes(private)
+    refused = convert(iris_folder, "--target", "species", "--sign", iris_folder / "plant.pub", out="none")
+    assert refused.returncode == 4
+    ran = convert(iris_folder, "--target", "species", "--sign", iris_folder / "plant.key", version="2.0.0")
+    assert ran.returncode == 0, ran.stderr
+    members = archive.open_bundle(iris_folder / "out" / "iris-2.0.0.bundle").members
+    assert signature.verify(members, members["model.sig"], [public]).fingerprint
