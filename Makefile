@@ -8,7 +8,7 @@ PORT ?= 8080
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test sources-test lint bench lock clean help
+.PHONY: run test sources-test lint bench coverage lock clean help
 
 help:
 	@echo 'make run    train, convert with proof, install, activate and serve the iris model on $(HOST):$(PORT)'
@@ -16,6 +16,7 @@ help:
 	@echo 'make sources-test  fetch from a real MLflow server, DVC repository, S3 and SageMaker (own environment)'
 	@echo 'make lint   ruff and mypy --strict'
 	@echo 'make bench  speed, memory and size against references (PEERS=1: also against mlserver and kserve)'
+	@echo 'make coverage  try every estimator and write docs/coverage.md, beside plain skl2onnx'
 	@echo 'make images container images for amd64 and arm64 in dist/images; make images-test runs them'
 	@echo 'make lock   choose the dependencies anew and write their hashes'
 
@@ -32,6 +33,9 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev $(VENV)/.system
 	$(BIN)/python -m benchmarks.rest $(if $(PEERS),--peers)
+
+coverage: $(VENV)/.dev
+	$(BIN)/python -W ignore -m benchmarks.coverage
 
 # A stamp says which lock file its environment was made from; bytecode is compiled so that the first start is quick.
 $(VENV)/bin/python:

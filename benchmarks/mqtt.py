@@ -53,8 +53,8 @@ def main() -> None:
             flat = _flat(prepared, port, workloads(prepared.models)[0], options.minutes) if options.minutes else None
     print()
     for target in [*_targets(results), *_quiet(idle, flat)]:
-        sign = "<=" if target.at_most else ">="
-        print(f"{'reached' if target.reached else 'MISSED':7} {target.found:9.2f} {sign} {target.bound:5g}  {target.title}")
+        sign, said = "<=" if target.at_most else ">=", "reached" if target.reached else "MISSED"
+        print(f"{said:7} {target.found:9.2f} {sign} {target.bound:5g}  {target.title}")
 
 
 def _options() -> argparse.Namespace:
@@ -92,22 +92,26 @@ def _measured(options: argparse.Namespace, prepared: Prepared, workload: Workloa
 
 
 @contextlib.contextmanager
-def _program(prepared: Prepared, workload: Workload, name: str, port: int, *, http: bool = False) -> Iterator[subprocess.Popen[str]]:
+def _program(
+    prepared: Prepared, workload: Workload, name: str, port: int, *, http: bool = False
+) -> Iterator[subprocess.Popen[str]]:
     """Run one of the programs; it is subscribed when this yields."""
     if name == OURS:
         config = prepared.state_dir / "mqtt.toml"
         config.write_text(
-            f'[http]\nport = 0\n[mqtt]\nhost = "127.0.0.1"\nport = {port}\nclient_id = "bench-appliance"\nkeepalive = 600\n'
-            "session_expiry = 0\n"
+            f'[http]\nport = 0\n[mqtt]\nhost = "127.0.0.1"\nport = {port}\n'
+            'client_id = "bench-appliance"\nkeepalive = 600\nsession_expiry = 0\n'
             f'[[mqtt.subscriptions]]\ntopic = "bench/in"\nmodel = "{workload.model}"\nat = "x"\necho = ["n"]\n'
             'answer = "bench/out"\n'
         )
         shutil.rmtree(prepared.state_dir / "mqtt", ignore_errors=True)
-        command = [COMMAND, "serve", "--state-dir", prepared.state_dir, "--config", config, *([] if http else ["--no-http"])]
+        doors = [] if http else ["--no-http"]
+        command = [COMMAND, "serve", "--state-dir", prepared.state_dir, "--config", config, *doors]
     else:
         model = [prepared.onnx[workload.model]] if name == ONE_BY_ONE else []
         command = [sys.executable, Path(__file__).with_name("mqtt_echo.py"), port, *model]
-    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    words = [str(part) for part in command]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         assert process.stdout
         for line in process.stdout:

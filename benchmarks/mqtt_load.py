@@ -75,9 +75,7 @@ def _connected(port: int, name: str) -> socket.socket:
 
 
 def _read_all(connection: socket.socket, count: int) -> None:
-    acknowledged = 0
-    for _ in _packets(connection):
-        acknowledged += 1
+    for acknowledged, _ in enumerate(_packets(connection), 1):
         if acknowledged == count:
             return
 

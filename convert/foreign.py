@@ -164,7 +164,7 @@ def _schema(inputs: list[GraphInput], frame: pd.DataFrame) -> _GraphSchema:
         wanted = ", ".join(f"{t.name} ({t.width or 'any number'})" for t in inputs)
         found = f"its inputs take {start} columns ({wanted}), and the sample has {len(columns)}: {', '.join(columns)}"
         raise InvalidInput("match the sample's columns with the graph's inputs", found, "leave columns out by --target")
-    return _GraphSchema("table", typed.columns, typed.frame, tuple(tensors))
+    return _GraphSchema("table", typed.columns, typed.frame, tensors=tuple(tensors))
 
 
 def _candidate(graph: Graph, table: _GraphSchema, expected: dict[str, pd.DataFrame]) -> tuple[Candidate, _Recorded]:

@@ -25,7 +25,7 @@ def probe(original: Original) -> Limits:
     Raises ConversionRefused where the original refuses something that the manifest cannot say.
     """
     schema = original.schema
-    floats = [column for column in schema.columns if column.kind == "float"]
+    floats = [column for column in schema.columns if column.kind == "float" and not column.levels]
     gaps = [column for column in schema.columns if column.kind in ("float", "string")]
     limits = Limits(
         missing=_taken(original, gaps, lambda column: [column.null]),
@@ -40,13 +40,15 @@ def probe(original: Original) -> Limits:
 def settle(asked: Limits, schema: Schema, agrees: Agrees) -> tuple[Limits, list[str]]:
     """Return `asked` less what the graph answers otherwise than the original, and a note on each.
 
-    The device then refuses such a value, as it would a value that the original refuses. A column whose sample has
+    The device then refuses such a value, as it would a value that the original refuses. A tensor whose sample has
     gaps keeps them: the proof will judge.
     """
     limits = asked
+    # A tensor of many columns takes gaps in all of them or in none.
+    has_gaps = schema.style == "array" and any(column.has_missing for column in schema.columns)
     for column in schema.columns:
         if column.name in limits.missing:
-            limits = _settle_missing(limits, schema, column, agrees)
+            limits = _settle_missing(limits, schema, column, has_gaps or column.has_missing, agrees)
         if column.name in limits.infinite and not agrees(with_values(schema, {column.name: [np.inf, -np.inf]}), limits):
             limits = replace(limits, infinite=limits.infinite - {column.name})
     if schema.style == "array":
@@ -60,8 +62,11 @@ def _note(what: str, names: frozenset[str]) -> str:
     return f"the device refuses {what} in {shown}: the original takes them, but the graph answers them otherwise"
 
 
-def _settle_missing(limits: Limits, schema: Schema, column: Column, agrees: Agrees) -> Limits:
-    """Return `limits` with the text that stands for null in a string column, or without missing values there."""
+def _settle_missing(limits: Limits, schema: Schema, column: Column, needed: bool, agrees: Agrees) -> Limits:
+    """Return `limits` with the text that stands for null in a string column, or without missing values there.
+
+    Where the sample needs them they are kept: the proof will judge.
+    """
     rows = with_values(schema, {column.name: [column.null] * ROWS_PER_COLUMN})
     for text in _stand_ins(schema, column):
         candidate = limits
@@ -69,7 +74,7 @@ def _settle_missing(limits: Limits, schema: Schema, column: Column, agrees: Agre
             candidate = replace(limits, missing_text={**limits.missing_text, column.name: text})
         if agrees(rows, candidate):
             return candidate
-    return limits if column.has_missing else replace(limits, missing=limits.missing - {column.name})
+    return limits if needed else replace(limits, missing=limits.missing - {column.name})
 
 
 def _stand_ins(schema: Schema, column: Column) -> list[str | None]:
@@ -94,7 +99,8 @@ def _taken(original: Original, columns: list[Column], values: Callable[[Column],
 
 def _categories(original: Original) -> Iterator[tuple[str, list[Category]]]:
     """Yield the columns in which the original refuses a value that training never saw, and the values it takes."""
-    columns = [column for column in original.schema.columns if column.kind != "bool"]
+    yield from ((column.name, list(column.levels)) for column in original.schema.columns if column.levels)
+    columns = [column for column in original.schema.columns if column.kind != "bool" and not column.levels]
     tried = {column.name: _unseen(original, column) for column in columns}
     if not tried or original.takes(with_values(original.schema, tried)):
         return

@@ -32,16 +32,30 @@ class Original:
         self.model = model
         self.schema = schema
         self.task = _task(model)
-        chosen = _chosen(_methods(model, self.task), outputs)
+        several = self.task == "classification" and self._has_several_targets()
+        # The probabilities of several targets are a list of tables, or one without a column for each label.
+        methods = {"prediction": "predict"} if several else _methods(model, self.task)
+        chosen = _chosen(methods, outputs)
         columns = {column.name for column in schema.columns}
         self.methods = {_free_name(role, columns): method for role, method in chosen.items()}
-        labelled = "probability" in chosen or self.task == "classification"
+        labelled = "probability" in chosen or (self.task == "classification" and not several)
         self.class_labels = _labels(model) if labelled else []
 
     @property
     def model_type(self) -> str:
         """The estimator's qualified class name."""
         return f"{type(self.model).__module__}.{type(self.model).__qualname__}"
+
+    def _has_several_targets(self) -> bool:
+        """Return whether the model predicts a row of labels for each row: [rows, targets]."""
+        rows = self.schema.for_original(self.schema.frame.iloc[:1])
+        try:
+            with _quiet():
+                shape = _dense(self.model.predict(rows)).shape
+        except Exception:  # noqa: BLE001 - a model that refuses its own sample is refused later, with what it raised
+            return False
+        # CatBoost answers one target as [rows, 1].
+        return len(shape) > 1 and (shape[1] > 1 or isinstance(getattr(self.model, "classes_", None), list))
 
     def encoder_categories(self) -> Iterator[Array]:
         """Yield the category lists of every encoder in the model."""
@@ -59,9 +73,8 @@ class Original:
         features, values = (np.concatenate(parts) for parts in zip(*nodes, strict=True))
         finite = np.isfinite(values)  # a split on "missing or not" has an infinite threshold
         features, values = features[finite], values[finite]
-        found = {
-            c.name: np.unique(values[features == i]) for i, c in enumerate(self.schema.columns) if c.kind == "float"
-        }
+        floats = [(i, c.name) for i, c in enumerate(self.schema.columns) if c.kind == "float" and not c.levels]
+        found = {name: np.unique(values[features == i]) for i, name in floats}
         return {name: turns for name, turns in found.items() if len(turns)}
 
     def answers(self, frame: pd.DataFrame) -> Answers:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from appliance.bundle.manifest import Task, TensorType, Tolerance
 from appliance.errors import ApplianceError, ConversionRefused, InvalidInput, ParityFailed
+from convert import boundaries
 from convert.candidate import Candidate
 from convert.limits import settle
 from convert.original import Answers, Original, role
@@ -39,6 +40,8 @@ class OutputParity(msgspec.Struct, frozen=True):
     largest_relative: float
     label_flips: int
     rows_off: int
+    near_ties: int = 0
+    """Rows beside a boundary where the graph gives the answer that the original gives one rounding further."""
 
 
 class WorstRow(msgspec.Struct, frozen=True):
@@ -113,12 +116,14 @@ def prove(
     judge = Judge(original, candidate, tolerance)
     limits, notes = settle(limits, original.schema, judge.agrees)
     evidence, kinds = [], []
-    for batch in draw(original.schema, limits, original.thresholds()):
-        mask = original.taken(batch.frame)
-        taken = Batch(batch.kind, batch.drawn, batch.frame[mask].reset_index(drop=True))
-        kinds.append(Kind(batch.kind, batch.drawn, len(mask), int((~mask).sum())))
+    drawn = draw(original.schema, limits, original.thresholds())
+    for batch in [*drawn, *boundaries.search(original.schema, limits, original.answers)]:
+        taken = _taken(original, batch)
+        kinds.append(Kind(batch.kind, batch.drawn, len(batch.frame), len(batch.frame) - len(taken.frame)))
         if len(taken.frame):
-            evidence.append((taken, judge.compare(taken, limits)))
+            answers = judge.compare(taken, limits)
+            # A device tests itself with rows that have one right answer.
+            evidence += [(taken, answers)] if taken.beside is None else []
     kinds.append(judge.compare_one_by_one(evidence[0][0], limits))
     report = Parity(
         passed=judge.passed,
@@ -134,6 +139,15 @@ def prove(
         libraries=libraries,
     )
     return Proof(report, limits, evidence)
+
+
+def _taken(original: Original, batch: Batch) -> Batch:
+    """Return the batch's rows that the original answers."""
+    mask, beside = original.taken(batch.frame), None
+    if batch.beside is not None:
+        mask &= original.taken(batch.beside)
+        beside = batch.beside[mask].reset_index(drop=True)
+    return Batch(batch.kind, batch.drawn, batch.frame[mask].reset_index(drop=True), beside)
 
 
 def failure(report: Parity) -> ParityFailed:
@@ -162,7 +176,7 @@ class Judge:
         self.original = original
         self.candidate = candidate
         self.tolerance = tolerance
-        self.totals = {name: [0.0, 0.0, 0, 0] for name in original.methods}
+        self.totals = {name: [0.0, 0.0, 0, 0, 0] for name in original.methods}
         self.worst: list[WorstRow] = []
 
     @property
@@ -174,8 +188,8 @@ class Judge:
         """Return the sums by output."""
         methods = self.original.methods
         return [
-            OutputParity(name, methods[name], float(a), float(r), int(flips), int(off))
-            for name, (a, r, flips, off) in self.totals.items()
+            OutputParity(name, methods[name], float(a), float(r), int(flips), int(off), int(ties))
+            for name, (a, r, flips, off, ties) in self.totals.items()
         ]
 
     def agrees(self, frame: pd.DataFrame, limits: Limits) -> bool:
@@ -191,8 +205,11 @@ class Judge:
         """Compare one batch, and return the original's answers."""
         expected = self.original.answers(batch.frame)
         found = self._ask(batch, limits)
+        beside = {} if batch.beside is None else self.original.answers(batch.beside)
         for name, answer in expected.items():
-            self._add(name, batch, answer, found[name])
+            _check_shape(name, answer, found[name])
+            nearest = self._nearest(name, answer, beside[name], found[name]) if beside else answer
+            self._add(name, batch, nearest, found[name])
         return expected
 
     def compare_one_by_one(self, batch: Batch, limits: Limits) -> Kind:
@@ -210,10 +227,20 @@ class Judge:
             tried = f"ask the ONNX graph with {batch.kind} rows as {self.candidate.float_type}"
             raise ConversionRefused(tried, error.found, "give a sample that the model takes as a whole") from error
 
+    def _nearest(self, name: str, expected: Any, beside: Any, found: Any) -> Any:
+        """Return the original's answers, in near-ties those to the rows beside, and count these."""
+        tied = self._off(name, expected, found) & ~self._off(name, beside, found)
+        self.totals[name][4] += int(tied.sum())
+        nearest = expected.copy()
+        nearest[tied] = beside[tied]
+        return nearest
+
+    def _off(self, name: str, expected: Any, found: Any) -> Mask:
+        if _is_exact(name, expected, self.original.task):
+            return _as_rows(_plain(expected) != _plain(found))
+        return _difference(expected, found, self.tolerance)[0]
+
     def _add(self, name: str, batch: Batch, expected: Any, found: Any) -> None:
-        if expected.shape != found.shape:
-            shapes = f"{name} has the shape {list(found.shape)}, the original's {list(expected.shape)}"
-            raise ConversionRefused("compare the ONNX graph with the original", shapes, "choose another estimator")
         total = self.totals[name]
         if _is_exact(name, expected, self.original.task):
             off = _as_rows(_plain(expected) != _plain(found))
@@ -225,6 +252,12 @@ class Judge:
         for index in np.flatnonzero(off)[: WORST_ROWS - len(self.worst)]:
             row = {str(key): _json(value) for key, value in batch.frame.iloc[index].items()}
             self.worst.append(WorstRow(name, batch.kind, row, _json(expected[index]), _json(found[index])))
+
+
+def _check_shape(name: str, expected: Any, found: Any) -> None:
+    if expected.shape != found.shape:
+        shapes = f"{name} has the shape {list(found.shape)}, the original's {list(expected.shape)}"
+        raise ConversionRefused("compare the ONNX graph with the original", shapes, "choose another estimator")
 
 
 def _is_exact(name: str, expected: Any, task: Task) -> bool:

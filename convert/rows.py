@@ -17,16 +17,23 @@ MOST_SAMPLE_ROWS = 20_000
 MOST_CELLS = 2_000_000  # of one kind: a wide table is proved with fewer rows
 DRAWN_ROWS = 1_000
 ROWS_PER_COLUMN = 16
-UNSEEN_TEXTS = ("never seen in training", "", "ünsèen Ω", "UNSEEN-2, again.")
+UNSEEN_TEXTS = ("never seen in training", "", "ünsèen Ω", "UNSEEN-2, again.", " ")
+SCALES = (1e6, 1e-6)
+WHOLE_NUMBERS = (float(2**24 + 1), 1_700_000_001.0)  # the first that float32 cannot hold; a day in 2023 as Unix time
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows of one kind, and in words how they were drawn."""
+    """Rows of one kind, and in words how they were drawn.
+
+    `beside` holds for each row one that differs by the rounding of a float64, where the original may answer otherwise:
+    either answer is then right.
+    """
 
     kind: str
     drawn: str
     frame: pd.DataFrame
+    beside: pd.DataFrame | None = None
 
 
 def draw(schema: Schema, limits: Limits, thresholds: Mapping[str, Values]) -> list[Batch]:
@@ -49,6 +56,7 @@ def draw(schema: Schema, limits: Limits, thresholds: Mapping[str, Values]) -> li
         source.changed("float64 neighbours", "the next float64 above or below", _neighbour("float64")),
         source.edges(),
         source.turning(thresholds),
+        source.magnitudes(),
         *source.special(),
     ]
     return [batch for batch in batches if len(batch.frame)]
@@ -123,6 +131,20 @@ class _Source:
             column[list(positions)] = chosen
             frame[name] = column
         return Batch("thresholds", "a column on a threshold of a tree, or the next float32 or float64", frame)
+
+    def magnitudes(self) -> Batch:
+        """Return rows with a column a million times larger or smaller, or a whole number that float32 cannot hold."""
+        free = [column for column in self.schema.columns if column.name not in self.limits.categories]
+        free = [column for column in free if column.kind in ("float", "int64")]
+        frame = self._each(free, self._scaled)
+        drawn = "a column times 1e6 and 1e-6, beyond 2^24, and as Unix time"
+        return Batch("magnitudes", drawn, frame)
+
+    def _scaled(self, column: Column) -> list[Any]:
+        values = self.schema.frame[column.name].to_numpy()
+        finite = values[np.isfinite(values)].astype("float64")
+        scaled = [float(value * scale) for value in finite[self.rng.permutation(len(finite))[:2]] for scale in SCALES]
+        return [*WHOLE_NUMBERS, *(map(round, scaled) if column.kind == "int64" else scaled)]
 
     def _levels(self, column: Column) -> Values:
         """Return the edge values of a column: of numbers least, greatest and beyond; of others all there are."""

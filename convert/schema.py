@@ -1,32 +1,40 @@
 """What a model takes, read from the model and a sample table: columns, their types, and the tensors made of them."""
 
 import csv
+import datetime
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from sklearn.compose import ColumnTransformer
+from sklearn.pipeline import Pipeline
 
 from appliance.bundle.manifest import Category, Input, TensorType
 from appliance.errors import InvalidInput, NotFound
+from convert import frames
 
 Kind = Literal["float", "int64", "bool", "string"]
 Style = Literal["array", "table", "text"]
+Columns: TypeAlias = "dict[str, tuple[Column, pd.Series[Any]]]"
 FEATURES = "features"
 """The one tensor of a model that was fitted on a plain array."""
+_DATES = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64, pd.Period)
+_LOOKED_AT = 100  # values of a column, to see what it holds
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of the sample; `null` is how its missing values are written (None or NaN)."""
+    """One column of the sample; `null` is how its missing values are written (None, NaN or NA)."""
 
     name: str
     kind: Kind
     has_missing: bool
     null: Any = np.nan
+    levels: tuple[Category, ...] = ()
+    """The only values that the column can hold, where its kind does not say so: booleans with gaps are floats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +54,18 @@ class Schema:
     """The columns a model takes, in its order, and the sample's rows of them.
 
     `style` says how the model was fitted: on a plain array, on a table with column names, or on a list of texts.
-    `frame` holds float64 or float32, int64, bool and object columns only.
+    `frame` holds float64 or float32, int64, bool and object columns only; `form` what they were before.
     """
 
     style: Style
     columns: tuple[Column, ...]
     frame: pd.DataFrame
+    form: frames.Form = field(default_factory=frames.Form)
 
     def for_original(self, frame: pd.DataFrame) -> Any:
         """Return rows as the original model was fed when it was fitted: array [rows, n], table, or list of texts."""
         if self.style == "table":
-            return frame
+            return self.form.restore(frame)
         if self.style == "text":
             return frame.iloc[:, 0].tolist()
         return frame.to_numpy()
@@ -101,50 +110,97 @@ def read_table(path: Path) -> pd.DataFrame:
     return frame
 
 
-def infer(model: Any, sample: pd.DataFrame | NDArray[Any]) -> Schema:
-    """Return what `model` takes, with types from `sample`.
+def infer(model: Any, sample: Any) -> Schema:
+    """Return what `model` takes, with types from `sample`: a table of pandas or polars, or an array [rows, columns].
 
     The model decides which columns and in what order (`feature_names_in_`), or how many (`n_features_in_`); the
     sample decides their types. Raises InvalidInput when the sample does not fit the model.
     """
-    frame = _as_frame(sample)
-    names = getattr(model, "feature_names_in_", None)
+    frame, form = frames.plain(sample)
+    _check_table(frame)
+    names = _names(model)
     if names is not None:
-        frame = _select(frame, [str(name) for name in names])
-        return _schema("table", {name: _column(frame[name]) for name in frame.columns})
+        columns = _typed(_select(frame, names), _dropped(model))
+        return _schema("table", columns, _with_categories(model, columns, form))
     count = getattr(model, "n_features_in_", None)
-    columns = {name: _column(frame[name]) for name in frame.columns}
+    columns = _typed(frame, frozenset())
     if count is None and len(columns) == 1:
-        return _schema("text", columns)
+        return _schema("text", columns, form)
     if count is not None and count != len(columns):
         raise _wrong_count(count, list(frame.columns))
-    return _schema("array", _one_type(columns))
+    return _schema("array", _one_type(columns), form)
 
 
-def _schema(style: Style, columns: dict[str, tuple[Column, "pd.Series[Any]"]]) -> Schema:
+def _names(model: Any) -> list[str] | None:
+    """Return the names of the columns that the model was fitted on, or None when they had none."""
+    names = getattr(model, "feature_names_in_", None)
+    if names is None:  # CatBoost numbers columns without names
+        names = getattr(model, "feature_names_", None) or None
+        names = None if names == [str(index) for index in range(len(names or ()))] else names
+    return None if names is None else [str(name) for name in names]
+
+
+def _dropped(model: Any) -> frozenset[str]:
+    """Return the columns that a ColumnTransformer in front leaves out: scikit-learn can do without them."""
+    while isinstance(model, Pipeline) or hasattr(model, "best_estimator_"):
+        model = model.steps[0][1] if isinstance(model, Pipeline) else model.best_estimator_
+    if not isinstance(model, ColumnTransformer):
+        return frozenset()
+    used: set[str] = set()
+    for _, step, columns in model.transformers_:
+        if isinstance(step, str) and step == "drop":
+            continue
+        if not all(isinstance(name, str) for name in np.atleast_1d(columns).tolist()):
+            return frozenset()  # found by their positions, which need every column
+        used.update(np.atleast_1d(columns).tolist())
+    return frozenset(map(str, model.feature_names_in_)) - used
+
+
+def _typed(frame: pd.DataFrame, dropped: frozenset[str]) -> Columns:
+    """Return every column with its kind; one that has none and is dropped anyway is left out."""
+    columns = {}
+    for name in frame.columns:
+        try:
+            columns[name] = _column(frame[name])
+        except InvalidInput:
+            if name not in dropped:
+                raise
+    return columns
+
+
+def _with_categories(model: Any, columns: Columns, form: frames.Form) -> frames.Form:
+    """Return the form with texts as categories where a booster is asked itself: it takes texts in no other dtype."""
+    if form.polars or type(model).__module__.partition(".")[0] not in ("lightgbm", "xgboost"):
+        return form
+    texts = {
+        name: pd.CategoricalDtype(sorted(values.dropna().unique()))
+        for name, (column, values) in columns.items()
+        if column.kind == "string" and not isinstance(form.dtypes.get(name), pd.CategoricalDtype)
+    }
+    return replace(form, dtypes={**form.dtypes, **texts})
+
+
+def _schema(style: Style, columns: Columns, form: frames.Form) -> Schema:
     frame = pd.DataFrame({name: values for name, (_, values) in columns.items()})
-    return Schema(style, tuple(column for column, _ in columns.values()), frame)
+    return Schema(style, tuple(column for column, _ in columns.values()), frame, form)
 
 
-def _as_frame(sample: pd.DataFrame | NDArray[Any]) -> pd.DataFrame:
-    """Return the sample as a table of text column names with at least one row."""
-    frame = sample if isinstance(sample, pd.DataFrame) else pd.DataFrame(np.atleast_2d(sample))
-    if not isinstance(sample, pd.DataFrame):
-        frame.columns = [f"x{index}" for index in range(frame.shape[1])]
-    frame = frame.set_axis([str(name) for name in frame.columns], axis=1).reset_index(drop=True)
+def _check_table(frame: pd.DataFrame) -> None:
+    """Raise InvalidInput for a table without rows, or with two columns of one name."""
     if frame.shape[0] == 0 or frame.shape[1] == 0:
         raise InvalidInput("read the sample", "it has no rows", "give rows like those the model was trained on")
     if twice := sorted({str(name) for name in frame.columns[frame.columns.duplicated()]}):
         raise InvalidInput("read the sample", f"columns appear twice: {', '.join(twice)}", "name each column once")
-    return frame
 
 
 def _select(frame: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     """Return the model's columns of the sample, in the model's order."""
-    if lacking := [name for name in names if name not in frame.columns]:
+    underscored = {name.replace(" ", "_"): name for name in frame.columns}  # LightGBM's spelling
+    own = [name if name in frame.columns else underscored.get(name, name) for name in names]
+    if lacking := [name for name in own if name not in frame.columns]:
         found = f"it lacks {', '.join(map(repr, lacking))}; it has {', '.join(map(repr, frame.columns))}"
         raise InvalidInput("find the model's columns in the sample", found, "give the table the model was trained on")
-    return frame[names]
+    return frame[own]
 
 
 def _wrong_count(count: int, names: list[str]) -> InvalidInput:
@@ -153,20 +209,47 @@ def _wrong_count(count: int, names: list[str]) -> InvalidInput:
     return InvalidInput("match the sample's columns with the model's", found, next_step)
 
 
-def _column(values: "pd.Series[Any]") -> tuple[Column, "pd.Series[Any]"]:
+def _column(values: "pd.Series[Any]") -> "tuple[Column, pd.Series[Any]]":
     """Return a column's kind, and its values in the one pandas dtype we use for that kind."""
     name, missing = str(values.name), values.isna()
+    _check_no_dates(name, values[~missing])
     if isinstance(values.dtype, pd.CategoricalDtype):
         values = values.astype(values.cat.categories.dtype if not missing.any() else object)
-    if pd.api.types.is_bool_dtype(values.dtype) and not missing.any():
-        return Column(name, "bool", False), values.astype(bool)
+    if _is_bool(values, missing):
+        return _flags(name, values, missing)
     if pd.api.types.is_integer_dtype(values.dtype) and not missing.any():
         return Column(name, "int64", False), _integers(name, values)
-    if pd.api.types.is_numeric_dtype(values.dtype) and not pd.api.types.is_bool_dtype(values.dtype):
+    if pd.api.types.is_numeric_dtype(values.dtype):
         dtype = "float32" if values.dtype == np.float32 else "float64"
         array = values.to_numpy(dtype=dtype, na_value=np.nan)
         return Column(name, "float", bool(missing.any())), pd.Series(array, name=name)
     return _texts(name, values, missing)
+
+
+def _check_no_dates(name: str, present: "pd.Series[Any]") -> None:
+    """Raise InvalidInput for dates, times and spans of time, with the way to give them."""
+    kinds = {type(value) for value in present.head(_LOOKED_AT)}
+    if dates := sorted(kind.__name__ for kind in kinds if issubclass(kind, _DATES)):
+        next_step = (
+            "make numbers of the parts that matter (month, weekday, hour, seconds since 1970) in columns of their own, "
+            "and train the model on those"
+        )
+        raise InvalidInput(f"read the column {name!r}", f"it holds dates ({', '.join(dates)}), ONNX none", next_step)
+
+
+def _is_bool(values: "pd.Series[Any]", missing: "pd.Series[Any]") -> bool:
+    if pd.api.types.is_bool_dtype(values.dtype):
+        return True
+    present = values[~missing]
+    return values.dtype == object and len(present) > 0 and bool(present.map(type).isin([bool, np.bool_]).all())
+
+
+def _flags(name: str, values: "pd.Series[Any]", missing: "pd.Series[Any]") -> "tuple[Column, pd.Series[Any]]":
+    """Return booleans; with gaps as the numbers 0 and 1, which scikit-learn too makes of them."""
+    if not missing.any():
+        return Column(name, "bool", False), values.astype(bool)
+    numbers = np.array([np.nan if gap else float(value) for value, gap in zip(values, missing, strict=True)])
+    return Column(name, "float", True, levels=(0.0, 1.0)), pd.Series(numbers, name=name)
 
 
 def _integers(name: str, values: "pd.Series[Any]") -> "pd.Series[Any]":
@@ -184,15 +267,15 @@ def _texts(name: str, values: "pd.Series[Any]", missing: "pd.Series[Any]") -> tu
         return _column(values.astype("float64"))
     if others := sorted({type(value).__name__ for value in present if not isinstance(value, str)}):
         found = f"it holds {', '.join(others)}" + (" and missing values" if missing.any() else "")
-        next_step = "give numbers, texts, or booleans without gaps, and train the model on the same"
+        next_step = "give numbers, texts or booleans alone, and train the model on the same"
         raise InvalidInput(f"read the column {name!r}", found, next_step)
-    null = None if any(value is None for value in values[missing]) else np.nan
+    null = frames.null_of(values) if values.dtype == object else np.nan
     array = np.empty(len(values), dtype=object)
     array[:] = [null if gap else str(value) for value, gap in zip(values, missing, strict=True)]
     return Column(name, "string", bool(missing.any()), null), pd.Series(array, name=name, dtype=object)
 
 
-def _one_type(columns: dict[str, tuple[Column, "pd.Series[Any]"]]) -> dict[str, tuple[Column, "pd.Series[Any]"]]:
+def _one_type(columns: Columns) -> Columns:
     """Return columns that fit one tensor: all texts, or all numbers (integers and booleans become floats)."""
     texts = [name for name, (column, _) in columns.items() if column.kind == "string"]
     if len(texts) == len(columns):

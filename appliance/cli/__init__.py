@@ -47,7 +47,10 @@ _COMMANDS = {
 }
 _PLUGIN_GROUP = "appliance.commands"
 # Commands of the build machine: the extra that brings each, and what the list of commands says about it.
-_PLUGINS = {"convert": ("convert", "Turn a trained scikit-learn model into a bundle, with proof.")}
+_PLUGINS = {
+    "convert": ("convert", "Turn a trained scikit-learn model into a bundle, with proof."),
+    "lint": ("convert", "Say which steps of a model will convert, before it is trained."),
+}
 
 F = TypeVar("F", bound=Callable[..., Any])
 

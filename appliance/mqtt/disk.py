@@ -91,7 +91,9 @@ class Disk:
             connection.execute("pragma auto_vacuum = incremental")  # has a meaning before the first table alone
             connection.execute("pragma journal_mode = wal").fetchall()
             connection.execute("pragma synchronous = full")  # WAL's default would lose the last commits of a power cut
-            connection.execute("pragma journal_size_limit = 4194304")
+            # A small log: on a full disk its space is what lets the next commit through.
+            connection.execute("pragma wal_autocheckpoint = 250")
+            connection.execute("pragma journal_size_limit = 1048576")
             connection.executescript(_SCHEMA)
             connection.execute("select count(*) from answers, parked, observations, notes where 0").fetchall()
         except sqlite3.Error:

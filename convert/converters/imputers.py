@@ -23,7 +23,7 @@ def register() -> None:
 
 def is_missing(tensor: Tensor, missing_values: Any, dtype: str) -> Tensor:
     """Return where a tensor has the value that stands for missing, bool, as sklearn.utils._mask._get_mask."""
-    gap = missing_values is None or missing_values != missing_values or str(missing_values) == "<NA>"
+    gap = missing_values is None or str(missing_values) == "<NA>" or missing_values != missing_values
     if dtype == "string":
         stand_ins = MISSING_TEXTS if gap else (str(missing_values),)
         found = tensor.equals(np.array([[stand_ins[0]]], dtype=object))

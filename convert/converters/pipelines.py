@@ -4,8 +4,10 @@ That is so for KMeans and other clusterings, discriminant analysis and partial l
 a Pipeline and inside a FeatureUnion or ColumnTransformer.
 """
 
+import copy
 from typing import Any
 
+import numpy as np
 from skl2onnx import update_registered_converter
 from skl2onnx._parse import (
     _parse_sklearn,
@@ -55,7 +57,26 @@ def _parse_union(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None
 
 
 def _parse_columns(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
+    model = _by_position(model, inputs)
     return _parse_sklearn_column_transformer(scope, model, inputs, custom_parsers=_transforming())
+
+
+def _by_position(model: Any, inputs: Any) -> Any:
+    """Return the column transformer with positions for names of columns that a step before it made (`set_output`)."""
+    names = [str(name) for name in getattr(model, "feature_names_in_", ())]
+    if len(inputs) > 1 or {variable.raw_name for variable in inputs}.issuperset(names):
+        return model
+    inputs[0].type.shape = [None, len(names)]  # positions are looked up before shapes are inferred
+    numbered = copy.copy(model)
+    numbered.transformers_ = [
+        (part, step, [names.index(name) for name in columns] if _are_names(columns) else columns)
+        for part, step, columns in model.transformers_
+    ]
+    return numbered
+
+
+def _are_names(columns: Any) -> bool:
+    return isinstance(columns, (list, np.ndarray)) and all(isinstance(name, str) for name in columns)
 
 
 def _transforming() -> dict[type, Any]:

@@ -35,5 +35,10 @@ def register() -> None:
         register_writer(estimator, "transformer", _refuse)
 
 
+def reason(model: Any) -> tuple[str, str] | None:
+    """Return why an estimator of this class is refused and what to use instead, or None."""
+    return _REFUSED.get(type(model))
+
+
 def _refuse(rows: Rows, model: Any) -> Answers:
     raise refusal(model, *_REFUSED[type(model)])

@@ -1,11 +1,6 @@
-"""A real mosquitto on a free port with its own configuration, plain clients, and a listener over small models."""
+"""Plain clients of a real broker, and a listener over small models."""
 
-import contextlib
 import functools
-import shutil
-import signal
-import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,70 +22,16 @@ from appliance.predictor import Predictor
 from appliance.store import activation
 from appliance.store.versions import Store
 
-MOSQUITTO = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
-ROW = [5.1, 3.5, 1.4, 0.2]
-NAMED = dict(zip(["sepal_length", "sepal_width", "petal_length", "petal_width"], ROW, strict=True))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for(true: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
-    """Return what `true` gives once it is truthy."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := true():
-            return found
-        time.sleep(0.02)
-    pytest.fail(f"never {what}")
-
-
-class Broker:
-    """A mosquitto that keeps everything it has acknowledged."""
-
-    def __init__(self, folder: Path, *lines: str, listener: str = "") -> None:
-        self.port = free_port()
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self._config = folder / "mosquitto.conf"
-        own = [f"listener {self.port} 127.0.0.1", listener or "allow_anonymous true"]
-        saved = [
-            "persistence true",
-            f"persistence_location {folder}/",
-            "autosave_interval 1",
-            "autosave_on_changes true",
-        ]
-        rest = ["user root", "max_queued_messages 0", "max_inflight_messages 100"]
-        self._config.write_text("\n".join([*own, *saved, *rest, *lines]) + "\n")
-        self.process: subprocess.Popen[bytes] | None = None
-        self.start()
-
-    def start(self) -> None:
-        log = (self.folder / "log").open("ab")
-        self.process = subprocess.Popen([MOSQUITTO, "-c", str(self._config)], stdout=log, stderr=log)
-        wait_for(self._answers, f"a broker on {self.port}: {(self.folder / 'log').read_text()}")
-
-    def _answers(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-            return True
-        return False
-
-    def stop(self, number: int = signal.SIGTERM) -> None:
-        if self.process and self.process.poll() is None:
-            self.process.send_signal(number)
-            self.process.wait(20)
+Until = Callable[..., Any]
 
 
 class Plain:
     """A client that publishes and keeps what it hears."""
 
-    def __init__(self, port: int, *filters: str, five: bool = True, client_id: str = "") -> None:
+    def __init__(self, until: Until, port: int, *filters: str, five: bool = True) -> None:
+        self._until = until
         version = MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311
-        clean = None if five else not client_id
-        self.client = paho.Client(CallbackAPIVersion.VERSION2, client_id, clean_session=clean, protocol=version)
+        self.client = paho.Client(CallbackAPIVersion.VERSION2, protocol=version)
         self.client.max_inflight_messages_set(0)
         self.heard: list[paho.MQTTMessage] = []
         self._subscribed = threading.Event()
@@ -98,13 +39,7 @@ class Plain:
         self.client.on_message = lambda client, data, message: self.heard.append(message)
         self.client.on_connect = self._on_connect
         self.client.on_subscribe = lambda *_: self._subscribed.set()
-        properties: dict[str, Any] = {}
-        if five and client_id:
-            kept = Properties(PacketTypes.CONNECT)
-            kept.SessionExpiryInterval = 3600
-            properties = {"clean_start": False, "properties": kept}
-        self.client.reconnect_delay_set(1, 1)
-        self.client.connect("127.0.0.1", port, **properties)
+        self.client.connect("127.0.0.1", port)
         self.client.loop_start()
         assert self._subscribed.wait(10)
 
@@ -131,7 +66,7 @@ class Plain:
             found = [message for message in self.heard if topic in ("", message.topic)]
             return found if len(found) >= count else []
 
-        return wait_for(enough, f"heard {count} of {topic!r}: {[(m.topic, m.payload) for m in self.heard]}")
+        return self._until(enough, f"heard {count} of {topic!r}: {[(m.topic, m.payload) for m in self.heard]}")
 
     def answers(self, count: int = 1, topic: str = "") -> list[Any]:
         """Return what was heard as JSON."""
@@ -145,7 +80,8 @@ class Plain:
 class Door:
     """A listener over one store, in a thread."""
 
-    def __init__(self, folder: Path, port: int, store: Store, **settings: Any) -> None:
+    def __init__(self, until: Until, folder: Path, port: int, store: Store, **settings: Any) -> None:
+        self._until = until
         self.models = LiveModels(store, default=settings.pop("default", ""))
         self.models.refresh()
         document = {"host": "127.0.0.1", "port": port, "client_id": "door", **settings}
@@ -158,8 +94,8 @@ class Door:
         self.thread.start()
 
     def connected(self) -> "Door":
-        wait_for(lambda: all(self.listener.state().connected.values()), "connected")
-        time.sleep(0.1)  # for the subscription, which follows the connection at once
+        self._until(lambda: all(self.listener.state().connected.values()), "connected")
+        time.sleep(0.1)  # for the subscription, which the broker takes right after the connection
         return self
 
     def activate(self, name: str, version: str) -> None:
@@ -170,13 +106,6 @@ class Door:
         self.listener.stop()
         self.thread.join(20)
         assert not self.thread.is_alive()
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    running = Broker(tmp_path / "broker")
-    yield running
-    running.stop(signal.SIGKILL)
 
 
 @pytest.fixture
@@ -197,13 +126,13 @@ def _bundle(bundle_bytes: Callable[..., bytes], name: str, kind: str) -> bytes:
 
 
 @pytest.fixture
-def door(tmp_path: Path, broker: Broker, store: Store) -> Iterator[Callable[..., Door]]:
+def door(tmp_path: Path, broker: Any, store: Store, until: Until) -> Iterator[Callable[..., Door]]:
     """Return a function that starts a listener on the broker: door(subscriptions=[...], ...)."""
     doors: list[Door] = []
 
     def start(**settings: Any) -> Door:
         folder, port = settings.pop("folder", tmp_path), settings.pop("port", broker.port)
-        doors.append(Door(folder, port, store, **settings))
+        doors.append(Door(until, folder, port, store, **settings))
         return doors[-1]
 
     yield start
@@ -213,12 +142,12 @@ def door(tmp_path: Path, broker: Broker, store: Store) -> Iterator[Callable[...,
 
 
 @pytest.fixture
-def plain(broker: Broker) -> Iterator[Callable[..., Plain]]:
+def plain(broker: Any, until: Until) -> Iterator[Callable[..., Plain]]:
     """Return a function that connects a plain client to the broker: plain("filter", ...)."""
     clients: list[Plain] = []
 
     def connect(*filters: str, **rest: Any) -> Plain:
-        clients.append(Plain(rest.pop("port", broker.port), *filters, **rest))
+        clients.append(Plain(until, rest.pop("port", broker.port), *filters, **rest))
         return clients[-1]
 
     yield connect

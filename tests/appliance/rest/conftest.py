@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import settings as hypothesis_settings
 from onnx import TensorProto, helper
 
 from appliance.bundle import archive, examples
@@ -32,10 +31,6 @@ from appliance.rest.server import make_server
 from appliance.service import Service
 from appliance.store import activation
 from appliance.store.versions import Installed, Store
-
-# Hypothesis judges answers here, never their time, which a busy machine decides.
-hypothesis_settings.register_profile("untimed", deadline=None)
-hypothesis_settings.load_profile("untimed")
 
 KINDS = ("regression", "classifier", "labels", "table")
 ECHOED = {

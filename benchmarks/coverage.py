@@ -1,0 +1,198 @@
+"""Writes docs/coverage.md: which estimators and options convert exactly, beside plain skl2onnx.
+
+    python -m benchmarks.coverage [-o FILE] [NAME ...]     NAMEs: only these estimators, printed and not written
+
+Every case is trained, converted and asked in a process of its own with a time limit, by two at a time.
+"""
+
+import argparse
+import datetime
+import multiprocessing
+import os
+import platform
+import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import msgspec
+
+from benchmarks import coverage_measure
+from benchmarks.coverage_cases import Case, cases, is_scikit_learn
+from benchmarks.coverage_measure import Outcome, Route
+
+DOCS = Path(__file__).parent.parent / "docs" / "coverage.md"
+TIME_LIMIT = 60.0  # seconds for each case and route
+BASE = ("scikit-learn", "skl2onnx", "onnx", "onnxruntime", "numpy")
+BOOSTERS = ("lightgbm", "xgboost", "xgboost-cpu", "catboost")
+_WORDS = {"exact": "exact", "refused": "refused", "wrong": "**wrong**", "fails": "refused"}
+_PLAIN_WORDS = {"exact": "exact", "refused": "none", "wrong": "**wrong**", "fails": "error"}
+_HEAD = "| | options | data | verdict | largest difference | plain skl2onnx |\n|---|---|---|---|---|---|"
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One case with what both routes came to."""
+
+    case: Case
+    ours: Outcome
+    plain: Outcome
+
+
+def main() -> None:
+    """Measure and write the table."""
+    parser = argparse.ArgumentParser(description="Which estimators convert exactly, beside plain skl2onnx.")
+    parser.add_argument("names", nargs="*", help="only these estimators; prints and writes nothing")
+    parser.add_argument("-o", dest="file", type=Path, default=DOCS)
+    given = parser.parse_args()
+    started = time.monotonic()
+    chosen = [case for case in cases() if not given.names or case.estimator in given.names]
+    lines = measured(chosen)
+    if given.names:
+        print("\n".join(_row(line) for line in lines))
+        return
+    given.file.write_text(document(lines, time.monotonic() - started), encoding="utf-8")
+    print(f"{given.file}: {counts(lines)}")
+
+
+def measured(chosen: list[Case]) -> list[Line]:
+    """Return a line for each case; cases go by position, since some hold functions that cannot cross processes."""
+    workers = min(os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count() or 1, len(chosen))
+    _shared[:] = chosen
+    jobs = [(position, route) for position in range(len(chosen)) for route in ("ours", "plain")]
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
+        found = [msgspec.json.decode(content, type=Outcome) for content in pool.map(_job, jobs)]
+    return [Line(case, *found[2 * i : 2 * i + 2]) for i, case in enumerate(chosen)]
+
+
+_shared: list[Case] = []
+
+
+def _job(job: tuple[int, Route]) -> bytes:
+    """Return the outcome of a case, measured in a forked child that may have children itself."""
+    position, route = job
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_measure, args=(_shared[position], route, sender))
+    child.start()
+    sender.close()
+    try:
+        if not receiver.poll(TIME_LIMIT):
+            return msgspec.json.encode(Outcome("fails", reason=f"it did not end within {TIME_LIMIT:g} s"))
+        return receiver.recv_bytes()
+    except EOFError:
+        return msgspec.json.encode(Outcome("fails", reason="its process died"))
+    finally:
+        child.kill()
+        child.join()
+
+
+def _measure(case: Case, route: Route, sender: Connection) -> None:
+    try:
+        outcome = coverage_measure.measure(case, route)
+    except Exception as error:  # noqa: BLE001 - a case that cannot be trained must not end the others
+        outcome = Outcome("fails", reason=f"not measured: {type(error).__name__}: {error}")
+    sender.send_bytes(msgspec.json.encode(outcome))
+
+
+def counts(lines: list[Line]) -> str:
+    """Return the sentence of counts over the default options of scikit-learn's estimators."""
+    default = [line for line in lines if line.case.default]
+    ours = Counter(_WORDS[line.ours.verdict].strip("*") for line in default)
+    unserved = sum(bool(line.ours.unserved) for line in default)
+    kept_out = f" ({unserved} of them are not served)" if unserved else ""
+    plain = Counter(_PLAIN_WORDS[line.plain.verdict].strip("*") for line in default)
+    return (
+        f"Of {len(default)} estimators {ours['exact']} are exact{kept_out}, {ours['refused']} refused "
+        f"and {ours['wrong']} wrong; "
+        f"with plain skl2onnx {plain['exact']} are exact, {plain['none'] + plain['error']} not converted "
+        f"and {plain['wrong']} wrong."
+    )
+
+
+def document(lines: list[Line], seconds: float) -> str:
+    """Return docs/coverage.md."""
+    parts = [_preface(lines, seconds), "## Estimators\n"]
+    parts += _tables([line for line in lines if line.case.default])
+    parts.append("## Options that change the answer\n")
+    parts += _tables([line for line in lines if not line.case.default])
+    parts.append("## Refusals\n")
+    parts += sorted({_refusal(line) for line in lines if _WORDS[line.ours.verdict] == "refused"})
+    if unserved := [line for line in lines if line.ours.unserved]:
+        parts.append("\n## Exact, and not served\n\nThe graph is right, but a bundle has no place for it.\n")
+        parts += sorted({_refusal(line) for line in unserved})
+    return "\n".join(parts) + "\n"
+
+
+def _preface(lines: list[Line], seconds: float) -> str:
+    others = [line for line in lines if not line.case.default]
+    exact, refused = (sum(_WORDS[line.ours.verdict] == word for line in others) for word in ("exact", "refused"))
+    return f"""# What converts
+
+{counts(lines)}
+Of {len(others)} further sets of options {exact} are exact, {refused} refused \
+and {len(others) - exact - refused} wrong.
+
+Made by `make coverage` on {datetime.datetime.now(datetime.UTC):%Y-%m-%d} in {seconds:.0f} s with {_versions()}.
+
+A model is trained on 90 rows measured to two decimals, converted, and asked 120 fresh rows around them, half of them
+rounded to two decimals. *Exact*: labels all equal, and numbers within 1e-5 + 1e-5 of their size of scikit-learn's
+float64 answer, with the better of float64 and float32 inputs. *Refused*: `appliance convert` says so and names the
+step; why and what to use instead stand at the end. *Not served*: the graph is exact, but `appliance convert` refuses
+the model as it was trained here, for what stands at the end. *Wrong*: a graph that answers otherwise; the proof on the
+model's own rows is there to let none of these through. *None*: skl2onnx has no converter; *error*: its
+converter fails, or onnxruntime does not take its graph. The difference is the largest of any number, absolute; of
+labels it says how many differ.
+"""
+
+
+def _versions() -> str:
+    named = [f"Python {platform.python_version()}"]
+    for library in (*BASE, *BOOSTERS):
+        try:
+            named.append(f"{library} {version(library)}")
+        except PackageNotFoundError:  # xgboost is installed under one of two names
+            continue
+    return ", ".join(named)
+
+
+def _tables(lines: list[Line]) -> list[str]:
+    ordered = sorted(lines, key=lambda line: (not is_scikit_learn(line.case.model), *_key(line)))
+    parts = []
+    for module, group in groupby(ordered, key=lambda line: line.case.module):
+        parts.append(f"### {module}\n\n{_HEAD}\n" + "\n".join(_row(line) for line in group) + "\n")
+    return parts
+
+
+def _key(line: Line) -> tuple[str, str, str, str]:
+    return line.case.module, line.case.estimator, line.case.options, line.case.data
+
+
+def _row(line: Line) -> str:
+    plain = _PLAIN_WORDS[line.plain.verdict]
+    plain += f" ({_difference(line.plain)})" if line.plain.verdict == "wrong" else ""
+    options = line.case.options.replace("|", r"\|")
+    verdict = _WORDS[line.ours.verdict] + (", not served" if line.ours.unserved else "")
+    cells = [line.case.estimator, f"`{options}`" if options else "", line.case.data, verdict]
+    return "| " + " | ".join([*cells, _difference(line.ours), plain]) + " |"
+
+
+def _difference(outcome: Outcome) -> str:
+    if outcome.verdict in ("refused", "fails"):
+        return ""
+    if outcome.flips:
+        return f"{outcome.flips} labels"
+    return outcome.reason or ("" if outcome.largest is None else f"{outcome.largest:.1g}")
+
+
+def _refusal(line: Line) -> str:
+    options = f" (`{line.case.options}`)" if line.case.options and not line.case.default else ""
+    why = line.ours.unserved or line.ours.reason
+    reason = " ".join(why.removeprefix(f"{line.case.estimator}: ").split())
+    return f"- **{line.case.estimator}**{options}: {reason}"
+
+
+if __name__ == "__main__":
+    main()

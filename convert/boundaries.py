@@ -1,0 +1,174 @@
+"""Rows at which a model changes its answer, searched for between rows of the sample that it answers differently."""
+
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from convert.rows import SEED, Batch, decimals
+from convert.schema import Limits, Schema
+
+Values = NDArray[Any]
+Answering = Callable[[pd.DataFrame], Mapping[str, Values]]
+
+PAIRS = 48
+SECTIONS = 16  # parts that a stretch is cut into at once: a call costs more than its rows
+_STEPS = 15  # 16 ** 14 > 2 ** 53: then the ends differ by a rounding
+_ASIDE = 2.0**-10  # of the stretch between both rows: as far from the boundary as readings come by chance
+
+
+def search(schema: Schema, limits: Limits, answers: Answering) -> list[Batch]:
+    """Return rows beside the boundaries between `answers`, the same rounded as readings are, and rows on them.
+
+    A stretch between two rows, all numbers changing or one of them, is cut into sections over and over; of those the
+    first at whose end the answer is no more that of the start is kept (bisection in more than two parts). What
+    `answers` raises for a row on the way ends the search without rows.
+    """
+    stretch = _Stretch.between_rows(schema, limits, answers)
+    try:
+        low, high = stretch.narrowed()
+    except Exception:  # noqa: BLE001 - a model is other people's code: what it raises is its refusal
+        return []
+    apart = stretch.apart(low, high)
+    if not apart.any():
+        return []
+    continuous = stretch.differs_by_rounding(low, high)
+    near = [stretch.aside(low, -_ASIDE)[apart], stretch.aside(high, _ASIDE)[apart]]
+    steps = [low[apart & ~continuous], high[apart & ~continuous]]
+    ties = [low[apart & continuous], high[apart & continuous]]
+    batches = [
+        Batch("boundaries", "beside where the answer changes, by 2^-10 of the way between two rows", _joined(near)),
+        Batch(
+            "rounded boundaries",
+            "the same, rounded to the decimals of the columns",
+            stretch.rounded(high[apart]),
+        ),
+        Batch("steps", "whole numbers between which the answer changes", _joined(steps)),
+        Batch("ties", "float64 neighbours between which the answer changes", _joined(ties), _joined(ties[::-1])),
+    ]
+    return [batch for batch in batches if len(batch.frame)]
+
+
+class _Stretch:
+    """The way from some rows (`start`) to others (`end`) that the model answers differently."""
+
+    def __init__(self, start: pd.DataFrame, end: pd.DataFrame, whole: dict[str, bool], answers: Answering) -> None:
+        self.start, self.end = start, end
+        self.whole = whole
+        self.answers = answers
+
+    @classmethod
+    def between_rows(cls, schema: Schema, limits: Limits, answers: Answering) -> "_Stretch":
+        """Return stretches between random rows of the sample: half of them along all numbers, half along one."""
+        rng = np.random.default_rng(SEED)
+        whole = {
+            column.name: column.kind == "int64"
+            for column in schema.columns
+            if column.kind in ("float", "int64") and column.name not in limits.categories
+        }
+        picked = rng.integers(0, len(schema.frame), (2, PAIRS))
+        start, other = (schema.frame.iloc[rows].reset_index(drop=True) for rows in picked)
+        chosen = rng.integers(0, max(1, len(whole)), PAIRS)
+        end = {}
+        for name in start:
+            own, far = start[name].to_numpy(), other[name].to_numpy()
+            if name in whole:
+                moves = np.isfinite(own.astype("float64")) & np.isfinite(far.astype("float64"))
+                moves &= (np.arange(PAIRS) % 2 == 0) | (chosen == list(whole).index(str(name)))
+                own = np.where(moves, far, own)
+            end[name] = pd.Series(own, dtype=start[name].dtype)
+        return cls(start, pd.DataFrame(end), whole, answers)
+
+    def narrowed(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return both ends of each stretch, narrowed to where the answer changes; stretches without are left out."""
+        follows = np.arange(len(self.start)) % 4 < 2
+        wanted = self._followed(self.start, follows)
+        differ = _unlike(self._followed(self.end, follows), wanted)
+        self.start, self.end = (rows[differ].reset_index(drop=True) for rows in (self.start, self.end))
+        low, high, wanted, follows = self.start, self.end, wanted[differ], follows[differ]
+        for _ in range(_STEPS if len(low) else 0):
+            parts = [self._between(low, high, index / SECTIONS) for index in range(SECTIONS + 1)]
+            inner = self._followed(pd.concat(parts[1:-1], ignore_index=True), np.tile(follows, SECTIONS - 1))
+            changed = _unlike(inner, np.tile(wanted, (SECTIONS - 1, 1))).reshape(SECTIONS - 1, -1)
+            first = np.vstack([changed, np.ones((1, len(low)), dtype=bool)]).argmax(axis=0)
+            low, high = _picked(parts, first), _picked(parts, first + 1)
+        return low, high
+
+    def apart(self, low: pd.DataFrame, high: pd.DataFrame) -> NDArray[np.bool_]:
+        """Return where the ends differ: where an answer changes with every number, they meet."""
+        differ = [_unlike(low[[name]].to_numpy(), high[[name]].to_numpy()) for name in self.whole]
+        return np.any(differ, axis=0) if differ else np.zeros(len(low), dtype=bool)
+
+    def differs_by_rounding(self, low: pd.DataFrame, high: pd.DataFrame) -> NDArray[np.bool_]:
+        """Return where the ends differ in floats alone: between two whole numbers there is no rounding."""
+        steps = [low[n].to_numpy() != high[n].to_numpy() for n, is_whole in self.whole.items() if is_whole]
+        return ~np.any(steps, axis=0) if steps else np.ones(len(low), dtype=bool)
+
+    def aside(self, rows: pd.DataFrame, share: float) -> pd.DataFrame:
+        """Return rows moved by a share of their stretch, towards its end or, below 0, its start."""
+        return self._moved(rows, {name: share * self._length(name) for name in self.whole})
+
+    def rounded(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Return rows rounded to the decimals that the columns of the sample have."""
+        rows = rows.copy()
+        for name, is_whole in self.whole.items():
+            places = None if is_whole else decimals(self.start[name].to_numpy())
+            if places is not None:
+                rows[name] = rows[name].round(places)
+        return rows
+
+    def _followed(self, rows: pd.DataFrame, first: NDArray[np.bool_]) -> Values:
+        """Return the answer [rows, numbers] to follow: the first output where `first`, else the last.
+
+        Labels change at decision boundaries, probabilities and numbers at every threshold of a tree.
+        """
+        answers = [_numbered(answer) for answer in self.answers(rows).values()]
+        width = max(answers[0].shape[1], answers[-1].shape[1])
+        one, other = (np.pad(a, ((0, 0), (0, width - a.shape[1]))) for a in (answers[0], answers[-1]))
+        return np.where(first[:, None], one, other)
+
+    def _length(self, name: str) -> Values:
+        return np.asarray(self.end[name].to_numpy(dtype="float64") - self.start[name].to_numpy(dtype="float64"))
+
+    def _between(self, low: pd.DataFrame, high: pd.DataFrame, share: float) -> pd.DataFrame:
+        if share in (0.0, 1.0):
+            return high if share else low
+        lengths = {n: high[n].to_numpy(dtype="float64") - low[n].to_numpy(dtype="float64") for n in self.whole}
+        return self._moved(low, {name: share * length for name, length in lengths.items()})
+
+    def _moved(self, rows: pd.DataFrame, by: dict[str, Values]) -> pd.DataFrame:
+        columns = {}
+        for name in rows:
+            values, dtype = rows[name], rows[name].dtype
+            if name in by:
+                moved = values.to_numpy(dtype="float64") + np.nan_to_num(by[str(name)])
+                values = pd.Series(np.floor(moved) if self.whole[str(name)] else moved, dtype=dtype)
+            columns[name] = values
+        return pd.DataFrame(columns)
+
+
+def _numbered(answer: Values) -> Values:
+    """Return an answer as float64 [rows, numbers], texts as numbers that stay the same from call to call."""
+    flat = np.asarray(answer).reshape(len(answer), -1)
+    if flat.dtype.kind in "OUS":
+        texts, index = np.unique(flat.astype(str), return_inverse=True)
+        flat = np.array([zlib.crc32(text.encode()) for text in texts])[index].reshape(flat.shape)
+    return flat.astype("float64")
+
+
+def _unlike(one: Values, other: Values) -> NDArray[np.bool_]:
+    """Return for each row whether two answers differ; NaN is like NaN."""
+    return np.asarray(((one != other) & ~(np.isnan(one) & np.isnan(other))).any(axis=1))
+
+
+def _joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(parts, ignore_index=True)
+
+
+def _picked(parts: list[pd.DataFrame], index: Values) -> pd.DataFrame:
+    """Return row i of `parts[index[i]]`."""
+    stacked = pd.concat(parts, ignore_index=True)
+    return stacked.iloc[index * len(parts[0]) + np.arange(len(index))].reset_index(drop=True)

@@ -1,0 +1,107 @@
+"""The table that a model was trained on, of pandas or polars, and how rows come back to it in that table's dtypes."""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a sample's columns were before they became plain: {column: dtype}, of polars where `polars` says so.
+
+    `nulls` are {column: what stands for a missing value} of columns of dtype object.
+    """
+
+    dtypes: Mapping[str, Any] = field(default_factory=dict)
+    nulls: Mapping[str, Any] = field(default_factory=dict)
+    polars: bool = False
+
+    def restore(self, frame: pd.DataFrame) -> Any:
+        """Return a plain table [rows, columns] in the sample's own dtypes, as far as no value changes by that.
+
+        A number that a column's dtype cannot hold (2.5 in one of integers) leaves that column as it is.
+        """
+        if self.polars:
+            library = importlib.import_module("polars")
+            return library.DataFrame([_of_polars(library, frame[name], self.dtypes.get(name)) for name in frame])
+        if all(self.dtypes.get(name, dtype) == dtype for name, dtype in frame.dtypes.items()):
+            return frame
+        return pd.DataFrame({name: self._of_pandas(frame[name]) for name in frame}, index=frame.index)
+
+    def _of_pandas(self, values: "pd.Series[Any]") -> "pd.Series[Any]":
+        dtype = self.dtypes.get(str(values.name), values.dtype)
+        if dtype == values.dtype:
+            return values
+        if isinstance(dtype, pd.CategoricalDtype):
+            return _categorical(values, dtype)
+        if pd.api.types.is_object_dtype(dtype):
+            return _flags(values, self.nulls.get(str(values.name), np.nan))
+        return _cast(values, dtype)
+
+
+def plain(sample: Any) -> tuple[pd.DataFrame, Form]:
+    """Return a sample (a table of pandas or polars, or an array [rows, columns]) as pandas' table, and its form."""
+    if type(sample).__module__.partition(".")[0] == "polars":
+        table = sample.collect() if hasattr(sample, "collect") else sample
+        return table.to_pandas(), Form(dict(table.schema), polars=True)
+    if isinstance(sample, pd.DataFrame):
+        frame = sample.set_axis([str(name) for name in sample.columns], axis=1).reset_index(drop=True)
+        objects = [(name, values) for name, values in frame.items() if pd.api.types.is_object_dtype(values.dtype)]
+        nulls = {str(name): null_of(values) for name, values in objects}
+        return frame, Form(dict(frame.dtypes), nulls)
+    frame = pd.DataFrame(np.atleast_2d(sample))
+    return frame.set_axis([f"x{index}" for index in range(frame.shape[1])], axis=1), Form()
+
+
+def null_of(values: "pd.Series[Any]") -> Any:
+    """Return how a column of objects writes a missing value: None where any is, else NaN or pandas' NA."""
+    gaps = values[values.isna()].tolist()
+    if any(value is None for value in gaps):
+        return None
+    return pd.NA if any(value is pd.NA for value in gaps) else np.nan
+
+
+def _categorical(values: "pd.Series[Any]", dtype: pd.CategoricalDtype) -> "pd.Series[Any]":
+    """Return values as categories; those that the sample lacks follow the sample's own."""
+    known = dtype.categories.tolist()
+    fresh = [value for value in pd.unique(values.dropna()).tolist() if value not in known]
+    categories = dtype.categories if not fresh else pd.Index([*known, *fresh])
+    own = pd.Categorical(values, categories=categories, ordered=dtype.ordered)
+    return pd.Series(own, name=values.name, index=values.index)
+
+
+def _flags(values: "pd.Series[Any]", null: Any) -> "pd.Series[Any]":
+    """Return numbers that stand for booleans with gaps as objects; whatever else is an object stays as it is."""
+    if values.dtype.kind != "f" or not values.dropna().isin([0.0, 1.0]).all():
+        return values
+    flags = np.empty(len(values), dtype=object)
+    flags[:] = [null if pd.isna(value) else bool(value) for value in values]
+    return pd.Series(flags, name=values.name, index=values.index)
+
+
+def _cast(values: "pd.Series[Any]", dtype: Any) -> "pd.Series[Any]":
+    try:
+        with np.errstate(all="ignore"):
+            cast = values.astype(dtype)
+            gaps = values.isna().to_numpy()
+            same = np.asarray((cast == values).fillna(False), dtype=bool)
+    except (TypeError, ValueError, OverflowError):
+        return values
+    return cast if (same | (gaps & cast.isna().to_numpy())).all() else values
+
+
+def _of_polars(library: Any, values: "pd.Series[Any]", dtype: Any) -> Any:
+    array = values.to_numpy()
+    if array.dtype.kind == "O":
+        natural = library.Series(values.name, [None if pd.isna(v) else v for v in array], dtype=library.String)
+    else:
+        natural = library.Series(values.name, array, nan_to_null=True)
+    if dtype is None or natural.dtype == dtype:
+        return natural
+    cast = natural.cast(dtype, strict=False)
+    same = cast.cast(natural.dtype, strict=False).eq_missing(natural).all()
+    return cast if same else natural

@@ -1,0 +1,65 @@
+"""`appliance lint`: the steps of a model as they will convert, printed before training ends."""
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from appliance.errors import ConversionRefused
+
+if TYPE_CHECKING:  # scikit-learn loads when a model is read, not when `appliance --help` lists commands
+    from convert.lint import Finding
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--trust",
+    multiple=True,
+    metavar="PREFIX",
+    help="Registry URLs that begin so may hold pickles, whose code is run (may be repeated).",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON document.")
+def lint(model: str, trust: tuple[str, ...], as_json: bool) -> None:
+    """Say which steps of MODEL convert, which do not, and what to use instead.
+
+    MODEL is an estimator or a pipeline, trained or not, in a .joblib, .pkl, .pickle or .skops file, or a booster's
+    own file; a path, or a registry's URL as for `appliance convert`.
+
+    LOADING A PICKLE RUNS CODE, in this process: give only files whose author you trust. A .skops file is read without
+    running code from it.
+
+    The exit code is 3 when a step does not convert. What only the data show is left to `appliance convert`, which
+    proves the trained model.
+    """
+    findings = _findings(model, trust)
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.format(msgspec.json.encode({"model": model, "steps": findings}), indent=1).decode())
+    else:
+        for finding in findings:
+            click.echo(_line(finding))
+    if refused := [finding for finding in findings if finding.verdict == "refused"]:
+        names = ", ".join(f"{finding.step or 'the model'} ({finding.estimator})" for finding in refused)
+        raise ConversionRefused(f"lint {model}", f"no ONNX graph for {names}", refused[0].next_step)
+
+
+def _findings(model: str, trust: tuple[str, ...]) -> "list[Finding]":
+    from convert import sources
+    from convert.lint import lint as linted
+    from convert.sources import local_file
+
+    with tempfile.TemporaryDirectory(prefix="appliance-lint-") as folder:
+        fetched = sources.fetch(model, Path(folder))
+        sources.check_trust(fetched, model, trust, lambda message: click.echo(f"notice: {message}", err=True))
+        if fetched.code is not None and fetched.runs_code:
+            sys.path.append(str(fetched.code))
+        return linted(local_file.load(fetched.path, fetched.format).model)
+
+
+def _line(finding: "Finding") -> str:
+    text = f"{finding.verdict:9} {finding.step or '(model)':30} {finding.estimator}"
+    return f"{text}\n{'':10}{finding.found}; {finding.next_step}" if finding.found else text

@@ -1,0 +1,114 @@
+"""A real mosquitto for whoever needs a broker: on a free port, with its own configuration, forgetting nothing."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+
+# Hypothesis judges answers here, never their time, which a busy machine decides.
+hypothesis_settings.register_profile("untimed", deadline=None)
+hypothesis_settings.load_profile("untimed")
+
+MOSQUITTO = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(true: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
+    """Return what `true` gives once it is truthy."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := true():
+            return found
+        time.sleep(0.02)
+    pytest.fail(f"never {what}")
+
+
+class Broker:
+    """A mosquitto that forgets nothing when it is stopped, and after keep_all() little when it is killed."""
+
+    def __init__(self, folder: Path, *lines: str) -> None:
+        self.host, self.port = "127.0.0.1", free_port()
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._config = folder / "mosquitto.conf"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._saving: list[str] = []
+        # In memory: it outlives the broker, and a save after every change is quick.
+        self._saved = tempfile.mkdtemp(prefix="mosquitto-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
+        self.configure(*lines)
+        self.start()
+
+    def configure(self, *lines: str) -> None:
+        """Write the configuration: our own, and more lines."""
+        saved = ["persistence true", f"persistence_location {self._saved}/"]
+        rest = ["user root", "max_queued_messages 0", "max_inflight_messages 100"]
+        own = [f"listener {self.port} {self.host}", "allow_anonymous true"]
+        self._config.write_text("\n".join([*saved, *rest, *self._saving, *own, *lines]) + "\n")
+
+    def keep_all(self) -> None:
+        """Save after every few changes, and start anew so; each save takes as long as some hundred messages."""
+        self._saving = ["autosave_interval 20", "autosave_on_changes true"]
+        self.configure()
+        self.stop()
+        self.start()
+
+    def start(self, *within: str) -> None:
+        """Start it; `within` goes before the command, as to enter a network namespace."""
+        log = (self.folder / "log").open("ab")
+        self.process = subprocess.Popen([*within, MOSQUITTO, "-c", str(self._config)], stdout=log, stderr=log)
+        wait_for(self._answers, f"a broker on {self.port}: {(self.folder / 'log').read_text()}")
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), 1):
+            return True
+        return False
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(number)
+            self.process.wait(20)
+
+    def remove(self) -> None:
+        """Kill it and delete what it saved."""
+        self.stop(signal.SIGKILL)
+        shutil.rmtree(self._saved, ignore_errors=True)
+
+
+@pytest.fixture
+def start_broker(tmp_path: Path) -> Iterator[Callable[..., Broker]]:
+    """Return a function that starts a broker: start_broker("name", "line of its configuration", ...)."""
+    brokers: list[Broker] = []
+
+    def start(name: str, *lines: str) -> Broker:
+        brokers.append(Broker(tmp_path / name, *lines))
+        return brokers[-1]
+
+    yield start
+    for one in brokers:
+        one.remove()
+
+
+@pytest.fixture
+def broker(start_broker: Callable[..., Broker]) -> Broker:
+    return start_broker("broker")
+
+
+@pytest.fixture
+def until() -> Callable[..., Any]:
+    """Return wait_for, see there."""
+    return wait_for
