@@ -133,8 +133,8 @@ def _broker(folder: Path) -> Iterator[int]:
     port = free_port()
     config = folder / "mosquitto.conf"
     config.write_text(
-        f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages {IN_FLIGHT}\n"
-        "set_tcp_nodelay true\n"
+        f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 1000000\n"
+        f"max_inflight_messages {IN_FLIGHT}\nset_tcp_nodelay true\n"
     )
     executable = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
     process = subprocess.Popen([executable, "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -32,19 +32,22 @@ def search(schema: Schema, limits: Limits, answers: Answering) -> list[Batch]:
         low, high = stretch.narrowed()
     except Exception:  # noqa: BLE001 - a model is other people's code: what it raises is its refusal
         return []
-    apart = stretch.apart(low, high)
-    if not apart.any():
+    if not len(low):
         return []
     continuous = stretch.differs_by_rounding(low, high)
-    near = [stretch.aside(low, -_ASIDE)[apart], stretch.aside(high, _ASIDE)[apart]]
-    steps = [low[apart & ~continuous], high[apart & ~continuous]]
-    ties = [low[apart & continuous], high[apart & continuous]]
+    away = stretch.aside(high, _ASIDE)
+    steps = [low[~continuous], high[~continuous]]
+    ties = [low[continuous], high[continuous]]
     batches = [
-        Batch("boundaries", "beside where the answer changes, by 2^-10 of the way between two rows", _joined(near)),
+        Batch(
+            "boundaries",
+            "beside where the answer changes, by 2^-10 of the way between two rows",
+            _joined([stretch.aside(low, -_ASIDE), away]),
+        ),
         Batch(
             "rounded boundaries",
             "the same, rounded to the decimals of the columns",
-            stretch.rounded(high[apart]),
+            stretch.rounded(away),
         ),
         Batch("steps", "whole numbers between which the answer changes", _joined(steps)),
         Batch("ties", "float64 neighbours between which the answer changes", _joined(ties), _joined(ties[::-1])),
@@ -95,12 +98,16 @@ class _Stretch:
             changed = _unlike(inner, np.tile(wanted, (SECTIONS - 1, 1))).reshape(SECTIONS - 1, -1)
             first = np.vstack([changed, np.ones((1, len(low)), dtype=bool)]).argmax(axis=0)
             low, high = _picked(parts, first), _picked(parts, first + 1)
-        return low, high
+        return self._jumps(low, high, follows) if len(low) else (low, high)
 
-    def apart(self, low: pd.DataFrame, high: pd.DataFrame) -> NDArray[np.bool_]:
-        """Return where the ends differ: where an answer changes with every number, they meet."""
-        differ = [_unlike(low[[name]].to_numpy(), high[[name]].to_numpy()) for name in self.whole]
-        return np.any(differ, axis=0) if differ else np.zeros(len(low), dtype=bool)
+    def _jumps(
+        self, low: pd.DataFrame, high: pd.DataFrame, follows: NDArray[np.bool_]
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the ends, and keep the stretches, between which the answer jumps: a number may change all the way."""
+        one, other = self._followed(low, follows), self._followed(high, follows)
+        kept = _unlike(one, other) & ~np.isclose(one, other, rtol=1e-6, atol=1e-6, equal_nan=True).all(axis=1)
+        self.start, self.end = (rows[kept].reset_index(drop=True) for rows in (self.start, self.end))
+        return low[kept].reset_index(drop=True), high[kept].reset_index(drop=True)
 
     def differs_by_rounding(self, low: pd.DataFrame, high: pd.DataFrame) -> NDArray[np.bool_]:
         """Return where the ends differ in floats alone: between two whole numbers there is no rounding."""

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClusterMixin, is_classifier, is_outlier_detector, is_regressor
 from sklearn.pipeline import Pipeline
+from threadpoolctl import threadpool_limits
 
 from appliance.bundle.manifest import Label, Task
 from appliance.errors import ConversionRefused, Misuse
@@ -18,6 +19,7 @@ from convert.schema import Schema
 Array = NDArray[Any]
 Answers = dict[str, Array]
 
+_FEW_ROWS = 2_000
 _CALLS_PER_BATCH = 200  # halving a batch to find the rows it refuses costs a call each time
 
 
@@ -80,7 +82,9 @@ class Original:
     def answers(self, frame: pd.DataFrame) -> Answers:
         """Return {output name: array [rows, ...]}; raises whatever the model raises for rows that it refuses."""
         rows = self.schema.for_original(frame)
-        with _quiet():
+        # Threads that wait for one another cost more than a few rows do.
+        threads = 1 if len(frame) <= _FEW_ROWS else None
+        with _quiet(), threadpool_limits(threads, user_api="openmp"):
             return {name: _dense(getattr(self.model, method)(rows)) for name, method in self.methods.items()}
 
     def takes(self, frame: pd.DataFrame) -> bool:

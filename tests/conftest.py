@@ -56,7 +56,7 @@ class Broker:
     def configure(self, *lines: str) -> None:
         """Write the configuration: our own, and more lines."""
         saved = ["persistence true", f"persistence_location {self._saved}/"]
-        rest = ["user root", "max_queued_messages 0", "max_inflight_messages 100"]
+        rest = ["user root", "max_queued_messages 1000000", "max_inflight_messages 100"]
         own = [f"listener {self.port} {self.host}", "allow_anonymous true"]
         self._config.write_text("\n".join([*saved, *rest, *self._saving, *own, *lines]) + "\n")
 

@@ -53,7 +53,13 @@ def _parse_pipeline(scope: Any, model: Any, inputs: Any, custom_parsers: Any = N
 
 
 def _parse_union(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
-    return _parse_sklearn_feature_union(scope, model, inputs, custom_parsers=_transforming())
+    kept = copy.copy(model)
+    kept.transformer_list = [part for part in model.transformer_list if not _is_dropped(part[1])]
+    return _parse_sklearn_feature_union(scope, kept, inputs, custom_parsers=_transforming())
+
+
+def _is_dropped(step: Any) -> bool:
+    return isinstance(step, str) and step == "drop"
 
 
 def _parse_columns(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:

@@ -1,0 +1,5 @@
+"""The first module of the binary: what the command `appliance` runs."""
+
+from appliance.cli import main
+
+main()

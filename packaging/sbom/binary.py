@@ -1,0 +1,187 @@
+"""What the binary is made of: its CycloneDX 1.6 bill of materials and the licences of all its parts.
+
+Run by packaging/pyinstaller/build.sh with the interpreter that PyInstaller ran with, where every part's metadata still
+is: `binary.py WORK BINARY OUT` reads the lists that PyInstaller left in WORK, hashes the files of BINARY and writes
+OUT/sbom.cdx.json and OUT/LICENSES.txt. The same parts give the same bytes: no date, a serial number from the content.
+"""
+
+import ast
+import hashlib
+import json
+import platform
+import re
+import subprocess
+import sys
+import uuid
+from importlib.metadata import Distribution, distributions
+from pathlib import Path
+from typing import Any
+
+NAME = "edge-inference-appliance"
+LICENCE_FILE = re.compile(r"(^|/)(LICEN[CS]E|COPYING|NOTICE|ThirdPartyNotices|AUTHORS)[^/]*$", re.IGNORECASE)
+
+Component = dict[str, Any]
+
+
+def main() -> None:
+    """Write both files."""
+    work, binary, out = (Path(argument) for argument in sys.argv[1:4])
+    sources = [Path(source) for source in _sources(work)]
+    bundled = sorted((d for d in distributions() if _holds(d, sources)), key=lambda d: d.metadata["Name"].lower())
+    libraries = _libraries(sources)
+    own = next(one for one in bundled if one.metadata["Name"] == NAME)
+    parts = [_python(), *(_distribution(one) for one in bundled if one is not own), *(one for one, _ in libraries)]
+    (out / "sbom.cdx.json").write_text(json.dumps(_document(own.version, parts, binary), indent=1) + "\n")
+    (out / "LICENSES.txt").write_text(_licences(bundled, libraries), encoding="utf-8")
+
+
+def _sources(work: Path) -> set[str]:
+    """Return the files that PyInstaller took parts from, by its tables of contents (name, source, kind)."""
+    found = set()
+    for table in ("PYZ-00.toc", "COLLECT-00.toc"):
+        for entry in _rows(ast.literal_eval((work / table).read_text(encoding="utf-8"))):
+            if Path(entry[1]).is_absolute():
+                found.add(entry[1])
+    return found
+
+
+def _rows(value: object) -> list[tuple[str, str, str]]:
+    """Return the (name, source, kind) rows anywhere in a table of contents."""
+    if isinstance(value, tuple) and len(value) == 3 and all(isinstance(part, str) for part in value):
+        return [value]
+    if isinstance(value, list | tuple):
+        return [row for part in value for row in _rows(part)]
+    return []
+
+
+def _holds(distribution: Distribution, sources: list[Path]) -> bool:
+    """Return whether any file of the distribution, its metadata aside, is among the sources."""
+    wanted = set(sources)
+    files = (file for file in distribution.files or [] if ".dist-info/" not in str(file))
+    return any(Path(str(distribution.locate_file(file))) in wanted for file in files)
+
+
+def _python() -> Component:
+    """Return the interpreter."""
+    version = platform.python_version()
+    return {
+        "type": "framework",
+        "bom-ref": f"python@{version}",
+        "name": "CPython",
+        "version": version,
+        "licenses": [{"license": {"id": "PSF-2.0"}}],
+        "cpe": f"cpe:2.3:a:python:python:{version}:*:*:*:*:*:*:*",
+    }
+
+
+def _distribution(distribution: Distribution) -> Component:
+    """Return one distribution of the Python Package Index."""
+    name, version = distribution.metadata["Name"], distribution.version
+    package_url = f"pkg:pypi/{re.sub('[-_.]+', '-', name).lower()}@{version}"
+    expression = distribution.metadata.get("License-Expression")
+    return {
+        "type": "library",
+        "bom-ref": package_url,
+        "name": name,
+        "version": version,
+        "purl": package_url,
+        "licenses": [{"expression": expression}] if expression else [{"license": {"name": _licence(distribution)}}],
+    }
+
+
+def _licence(distribution: Distribution) -> str:
+    """Return the licence in the words of older metadata."""
+    classifiers = distribution.metadata.get_all("Classifier") or []
+    named = [one.rpartition(" :: ")[2] for one in classifiers if one.startswith("License ::")]
+    first_line = (distribution.metadata.get("License") or "").strip().partition("\n")[0]
+    return ", ".join(named) or first_line or "see LICENSES.txt"
+
+
+def _libraries(sources: list[Path]) -> list[tuple[Component, Path]]:
+    """Return (component, its copyright file) of the system's libraries that travel in the binary, by Debian package."""
+    system = [path.resolve() for path in sources if path.parts[1:2] in (("lib",), ("usr",)) and ".so" in path.name]
+    found: dict[str, tuple[Component, Path]] = {}
+    for path in sorted(system):
+        owner = _owner(path)
+        if owner is None:
+            continue
+        package, version = owner
+        component = {
+            "type": "library",
+            "bom-ref": f"pkg:deb/debian/{package}@{version}",
+            "name": package,
+            "version": version,
+            "purl": f"pkg:deb/debian/{package}@{version}",
+            "hashes": [{"alg": "SHA-256", "content": hashlib.sha256(path.read_bytes()).hexdigest()}],
+        }
+        found.setdefault(package, (component, Path("/usr/share/doc") / package / "copyright"))
+    return [found[package] for package in sorted(found)]
+
+
+def _owner(path: Path) -> tuple[str, str] | None:
+    """Return (package, version) of the Debian package that a file belongs to, None if it belongs to none."""
+    names = {str(path), str(path).removeprefix("/usr"), f"/usr{path}"}  # /lib may be a link into /usr
+    for name in sorted(names):
+        asked = subprocess.run(["dpkg", "-S", name], capture_output=True, text=True, check=False)  # noqa: S603, S607
+        if asked.returncode == 0:
+            package = asked.stdout.partition(":")[0]
+            query = ["dpkg-query", "-W", "-f", "${Version}\n", package]
+            shown = subprocess.run(query, capture_output=True, text=True, check=True)  # noqa: S603
+            return package, shown.stdout.splitlines()[0]
+    return None
+
+
+def _document(version: str, parts: list[Component], binary: Path) -> dict[str, Any]:
+    """Return the bill of materials."""
+    files = hashlib.sha256()
+    for path in sorted(path for path in binary.rglob("*") if path.is_file()):
+        files.update(path.relative_to(binary).as_posix().encode() + hashlib.sha256(path.read_bytes()).digest())
+    reference = f"pkg:pypi/{NAME}@{version}"
+    return {
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, files.hexdigest())}",
+        "version": 1,
+        "metadata": {
+            "lifecycles": [{"phase": "build"}],
+            "component": {
+                "type": "application",
+                "bom-ref": reference,
+                "name": NAME,
+                "version": version,
+                "purl": reference,
+                "licenses": [{"license": {"id": "Apache-2.0"}}],
+                "properties": [{"name": "appliance:machine", "value": platform.machine()}],
+            },
+        },
+        "components": parts,
+        "dependencies": [
+            {"ref": reference, "dependsOn": sorted(part["bom-ref"] for part in parts)},
+        ],
+    }
+
+
+def _licences(bundled: list[Distribution], libraries: list[tuple[Component, Path]]) -> str:
+    """Return the texts of all licences, each under the part's name."""
+    sections = [(f"CPython {platform.python_version()}", [_python_licence()])]
+    for one in bundled:
+        files = sorted(str(file) for file in one.files or [] if LICENCE_FILE.search(str(file)))
+        texts = [Path(str(one.locate_file(file))).read_text(encoding="utf-8", errors="replace") for file in files]
+        sections.append((f"{one.metadata['Name']} {one.version}", texts or [_licence(one)]))
+    for component, file in libraries:
+        text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else "see the Debian package"
+        sections.append((f"{component['name']} {component['version']} (Debian)", [text]))
+    rule = "=" * 78
+    return "\n".join(f"{rule}\n{title}\n{rule}\n\n" + "\n\n".join(texts).strip() + "\n" for title, texts in sections)
+
+
+def _python_licence() -> str:
+    """Return CPython's licence; from its own file where it has one, else from its `license()`."""
+    for path in (Path(sys.base_prefix) / "LICENSE.txt", Path(ast.__file__).parent / "LICENSE.txt"):
+        if path.exists():
+            return path.read_text(encoding="utf-8")
+    return "PSF-2.0: https://docs.python.org/3/license.html"
+
+
+main()

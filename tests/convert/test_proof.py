@@ -1,0 +1,163 @@
+"""The rows of a proof: on boundaries, far beyond the sample, empty; and what a near-tie is."""
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+from onnx import numpy_helper
+from sklearn.cluster import KMeans
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import KBinsDiscretizer, StandardScaler
+from sklearn.tree import DecisionTreeClassifier
+
+from appliance.bundle.manifest import Tolerance
+from convert import boundaries, candidate, convert_model, parity
+from convert.limits import probe
+from convert.original import Original
+from convert.rows import SCALES, WHOLE_NUMBERS, Batch, draw
+from convert.schema import Limits, infer
+
+
+@pytest.fixture(scope="module")
+def readings():
+    return np.random.default_rng(0).normal(20, 5, (200, 2)).round(1)
+
+
+def searched(model, sample, limits=None):
+    schema = infer(model, sample)
+    return {b.kind: b for b in boundaries.search(schema, limits or Limits(), Original(model, schema).answers)}
+
+
+def test_rows_on_a_decision_boundary_are_one_rounding_apart(readings):
+    model = LogisticRegression().fit(readings, readings.sum(axis=1) > 40)
+    ties = searched(model, readings)["ties"]
+    own, beside = ties.frame.to_numpy(), ties.beside.to_numpy()
+    assert len(own) >= 20
+    assert (model.predict(own) != model.predict(beside)).mean() > 0.9
+    assert np.abs(own - beside).max() < 1e-13
+
+
+def test_rows_beside_a_boundary_lie_on_both_sides_of_it(readings):
+    model = LogisticRegression().fit(readings, readings.sum(axis=1) > 40)
+    batches = searched(model, readings)
+    near = batches["boundaries"].frame.to_numpy()
+    assert 0.0 < np.abs(model.decision_function(near)).max() < np.abs(model.decision_function(readings)).max() / 50
+    assert set(model.predict(near)) == {False, True}
+    rounded = batches["rounded boundaries"].frame.to_numpy()
+    assert (rounded == rounded.round(1)).all()
+
+
+@pytest.mark.parametrize(
+    "model", [KBinsDiscretizer(4, encode="ordinal"), make_pipeline(StandardScaler(), DecisionTreeClassifier())], ids=str
+)
+def test_edges_of_bins_and_scaled_trees_are_found(readings, model):
+    model.fit(readings, readings[:, 0] > readings[:, 1])
+    ties = searched(model, readings)["ties"]
+    ask = model.predict if hasattr(model, "predict") else model.transform
+    changed = np.asarray(ask(ties.frame.to_numpy()) != ask(ties.beside.to_numpy())).reshape(len(ties.frame), -1)
+    assert changed.any(axis=1).all()
+
+
+def test_between_whole_numbers_there_is_no_tie():
+    table = pd.DataFrame({"n": np.arange(100)})
+    model = make_pipeline(ColumnTransformer([("k", "passthrough", ["n"])]), DecisionTreeClassifier())
+    batches = searched(model.fit(table, table["n"] > 36), table)
+    assert set(batches["steps"].frame["n"]) == {36, 37}
+    assert "ties" not in batches
+
+
+def test_texts_and_listed_categories_are_not_searched(readings):
+    texts = pd.DataFrame({"t": ["pump hot", "valve", "all good"] * 5})
+    model = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(texts["t"], [1, 1, 0] * 5)
+    assert searched(model, texts) == {}
+    forest = DecisionTreeClassifier().fit(readings, readings[:, 0] > 20)
+    listed = Limits(categories={"x0": [1.0], "x1": [1.0]})
+    assert searched(forest, readings, listed) == {}
+
+
+def test_search_gives_the_same_rows_again(readings):
+    model = KMeans(3, n_init=1, random_state=0).fit(readings)
+    one, other = searched(model, readings), searched(model, readings)
+    assert one.keys() == other.keys()
+    assert all(one[kind].frame.equals(other[kind].frame) for kind in one)
+
+
+def test_magnitudes_dates_and_whole_numbers_are_tried(readings):
+    schema = infer(LinearRegression().fit(readings, readings[:, 0]), readings)
+    (batch,) = [batch for batch in draw(schema, Limits(), {}) if batch.kind == "magnitudes"]
+    values = batch.frame.to_numpy().ravel()
+    assert set(WHOLE_NUMBERS) <= set(values)
+    assert values.max() > 20 / 5 * SCALES[0]
+    assert np.abs(values).min() < 50 * SCALES[1]
+
+
+def test_empty_texts_are_tried_where_the_model_takes_any():
+    sample = pd.DataFrame({"t": ["a", "b"]})
+    schema = infer(ColumnTransformer([]).fit(sample), sample)
+    (batch,) = [batch for batch in draw(schema, Limits(), {}) if batch.kind == "unseen"]
+    assert {"", " "} <= set(batch.frame["t"])
+
+
+def judged(original, candidate_graph, batch):
+    judge = parity.Judge(original, candidate_graph, Tolerance())
+    judge.compare(batch, Limits())
+    return judge
+
+
+def test_near_ties_count_only_where_the_answer_beside_is_given(readings):
+    model = DecisionTreeClassifier(max_depth=1).fit(readings, readings[:, 0] > 20)
+    schema = infer(model, readings)
+    original = Original(model, schema)
+    other = Original(DecisionTreeClassifier(max_depth=1).fit(readings, readings[:, 0] > 22), schema)
+
+    class Moved:
+        """A graph whose threshold is elsewhere."""
+
+        float_type = "float64"
+
+        def answers(self, frame, limits):
+            return other.answers(frame)
+
+    def rows(x):
+        return pd.DataFrame({"x0": [x], "x1": [20.0]})
+
+    alone = judged(original, Moved(), Batch("alone", "", rows(21.0)))
+    tied = judged(original, Moved(), Batch("ties", "", rows(21.0), rows(15.0)))
+    neither = judged(original, Moved(), Batch("ties", "", rows(21.0), rows(25.0)))
+    assert [judge.passed for judge in (alone, tied, neither)] == [False, True, False]
+    assert [output.near_ties for output in tied.outputs()] == [1, 1]
+    assert [output.label_flips for output in tied.outputs()] == [0, 0]
+
+
+def test_certificate_names_the_boundaries_and_examples_hold_no_ties(readings):
+    model = LogisticRegression().fit(readings, readings.sum(axis=1) > 40)
+    schema = infer(model, readings)
+    original = Original(model, schema)
+    conversion = convert_model(model, readings)
+    made = candidate.build(conversion.onnx, original, original.answers(schema.frame[:5]), "float32")
+    proof = parity.prove(original, made, probe(original), Tolerance(), {})
+    assert {"boundaries", "rounded boundaries", "ties", "magnitudes"} <= {kind.kind for kind in proof.report.kinds}
+    assert "ties" not in {batch.kind for batch, _ in proof.evidence}
+    assert proof.report.passed
+
+
+def test_moved_threshold_of_a_forest_behind_a_scaler_is_caught(readings):
+    model = make_pipeline(StandardScaler(), RandomForestClassifier(1, max_depth=1, bootstrap=False, random_state=0))
+    model.fit(readings, readings[:, 0] > 20)
+    original = Original(model, infer(model, readings))
+    graph = onnx.load_from_string(convert_model(model, readings).onnx)
+    moved = 0
+    for node in graph.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "nodes_splits":
+                splits = numpy_helper.to_array(attribute.t) + 2e-4
+                attribute.t.CopyFrom(numpy_helper.from_array(splits.astype(splits.dtype)))
+                moved += 1
+    float_type = convert_model(model, readings).manifest.inputs[0].type
+    made = candidate.build(graph.SerializeToString(), original, original.answers(original.schema.frame[:5]), float_type)
+    assert moved == 1
+    assert not parity.prove(original, made, probe(original), Tolerance(), {}).report.passed
