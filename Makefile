@@ -18,6 +18,7 @@ help:
 	@echo 'make bench  speed, memory and size against references (PEERS=1: also against mlserver and kserve)'
 	@echo 'make coverage  try every estimator and write docs/coverage.md, beside plain skl2onnx'
 	@echo 'make images container images for amd64 and arm64 in dist/images; make images-test runs them'
+	@echo 'make kit    the offline kit for hosts without Python and internet, in dist; make deb the Debian package'
 	@echo 'make lock   choose the dependencies anew and write their hashes'
 
 run: $(VENV)/.run

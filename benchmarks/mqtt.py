@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from benchmarks.targets import Target
 from benchmarks.workloads import Workload, workloads
 
 ECHO, ONE_BY_ONE, OURS = "(a) paho echo", "(b) paho, one prediction a message", "appliance"
-IN_FLIGHT = 100
+IN_FLIGHT = 1000
 """Messages that the broker sends before an acknowledgement (mosquitto's default is 20); the same for all."""
 
 
@@ -84,7 +86,9 @@ def _measured(options: argparse.Namespace, prepared: Prepared, workload: Workloa
         time.sleep(0.5)
         listener = Listener(port, "bench/out")
         count = int(rate / 2 * options.seconds)
-        sent = publish(port, "bench/in", values, count, rate / 2)
+        # In a process of its own: in ours it would keep the listener waiting and count that as the program's time.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as beside:
+            sent = beside.submit(publish, port, "bench/in", values, count, rate / 2).result()
         listener.wait(count, 60)
         listener.close()
     late = sorted(listener.arrived[number] - sent[number] for number in range(count // 5, count))

@@ -11,7 +11,7 @@ from appliance.mqtt.answering import Answerer, Job, Outcome
 from appliance.mqtt.disk import Disk, Write
 from appliance.mqtt.messages import Message
 from appliance.mqtt.outbox import Outbox, Stored
-from appliance.mqtt.parking import Parked, ParkingLot, size_of
+from appliance.mqtt.parking import Parked, ParkingLot
 from appliance.mqtt.plan import Plan
 from appliance.mqtt.rows import RowBuilder
 from appliance.predictor import Predictor
@@ -108,8 +108,7 @@ class Flow:
         Raises StoreError when the disk takes nothing and Overloaded when the quota does: nothing was kept, and the same
         work may be finished later.
         """
-        parked = sum(size_of(message) for _, message in work.park)
-        if parked and self._outbox.bytes + self.parking.bytes + parked > self._bytes:
+        if work.park and self._outbox.bytes + self.parking.bytes >= self._bytes:
             if self._refuses:
                 raise self._outbox.full()
             self.dropped += len(work.park)

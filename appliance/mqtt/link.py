@@ -1,5 +1,6 @@
 """One broker and the answers that go to it: its connection and its sender, joined."""
 
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -90,7 +91,7 @@ class Link:
 
     def published(self, mid: int, refusal: str) -> None:
         """Take the broker's acknowledgement of an answer."""
-        self.sender.published(mid, refusal)
+        self.sender.published(mid, refusal, time.monotonic())
 
     def _publish(self, stored: Stored, payload: bytes, note: Note) -> int:
         """Publish an answer."""

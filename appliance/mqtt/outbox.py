@@ -84,26 +84,25 @@ class Outbox:
     def prepare(self, answers: Sequence[Answer], now: float | None = None, *, others: int = 0) -> Addition:
         """Return the addition of answers, which nothing has written yet.
 
-        `others` are bytes of other tables that count for the quota. Raises Overloaded when there is no room and the
-        policy is to refuse.
+        `others` are bytes of other tables that count for the quota, which one addition may exceed: a batch larger than
+        the quota would else wait for ever. Raises Overloaded when it is reached and the policy is to refuse.
         """
         created = time.time() if now is None else now
         size = sum(answer.size for answer in answers)
         settled = list(self._settled)
         writes: list[Write] = [(_DELETE, [(seq,) for seq in settled])] if settled else []
-        excess = self.bytes - sum(self._settled.values()) + others + size - self._max_bytes
+        held = self.bytes - sum(self._settled.values()) + others
         dropped = 0
-        if excess > 0 and answers:
-            if self._when_full == "refuse" or (self._when_full == "oldest" and size > self._max_bytes):
+        if answers and self._when_full == "oldest":
+            oldest = self._oldest(held + size - self._max_bytes, set(settled))
+            writes += [(_DELETE, [(seq,) for seq, _ in oldest])] if oldest else []
+            size -= sum(gone for _, gone in oldest)
+            dropped = len(oldest)
+            settled += [seq for seq, _ in oldest]
+        elif answers and held >= self._max_bytes:
+            if self._when_full == "refuse":
                 raise self.full()
-            if self._when_full == "newest":
-                answers, size, dropped = (), 0, len(answers)
-            else:
-                oldest = self._oldest(excess, set(settled))
-                writes.append((_DELETE, [(seq,) for seq, _ in oldest]))
-                size -= sum(gone for _, gone in oldest)
-                dropped = len(oldest)
-                settled = settled + [seq for seq, _ in oldest if seq not in self._settled]
+            answers, size, dropped = (), 0, len(answers)
         stored = [Stored(self.last + place, created, answer) for place, answer in enumerate(answers, 1)]
         if stored:
             writes.append((_INSERT, [_row(one) for one in stored]))
@@ -149,10 +148,6 @@ class Outbox:
         """Return whether an answer was acknowledged and only waits to be deleted."""
         return seq in self._settled
 
-    def waiting(self, way: int) -> int:
-        """Return how many answers of one way are on disk. Raises StoreError."""
-        return int(self._disk.read("select count(*) from answers where way = ?", (way,))[0][0])
-
     def expire(self, now: float | None = None) -> int:
         """Drop what is older than the age limit and return how many. Raises StoreError."""
         if not self._max_age:
@@ -177,6 +172,8 @@ class Outbox:
     def _oldest(self, excess: int, settled: set[int]) -> list[tuple[int, int]]:
         """Return (number, size) of the oldest answers that take `excess` bytes together."""
         found: list[tuple[int, int]] = []
+        if excess <= 0:
+            return found
         for seq, size in self._disk.read(f"select seq, {_SIZE} from answers order by seq"):  # noqa: S608
             if excess <= 0:
                 break

@@ -1,7 +1,7 @@
 """The two packets that every message costs, PUBLISH and PUBACK, as bytes. Pure.
 
-paho spends most of a message's time on them (facts: some 50 us of objects); it keeps the connection, which is all the
-rest. Source: MQTT 5.0, sections 2.1, 2.2.2, 3.3 and 3.4; MQTT 3.1.1 is the same without properties.
+paho spends most of a message's time on them, some fifty microseconds of objects; it keeps the connection, which is all
+the rest. Source: MQTT 5.0, sections 2.1, 2.2.2, 3.3 and 3.4; MQTT 3.1.1 is the same without properties.
 """
 
 import struct

@@ -10,6 +10,9 @@ from appliance.mqtt.outbox import Outbox, Stored
 Publish = Callable[[Stored, bytes, Note], int]
 """(answer, payload, note) -> the broker's number for it, 0 when there is no connection."""
 
+REFUSED_SECONDS = 300.0
+"""After which an answer that the broker refused is tried again: some brokers close the connection after a refusal."""
+
 _CHUNK = 200  # answers read from the disk at once
 _BURST = 0.25  # seconds of the replay rate that may be sent together
 
@@ -38,10 +41,9 @@ class Sender:
         self._flying: dict[int, Stored] = {}
         self._allowance = 0.0
         self._counted = 0.0
-        self.refused = 0
-        """Answers that the broker refused on this connection; they are tried again on the next one."""
+        self._refused: dict[int, float] = {}  # number -> when it is tried again, on whichever connection
         self.refusal = ""
-        """The topic and reason of the last one."""
+        """The topic and reason of the last answer that the broker refused."""
         self.sent = 0
         self.replayed = 0
 
@@ -61,7 +63,6 @@ class Sender:
         for waiting in (self._live, self._ranges, self._replays):
             waiting.clear()
         self._flying.clear()
-        self.refused, self.refusal = 0, ""
 
     def add(self, stored: Sequence[Stored]) -> None:
         """Take answers that were just committed, this way's among them."""
@@ -84,8 +85,16 @@ class Sender:
         """Whether the broker takes answers more slowly than they come, so that no more should be given for now."""
         return self._up and self._rate is None and len(self._live) >= self._window
 
+    @property
+    def refused(self) -> int:
+        """How many answers the broker refused that wait to be tried again."""
+        return len(self._refused)
+
     def pump(self, now: float) -> None:
         """Send what the window and the rate let through. Raises StoreError when the disk cannot be read."""
+        for seq in [seq for seq, due in self._refused.items() if due <= now] if self._refused and self._up else ():
+            del self._refused[seq]
+            self._ranges.append((seq, seq))
         while self._up and self._live and len(self._flying) < self._window:
             if not self._send(self._live[0]):
                 return
@@ -105,13 +114,14 @@ class Sender:
             return float("inf")
         return now + max(0.0, 1.0 - self._allowance) / self._rate
 
-    def published(self, mid: int, refusal: str) -> None:
-        """Take the broker's acknowledgement of a message."""
+    def published(self, mid: int, refusal: str, now: float) -> None:
+        """Take the broker's acknowledgement of a message, or its refusal."""
         stored = self._flying.pop(mid, None)
         if stored is None:
             return
         if refusal:
-            self.refused, self.refusal = self.refused + 1, f"{stored.answer.topic}: {refusal}"
+            self._refused[stored.seq] = now + REFUSED_SECONDS
+            self.refusal = f"{stored.answer.topic}: {refusal}"
             return
         self.sent += 1
         self._outbox.settle(stored)
@@ -129,8 +139,8 @@ class Sender:
                 self._ranges[0] = (found[-1].seq + 1, last)
             else:
                 self._ranges.popleft()
-            flying = {stored.seq for stored in self._flying.values()}
-            self._replays.extend(one for one in found if not self._outbox.is_settled(one.seq) and one.seq not in flying)
+            passed = self._refused.keys() | {stored.seq for stored in self._flying.values()}
+            self._replays.extend(one for one in found if not self._outbox.is_settled(one.seq) and one.seq not in passed)
         return bool(self._replays)
 
     def _send(self, stored: Stored) -> bool:

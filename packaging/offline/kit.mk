@@ -7,7 +7,7 @@ BUNDLES ?=
 # Builds against an older C library where this machine can make such a root (Debian, as root): more systems run it.
 OLD_ROOT ?= $(BINARY)/debian11
 
-.PHONY: old-root binary kit kit-test
+.PHONY: old-root binary kit deb kit-test
 
 old-root:
 	sh packaging/pyinstaller/old-root.sh $(OLD_ROOT)
@@ -23,6 +23,10 @@ $(BINARY)/out/sbom.cdx.json: $(shell find appliance packaging/pyinstaller -type 
 kit: $(VENV)/.dev $(BINARY)/out/sbom.cdx.json
 	KEY="$(KEY)" APPLIANCE="$(BIN)/appliance" APPLIANCE_PYTHON="$(BIN)/python" \
 	  sh packaging/offline/kit.sh $(BINARY)/out dist $(BUNDLES)
+
+# The Debian package of the same program.
+deb: $(BINARY)/out/sbom.cdx.json
+	sh packaging/debian/deb.sh $(BINARY)/out dist
 
 # On a host with systemd, mosquitto and nothing else, which FLEET gives (see the test); as root.
 FLEET ?= fleet

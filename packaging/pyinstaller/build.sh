@@ -33,7 +33,6 @@ fetch() { # shellcheck disable=SC2086  # a list of options
 }
 fetch --no-deps --require-hashes -r "$source/requirements/device.txt"
 fetch --no-deps --require-hashes -r "$here/requirements.txt"
-[ -z "$root" ] || fetch --no-deps pip
 
 # The working tree without its caches; metadata and version come from pyproject.toml.
 mkdir "$build/source"
@@ -44,8 +43,8 @@ in_root sh -eu -s "$inside" "$python" <<'BUILD'
 cd "$1"
 "$2" -m venv --without-pip env
 env="$1/env/bin/python"
-pip="$(ls wheels/pip-*.whl 2>/dev/null | head -n1)"
-if [ -n "$pip" ]; then export PYTHONPATH="$PWD/$pip"; else "$env" -m ensurepip -q; fi
+PYTHONPATH="$PWD/$(ls wheels/pip-*.whl)" # a wheel is a zip: pip runs from it
+export PYTHONPATH
 "$env" -m pip install --quiet --no-index --no-deps --find-links wheels $(ls wheels/*.whl | grep -v '/pip-')
 "$env" -m pip install --quiet --no-index --no-deps --no-build-isolation ./source
 unset PYTHONPATH

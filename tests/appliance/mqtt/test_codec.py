@@ -1,6 +1,8 @@
 """What payloads mean: forms, paths, ids, echo; and that any bytes are a call or a bad message."""
 
 import contextlib
+import re
+from pathlib import Path
 
 import cbor2
 import msgspec
@@ -252,3 +254,11 @@ def test_any_document_is_fed_or_refused_and_its_echo_can_be_written(document, fo
 def test_rows_by_name_and_by_order_are_the_same(rows):
     named = [dict(zip("abcd", row, strict=True)) for row in rows]
     assert features(FOUR, read(named)) == features(FOUR, read(rows)) == rows
+
+
+def test_the_documentation_has_every_reason_by_which_messages_are_refused():
+    root = Path(__file__).parents[3]
+    sources = "".join(path.read_text() for path in (root / "appliance" / "mqtt").glob("*.py"))
+    used = set(re.findall(r'BadMessage\(\s*"(\w+)"', sources)) | {"rows", "too_large", "form"}
+    table = (root / "docs" / "mqtt.md").read_text().split("| Reason |")[1].split("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == used

@@ -57,7 +57,6 @@ def test_an_answer_goes_when_it_was_acknowledged_and_not_before(tmp_path):
     box.settle(second)
     box.flush()
     assert payloads(box) == [b"3"]
-    assert box.waiting(LOCAL) == 1
 
 
 def test_numbers_are_not_given_twice_while_the_service_runs(tmp_path):
@@ -70,12 +69,14 @@ def test_numbers_are_not_given_twice_while_the_service_runs(tmp_path):
 
 def test_a_full_outbox_refuses_and_takes_again_when_there_is_room(tmp_path):
     disk, box = outbox(tmp_path / "o", max_bytes=500)
-    first, *_ = add(disk, box, b"x" * 100, b"x" * 100)
+    first, second, _ = add(disk, box, b"x" * 100, b"y" * 100, b"z" * 100)
     with pytest.raises(Overloaded, match="outbox_bytes"):
-        add(disk, box, b"x" * 100)
+        add(disk, box, b"no" * 50)
     box.settle(first)
-    add(disk, box, b"y" * 100)
-    assert payloads(box) == [b"x" * 100, b"y" * 100]
+    add(disk, box, b"1" * 100)
+    assert payloads(box) == [b"y" * 100, b"z" * 100, b"1" * 100]
+    box.settle(second)
+    add(disk, box, b"2" * 1000)  # one addition may be larger than the quota: it would else wait for ever
     assert box.dropped == 0
 
 
@@ -91,9 +92,9 @@ def test_a_full_outbox_drops_the_oldest_where_it_is_told_so(tmp_path):
 
 def test_a_full_outbox_drops_the_newest_where_it_is_told_so(tmp_path):
     disk, box = outbox(tmp_path / "o", max_bytes=500, when_full="newest")
-    add(disk, box, b"1" * 100, b"2" * 100)
-    assert add(disk, box, b"3" * 100) == []
-    assert payloads(box) == [b"1" * 100, b"2" * 100]
+    add(disk, box, b"1" * 100, b"2" * 100, b"3" * 100)
+    assert add(disk, box, b"4" * 100) == []
+    assert payloads(box) == [b"1" * 100, b"2" * 100, b"3" * 100]
     assert box.dropped == 1
 
 
@@ -125,7 +126,7 @@ def test_counters_agree_with_the_disk_whatever_happens(tmp_path_factory, steps):
     box.flush()
     found = disk.read("select count(*), coalesce(sum(length(topic) + length(payload) + 100), 0) from answers")
     assert found == [(box.count, box.bytes)]
-    assert box.bytes <= 2000
+    assert box.bytes <= 2000 or box.count <= 5
     disk.close()
 
 

@@ -70,7 +70,7 @@ def test_live_answers_are_sent_once_and_deleted_when_acknowledged(bench):
     assert one.broker.got[0][2].user == (("model", "m"), ("version", "1.0.0"))
     assert "replayed" not in one.broker.got[0][1]
     for mid in (1, 2, 3):
-        one.sender.published(mid, "")
+        one.sender.published(mid, "", 0.0)
     one.box.flush()
     assert one.box.count == 0
     assert one.sender.idle
@@ -83,7 +83,7 @@ def test_no_more_fly_than_the_broker_allows(bench):
     one.add(9)
     one.sender.pump(0.0)
     assert one.broker.numbers == [0, 1, 2, 3]
-    one.sender.published(2, "")
+    one.sender.published(2, "", 0.0)
     one.sender.pump(0.0)
     assert one.broker.numbers == [0, 1, 2, 3, 4]
 
@@ -93,7 +93,7 @@ def test_what_was_not_acknowledged_comes_again_in_order_and_flagged_after_an_out
     one.sender.up(65535, 0.0)
     one.add(3)
     one.sender.pump(0.0)
-    one.sender.published(2, "")
+    one.sender.published(2, "", 0.0)
     one.sender.down()
     one.add(2)
     one.broker.got.clear()
@@ -120,11 +120,11 @@ def test_live_answers_go_before_the_replayed_ones_upstream(bench):
     assert flags == [False, False, True, True]
     assert one.sender.due(0.35) == pytest.approx(0.4, abs=0.06)
     for mid in range(1, 5):
-        one.sender.published(mid, "")
+        one.sender.published(mid, "", 0.0)
     for step in range(40):
         one.sender.pump(0.5 + step / 10)
         for mid in range(1, one.broker.mid + 1):
-            one.sender.published(mid, "")
+            one.sender.published(mid, "", 0.0)
     assert one.broker.numbers == [30, 31, *range(30)]
     one.box.flush()
     assert one.box.count == 0
@@ -138,24 +138,26 @@ def test_a_flood_that_memory_has_no_room_for_goes_over_the_disk(bench):
     for step in range(1, 200):
         one.sender.pump(step / 100)
         for mid in range(1, one.broker.mid + 1):
-            one.sender.published(mid, "")
+            one.sender.published(mid, "", 0.0)
     assert sorted(one.broker.numbers) == list(range(110))
     assert one.broker.numbers == list(range(110))
 
 
-def test_a_refused_answer_is_kept_and_tried_on_the_next_connection(bench):
+def test_a_refused_answer_is_kept_and_tried_again_later_on_whichever_connection(bench):
     one = bench()
     one.sender.up(65535, 0.0)
     one.add(2)
     one.sender.pump(0.0)
-    one.sender.published(1, "not authorized")
-    one.sender.published(2, "")
+    one.sender.published(1, "not authorized", 0.0)
+    one.sender.published(2, "", 0.0)
     assert (one.sender.refused, one.sender.refusal) == (1, "t: not authorized")
     one.sender.pump(1.0)
-    assert one.broker.numbers == [0, 1]
     one.sender.up(65535, 2.0)
     one.sender.pump(2.0)
+    assert one.broker.numbers == [0, 1]
+    one.sender.pump(301.0)
     assert one.broker.numbers == [0, 1, 0]
+    assert one.sender.refused == 0
 
 
 def test_qos_0_is_done_when_it_was_sent(bench):
@@ -223,7 +225,7 @@ def test_whatever_happens_every_answer_is_sent_and_each_connection_keeps_the_ord
                 assert len(set(this)) == len(this)
         elif step == "acknowledge":
             for mid, document, _ in one.broker.got[since : since + number]:
-                one.sender.published(mid, "")
+                one.sender.published(mid, "", 0.0)
                 acknowledged.add(document["n"])
             since = min(len(one.broker.got), since + number)
         elif step == "lose":
