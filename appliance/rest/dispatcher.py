@@ -1,0 +1,114 @@
+"""Which thread answers a request: the loop's own, one of a few, or the one for those that only look.
+
+Measured (see benchmarks/): most of a small request's time in stock waitress is the hand-off to a thread, so small
+prediction requests run where they were read, on the loop's own thread; everything else goes to the threads.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from waitress.task import ThreadedTaskDispatcher
+
+from appliance.errors import Overloaded
+from appliance.rest.framing import Parser
+from appliance.rest.tasks import Refusal
+
+if TYPE_CHECKING:
+    from appliance.rest.channel import Channel
+
+SMALL_BODY = 16 * 1024
+"""Bytes; a larger prediction request goes to the threads."""
+SLOW_SECONDS = 0.005
+"""Of processor time: a request that takes more on the loop sends its path to the threads for a while."""
+SLOW_MEMORY = 10.0
+"""Seconds for which a path stays with the threads."""
+UNSENT = 64 * 1024
+"""Bytes of answers in a connection beyond which its next request waits until the client has read."""
+
+
+class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has no types
+    """Runs small requests on the loop's thread and hands the others to threads, up to a number.
+
+    What only looks (health, metrics, status) has a thread of its own: a probe must not wait behind large predictions.
+    """
+
+    def __init__(self, threads: int, max_waiting: int, is_small: Callable[[str], bool]) -> None:
+        super().__init__()
+        self.loop_thread = 0
+        self.ready: deque[Channel] = deque()
+        self._max_waiting = max_waiting
+        self._is_small = is_small
+        self._slow: dict[str, float] = {}
+        self.set_thread_count(threads)
+        self._looks = ThreadedTaskDispatcher()
+        self._looks.set_thread_count(1)
+
+    def add_task(self, task: "Channel") -> None:
+        """Take a channel whose first request is complete."""
+        request = task.requests[0]
+        if task.total_outbufs_len >= UNSENT:
+            task.parked = True  # handle_write goes on with it: no thread waits for a client that does not read
+            task.server.pull_trigger()
+            return
+        if self.on_loop() and (request.error or self._runs_here(request)):
+            self.ready.append(task)
+            return
+        threads = self._looks if _only_looks(request) else self
+        with threads.lock:
+            if len(threads.queue) + threads.active_count < self._max_waiting:
+                threads.queue.append(task)
+                threads.queue_cv.notify()
+                return
+        request.error = Refusal(
+            Overloaded("take the request", f"{self._max_waiting} requests run or wait already", "try again in a second")
+        )
+        self.ready.append(task)
+
+    def on_loop(self) -> bool:
+        """Return whether the caller is the loop's thread."""
+        return threading.get_ident() == self.loop_thread
+
+    def busy(self) -> bool:
+        """Return whether a request runs or waits in a thread."""
+        return bool(self.ready) or any(threads.queue or threads.active_count for threads in (self, self._looks))
+
+    def shutdown(self, cancel_pending: bool = True, timeout: float = 5) -> bool:
+        """End all threads."""
+        self._looks.shutdown(cancel_pending, timeout)
+        return bool(super().shutdown(cancel_pending, timeout))
+
+    def run_ready(self) -> None:
+        """Answer what was put aside for the loop's thread; called there, when no lock is held.
+
+        One request of each connection: with the next ones, the other connections have their turn.
+        """
+        for _ in range(len(self.ready)):
+            channel = self.ready.popleft()
+            path = getattr(channel.requests[0], "path", "")
+            # Of this thread's own time: where other programs hold the cores, every request looks slow by the clock.
+            started = time.thread_time()
+            channel.service()
+            if time.thread_time() - started > SLOW_SECONDS:
+                now = time.monotonic()
+                self._slow = {old: until for old, until in self._slow.items() if until > now}
+                self._slow[path] = now + SLOW_MEMORY
+            if channel.connected:
+                channel.handle_write()  # at once: the next turn of the loop would cost a poll
+
+    def _runs_here(self, request: Parser) -> bool:
+        """Return whether a request is quick; a compressed body may be much larger than it looks."""
+        return (
+            request.content_length <= SMALL_BODY
+            and not request.chunked
+            and "CONTENT_ENCODING" not in request.headers
+            and self._is_small(request.path)
+            and self._slow.get(request.path, 0.0) < time.monotonic()
+        )
+
+
+def _only_looks(request: Parser) -> bool:
+    """Return whether a request changes nothing, loads no version and runs nothing but a self-test."""
+    return getattr(request, "command", "") in ("GET", "HEAD") and "/versions/" not in request.path
