@@ -15,6 +15,11 @@ from benchmarks.workloads import Workload
 
 COMMAND = Path(sys.executable).with_name("appliance")
 """The command under measurement, of the environment that runs the benchmark."""
+_CONSTANTS = {
+    "tuned": "(a) constant, tuned waitress",
+    "stock": "(a) constant, stock waitress",
+    "own": "(a) constant, the service's server",
+}
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,9 @@ def appliance_rows(server: Server, workloads: list[Workload]) -> list[Contender]
 
 
 @contextlib.contextmanager
-def constant(workload: Workload, answer: bytes, *, stock: bool) -> Iterator[Contender]:
-    """Run reference (a): waitress answering `answer`, tuned as the service is or as it comes."""
-    name = "(a) constant, stock waitress" if stock else "(a) constant, tuned waitress"
+def constant(workload: Workload, answer: bytes, server: str) -> Iterator[Contender]:
+    """Run reference (a): `answer` to every request, on waitress as it comes, as the service tunes it, or on its own."""
+    name = _CONSTANTS[server]
     request = workload.infer("FP32") if workload.binary else workload.predict()
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "answer").write_bytes(answer)
@@ -59,10 +64,10 @@ def constant(workload: Workload, answer: bytes, *, stock: bool) -> Iterator[Cont
             *_reference("constant"),
             f"{folder}/answer",
             str(port := free_port()),
-            *(["--stock"] if stock else []),
+            server,
         ]
-        with started(name, command, port, request, Path(folder) / "log") as server:
-            yield Contender(name, server, {workload.name: request})
+        with started(name, command, port, request, Path(folder) / "log") as running:
+            yield Contender(name, running, {workload.name: request})
 
 
 @contextlib.contextmanager

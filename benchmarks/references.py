@@ -22,8 +22,8 @@ def main() -> None:
     constant = kinds.add_parser("constant")
     constant.add_argument("answer", type=Path, help="file with the bytes to answer")
     constant.add_argument("port", type=int)
-    constant.add_argument("--stock", action="store_true", help="waitress as it comes, not as the service tunes it")
-    constant.set_defaults(run=lambda args: serve_constant(args.answer.read_bytes(), args.port, args.stock))
+    constant.add_argument("server", choices=_SERVERS)
+    constant.set_defaults(run=lambda args: serve_constant(args.answer.read_bytes(), args.port, args.server))
     tutorial = kinds.add_parser("tutorial")
     tutorial.add_argument("models", type=Path, help="folder of NAME.joblib")
     tutorial.add_argument("port", type=int)
@@ -38,21 +38,15 @@ def main() -> None:
     args.run(args)
 
 
-def serve_constant(answer: bytes, port: int, stock: bool) -> None:
-    """Serve `answer` to every request, on waitress as it comes or with the service's own server settings."""
+def serve_constant(answer: bytes, port: int, server: str) -> None:
+    """Serve `answer` to every request: on waitress as it comes, as the service tunes it, or on the service's server."""
     headers = [("Content-Type", "application/json"), ("Content-Length", str(len(answer)))]
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         start_response("200 OK", headers)
         return [answer]
 
-    if stock:
-        import waitress
-
-        logging.getLogger("waitress.queue").setLevel(logging.ERROR)
-        waitress.serve(app, host="127.0.0.1", port=port)
-    else:
-        _serve_as_the_service_does(app, port)
+    _SERVERS[server](app, port)
 
 
 def serve_tutorial(models: Path, port: int) -> None:
@@ -115,13 +109,46 @@ def _rate(work: Callable[[], None], seconds: float) -> float:
     return count / spent
 
 
-def _serve_as_the_service_does(app: Any, port: int) -> None:
-    """Serve `app` in one process with the service's own server, every request as quick as its predictions."""
+def _serve_stock(app: Any, port: int) -> None:
+    """Serve `app` on waitress as it comes."""
+    import waitress
+
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    waitress.serve(app, host="127.0.0.1", port=port)
+
+
+def _serve_tuned(app: Any, port: int) -> None:
+    """Serve `app` with the service's settings and its loop, where waitress itself reads requests and writes answers."""
+    from waitress.parser import HTTPRequestParser
+    from waitress.task import WSGITask
+
+    from appliance.rest.channel import Channel
+
+    class Plain(Channel):
+        parser_class = HTTPRequestParser
+        task_class = WSGITask
+
+    _service_server(app, port, Plain).run()
+
+
+def _serve_own(app: Any, port: int) -> None:
+    """Serve `app` on the service's own server."""
+    _service_server(app, port, None).run()
+
+
+def _service_server(app: Any, port: int, channel: Any) -> Any:
+    """Return the service's server for one process, every request as quick as its predictions."""
     from appliance.config import HttpConfig
     from appliance.rest.listener import bind
     from appliance.rest.server import make_server
 
-    make_server(app, bind("127.0.0.1", port), HttpConfig(), lambda path: True).run()
+    server = make_server(app, bind("127.0.0.1", port), HttpConfig(), lambda path: True)
+    if channel:
+        server.channel_class = channel
+    return server
+
+
+_SERVERS = {"stock": _serve_stock, "tuned": _serve_tuned, "own": _serve_own}
 
 
 if __name__ == "__main__":

@@ -107,18 +107,16 @@ def _in_quiet(measure: Callable[[], Load], attempts: int) -> Load:
 
 @contextlib.contextmanager
 def _constants(workload: Workload, service: Server) -> Iterator[list[Contender]]:
-    """Run reference (a), tuned and stock, answering what the service answers to this workload."""
+    """Run reference (a) in its three forms, answering what the service answers to this workload."""
     request = workload.predict()
     status, answer = ask(service.port, request)
     if status != 200:
         raise SystemExit(
             f"{request.path} of the service was answered {status}: {answer[:500].decode(errors='replace')}"
         )
-    with (
-        contenders.constant(workload, answer, stock=False) as tuned,
-        contenders.constant(workload, answer, stock=True) as stock,
-    ):
-        yield [tuned, stock]
+    with contextlib.ExitStack() as running:
+        kinds = ("tuned", "own", "stock")
+        yield [running.enter_context(contenders.constant(workload, answer, kind)) for kind in kinds]
 
 
 def _serves(row: Contender, workload: Workload) -> bool:

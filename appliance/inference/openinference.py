@@ -40,7 +40,7 @@ class InferInputOf(msgspec.Struct, Generic[V], forbid_unknown_fields=True):
 
 def elements(name: str, shape: Sequence[int]) -> int:
     """Return how many elements a tensor of `shape` has. Raises InvalidInput for what can be no shape, or is empty."""
-    if len(shape) > _MAX_RANK or any(size < 1 for size in shape):
+    if len(shape) > _MAX_RANK or (shape and min(shape) < 1):
         found = f"its shape is {str(list(shape))[:80]}"
         raise InvalidInput(f"read the tensor {name!r}", found, f"send at most {_MAX_RANK} sizes, each 1 or more")
     return math.prod(shape)

@@ -17,6 +17,7 @@ from appliance.inference.openinference import DATATYPES, NAMES, elements
 Array = NDArray[np.generic]
 
 _LENGTH = struct.Struct("<I")
+_NAMES = {np.dtype(kind): name for kind, name in NAMES.items() if kind != "string"}
 
 
 def split(body: bytes, header_length: str) -> tuple[bytes, memoryview]:
@@ -64,7 +65,7 @@ def as_text(value: Any) -> str:
 
 def datatype_of(array: Array) -> str:
     """Return Open Inference's name of an array's dtype."""
-    return "BYTES" if array.dtype.kind in "OU" else NAMES[array.dtype.name]
+    return "BYTES" if array.dtype.kind in "OU" else _NAMES[array.dtype]
 
 
 def _read_texts(name: str, content: memoryview, count: int) -> Array:

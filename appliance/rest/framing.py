@@ -6,9 +6,12 @@ the body that it carries.
 
 from typing import Any
 
+from waitress.buffers import OverflowableBuffer
 from waitress.parser import HTTPRequestParser, ParsingError
-from waitress.receiver import ChunkedReceiver
+from waitress.receiver import ChunkedReceiver, FixedStreamReceiver
 from waitress.utilities import BadRequest, RequestEntityTooLarge
+
+from appliance.rest.heads import Head, Heads, WholeBody
 
 AT_ONCE = 8192
 """Bytes of a chunked body taken at once: waitress copies what is left of them at every chunk."""
@@ -17,13 +20,24 @@ MAX_CHUNK_LINE = 1024
 MAX_TRAILER = 8192
 """Bytes of the fields behind a chunked body."""
 
+_OWN = frozenset({"adj", "body_rcv", "completed", "head"})
+"""The parser's attributes that belong to one request, whatever its head says."""
+
 
 class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
     """Reads one request; what is wrong with it becomes its `error`."""
 
+    head: Head | None = None
+    """What a head of these bytes said before, and says again."""
+
     def received(self, data: bytes) -> int:
         """Take bytes; return how many belonged to this request."""
-        consumed: int = super().received(data[:AT_ONCE] if self.chunked else data)
+        begins = self.body_rcv is None and not self.header_plus
+        if begins and (consumed := self._recall(data)):
+            return consumed
+        consumed = int(super().received(data[:AT_ONCE] if self.chunked else data))
+        if begins and self.headers_finished:
+            self._remember(data[:consumed])
         if self.chunked and not self.completed:
             self._check_chunks(self.body_rcv)
         if self.error:
@@ -40,6 +54,31 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
         # Section 6.1: with both, or in HTTP/1.0, somebody between the client and us may have read another request.
         if "TRANSFER_ENCODING" in lengths or (self.chunked and lengths):
             raise ParsingError("Transfer-Encoding with Content-Length, or in HTTP/1.0")
+
+    def _recall(self, data: bytes) -> int:
+        """Take a request whose head came before; return how many bytes belonged to it, 0 for a new head."""
+        end = data.find(b"\r\n\r\n") + 4
+        heads: Heads = self.adj.heads
+        head = heads.known(data[:end])
+        if head is None:
+            return 0
+        self.__dict__.update(head.fields)
+        self.head = head
+        length = head.length
+        if len(data) - end >= length:
+            self.body_rcv = WholeBody(data[end : end + length]) if length else None
+            self.completed = True
+            return end + length
+        self.body_rcv = FixedStreamReceiver(length, OverflowableBuffer(self.adj.inbuf_overflow))
+        return end
+
+    def _remember(self, head: bytes) -> None:
+        """Keep what was read, of a request that is right and has a body of known length."""
+        if self.error or self.empty or self.chunked or self.expect_continue:
+            return
+        fields = {name: value for name, value in vars(self).items() if name not in _OWN}
+        self.head = Head(fields, self.content_length)
+        self.adj.heads.remember(head, self.head)
 
     def _check_chunks(self, body: ChunkedReceiver) -> None:
         """Refuse a chunked body as soon as it is clear that it will be too large, or is mostly framing."""

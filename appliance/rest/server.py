@@ -16,6 +16,7 @@ from waitress.server import TcpWSGIServer
 from appliance.config import HttpConfig
 from appliance.rest.channel import Channel
 from appliance.rest.dispatcher import Dispatcher
+from appliance.rest.heads import Heads
 from appliance.rest.shares import YIELD_SECONDS, Share
 
 SPARE_FILES = 64
@@ -141,6 +142,7 @@ def make_server(
     )
     # Head and body leave in one packet: two cost a system call more and wait for each other's acknowledgement.
     adjustments.send_bytes = 256 * 1024  # set here: as an argument it is deprecated
+    adjustments.heads = Heads()
     dispatcher = Dispatcher(http.threads, http.max_waiting, is_small)
     sockinfo = (listener.family, listener.type, listener.proto, listener.getsockname())
     server = Server(

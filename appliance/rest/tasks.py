@@ -5,7 +5,14 @@ from typing import Any
 from waitress.task import ErrorTask, WSGITask
 
 from appliance.errors import ApplianceError, InvalidInput, TooLarge
+from appliance.rest.heads import Head, Heads
 from appliance.rest.problems import REASONS, form_for, status_of
+
+_OWN = frozenset({"REMOTE_ADDR", "REMOTE_HOST", "REMOTE_PORT", "wsgi.input", "waitress.client_disconnected"})
+"""What differs between requests with the same head."""
+
+ONE_PIECE = 64 * 1024
+"""Bytes of a body up to which to copy it behind its head costs less than to send it apart."""
 
 
 class Refusal:
@@ -38,12 +45,56 @@ class RefusalTask(ErrorTask):  # type: ignore[misc]
 class Task(WSGITask):  # type: ignore[misc]
     """A request to the application; the last one of its connection while the service stops."""
 
+    environ: dict[str, Any] | None = None
+    wrote_header: bool = False
+
+    def get_environment(self) -> dict[str, Any]:
+        """Return the WSGI environment (PEP 3333); of a head that came before, what was made of it then."""
+        head: Head | None = self.request.head
+        if head is None or self.environ is not None:
+            environ: dict[str, Any] = super().get_environment()
+            return environ
+        if head.environ is None:
+            made = super().get_environment()
+            head.environ = {name: value for name, value in made.items() if name not in _OWN}
+        channel = self.channel
+        self.environ = environ = head.environ.copy()
+        environ["REMOTE_ADDR"] = environ["REMOTE_HOST"] = channel.addr[0]
+        environ["REMOTE_PORT"] = str(channel.addr[1])
+        environ["wsgi.input"] = self.request.get_body_stream()
+        environ["waitress.client_disconnected"] = channel.check_client_disconnected
+        return environ
+
     def build_response_header(self) -> bytes:
         """Return the head of the answer."""
         if self.channel.server.stopping:
             self.set_close_on_finish()
+        elif self._is_plain():
+            heads: Heads = self.channel.adj.heads
+            return heads.written(
+                (self.status, *self.response_headers), int(self.start_time), super().build_response_header
+            )
         head: bytes = super().build_response_header()
         return head
+
+    def write(self, data: bytes) -> None:
+        """Send a part of the answer's body; a small one that is whole goes in one piece with its head."""
+        if self.wrote_header or len(data) != self.content_length or len(data) > ONE_PIECE or not self._is_plain():
+            super().write(data)
+            return
+        self.channel.write_soon(self.build_response_header() + data)
+        self.wrote_header = True
+        self.content_bytes_written = len(data)
+
+    def _is_plain(self) -> bool:
+        """Return whether the answer's head follows from status and headers alone and ends nothing."""
+        return (
+            self.version == "1.1"
+            and self.content_length is not None
+            and self.has_body
+            and not self.close_on_finish
+            and "CONNECTION" not in self.request.headers
+        )
 
 
 def _translated(error: Any) -> ApplianceError:
