@@ -35,6 +35,22 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     lingers = False
     linger_until = 0.0
 
+    def add_channel(self, map: dict[int, Any] | None = None) -> None:
+        """Become one of the server's connections."""
+        super().add_channel(map)
+        self.server.watch.stir(self)
+
+    def del_channel(self, map: dict[int, Any] | None = None) -> None:
+        """Be none of the server's connections any more."""
+        self.server.watch.forget(self._fileno)
+        super().del_channel(map)
+
+    def service(self) -> None:
+        """Answer the first request, on the loop's thread or another."""
+        super().service()
+        self.server.watch.stir(self)
+        self.server.pull_trigger()  # again: the loop may have turned before it was told of this connection
+
     def received(self, data: bytes) -> bool:
         """Take bytes and answer at once what can be."""
         taken: bool = super().received(data)

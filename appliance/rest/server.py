@@ -18,6 +18,7 @@ from appliance.rest.channel import Channel
 from appliance.rest.dispatcher import Dispatcher
 from appliance.rest.heads import Heads
 from appliance.rest.shares import YIELD_SECONDS, Share
+from appliance.rest.watch import Watch
 
 SPARE_FILES = 64
 """Of those that the process may open, kept for models, logs and the store."""
@@ -35,6 +36,11 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
     share: Share | None = None
     yields_until = 0.0
     """Monotonic time until which a new connection is left to a process that holds fewer."""
+
+    def __init__(self, *settings: Any, **named: Any) -> None:
+        super().__init__(*settings, **named)
+        self.watch = Watch(self._map)
+        self.watch.stir(self.trigger)
 
     def handle_accept(self) -> None:
         """Take a new connection, or leave it for a moment to a process that holds fewer."""
@@ -61,13 +67,15 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         if waiting and not any(channel.will_close for channel in waiting):
             silent = min(waiting, key=lambda channel: channel.last_activity)
             silent.lingers, silent.linger_until = False, 0.0
-            silent.will_close = True  # not closed here: the loop is about to ask every connection what to wait for
+            silent.will_close = True
+            self.watch.stir(silent)
 
     def maintenance(self, now: float) -> None:
         """Time out connections; runs on the loop's thread."""
         super().maintenance(now)
         for channel in list(self.active_channels.values()):
             channel.time_out(now, self.request_timeout)
+        self.watch.stir(*self.active_channels.values())
         self.task_dispatcher.run_ready()
 
     def pull_trigger(self) -> None:
@@ -84,6 +92,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         self._drain()
         self.task_dispatcher.shutdown(timeout=0.5)
         wasyncore.close_all(self._map)
+        self.watch.close()
 
     def stop(self) -> None:
         """Take no more connections and let run() return; safe in a signal handler and from any thread."""
@@ -93,6 +102,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
     def _drain(self) -> None:
         """Finish running requests, then close every connection."""
         self.accepting = False
+        self.watch.forget(self._fileno)
         # Refused at once, a new client asks elsewhere; in the queue of a listener that accepts no more, it would wait.
         wasyncore.dispatcher.close(self)
         deadline = time.time() + self.drain_timeout
@@ -100,6 +110,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
             for channel in list(self.active_channels.values()):
                 if not channel.requests and not channel.total_outbufs_len and not channel.request_started:
                     channel.will_close = True
+                    self.watch.stir(channel)
             if not self.active_channels and not self.task_dispatcher.busy():
                 return
             self._turn(0.05)
@@ -109,7 +120,8 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         dispatcher = self.task_dispatcher
         if self.yields_until > time.monotonic():
             pause = YIELD_SECONDS
-        wasyncore.loop(timeout=0 if dispatcher.ready else pause, use_poll=True, map=self._map, count=1)
+        self.watch.stir(self)  # the clock, too, decides whether to accept
+        self.watch.wait(0 if dispatcher.ready else pause)
         dispatcher.run_ready()
 
 
