@@ -40,6 +40,7 @@ class Counts:
     request_seconds: float = 0.0
     prepare_seconds: float = 0.0
     run_seconds: float = 0.0
+    failure_seconds: float = 0.0
     last: float = 0.0
     """Unix time of the last prediction."""
 
@@ -50,8 +51,8 @@ class Observer(Protocol):
     def predicted(self, prediction: Prediction) -> None:
         """Take note of a prediction."""
 
-    def failed(self, model: str, version: str, error: ApplianceError) -> None:
-        """Take note of a request that `model` ("" when unknown) did not answer."""
+    def failed(self, model: str, version: str, error: ApplianceError, seconds: float) -> None:
+        """Take note of a request that `model` ("" when unknown) did not answer, and of the time that it took."""
 
 
 class Predictor:
@@ -95,10 +96,10 @@ class Predictor:
             observer.predicted(prediction)
         return prediction
 
-    def failed(self, model: str, version: str, error: ApplianceError) -> None:
+    def failed(self, model: str, version: str, error: ApplianceError, seconds: float = 0.0) -> None:
         """Tell the observers of a request that was not answered."""
         for observer in self._observers:
-            observer.failed(model, version, error)
+            observer.failed(model, version, error, seconds)
 
     @staticmethod
     def _known(version: LoadedVersion, outputs: Sequence[str]) -> Sequence[str]:

@@ -6,7 +6,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,10 +19,11 @@ from appliance.cli import cgroup, common_options, options, print_json
 from appliance.cli.models import as_json
 from appliance.cli.status import ask
 from appliance.config import Config
+from appliance.errors import ApplianceError
 from appliance.inference import processor
 
 LEAST_PYTHON = (3, 11)
-LEAST_ONNXRUNTIME = (1, 20)
+LEAST_ONNXRUNTIME = (1, 21)
 LEAST_GLIBC = (2, 28)
 """onnxruntime's wheels are built for manylinux_2_28."""
 LOW_DISK_BYTES, WANTED_DISK_BYTES = 64 * 1024**2, 512 * 1024**2
@@ -72,6 +73,7 @@ def examine(config: Config) -> list[Finding]:
         lambda: check_disk(config.state_dir),
         lambda: check_noexec("state mount", nearest(config.state_dir)),
         lambda: check_noexec("temp mount", temporary),
+        lambda: check_keys(config.store.trusted_keys),
         lambda: check_port(config),
         lambda: check_memory(cgroup.limits().memory_bytes),
         lambda: check_processors(cgroup.limits().processors, config),
@@ -160,6 +162,21 @@ def check_state_folder(folder: Path) -> Finding:
     if mode & 0o002:
         return Finding(check, "fail", f"{folder} can be written by everyone ({mode:o})", f"chmod 750 {folder}")
     return Finding(check, "ok", f"{folder} ({mode:o})")
+
+
+def check_keys(files: Sequence[str]) -> Finding:
+    """Return whether the keys that bundles must be signed with can be read: else nothing can be installed."""
+    check = "trusted keys"
+    if not files:
+        return Finding(check, "ok", "none are configured; bundles need no signature")
+    from appliance.bundle import keys  # cryptography takes longer to import than all other checks
+
+    for file in files:
+        try:
+            keys.load_public_key(keys.read_file(Path(file)))
+        except ApplianceError as error:
+            return Finding(check, "fail", str(error), "put a public key (PEM) there, or mend [store] trusted_keys")
+    return Finding(check, "ok", ", ".join(files))
 
 
 def check_disk(folder: Path) -> Finding:

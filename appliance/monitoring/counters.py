@@ -14,6 +14,7 @@ from typing import TypeAlias
 log = logging.getLogger(__name__)
 
 SUCCESSES, CALLER_ERRORS, SERVICE_ERRORS, ROWS, REQUEST_SECONDS, PREPARE_SECONDS, RUN_SECONDS, LAST, RUNS = range(9)
+FAILURE_SECONDS = 9
 """The first cells. LAST is the Unix time of the last prediction; of several processes the latest counts. RUNS of the
 graph are fewer than SUCCESSES where several requests share one."""
 
@@ -23,7 +24,7 @@ BOUNDS = (
 )  # fmt: skip
 """Upper bounds of the histograms' buckets in seconds: a small graph runs in microseconds, a large one in seconds."""
 
-REQUEST_BUCKETS = 9
+REQUEST_BUCKETS = 10
 """Cell of the first bucket of the request times; one more bucket than bounds."""
 RUN_BUCKETS = REQUEST_BUCKETS + len(BOUNDS) + 1
 CELLS = RUN_BUCKETS + len(BOUNDS) + 1

@@ -14,6 +14,7 @@ from appliance.live import Served
 from appliance.monitoring.counters import (
     BOUNDS,
     CALLER_ERRORS,
+    FAILURE_SECONDS,
     LAST,
     PREPARE_SECONDS,
     REQUEST_BUCKETS,
@@ -81,8 +82,8 @@ class Metrics:
             cells[run_bucket] += 1
             cells[LAST] = time.time()
 
-    def failed(self, model: str, version: str, error: ApplianceError) -> None:
-        """Count a request that was not answered, by whose fault it was.
+    def failed(self, model: str, version: str, error: ApplianceError, seconds: float = 0.0) -> None:
+        """Count a request that was not answered, and the time that it took, by whose fault it was.
 
         A name that nothing is known of counts as "": callers must not be able to make new time series.
         """
@@ -90,6 +91,7 @@ class Metrics:
         cells = self._opened(self._known(model, version))
         with self._lock:
             cells[cell] += 1
+            cells[FAILURE_SECONDS] += seconds
 
     def switched(self, served: Served) -> None:
         """Take note of what this process now serves of a model (see LiveModels.switched)."""
@@ -184,5 +186,6 @@ def _counts(cells: list[float]) -> Counts:
         request_seconds=cells[REQUEST_SECONDS],
         prepare_seconds=cells[PREPARE_SECONDS],
         run_seconds=cells[RUN_SECONDS],
+        failure_seconds=cells[FAILURE_SECONDS],
         last=cells[LAST],
     )

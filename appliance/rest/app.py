@@ -13,7 +13,7 @@ from appliance.errors import ApplianceError, NotFound
 from appliance.predictor import request_id
 from appliance.rest.exchange import Answer, Context, Environ, Request
 from appliance.rest.problems import REASONS, WrongMethod, form_for, status_of
-from appliance.rest.routes import Route, hot_routes
+from appliance.rest.routes import Route, extra_routes, hot_routes
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -88,7 +88,7 @@ class App:
             failure, status = ApplianceError("answer the request", "an unexpected error", next_step), 500
         if route.hot:
             model = variables.get("name") or self.context.predictor.models.default
-            self.context.predictor.failed(model, variables.get("version", ""), failure)
+            self.context.predictor.failed(model, variables.get("version", ""), failure, request.seconds())
         return route.problem(status, failure)
 
     def _find(self, path: str) -> tuple[Route, dict[str, str]] | None:
@@ -110,18 +110,7 @@ class App:
 
 def create_app(context: Context, routes: Sequence[Route], authorize: Authorize, *, log_requests: bool = False) -> App:
     """Return the application; the routes that Vertex AI names by its own paths are added to `routes`."""
-    return App(context, (*routes, *_extra_routes(context, routes)), authorize, log_requests=log_requests)
-
-
-def _extra_routes(context: Context, routes: Sequence[Route]) -> list[Route]:
-    """Return copies of the routes that the configuration wants under one more path."""
-    wanted = {"/health/ready": context.config.health_route, "/invocations": context.config.predict_route}
-    known = {(route.method, route.path) for route in routes}
-    return [
-        route.at(wanted[route.path])
-        for route in routes
-        if wanted.get(route.path) and (route.method, wanted[route.path]) not in known
-    ]
+    return App(context, (*routes, *extra_routes(context.config, routes)), authorize, log_requests=log_requests)
 
 
 def _flask_app(app: App) -> "Flask":

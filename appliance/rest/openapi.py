@@ -11,10 +11,11 @@ from typing import Any
 import msgspec
 
 from appliance import __version__
+from appliance.config import HttpConfig
 from appliance.rest import admin, dashboard, health, invocations, openinference, predict
 from appliance.rest.exchange import Answer, Context, Request, encode_json
 from appliance.rest.problems import Problem, error_json, mlflow_json, problem_json
-from appliance.rest.routes import Route
+from appliance.rest.routes import Route, extra_routes
 
 Json = dict[str, Any]
 
@@ -135,7 +136,7 @@ def _tag(path: str) -> str:
 
 def _openapi(context: Context, request: Request, variables: dict[str, str]) -> Answer:
     """Answer with the document."""
-    return Answer(_encoded())
+    return Answer(_encoded(context.config))
 
 
 ROUTES = (Route("GET", "/openapi.json", _openapi, "This document", scope="none"),)
@@ -149,10 +150,10 @@ DESCRIBED = (
     *ROUTES,
     *dashboard.ROUTES,
 )
-"""Every route there is."""
+"""Every route there is, whatever the configuration adds."""
 
 
-@functools.cache
-def _encoded() -> bytes:
+@functools.lru_cache(maxsize=1)
+def _encoded(config: HttpConfig) -> bytes:
     """Return the document's bytes; made once, and not before it is asked for."""
-    return encode_json(document(DESCRIBED))
+    return encode_json(document((*DESCRIBED, *extra_routes(config, DESCRIBED))))

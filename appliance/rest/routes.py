@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from appliance.config import HttpConfig
 from appliance.rest.exchange import Handler
 from appliance.rest.problems import Problem, problem_json
 
@@ -42,6 +43,17 @@ class Route:
             f"(?P<{part}>[^/]+?)" if index % 2 else re.escape(part) for index, part in enumerate(parts)
         )
         return re.compile(expression)
+
+
+def extra_routes(config: HttpConfig, routes: Sequence[Route]) -> list[Route]:
+    """Return copies of the routes that the configuration wants under one more path (Vertex AI's `AIP_*`)."""
+    wanted = {"/health/ready": config.health_route, "/invocations": config.predict_route}
+    known = {(route.method, route.path) for route in routes}
+    return [
+        route.at(wanted[route.path])
+        for route in routes
+        if wanted.get(route.path) and (route.method, wanted[route.path]) not in known
+    ]
 
 
 def hot_routes(routes: Sequence[Route]) -> list[Route]:

@@ -208,7 +208,7 @@ def _model_statistics(name: str, version: str, counts: Counts) -> ModelStatistic
     done = counts.successes
     took = InferStatistics(
         success=_duration(done, counts.request_seconds),
-        fail=_duration(counts.failures, 0.0),
+        fail=_duration(counts.failures, counts.failure_seconds),
         queue=_duration(done, 0.0),
         compute_input=_duration(done, counts.prepare_seconds),
         compute_infer=_duration(done, counts.run_seconds),

@@ -6,13 +6,14 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
+from appliance.bundle import keys
 from appliance.cli import appliance as command
 from appliance.cli import cgroup, doctor
 from appliance.config import Config, HttpConfig, ModelsConfig
 
 CHECKS = [
     "python", "onnxruntime", "telemetry", "processor", "glibc", "state folder", "disk", "state mount", "temp mount",
-    "port", "memory limit", "processors",
+    "trusted keys", "port", "memory limit", "processors",
 ]  # fmt: skip
 
 
@@ -163,3 +164,15 @@ def test_a_container_that_sees_its_cgroup_as_the_root_finds_its_limits(tmp_path)
 
 def test_without_cgroups_there_is_no_limit(tmp_path):
     assert cgroup.limits(tmp_path / "absent", tmp_path / "absent") == cgroup.Limits(None, None)
+
+
+def test_trusted_key_that_cannot_be_read_fails_before_an_install_does(tmp_path):
+    private, public = keys.generate_key()
+    good, wrong = tmp_path / "plant.key.pub", tmp_path / "plant.key"
+    good.write_bytes(public)
+    wrong.write_bytes(private)
+    assert doctor.check_keys([]).state == doctor.check_keys([str(good)]).state == "ok"
+    for bad in (wrong, tmp_path / "absent.pub"):
+        found = doctor.check_keys([str(good), str(bad)])
+        assert (found.state, bool(found.next)) == ("fail", True)
+        assert bad.name in found.found or "key" in found.found

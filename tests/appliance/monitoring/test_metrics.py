@@ -61,12 +61,13 @@ def test_failures_are_counted_by_whose_fault_they_are(loaded, folder):
     metrics = Metrics(folder, 0)
     metrics.switched(Served("iris", "1.0.0", loaded))
     metrics.failed("iris", "", InvalidInput("read the rows", "there are none"))
-    metrics.failed("iris", "1.0.0", NotReady("run", "no memory"))
-    metrics.failed("iris", "1.0.0", NotReady("run", "no memory"))
+    metrics.failed("iris", "1.0.0", NotReady("run", "no memory"), 0.5)
+    metrics.failed("iris", "1.0.0", NotReady("run", "no memory"), 0.25)
     assert value(metrics, "appliance_requests_total", **IRIS, outcome="caller_error") == 1
     assert value(metrics, "appliance_requests_total", **IRIS, outcome="service_error") == 2
     assert value(metrics, "nv_inference_request_failure", **IRIS) == 3
     assert metrics.counts()["iris", "1.0.0"].failures == 3
+    assert metrics.counts()["iris", "1.0.0"].failure_seconds == 0.75
 
 
 def test_names_that_callers_make_up_make_no_time_series(loaded, folder):

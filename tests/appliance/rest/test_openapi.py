@@ -2,11 +2,13 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 from jsonschema import Draft202012Validator
 
 from appliance import service
+from appliance.config import load
 from appliance.rest import openapi
 
 MODELS = (("iris", "1.0.0", "labels"), ("oven", "2.0.0", "table"))
@@ -48,6 +50,18 @@ def test_every_route_of_the_service_is_described(document):
     table = {(route.method, route.path) for route in service.ROUTES}
     assert {(method, path) for method, path, _ in operations(document)} == table
     assert len(service.ROUTES) == len(table)
+
+
+def test_paths_that_the_configuration_adds_are_described_too(tmp_path):
+    environment = {"AIP_HTTP_PORT": "0", "AIP_PREDICT_ROUTE": "/vertex/predict", "AIP_HEALTH_ROUTE": "/vertex/health"}
+    paths = {}
+    for name, more in (("with", environment), ("without", {})):
+        config = load(None, {"APPLIANCE_STATE_DIR": str(tmp_path / name), **more}).http
+        answer = openapi.ROUTES[0].handler(SimpleNamespace(config=config), None, {})
+        paths[name] = json.loads(answer.body)["paths"]
+    assert paths["with"]["/vertex/predict"]["post"]["summary"] == paths["with"]["/invocations"]["post"]["summary"]
+    assert "get" in paths["with"]["/vertex/health"]
+    assert "/vertex/predict" not in paths["without"]
 
 
 def test_the_document_is_served_as_it_is_made_from_the_table(start_service, document):
