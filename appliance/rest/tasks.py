@@ -1,5 +1,6 @@
 """What answers one request: the application, or the error of a request that is wrong in itself."""
 
+from collections.abc import Callable
 from typing import Any
 
 from waitress.task import ErrorTask, WSGITask
@@ -48,6 +49,18 @@ class Task(WSGITask):  # type: ignore[misc]
     environ: dict[str, Any] | None = None
     wrote_header: bool = False
 
+    def execute(self) -> None:
+        """Have the application answer (PEP 3333); it and Flask name well-formed headers, always with the length."""
+        chunks = self.channel.server.application(self.get_environment(), self._begin)
+        try:
+            for chunk in chunks:
+                self.write(chunk)
+        finally:
+            if type(chunks) is not list and hasattr(chunks, "close"):
+                chunks.close()
+        if self.content_bytes_written != self.content_length and self.request.command != "HEAD":
+            self.set_close_on_finish()  # else the client would wait for the rest
+
     def get_environment(self) -> dict[str, Any]:
         """Return the WSGI environment (PEP 3333); of a head that came before, what was made of it then."""
         head: Head | None = self.request.head
@@ -69,11 +82,6 @@ class Task(WSGITask):  # type: ignore[misc]
         """Return the head of the answer."""
         if self.channel.server.stopping:
             self.set_close_on_finish()
-        elif self._is_plain():
-            heads: Heads = self.channel.adj.heads
-            return heads.written(
-                (self.status, *self.response_headers), int(self.start_time), super().build_response_header
-            )
         head: bytes = super().build_response_header()
         return head
 
@@ -82,9 +90,23 @@ class Task(WSGITask):  # type: ignore[misc]
         if self.wrote_header or len(data) != self.content_length or len(data) > ONE_PIECE or not self._is_plain():
             super().write(data)
             return
-        self.channel.write_soon(self.build_response_header() + data)
+        heads: Heads = self.channel.adj.heads
+        key = (self.status, *self.response_headers)
+        self.channel.write_soon(heads.written(key, int(self.start_time), self.build_response_header) + data)
         self.wrote_header = True
         self.content_bytes_written = len(data)
+
+    def _begin(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
+        """Take the answer's status and headers (start_response)."""
+        if exc_info and self.wrote_header:
+            raise exc_info[1]
+        self.complete = True
+        self.status = status
+        self.response_headers = list(headers)
+        for name, value in headers:
+            if name.lower() == "content-length":
+                self.content_length = int(value)
+        return self.write
 
     def _is_plain(self) -> bool:
         """Return whether the answer's head follows from status and headers alone and ends nothing."""
@@ -93,6 +115,7 @@ class Task(WSGITask):  # type: ignore[misc]
             and self.content_length is not None
             and self.has_body
             and not self.close_on_finish
+            and not self.channel.server.stopping
             and "CONNECTION" not in self.request.headers
         )
 
