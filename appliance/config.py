@@ -49,7 +49,7 @@ class HttpConfig(_Section, frozen=True):
     max_waiting: Positive = 256
     """Requests of one process that run or wait; one more is answered 503."""
     max_connections: Positive = 1024
-    """Open connections of one process; more wait in the system's queue."""
+    """Open connections of one process; for one more, the one that was silent longest makes room."""
     request_timeout: Seconds = 30.0
     """Seconds from a request's first byte to its last; a slower one is answered 408."""
     idle_timeout: Seconds = 120.0
@@ -83,6 +83,30 @@ class StoreConfig(_Section, frozen=True):
     """Bundles found here are installed and activated when the service starts (SageMaker puts the model there)."""
     trusted_keys: tuple[str, ...] = ()
     """Files of public keys (PEM), one of which must have signed a bundle for it to be installed; none asks for none."""
+
+
+class PullConfig(_Section, frozen=True):
+    """`[pull]`: where `appliance pull` takes signed bundles from; nothing is pulled while `source` is empty."""
+
+    source: str = ""
+    """Folder, `https://HOST/PATH/index.json`, or `oci://REGISTRY/REPOSITORY:TAG`."""
+    activate: bool = True
+    """Whether what was installed is activated."""
+    allow_downgrade: bool = False
+    """Whether a version smaller than the active one is taken."""
+    ca_file: str = ""
+    """Authorities (PEM) that may vouch for the server; empty: the system's."""
+    cert_file: str = ""
+    """Our certificate (PEM), for servers that ask for one."""
+    key_file: str = ""
+    token_file: str = ""
+    """File that holds a token, or `user:password`."""
+    proxy: str = ""
+    """`http://HOST:PORT` of an HTTP proxy; empty: none, whatever the environment says."""
+    timeout: Seconds = 30.0
+    """Seconds of silence after which a connection is given up."""
+    max_bytes: Positive = 2 * 1024**3
+    """Of one bundle."""
 
 
 class LogConfig(_Section, frozen=True):
@@ -151,7 +175,7 @@ class SubscriptionConfig(_Section, frozen=True):
     answer_qos: Annotated[int, msgspec.Meta(ge=0, le=1)] = 1
     retain: bool = False
     """Whether the broker keeps the last answer of a topic for later subscribers."""
-    expiry: Annotated[int, msgspec.Meta(ge=0)] = 0
+    expiry: Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)] = 0
     """Seconds after which a broker may drop an undelivered answer (MQTT 5); 0: never."""
 
 
@@ -191,7 +215,7 @@ class RowsConfig(_Section, frozen=True):
     qos: Annotated[int, msgspec.Meta(ge=0, le=1)] = 1
     answer_qos: Annotated[int, msgspec.Meta(ge=0, le=1)] = 1
     retain: bool = False
-    expiry: Annotated[int, msgspec.Meta(ge=0)] = 0
+    expiry: Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)] = 0
 
 
 class MqttConfig(BrokerConfig, frozen=True):
@@ -231,6 +255,7 @@ class Config(_Section, frozen=True):
     models: ModelsConfig = ModelsConfig()
     store: StoreConfig = StoreConfig()
     mqtt: MqttConfig = MqttConfig()
+    pull: PullConfig = PullConfig()
     log: LogConfig = LogConfig()
 
     @property

@@ -1,6 +1,7 @@
 """The key pairs that sign bundles: ECDSA on the curve P-256 (FIPS 186-5), in PEM (RFC 7468)."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -54,6 +55,31 @@ def load_public_key(pem: bytes) -> ec.EllipticCurvePublicKey:
 def is_encrypted(pem: bytes) -> bool:
     """Return whether a private key in PEM needs a password: PKCS #8 says so in its label, older forms in a header."""
     return b"ENCRYPTED" in pem
+
+
+def password_of(private: bytes, file: Path | None, ask: Callable[[], bytes] | None) -> bytes | None:
+    """Return a private key's password: what `file` says, else what `ask` is told; None where none is needed.
+
+    `ask` is None where there is nobody to ask. Raises NotFound and Misuse.
+    """
+    if file is not None:
+        return password_in(file)
+    if not is_encrypted(private):
+        return None
+    if ask is None:
+        raise Misuse(_READ_PRIVATE, "it is encrypted, and no password was given", "give --password-file FILE")
+    return ask()
+
+
+def password_in(file: Path) -> bytes:
+    """Return the first line of a password file. Raises NotFound when it cannot be read, Misuse when it is empty."""
+    try:
+        password = file.read_bytes().partition(b"\n")[0].rstrip(b"\r")
+    except OSError as error:
+        raise NotFound(f"read the password in {file}", error.strerror or str(error), "check the path") from error
+    if not password:
+        raise Misuse(f"read the password in {file}", "its first line is empty", "write the password there")
+    return password
 
 
 def public_pem(key: ec.EllipticCurvePublicKey) -> bytes:

@@ -41,8 +41,11 @@ _COMMANDS = {
     "rollback": ("appliance.cli.models:rollback", "Return to the version that served before."),
     "models": ("appliance.cli.models:models", "List what is installed and what is active."),
     "remove": ("appliance.cli.models:remove", "Delete an installed version."),
+    "pull": ("appliance.cli.pull:pull", "Take signed bundles from a folder, a web server or an OCI registry."),
+    "index": ("appliance.cli.pull:index", "List a folder's bundles for hosts that pull."),
     "serve": ("appliance.cli.serve:serve", "Answer predictions over HTTP."),
     "status": ("appliance.cli.status:status", "Show this host, its models and its service."),
+    "probe": ("appliance.cli.probe:probe", "Ask the running service a bundle's own examples, and compare its answers."),
     "doctor": ("appliance.cli.doctor:doctor", "Check what the appliance needs of this host."),
 }
 _PLUGIN_GROUP = "appliance.commands"

@@ -101,7 +101,7 @@ def activate(name: str, version: str, why: str, as_json: bool) -> None:
     """Make VERSION of the model NAME the one that serves, after its self-test passed on this processor."""
     store = _store()
     before = activation.read(store, name)
-    _print_activation(name, before, activation.activate(store, name, version, _self_test, why=why), as_json)
+    _print_activation(name, before, activation.activate(store, name, version, self_test, why=why), as_json)
 
 
 @click.command("mark-good")
@@ -125,7 +125,7 @@ def rollback(name: str, why: str, as_json: bool) -> None:
     """Return to the version of the model NAME that served before, after its self-test passed on this processor."""
     store = _store()
     before = activation.read(store, name)
-    _print_activation(name, before, activation.roll_back(store, name, _self_test, why=why), as_json)
+    _print_activation(name, before, activation.roll_back(store, name, self_test, why=why), as_json)
 
 
 @click.command()
@@ -175,7 +175,7 @@ def _store() -> Store:
     return Store(config.state_dir, trusted_keys=config.store.trusted_keys)
 
 
-def _self_test(folder: Path) -> "SelfTest":
+def self_test(folder: Path) -> "SelfTest":
     """Run the self-test; it is what needs numpy and onnxruntime."""
     from appliance.inference import selftest
 

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -10,7 +11,7 @@ import click
 from appliance.bundle import archive, folder, keys, signature
 from appliance.bundle.archive import SIGNATURE, Bundle
 from appliance.cli import common_options
-from appliance.errors import ApplianceError, Misuse, NotFound
+from appliance.errors import ApplianceError, Misuse
 from appliance.store import durable
 
 password_from = click.option(
@@ -103,7 +104,7 @@ def _new_password(file: Path | None, none: bool) -> bytes | None:
     if none:
         return None
     if file:
-        return _password_in(file)
+        return keys.password_in(file)
     if not sys.stdin.isatty():
         found = "there is no terminal to ask for a password"
         raise Misuse("make a key", found, "give --password-file FILE, or --no-password")
@@ -112,12 +113,9 @@ def _new_password(file: Path | None, none: bool) -> bytes | None:
 
 
 def _password_of(private: bytes, file: Path | None) -> bytes | None:
-    """Return the password of an existing key, None when nothing was given and none is needed."""
-    if file:
-        return _password_in(file)
-    if keys.is_encrypted(private) and sys.stdin.isatty():
-        return _ask("Password of the private key")
-    return None
+    """Return the password of an existing key, None when none is needed; a terminal is asked."""
+    ask = partial(_ask, "Password of the private key") if sys.stdin.isatty() else None
+    return keys.password_of(private, file, ask)
 
 
 def _ask(text: str, *, confirmation_prompt: bool | str = False, default: str | None = None) -> bytes:
@@ -126,17 +124,6 @@ def _ask(text: str, *, confirmation_prompt: bool | str = False, default: str | N
         text, hide_input=True, confirmation_prompt=confirmation_prompt, default=default, show_default=False, err=True
     )
     return typed.encode()
-
-
-def _password_in(file: Path) -> bytes:
-    """Return the first line of a password file."""
-    try:
-        password = file.read_bytes().partition(b"\n")[0].rstrip(b"\r")
-    except OSError as error:
-        raise NotFound(f"read the password in {file}", error.strerror or str(error), "check the path") from error
-    if not password:
-        raise Misuse(f"read the password in {file}", "its first line is empty", "write the password there")
-    return password
 
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:

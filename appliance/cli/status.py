@@ -45,10 +45,8 @@ def ask(config: Config, path: str = "/health/ready") -> dict[str, Any]:
 
     {"url", "running": False} when nothing answers, else also the HTTP `status` and the JSON `answer` (None if none).
     """
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(config.http.host, config.http.host)  # noqa: S104
-    url = f"http://{f'[{host}]' if ':' in host else host}:{config.http.port}{path}"
-    # http.client, not urllib: it knows no proxies, and this never leaves the host.
-    connection = http.client.HTTPConnection(host, config.http.port, timeout=SECONDS)
+    url = f"{address(config)}{path}"
+    connection = connect(config, SECONDS)
     try:
         connection.request("GET", path)
         response = connection.getresponse()
@@ -62,6 +60,23 @@ def ask(config: Config, path: str = "/health/ready") -> dict[str, Any]:
     except ValueError:
         answer = None
     return {"url": url, "running": True, "status": response.status, "ready": response.status == 200, "answer": answer}
+
+
+def address(config: Config) -> str:
+    """Return the URL of the service on this host, without a path."""
+    host = _host_of(config)
+    return f"http://{f'[{host}]' if ':' in host else host}:{config.http.port}"
+
+
+def connect(config: Config, timeout: float) -> http.client.HTTPConnection:
+    """Return a connection to the service on this host, not opened yet; `timeout` in seconds."""
+    # http.client, not urllib: it knows no proxies, and this never leaves the host.
+    return http.client.HTTPConnection(_host_of(config), config.http.port, timeout=timeout)
+
+
+def _host_of(config: Config) -> str:
+    """Return where this host reaches what listens at the configured address."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(config.http.host, config.http.host)  # noqa: S104
 
 
 def _tell_ready(config: Config, as_json: bool) -> NoReturn:

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.bundle import archive, examples
-from appliance.bundle.manifest import Input, Manifest, Output, Tolerance
+from appliance.bundle.manifest import Input, Manifest, Output
 from appliance.errors import ApplianceError, SelfTestFailed
 from appliance.inference import processor
+from appliance.inference.comparison import compare
 from appliance.inference.session import Session
 
 Array = NDArray[np.generic]
@@ -129,52 +130,10 @@ def _check_tensors(
 
 def _compare(manifest: Manifest, tensor: Output, answer: Array, expected: Array) -> float:
     """Return the largest difference of one output, or raise SelfTestFailed naming its worst row."""
-    if answer.shape != expected.shape:
-        found = f"output {tensor.name!r} has shape {list(answer.shape)}, the original's has {list(expected.shape)}"
-        raise SelfTestFailed(_tried(manifest), found, _NEXT_STEP)
-    if answer.dtype.kind != "f" or expected.dtype.kind != "f":
-        _compare_exactly(manifest, tensor, answer, expected)
-        return 0.0
-    return _compare_numbers(manifest, tensor, answer, expected)
-
-
-def _compare_exactly(manifest: Manifest, tensor: Output, answer: Array, expected: Array) -> None:
-    """Raise SelfTestFailed unless both are the same, element by element."""
-    differs = np.atleast_1d(np.asarray(answer != expected))
-    if differs.any():
-        place = np.unravel_index(int(np.argmax(differs)), differs.shape)
-        rows = int(np.count_nonzero(differs.reshape(len(differs), -1).any(axis=1)))
-        found = (
-            f"output {tensor.name!r} differs in {rows} of {len(differs)} rows; in row {place[0]} it is "
-            f"{answer[place]!r} instead of {expected[place]!r}"
-        )
-        raise SelfTestFailed(_tried(manifest), found, _NEXT_STEP)
-
-
-def _compare_numbers(manifest: Manifest, tensor: Output, answer: Array, expected: Array) -> float:
-    """Return the largest absolute difference, or raise SelfTestFailed when one is beyond the tolerance."""
-    a, b = answer.astype(np.float64), expected.astype(np.float64)
-    tolerance = manifest.policy.tolerance
-    same = (a == b) | (np.isnan(a) & np.isnan(b))
-    with np.errstate(invalid="ignore"):
-        difference = np.where(same, 0.0, np.abs(a - b))
-        # How far beyond what is allowed; where only one of the two is a finite number, infinitely far.
-        excess = np.where(same, -1.0, difference - _allowed(b, tolerance))
-    excess = np.where(same | (np.isfinite(a) & np.isfinite(b)), excess, np.inf)
-    if (excess > 0).any():
-        place = np.unravel_index(int(np.argmax(excess)), excess.shape)
-        found = (
-            f"output {tensor.name!r} is {a[place]:.9g} instead of {b[place]:.9g} in row {place[0]}: a difference of "
-            f"{abs(a[place] - b[place]):.3g}, {_allowed(b[place], tolerance):.3g} is allowed"
-        )
-        raise SelfTestFailed(_tried(manifest), found, _NEXT_STEP)
-    return float(difference.max(initial=0.0))
-
-
-def _allowed(expected: "NDArray[np.float64] | np.float64", tolerance: Tolerance) -> "NDArray[np.float64] | np.float64":
-    """Return how far a number may be from `expected`."""
-    allowed: NDArray[np.float64] | np.float64 = tolerance.absolute + tolerance.relative * np.abs(expected)
-    return allowed
+    comparison = compare(tensor, manifest.policy.tolerance, answer, expected)
+    if comparison.found:
+        raise SelfTestFailed(_tried(manifest), comparison.found, _NEXT_STEP)
+    return comparison.largest_difference
 
 
 def _tried(manifest: Manifest) -> str:

@@ -17,7 +17,7 @@ GROUPS = [
     {"routing", "live"},
     {"predictor"},
     {"wording"},
-    {"rest", "mqtt", "batch", "monitoring"},
+    {"rest", "mqtt", "batch", "monitoring", "pull"},
     {"service", "processes"},
     {"cli", "__main__"},
 ]
@@ -51,6 +51,8 @@ BUILD_MACHINE_ONLY = {
     "cloudpickle",
 }
 NETWORK = {"socket", "ssl", "http", "urllib", "requests", "ftplib", "smtplib", "asyncio", "socketserver", "xmlrpc"}
+# These only take addresses apart and put them together.
+URL_TEXT = {f"urllib.parse.{name}" for name in ("quote", "unquote", "urlencode", "urljoin", "urlsplit")}
 # What reads or writes outside the process, for the modules that only compute.
 INPUT_OUTPUT = NETWORK | {"os", "io", "pathlib", "shutil", "tempfile", "mmap", "subprocess", "sqlite3", "logging"}
 
@@ -134,6 +136,12 @@ def test_the_bundle_opens_no_network(path):
     assert not {name.split(".")[0] for name in imports(path)} & NETWORK
 
 
+@pytest.mark.parametrize("path", modules("appliance/pull"), ids=relative)
+def test_pulling_opens_the_network_in_one_place(path):
+    opens = {name for name in imports(path) if name.split(".")[0] in NETWORK} - URL_TEXT
+    assert not opens or path.name == "transfer.py"
+
+
 def test_what_only_computes_does_no_input_or_output():
     pure = [
         "inference/tensors.py",
@@ -145,12 +153,14 @@ def test_what_only_computes_does_no_input_or_output():
         "mqtt/codec.py",
         "mqtt/windows.py",
         "mqtt/discovery.py",
+        "pull/offers.py",
+        "pull/oci.py",
     ]
     present = [path for name in pure if (path := ROOT / "appliance" / name).exists()]
     assert present
     for path in present:
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        assert not {name.split(".")[0] for name in imports(path)} & INPUT_OUTPUT, relative(path)
+        assert not {name.split(".")[0] for name in set(imports(path)) - URL_TEXT} & INPUT_OUTPUT, relative(path)
         called = {
             node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         }

@@ -1,0 +1,63 @@
+"""The commands of hosts that may only call out: pull takes signed bundles from a source, index lists them there."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from appliance.cli import common_options, exit_code, options, print_json, report
+from appliance.cli.models import as_json, self_test
+from appliance.errors import NotFound
+from appliance.pull import puller, sources
+
+if TYPE_CHECKING:
+    from appliance.pull.puller import Outcome
+
+
+@click.command()
+@click.option("--again", is_flag=True, help="Try also what was refused before.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be fetched.")
+@as_json
+@common_options
+def pull(again: bool, dry_run: bool, as_json: bool) -> None:
+    """Take what [pull] source offers: fetch, verify, install and activate what is new there."""
+    outcomes = puller.pull(options().config(), self_test, again=again, dry_run=dry_run)
+    if as_json:
+        print_json({"changed": any(_changed(one) for one in outcomes), "bundles": [_document(one) for one in outcomes]})
+    else:
+        for one in outcomes:
+            click.echo(f"{one.model} {one.version} {one.what}" if one.model else f"{one.offer} {one.what}")
+        if not outcomes:
+            click.echo("nothing is offered")
+    errors = [one.error for one in outcomes if one.error]
+    for error in errors:
+        report(error)
+    click.get_current_context().exit(exit_code(errors[0]) if errors else 0)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@common_options
+def index(folder: Path) -> None:
+    """Print the index.json of the bundles in FOLDER, the newest version of each model, for hosts that pull."""
+    if not folder.is_dir():
+        raise NotFound(f"list {folder}", "there is no such folder", "check the path")
+    sys.stdout.write(sources.index_of(folder).decode())
+
+
+def _changed(outcome: "Outcome") -> bool:
+    return outcome.what in ("activated", "installed")
+
+
+def _document(outcome: "Outcome") -> dict[str, Any]:
+    """Return an outcome for programs."""
+    error = outcome.error
+    found = {"tried": error.tried, "found": error.found, "next": error.next_step} if error else None
+    return {
+        "model": outcome.model,
+        "version": outcome.version,
+        "sha256": outcome.offer.sha256,
+        "what": outcome.what,
+        "error": found,
+    }

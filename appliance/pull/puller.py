@@ -1,0 +1,226 @@
+"""The way of a bundle from a source into service: offered, fetched, compared, verified, installed, activated.
+
+Every step before the activation leaves what serves as it is, and the store's own steps survive a power cut.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from appliance import __version__
+from appliance.bundle import archive, keys
+from appliance.bundle.manifest import version_order
+from appliance.config import Config
+from appliance.errors import ApplianceError, BundleRefused, ConfigError, NotReady, Refused, StoreError
+from appliance.pull import record
+from appliance.pull.offers import Offer
+from appliance.pull.record import Verdict
+from appliance.pull.sources import Document, Source, open_source
+from appliance.store import activation, durable, receipts
+from appliance.store.activation import SelfTest
+from appliance.store.versions import SPARE_BYTES, Store
+
+What = Literal["activated", "installed", "unchanged", "wanted", "refused", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one offer; `error` says why it was refused or failed."""
+
+    offer: Offer
+    what: What
+    model: str = ""
+    version: str = ""
+    error: ApplianceError | None = None
+
+
+def pull(config: Config, self_test: SelfTest, *, again: bool = False, dry_run: bool = False) -> list[Outcome]:
+    """Bring this host to what `[pull] source` offers; return what became of each offer.
+
+    `again` tries also what was refused before; `dry_run` only says what would be done (`wanted`). One bundle's failure
+    does not keep the others from coming. Raises ConfigError when nothing may be pulled, else what the source raises.
+    """
+    if not config.pull.source:
+        raise ConfigError("pull", "[pull] source is not set: nothing is pulled", "name a folder or an address there")
+    if not config.store.trusted_keys:
+        found = "[store] trusted_keys is empty: anybody's bundle would be installed"
+        raise ConfigError("pull", found, "name the public keys that sign your bundles")
+    source = open_source(config.pull)
+    puller = _Puller(config, source, self_test, again=again, dry_run=dry_run)
+    with _alone(puller.folder, config.state_dir):
+        return puller.run()
+
+
+class _Puller:
+    """One run."""
+
+    def __init__(self, config: Config, source: Source, self_test: SelfTest, *, again: bool, dry_run: bool) -> None:
+        self.folder = config.state_dir / "pull"
+        self._config, self._source, self._self_test = config, source, self_test
+        self._again, self._dry_run = again, dry_run
+        self._store = Store(config.state_dir, trusted_keys=config.store.trusted_keys)
+        self._circumstances = _circumstances(config)
+        self._record = record.read(self.folder, config.pull.source)
+
+    def run(self) -> list[Outcome]:
+        """Take what the source offers, one after the other."""
+        offers = self._offers()
+        offered = {offer.sha256 for offer in offers}
+        verdicts = {sha256: verdict for sha256, verdict in self._record.verdicts.items() if sha256 in offered}
+        self._keep(verdicts=verdicts)
+        self._sweep(offered)
+        return [self._take(offer) for offer in offers]
+
+    def _offers(self) -> list[Offer]:
+        """Return what the source offers, and remember under which state of it."""
+        fresh = self._source.document(self._record.etag)
+        document = fresh or Document(self._record.document, self._record.etag)
+        offers = self._source.offers(document)
+        if fresh:
+            kept = (document.content, document.etag) if document.etag else (b"", "")
+            self._keep(document=kept[0], etag=kept[1])
+        return offers
+
+    def _take(self, offer: Offer) -> Outcome:
+        """Act on an offer, unless it was acted on before."""
+        settled = self._settled(offer)
+        if settled:
+            return settled
+        if self._dry_run:
+            return Outcome(offer, "wanted", offer.name, offer.version)
+        named = offer
+        path = None
+        try:
+            path = self._fetch(offer)
+            named = _identify(offer, path)
+            what = self._apply(named, path)
+        except Refused as error:
+            self._partial(offer).unlink(missing_ok=True)
+            if path:  # What the source mends without a word, as a file that was not yet copied whole, is tried again.
+                self._settle(offer, self._refusal(named, error))
+            return Outcome(offer, "refused", named.name, named.version, error)
+        except ApplianceError as error:
+            return Outcome(offer, "failed", named.name, named.version, error)
+        self._settle(offer, Verdict(what, named.name, named.version, receipts.now()))
+        return Outcome(offer, what, named.name, named.version)
+
+    def _refusal(self, offer: Offer, error: Refused) -> Verdict:
+        """Return the verdict that stands until the circumstances change."""
+        return Verdict("refused", offer.name, offer.version, receipts.now(), error.found, self._circumstances)
+
+    def _settled(self, offer: Offer) -> Outcome | None:
+        """Return the outcome of an offer on which nothing is left to do, None for another."""
+        before = self._record.verdicts.get(offer.sha256)
+        if before is None:
+            return None
+        if before.outcome == "refused":
+            if self._again or before.circumstances != self._circumstances:
+                return None
+            error = Refused(
+                f"pull {offer}", f"refused on {before.when}: {before.found}", "try again: appliance pull --again"
+            )
+            return Outcome(offer, "refused", before.model, before.version, error)
+        if before.outcome == "installed" and self._config.pull.activate:
+            return None
+        return Outcome(offer, "unchanged", before.model, before.version)
+
+    def _fetch(self, offer: Offer) -> Path:
+        """Return a file that holds what is offered. What can be refused is refused before the first byte of it."""
+        if offer.name:
+            self._check_upward(offer)
+        self._check_room(offer)
+        return self._source.fetch(offer, self._partial(offer))
+
+    def _apply(self, offer: Offer, path: Path) -> Literal["installed", "activated"]:
+        """Install a fetched file and, where wanted, activate it; the store asks who signed it."""
+        self._check_upward(offer)
+        try:
+            self._store.install(path, why=self._why)
+        except Refused as error:
+            with self._store.writing(f"note the refusal of {offer}"):
+                why = f"{self._why}: {error.found}"
+                self._store.note("install", offer.name, offer.version, outcome="refused", why=why)
+            raise
+        if not self._config.pull.activate:
+            return "installed"
+        activation.activate(self._store, offer.name, offer.version, self._self_test, why=self._why)
+        return "activated"
+
+    @property
+    def _why(self) -> str:
+        return f"pulled from {self._config.pull.source}"
+
+    def _check_upward(self, offer: Offer) -> None:
+        """Refuse a version smaller than the active one: an old index could bring an old fault back."""
+        active = activation.read(self._store, offer.name).active
+        downward = active is not None and version_order(offer.version) < version_order(active)
+        if downward and not self._config.pull.allow_downgrade:
+            raise Refused(
+                f"pull {offer}",
+                f"it is older than the active version, {active}",
+                "publish it under a greater version number, or set [pull] allow_downgrade",
+            )
+
+    def _check_room(self, offer: Offer) -> None:
+        """Raise Refused or StoreError before the first byte of what cannot be had."""
+        most = self._config.pull.max_bytes
+        if offer.size > most:
+            raise Refused(f"pull {offer}", f"it has {offer.size} bytes, more than {most}", "raise [pull] max_bytes")
+        free, need = shutil.disk_usage(self.folder).free, offer.size + SPARE_BYTES
+        if need > free:
+            found = f"{self.folder} has {free} bytes free, {need} are needed"
+            raise StoreError(f"pull {offer}", found, "free some disk space: appliance remove NAME VERSION")
+
+    def _partial(self, offer: Offer) -> Path:
+        return self.folder / f"{offer.sha256}.partial"
+
+    def _settle(self, offer: Offer, verdict: Verdict) -> None:
+        """Remember what became of an offer; a download that was begun for it is of no use any more."""
+        self._keep(verdicts={**self._record.verdicts, offer.sha256: verdict})
+        self._partial(offer).unlink(missing_ok=True)
+
+    def _keep(self, **changes: object) -> None:
+        """Write the record, unless nothing changed in it."""
+        changed = msgspec.structs.replace(self._record, **changes)
+        if changed != self._record and not self._dry_run:
+            record.write(self.folder, changed)
+        self._record = changed
+
+    def _sweep(self, offered: set[str]) -> None:
+        """Delete what was begun and is offered no more, and what a power cut left of a record."""
+        for path in [*self.folder.glob("*.partial"), *self.folder.glob(".*.partial-*")]:
+            if path.stem not in offered and not self._dry_run:
+                path.unlink(missing_ok=True)
+
+
+def _identify(offer: Offer, path: Path) -> Offer:
+    """Return the offer with the model that its file holds. Raises BundleRefused when the index named another."""
+    manifest = archive.open_bundle(path).manifest
+    held = (manifest.name, manifest.version)
+    if offer.name and (offer.name, offer.version) != held:
+        raise BundleRefused(f"pull {offer}", f"the file holds {' '.join(held)}", "write the index again")
+    return msgspec.structs.replace(offer, name=manifest.name, version=manifest.version)
+
+
+def _circumstances(config: Config) -> str:
+    """Return a digest of what may turn a refusal into a consent. Raises NotFound when a key cannot be read."""
+    parts = [__version__, str(config.pull.allow_downgrade), str(config.pull.max_bytes)]
+    digests = [hashlib.sha256(keys.read_file(Path(file))).hexdigest() for file in config.store.trusted_keys]
+    return hashlib.sha256("\n".join([*parts, *sorted(digests)]).encode()).hexdigest()
+
+
+@contextmanager
+def _alone(folder: Path, state_dir: Path) -> Iterator[None]:
+    """Be the only pull on this host within; an OSError within becomes a StoreError."""
+    with durable.reported("pull"):
+        durable.make_folder(folder, within=state_dir if state_dir.is_dir() else None)
+        with durable.locked(folder / ".lock", 0) as held:
+            if not held:
+                raise NotReady("pull", "another pull is running on this host", "let it end")
+            yield

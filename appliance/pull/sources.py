@@ -1,0 +1,207 @@
+"""The places that bundles are taken from: a folder, a web server's index, an artefact in an OCI registry."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import quote, unquote, urljoin, urlsplit
+
+from appliance.bundle import archive
+from appliance.bundle.manifest import Manifest
+from appliance.config import PullConfig
+from appliance.errors import BundleRefused, ConfigError, NotFound, Refused
+from appliance.pull import oci, offers
+from appliance.pull.offers import INDEX, MAX_DOCUMENT_BYTES, Offer
+from appliance.pull.transfer import Answer, Transfer, authorization, failure
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The index or manifest that says what a source offers; `etag` names its state on the server, if it has names."""
+
+    content: bytes
+    etag: str = ""
+
+
+class Source(Protocol):
+    """A place that offers bundles."""
+
+    def document(self, etag: str) -> Document | None:
+        """Return what the source states now; None where it is still the state that `etag` names."""
+
+    def offers(self, document: Document) -> list[Offer]:
+        """Return the bundles that a document offers. Raises Refused when it cannot be understood."""
+
+    def fetch(self, offer: Offer, partial: Path) -> Path:
+        """Return a file that holds what `offer` states: `partial`, completed, or one that needs no fetching."""
+
+
+def open_source(config: PullConfig) -> Source:
+    """Return the source that `[pull] source` names. Raises ConfigError."""
+    scheme, separator, rest = config.source.partition("://")
+    if not separator or scheme == "file":
+        return Folder(Path(unquote(rest) if separator else config.source))
+    if scheme not in ("https", "http", "oci", "oci+http"):
+        found = f"{scheme[:20]!a} is no kind of source"
+        raise ConfigError(
+            f"[pull] source {config.source[:200]}", found, "name a folder, an https:// or an oci:// address"
+        )
+    if scheme.endswith("http") and config.token_file:
+        found = "the token would be readable on the way"
+        raise ConfigError(
+            f"[pull] source {config.source[:200]}", found, "use https:// or oci://, or take token_file away"
+        )
+    transfer, allowed = Transfer(config), authorization(config.token_file)
+    if scheme.startswith("oci"):
+        plain = scheme == "oci+http"
+        return Registry(oci.parse_reference(rest, "http" if plain else "https"), transfer, allowed)
+    return Web(config.source, transfer, allowed)
+
+
+class Folder:
+    """A folder with bundles: a share, a stick. Its index.json decides; without one the newest version of each model."""
+
+    def __init__(self, path: Path) -> None:
+        """`path` is absolute, since a timer has no working folder of yours."""
+        if not path.is_absolute():
+            raise ConfigError(f"[pull] source {path}", "is no absolute path", "begin it with /")
+        self._path = path
+
+    def document(self, etag: str) -> Document | None:
+        """Return the folder's index, or one made of what it holds. Raises NotFound, BundleRefused."""
+        if not self._path.is_dir():
+            raise NotFound(f"read [pull] source {self._path}", "there is no such folder", "mount it, or check the path")
+        try:
+            with (self._path / INDEX).open("rb") as file:
+                return Document(file.read(MAX_DOCUMENT_BYTES + 1))
+        except FileNotFoundError:
+            return Document(index_of(self._path))
+        except OSError as error:
+            raise NotFound(f"read {self._path / INDEX}", error.strerror or str(error), "check its rights") from error
+
+    def offers(self, document: Document) -> list[Offer]:
+        """Return what the index offers."""
+        return offers.decode_index(document.content, str(self._path / INDEX))
+
+    def fetch(self, offer: Offer, partial: Path) -> Path:
+        """Return the bundle's own file, its digest compared: the store reads it from where it lies."""
+        path = self._path / offer.file
+        stated = describe(path)
+        if (stated.sha256, stated.size) != (offer.sha256, offer.size):
+            found = f"it has {stated.size} bytes with SHA-256 {stated.sha256}, not {offer.size} with {offer.sha256}"
+            raise BundleRefused(f"read {path}", found, "copy the bundle again, or write the index again")
+        return path
+
+
+class Web:
+    """A web server's index.json, its bundles beside or below it."""
+
+    def __init__(self, url: str, transfer: Transfer, allowed: str) -> None:
+        """`url` names the index, or the folder above it; `allowed` is the Authorization header's value."""
+        parts = urlsplit(url)
+        if not parts.hostname or parts.username or parts.query or parts.fragment:
+            found = "is no plain address of an index"
+            raise ConfigError(f"[pull] source {url[:200]}", found, f"write it as https://HOST/PATH/{INDEX}")
+        self._url = url + INDEX if url.endswith("/") else url
+        self._transfer, self._allowed = transfer, allowed
+
+    def document(self, etag: str) -> Document | None:
+        """Return the index. Raises NotReady, NotFound, NotAllowed, Refused."""
+        asked = {"If-None-Match": etag} if etag else {}
+        answer = self._transfer.get(self._url, MAX_DOCUMENT_BYTES, asked, self._allowed)
+        return _document(answer, self._url, etag)
+
+    def offers(self, document: Document) -> list[Offer]:
+        """Return what the index offers."""
+        return offers.decode_index(document.content, self._url)
+
+    def fetch(self, offer: Offer, partial: Path) -> Path:
+        """Complete the download."""
+        self._transfer.download(urljoin(self._url, quote(offer.file)), offer, partial, self._allowed)
+        return partial
+
+
+class Registry:
+    """An artefact in an OCI registry, each of its layers with our media type a bundle."""
+
+    def __init__(self, reference: oci.Reference, transfer: Transfer, allowed: str) -> None:
+        """`allowed` is the Authorization header's value; the registry may ask for a token in its stead."""
+        self._reference, self._transfer, self._allowed = reference, transfer, allowed
+        self._token = allowed if allowed.startswith("Bearer ") else ""
+
+    def document(self, etag: str) -> Document | None:
+        """Return the artefact's manifest. Raises NotReady, NotFound, NotAllowed, Refused."""
+        url = self._reference.manifest_url
+        asked = {"Accept": oci.MANIFEST_TYPE} | ({"If-None-Match": etag} if etag else {})
+        answer = self._transfer.get(url, MAX_DOCUMENT_BYTES, asked, self._token)
+        if answer.status == 401 and self._answer(answer.headers.get("WWW-Authenticate", "")):
+            answer = self._transfer.get(url, MAX_DOCUMENT_BYTES, asked, self._token)
+        document = _document(answer, url, etag)
+        if (
+            document
+            and self._reference.digest
+            and hashlib.sha256(document.content).hexdigest() != self._reference.digest
+        ):
+            raise Refused(f"fetch {url}", "its SHA-256 is not the one that was asked for", "do not trust this registry")
+        return document
+
+    def offers(self, document: Document) -> list[Offer]:
+        """Return the bundles among the layers."""
+        return oci.decode_manifest(document.content, self._reference.manifest_url)
+
+    def fetch(self, offer: Offer, partial: Path) -> Path:
+        """Complete the download of a blob."""
+        self._transfer.download(self._reference.blob_url(offer.sha256), offer, partial, self._token)
+        return partial
+
+    def _answer(self, header: str) -> bool:
+        """Get what a challenge asks for; return whether there is something to try again with."""
+        challenge = oci.parse_challenge(header)
+        if challenge is None:
+            return False
+        if challenge.scheme == "basic":
+            self._token = self._allowed if self._allowed.startswith("Basic ") else ""
+            return bool(self._token)
+        url = challenge.token_url(self._reference.repository)
+        if not url or self._token:
+            return False
+        if self._reference.base.startswith("https:") and not url.startswith("https:"):
+            raise Refused(f"fetch {url}", "the registry asks for a token to be had without TLS", "mend the registry")
+        answer = self._transfer.get(url, MAX_DOCUMENT_BYTES, {}, self._allowed)
+        if answer.status != 200:
+            raise failure(url, answer.status)
+        self._token = f"Bearer {oci.decode_token(answer.body, url)}"
+        return True
+
+
+def index_of(folder: Path) -> bytes:
+    """Return an index.json of the bundles in `folder`: of each model its newest version. Raises BundleRefused."""
+    return offers.encode_index(offers.newest(_bundles(folder)))
+
+
+def describe(path: Path) -> Offer:
+    """Return the offer that a bundle's file is, its model not named. Raises NotFound."""
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return Offer(digest, file.tell(), path.name)
+    except OSError as error:
+        raise NotFound(f"read {path}", error.strerror or str(error), "check the path and its rights") from error
+
+
+def _bundles(folder: Path) -> Iterator[tuple[Offer, Manifest]]:
+    """Yield every bundle in a folder."""
+    for path in sorted(folder.glob("*.bundle")):
+        manifest = archive.open_bundle(path).manifest
+        plain = describe(path)
+        yield Offer(plain.sha256, plain.size, path.name, manifest.name, manifest.version), manifest
+
+
+def _document(answer: Answer, url: str, etag: str) -> Document | None:
+    """Return the document in an answer, None where it is the one that `etag` names."""
+    if answer.status == 304 and etag:
+        return None
+    if answer.status != 200:
+        raise failure(url, answer.status)
+    return Document(answer.body, answer.headers.get("ETag", ""))

@@ -1,0 +1,266 @@
+"""HTTP as a client: TLS that is always checked, limits on all that arrives, downloads that go on where they ended.
+
+The one module of this package that opens the network. No proxy but the configured one; nothing is sent but GET.
+"""
+
+import base64
+import hashlib
+import http.client
+import os
+import re
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from email.message import Message
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from appliance import __version__
+from appliance.config import PullConfig
+from appliance.errors import (
+    ApplianceError,
+    BundleRefused,
+    ConfigError,
+    NotAllowed,
+    NotFound,
+    NotReady,
+    Refused,
+    StoreError,
+)
+from appliance.pull.offers import Offer
+from appliance.store import durable
+
+_CHUNK = 256 * 1024
+_LATER = "check the network and the server; the next pull goes on from here"
+_GET_AGAIN = "nothing was installed; if it happens again, the source does not hold what it states"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server answered; `body` is empty where the status is not 200."""
+
+    status: int
+    headers: Message
+    body: bytes
+
+
+class Transfer:
+    """Fetches from servers, as the section `[pull]` says."""
+
+    def __init__(self, config: PullConfig) -> None:
+        """Raises ConfigError when a file of certificates or the proxy's address cannot be used."""
+        self._timeout = config.timeout
+        self._opener = urllib.request.OpenerDirector()
+        handlers = [
+            urllib.request.ProxyHandler(_proxies(config.proxy)),  # an empty one: none, whatever the environment says
+            urllib.request.HTTPHandler(),
+            urllib.request.HTTPSHandler(context=_tls(config)),
+            urllib.request.HTTPErrorProcessor(),
+            urllib.request.HTTPDefaultErrorHandler(),
+            _Redirects(),
+        ]
+        for handler in handlers:
+            self._opener.add_handler(handler)
+
+    def get(self, url: str, limit: int, headers: Mapping[str, str], authorization: str = "") -> Answer:
+        """Return the answer to a GET, whatever its status. Raises NotReady, Refused (TLS, or above `limit` bytes)."""
+        with self._open(url, headers, authorization) as response:
+            body = _read(response, url, limit) if response.status == 200 else b""
+            return Answer(response.status, response.headers, body)
+
+    def download(self, url: str, offer: Offer, path: Path, authorization: str = "") -> None:
+        """Make the file `path` hold what `offer` states, from what it holds already on.
+
+        Raises NotReady when the connection ends before (what arrived stays), BundleRefused when something else arrives
+        (nothing stays), NotFound, NotAllowed, StoreError.
+        """
+        have = _begun(path)
+        if have > offer.size:
+            _empty(path)
+            have = 0
+        if have < offer.size:
+            ranges = {"Range": f"bytes={have}-"} if have else {}
+            with self._open(url, ranges, authorization) as response:
+                _check_status(response, url)
+                self._store(response, url, offer, path, have)
+        _check_digest(path, offer, url, begun=have > 0)
+
+    def _store(self, response: Any, url: str, offer: Offer, path: Path, have: int) -> None:
+        """Write what arrives behind the `have` bytes that are there, or over them where the server starts anew."""
+        if response.status == 206:
+            place = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+            if not have or place is None or int(place[1]) != have:
+                _empty(path)
+                raise NotReady(f"fetch {url}", "the server sent another part than was asked for", _LATER)
+        with durable.reported(f"write {path}"), path.open("ab" if response.status == 206 else "wb") as file:
+            for chunk in _chunks(response, url):
+                if file.tell() + len(chunk) > offer.size:
+                    file.truncate(0)
+                    raise BundleRefused(
+                        f"fetch {url}", f"more than the {offer.size} bytes that were stated", _GET_AGAIN
+                    )
+                file.write(chunk)
+            arrived = file.tell()
+        if arrived < offer.size:
+            raise NotReady(f"fetch {url}", f"the connection ended after {arrived} of {offer.size} bytes", _LATER)
+
+    @contextmanager
+    def _open(self, url: str, headers: Mapping[str, str], authorization: str) -> Iterator[Any]:
+        """Give the response to a GET; what goes wrong until its end becomes an error of ours."""
+        try:
+            agent = f"inference-appliance/{__version__}"
+            # The opener knows http and https alone.
+            request = urllib.request.Request(url, headers={"User-Agent": agent, **headers})  # noqa: S310
+            if authorization:
+                request.add_unredirected_header("Authorization", authorization)
+            try:
+                response = self._opener.open(request, timeout=self._timeout)
+            except urllib.error.HTTPError as error:
+                response = error  # an answer as well: 304, 401, 404
+            with response:
+                yield response
+        except ApplianceError:
+            raise
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise _unreachable(url, error) from error
+
+
+def authorization(token_file: str) -> str:
+    """Return the value of the Authorization header: Basic for `user:password`, Bearer for a token; "" for no file.
+
+    Raises ConfigError when the file cannot be read or holds neither.
+    """
+    if not token_file:
+        return ""
+    try:
+        secret = Path(token_file).read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"[pull] token_file {token_file}", "cannot be read", "check the path and its rights"
+        ) from error
+    if not re.fullmatch(r"[!-~]{1,16384}", secret):
+        raise ConfigError(f"[pull] token_file {token_file}", "is no single line", "write a token, or user:password")
+    return f"Basic {base64.b64encode(secret.encode()).decode()}" if ":" in secret else f"Bearer {secret}"
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows a few redirects, never from https to http, and shows the token to the same server alone."""
+
+    max_redirections = 5
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        """Return the next request."""
+        if req.type == "https" and urlsplit(newurl).scheme != "https":
+            raise Refused(
+                f"fetch {req.full_url}", f"the server points to {newurl[:200]}, without TLS", "mend the server"
+            )
+        following = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if following is not None and _origin(newurl) == _origin(req.full_url) and req.has_header("Authorization"):
+            following.add_unredirected_header("Authorization", req.get_header("Authorization"))
+        return following
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc.lower()
+
+
+def _tls(config: PullConfig) -> ssl.SSLContext:
+    """Return how TLS is spoken: names and certificates are checked, whatever is configured."""
+    try:
+        context = ssl.create_default_context(cafile=config.ca_file or None)
+        if config.cert_file:
+            context.load_cert_chain(config.cert_file, config.key_file or None)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        found = f"the certificates cannot be used: {error}"
+        raise ConfigError(
+            "[pull] ca_file, cert_file, key_file", found, "check the files (PEM) and their rights"
+        ) from error
+    return context
+
+
+def _proxies(proxy: str) -> dict[str, str]:
+    """Return the proxies by scheme."""
+    if not proxy:
+        return {}
+    if not re.fullmatch(r"http://[^\s/]+/?", proxy):
+        raise ConfigError(f"[pull] proxy {proxy[:80]!a}", "is no address of a proxy", "write it as http://HOST:PORT")
+    return {"http": proxy, "https": proxy}
+
+
+def _read(response: Any, url: str, limit: int) -> bytes:
+    """Return the whole body, which may have `limit` bytes."""
+    body = b""
+    for chunk in _chunks(response, url):
+        body += chunk
+        if len(body) > limit:
+            raise Refused(f"fetch {url}", f"more than {limit} bytes", "check the address; an index is small")
+    return body
+
+
+def _chunks(response: Any, url: str) -> Iterator[bytes]:
+    """Yield the body as it arrives. A break in it is an error of the network, not of the disk it is written to."""
+    while True:
+        try:
+            chunk = response.read1(_CHUNK) if hasattr(response, "read1") else response.read(_CHUNK)
+        except (OSError, http.client.HTTPException) as error:
+            raise _unreachable(url, error) from error
+        if not chunk:
+            return
+        yield chunk
+
+
+def _check_status(response: Any, url: str) -> None:
+    """Raise the error that a status stands for, unless the body is what was asked for."""
+    if response.status not in (200, 206):
+        raise failure(url, response.status)
+
+
+def failure(url: str, status: int) -> ApplianceError:
+    """Return the error that an HTTP status stands for."""
+    tried, found = f"fetch {url}", f"the server answered {status}"
+    if status in (401, 403):
+        return NotAllowed(tried, found, "check [pull] token_file and what it may read")
+    if status in (404, 410):
+        return NotFound(tried, found, "check [pull] source, and whether it was published there")
+    return NotReady(tried, found, _LATER)
+
+
+def _unreachable(url: str, error: Exception) -> ApplianceError:
+    """Return the error for a connection that cannot be made, or broke."""
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        found = f"its certificate is not to be trusted: {cause.verify_message}"
+        return Refused(f"fetch {url}", found, "set [pull] ca_file to the authority that vouches for the server")
+    return NotReady(f"fetch {url}", str(cause) or type(cause).__name__, _LATER)
+
+
+def _begun(path: Path) -> int:
+    """Return how many bytes of a download are there, making the file where it is absent."""
+    with durable.reported(f"write {path}"):
+        if not path.exists():
+            durable.write_atomically(path, b"")  # with the store's rights and owner
+        return path.stat().st_size
+
+
+def _empty(path: Path) -> None:
+    with durable.reported(f"write {path}"):
+        os.truncate(path, 0)
+
+
+def _check_digest(path: Path, offer: Offer, url: str, *, begun: bool) -> None:
+    """Refuse and delete what is not as stated; what was `begun` by an earlier pull a power cut may have damaged."""
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise StoreError(f"read {path}", error.strerror or str(error), "see: appliance doctor") from error
+    if digest != offer.sha256:
+        path.unlink()
+        if begun:
+            raise NotReady(f"fetch {url}", "what had arrived before was damaged", "the next pull fetches it anew")
+        raise BundleRefused(f"fetch {url}", f"its SHA-256 is {digest}, not the stated {offer.sha256}", _GET_AGAIN)
