@@ -8,17 +8,19 @@ PORT ?= 8080
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test sources-test lint bench coverage lock clean help
+.PHONY: run test sources-test lint bench bench-mqtt coverage lock clean help
 
 help:
-	@echo 'make run    train, convert with proof, install, activate and serve the iris model on $(HOST):$(PORT)'
+	@echo 'make run    train, convert with proof, install, activate and serve the iris model: HTTP on $(HOST):$(PORT), MQTT'
 	@echo 'make test   set up and pass every test'
 	@echo 'make sources-test  fetch from a real MLflow server, DVC repository, S3 and SageMaker (own environment)'
 	@echo 'make lint   ruff and mypy --strict'
 	@echo 'make bench  speed, memory and size against references (PEERS=1: also against mlserver and kserve)'
+	@echo 'make bench-mqtt  the same of MQTT (MINUTES=10: also whether memory stays flat)'
 	@echo 'make coverage  try every estimator and write docs/coverage.md, beside plain skl2onnx'
 	@echo 'make images container images for amd64 and arm64 in dist/images; make images-test runs them'
 	@echo 'make kit    the offline kit for hosts without Python and internet, in dist; make deb the Debian package'
+	@echo 'make collection  the Ansible collection; make ansible-lint; make fleet-test rolls it out to hosts of systemd-nspawn'
 	@echo 'make lock   choose the dependencies anew and write their hashes'
 
 run: $(VENV)/.run
@@ -35,6 +37,9 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.dev $(VENV)/.system
 	$(BIN)/python -m benchmarks.rest $(if $(PEERS),--peers)
 
+bench-mqtt: $(VENV)/.dev $(VENV)/.system
+	$(BIN)/python -m benchmarks.mqtt $(if $(MINUTES),--minutes $(MINUTES))
+
 coverage: $(VENV)/.dev
 	$(BIN)/python -W ignore -m benchmarks.coverage
 
@@ -43,9 +48,9 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.run: requirements/convert.txt pyproject.toml | $(VENV)/bin/python
-	@echo 'installing requirements/convert.txt into $(VENV)'
-	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/convert.txt
+$(VENV)/.run: requirements/convert.txt requirements/run.txt pyproject.toml | $(VENV)/bin/python
+	@echo 'installing requirements/convert.txt and run.txt into $(VENV)'
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/convert.txt -r requirements/run.txt
 	@$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
@@ -67,7 +72,7 @@ $(SOURCES)/.done: requirements/sources.txt pyproject.toml
 	@touch $@
 
 # The tests drive a real browser and the benchmarks a real load generator.
-$(VENV)/.system: | $(VENV)/bin/python
+$(VENV)/.system: tests/system-packages.sh | $(VENV)/bin/python
 	sh tests/system-packages.sh
 	@touch $@
 
@@ -76,8 +81,8 @@ lock:
 	.cache/lock/bin/python -m pip install --quiet uv
 	sh requirements/lock.sh .cache/lock/bin/uv
 
-# What operations people receive: images and the rest.
-include $(wildcard packaging/*/*.mk)
+# What operations people receive: images and the rest; the fleet's tools; conversion with other scikit-learns.
+include $(wildcard packaging/*/*.mk ansible/*.mk convert/*.mk tests/heavy/*/*.mk)
 
 clean:
 	rm -rf $(VENV) .cache build dist *.egg-info

@@ -5,6 +5,24 @@ set -eu
 compile="$1 pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --quiet"
 $compile -o requirements/device.txt
 $compile --extra convert -c requirements/device.txt -o requirements/convert.txt
-$compile --extra convert --group dev -c requirements/convert.txt -o requirements/dev.txt
+# What `make run` has beside the build machine's.
+$1 pip compile --group run --universal --python-version 3.11 --generate-hashes --no-header --quiet \
+  -c requirements/convert.txt -o requirements/run.txt
+$compile --extra convert --group dev -c requirements/convert.txt -c requirements/run.txt -o requirements/dev.txt
 # Apart from the others: MLflow's server holds pyarrow and more below what they run.
 $compile --extra convert --extra mlflow --extra dvc --extra s3 --group sources -o requirements/sources.txt
+# What builds our wheel inside the images: pyproject.toml's own build system.
+{
+  echo '# What builds our wheel inside the image, pinned by hash; made by requirements/lock.sh.'
+  sed -n '/^\[build-system\]/,/^$/s/^requires = \["\(.*\)"\]$/\1/p' pyproject.toml |
+    "$1" pip compile - --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet
+} > packaging/docker/build.txt.new
+mv packaging/docker/build.txt.new packaging/docker/build.txt
+# What makes the binary, and what checks bills of materials against their schema.
+printf 'pip\npyinstaller\nsetuptools\n' | "$1" pip compile - --universal --python-version 3.11 --generate-hashes --no-header \
+  --no-annotate --quiet -o packaging/pyinstaller/requirements.txt
+printf 'cyclonedx-python-lib[json-validation]\n' | "$1" pip compile - --universal --python-version 3.11 --generate-hashes \
+  --no-header --no-annotate --quiet -o packaging/sbom/requirements.txt
+# The fleet's controller and its lints: apart, since no host and no build needs them.
+$1 pip compile requirements/ansible.in --universal --python-version 3.11 --generate-hashes --no-header --quiet \
+  -o requirements/ansible.txt

@@ -1,0 +1,142 @@
+"""What a service says of itself over HTTP: readiness, the models it serves, and its counters over a while."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import urllib.error
+import urllib.request
+
+REQUESTS = "appliance_requests_total"
+SECONDS = "appliance_request_seconds_sum"
+ANSWERED = "appliance_request_seconds_count"
+TIMEOUT = 5.0
+"""Seconds for one answer."""
+
+_LINE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)$")
+_LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
+# A fleet's hosts are asked from themselves; a proxy of the environment is never meant.
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class Service:
+    """The service at `url`; `token` goes with what asks for one."""
+
+    def __init__(self, url, token=""):
+        """Take the address, without a slash at its end."""
+        self.url = url
+        self.token = token
+
+    def get(self, path):
+        """Return (HTTP status, body); (0, the reason) when nothing answers."""
+        request = urllib.request.Request(self.url + path)  # noqa: S310 - http, of this host
+        if self.token:
+            request.add_header("Authorization", "Bearer " + self.token)
+        try:
+            with _opener.open(request, timeout=TIMEOUT) as answer:
+                return answer.status, answer.read().decode("utf-8", "replace")
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode("utf-8", "replace")
+        except (OSError, ValueError) as error:
+            return 0, str(error)
+
+    def readiness(self):
+        """Return (whether it is ready, why not)."""
+        status, body = self.get("/health/ready")
+        if status == 200:
+            return True, []
+        if not status:
+            return False, [f"nothing answers at {self.url} ({body})"]
+        return False, document(body).get("reasons") or [f"HTTP {status}"]
+
+    def serving(self):
+        """Return {model: version that answers}; {} when it does not say."""
+        status, body = self.get("/models")
+        models = document(body).get("models", []) if status == 200 else []
+        return {model["name"]: model.get("serving") for model in models}
+
+    def counters(self):
+        """Return {model: requests, errors, answered, seconds} since the service started; None when it does not say."""
+        status, body = self.get("/metrics")
+        return counted(body) if status == 200 else None
+
+
+def document(body):
+    """Return a JSON object; {} for anything else."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def counted(text):
+    """Return {model: {requests, errors, answered, seconds}} of a page in the Prometheus text format.
+
+    All versions of a model together. Requests for no known model are not among them: they are their callers' mistake.
+    """
+    found = {}
+    for name, labels, value in samples(text):
+        if not labels.get("model") or name not in (REQUESTS, SECONDS, ANSWERED):
+            continue
+        counts = found.setdefault(labels["model"], dict.fromkeys(("requests", "errors", "answered", "seconds"), 0.0))
+        if name == REQUESTS:
+            counts["requests"] += value
+            counts["errors"] += value if labels.get("outcome") == "service_error" else 0
+        else:
+            counts["seconds" if name == SECONDS else "answered"] += value
+    return found
+
+
+def samples(text):
+    """Yield (name, labels, value) of each sample (Prometheus exposition format 0.0.4)."""
+    for line in text.splitlines():
+        match = None if line.startswith("#") else _LINE.match(line)
+        if match:
+            yield match[1], dict(_LABEL.findall(match[2] or "")), float(match[3])
+
+
+def between(first, last):
+    """Return {model: what was counted between two readings}; None when one lacks or the service began anew."""
+    if first is None or last is None:
+        return None
+    found = {}
+    for model, counts in last.items():
+        earlier = first.get(model, {})
+        found[model] = {key: value - earlier.get(key, 0.0) for key, value in counts.items()}
+    began_anew = set(first) - set(last) or any(value < 0 for counts in found.values() for value in counts.values())
+    return None if began_anew else found
+
+
+def watch(service, seconds, step=1.0):
+    """Look at the service for so many seconds; return {looks, not_ready, reasons, models, restarted}."""
+    first, end = service.counters(), time.monotonic() + seconds
+    seen = {"seconds": seconds, "looks": 0, "not_ready": 0, "reasons": []}
+    while True:
+        ready, reasons = service.readiness()
+        seen["looks"] += 1
+        if not ready:
+            seen["not_ready"] += 1
+            seen["reasons"] = reasons
+        left = end - time.monotonic()
+        if left <= 0:
+            break
+        time.sleep(min(step, left))
+    models = between(first, service.counters())
+    return dict(seen, models=models or {}, counted=models is not None)
+
+
+def wait_for(service, wanted, seconds, step=0.25):
+    """Wait until the service is ready and serves the versions wanted ({model: version}); return (whether, why not)."""
+    end = time.monotonic() + seconds
+    while True:
+        ready, reasons = service.readiness()
+        serving = service.serving() if ready and wanted else {}
+        wrong = [f"{name}: {serving.get(name)} answers, not {version}"
+                 for name, version in sorted(wanted.items()) if serving.get(name) != version]  # fmt: skip
+        if ready and not wrong:
+            return True, []
+        if time.monotonic() >= end:
+            return False, reasons or wrong
+        time.sleep(step)

@@ -1,0 +1,67 @@
+"""How the command `appliance` is asked on a host, and what its answers mean."""
+
+from __future__ import annotations
+
+import json
+import re
+
+COMMAND = "/usr/local/bin/appliance"
+REFUSED = 3
+"""Exit code: the bundle's signature, its proof or its self-test was not good."""
+
+
+class Failed(Exception):
+    """The command ended with another exit code than 0."""
+
+    def __init__(self, line, code, text):
+        """Keep the command's line, its exit code and what it wrote to standard error."""
+        self.code = code
+        self.refused = code == REFUSED
+        super().__init__("{}: exit code {}: {}".format(" ".join(line), code, told(text)))
+
+
+def told(text):
+    """Return the three parts of an error (tried, found, next) as one line."""
+    lines = [re.sub("^(error|found|next): *", "", line).strip() for line in text.strip().splitlines()]
+    return "; ".join(line for line in lines if line) or "it said nothing"
+
+
+def ask(run, command, *words):
+    """Return what `command WORDS --json` prints; `run` is AnsibleModule.run_command. Raises Failed."""
+    line = [command, *words, "--json"]
+    code, out, err = run(line)
+    if code:
+        raise Failed(line, code, err or out)
+    try:
+        return json.loads(out)
+    except ValueError:
+        raise Failed(line, code, f"it printed no JSON: {out[:200]}") from None
+
+
+def record_of(listed, name):
+    """Return what `appliance models --json` says of one model, with the same keys where it is not installed."""
+    absent = {"name": name, "versions": [], "active": None, "state": None, "previous": None, "since": None}
+    found = [model for model in listed["models"] if model["name"] == name]
+    return dict(absent, **found[0]) if found else absent
+
+
+def plan(record, state, version):
+    """Return (the command's words that bring a model into a state, the record afterwards); ((), record) if none.
+
+    `state` is installed, active, good or back; `version` is the one meant, "" for whichever: see the module `model`.
+    """
+    after = dict(record)
+    if state == "installed":
+        if version in record["versions"]:
+            return (), after
+        return ("install",), dict(after, versions=sorted([*record["versions"], version]))
+    if state == "good":
+        # Of a version that is not active yet, check mode is asked: by then it will be, on probation.
+        if record["state"] == "good" and version in ("", record["active"]):
+            return (), after
+        return ("mark-good", record["name"]), dict(after, state="good")
+    if record["active"] == version and version:
+        return (), after
+    if state == "back" and version in ("", record["previous"]):
+        return ("rollback", record["name"]), dict(after, active=record["previous"], previous=None)
+    return ("activate", record["name"], version), dict(after, active=version, state="probation")

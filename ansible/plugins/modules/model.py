@@ -1,0 +1,130 @@
+#!/usr/bin/python
+"""Brings one model of the appliance's store into a stated state, by the command `appliance`."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: model
+short_description: Bring a model of the appliance's store into a stated state
+version_added: "1.0.0"
+author:
+  - The Inference Appliance authors
+description:
+  - Installs, activates, marks good or rolls back a version of a model, by the command C(appliance) on the host.
+  - An activation runs the bundle's self-test on the host's own processor; when it fails, the old version keeps serving.
+options:
+  name:
+    description: The model's name.
+    type: str
+    required: true
+  version:
+    description: The version that is meant; with O(state=back), when left out, the version that served before.
+    type: str
+    default: ""
+  state:
+    description:
+      - V(installed) puts O(file) into the store; V(active) makes the version serve.
+      - V(good) ends the active version's probation; V(back) returns to the version before, or to O(version).
+    type: str
+    choices: [installed, active, good, back]
+    required: true
+  file:
+    description: The bundle on the host, for O(state=installed).
+    type: path
+  why:
+    description: The reason, for the host's receipts.
+    type: str
+    default: Ansible
+  command:
+    description: The command on the host.
+    type: path
+    default: /usr/local/bin/appliance
+attributes:
+  check_mode:
+    description: Tells what would change and changes nothing.
+    support: full
+  diff_mode:
+    description: Shows the versions and which one is active, before and after.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Install the bundle
+  inference.appliance.model:
+    name: iris
+    version: 1.1.0
+    file: /var/cache/appliance/iris-1.1.0.bundle
+    state: installed
+
+- name: Let it serve
+  inference.appliance.model:
+    name: iris
+    version: 1.1.0
+    state: active
+"""
+
+RETURN = r"""
+model:
+  description: The model's record afterwards, in check mode the one that is expected.
+  type: dict
+  returned: success
+  sample: {name: iris, active: 1.1.0, previous: 1.0.0, state: probation, versions: [1.0.0, 1.1.0]}
+refused:
+  description: Whether it was refused for the bundle's signature, its proof or its self-test.
+  type: bool
+  returned: failure
+"""
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402 - Ansible wants the documentation first
+from ansible_collections.inference.appliance.plugins.module_utils import store  # noqa: E402
+
+SHOWN = ("versions", "active", "state", "previous")
+
+
+def main():
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "version": {"type": "str", "default": ""},
+            "state": {"type": "str", "choices": ["installed", "active", "good", "back"], "required": True},
+            "file": {"type": "path"},
+            "why": {"type": "str", "default": "Ansible"},
+            "command": {"type": "path", "default": store.COMMAND},
+        },
+        required_if=[("state", "installed", ("version",)), ("state", "active", ("version",))],
+        supports_check_mode=True,
+    )
+    try:
+        module.exit_json(**brought(module))
+    except store.Failed as error:
+        module.fail_json(msg=str(error), refused=error.refused)
+
+
+def brought(module):
+    """Return the module's result. Raises store.Failed."""
+    asked, command = module.params, module.params["command"]
+    # Where the program is not there yet, check mode says what will be done on an empty store.
+    installed = module.get_bin_path(command) is not None
+    listed = store.ask(module.run_command, command, "models") if installed or not module.check_mode else {"models": []}
+    before = store.record_of(listed, asked["name"])
+    if asked["state"] == "good" and asked["version"] not in ("", before["active"]) and not module.check_mode:
+        module.fail_json(
+            msg=f"{asked['name']}: {before['active']} is active, so {asked['version']} cannot be marked good"
+        )
+    words, after = store.plan(before, asked["state"], asked["version"])
+    if words and not module.check_mode:
+        if words == ("install",):
+            words += (asked["file"] or module.fail_json(msg="state=installed needs file: the bundle on the host"),)
+        store.ask(module.run_command, command, *words, "--why", asked["why"])
+        after = store.record_of(store.ask(module.run_command, command, "models"), asked["name"])
+    return {"changed": bool(words), "model": after, "diff": {"before": _shown(before), "after": _shown(after)}}
+
+
+def _shown(record):
+    """Return the part of a record that a difference shows."""
+    return {key: record.get(key) for key in SHOWN}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Which command brings a model into a state, and what a failed one said."""
+
+import pytest
+
+from tests.ansible.plugins import plugin
+
+store = plugin("module_utils", "store")
+
+LISTED = {"models": [{"name": "iris", "versions": ["1.0.0", "1.1.0"], "active": "1.1.0", "state": "probation",
+                      "previous": "1.0.0", "since": "2026"}]}  # fmt: skip
+RECORD = store.record_of(LISTED, "iris")
+
+
+@pytest.mark.parametrize(
+    ("state", "version", "words"),
+    [
+        ("installed", "1.1.0", ()),
+        ("installed", "1.2.0", ("install",)),
+        ("active", "1.1.0", ()),
+        ("active", "1.0.0", ("activate", "iris", "1.0.0")),
+        ("good", "1.1.0", ("mark-good", "iris")),
+        ("good", "1.0.0", ("mark-good", "iris")),
+        ("back", "", ("rollback", "iris")),
+        ("back", "1.0.0", ("rollback", "iris")),
+        ("back", "1.1.0", ()),
+        ("back", "0.9.0", ("activate", "iris", "0.9.0")),
+    ],
+)
+def test_the_command_that_a_state_needs(state, version, words):
+    assert store.plan(RECORD, state, version)[0] == words
+
+
+def test_a_good_version_needs_nothing_to_be_good():
+    assert store.plan({**RECORD, "state": "good"}, "good", "1.1.0")[0] == ()
+
+
+def test_a_model_that_is_not_there_has_an_empty_record():
+    record = store.record_of(LISTED, "wear")
+    assert (record["versions"], record["active"]) == ([], None)
+    assert store.plan(record, "installed", "1.0.0")[0] == ("install",)
+
+
+def test_check_mode_foretells_the_record():
+    assert store.plan(RECORD, "installed", "1.2.0")[1]["versions"] == ["1.0.0", "1.1.0", "1.2.0"]
+    after = store.plan(RECORD, "back", "")[1]
+    assert (after["active"], after["previous"]) == ("1.0.0", None)
+    assert store.plan(RECORD, "active", "1.0.0")[1]["state"] == "probation"
+
+
+def test_the_answer_of_a_command_is_its_json():
+    asked = []
+
+    def run(line):
+        asked.append(line)
+        return 0, '{"models": []}', ""
+
+    assert store.ask(run, "/bin/appliance", "models") == {"models": []}
+    assert asked == [["/bin/appliance", "models", "--json"]]
+
+
+def test_a_refusal_is_told_with_its_three_parts():
+    said = "error: verify x.bundle\nfound: signed by another key\nnext:  get it again\n"
+    with pytest.raises(store.Failed, match=r"verify x\.bundle; signed by another key; get it again") as caught:
+        store.ask(lambda line: (3, "", said), "appliance", "install", "x.bundle")
+    assert caught.value.refused
+    assert caught.value.code == 3
+
+
+def test_a_command_that_prints_no_json_has_failed():
+    with pytest.raises(store.Failed, match="it printed no JSON: hello"):
+        store.ask(lambda line: (0, "hello", ""), "appliance", "models")
