@@ -20,6 +20,7 @@ umask 022
 
 wrapper_mark='# Written by install.sh of the appliance.'
 unit=appliance.service
+pull_units='appliance-pull.timer appliance-pull.service'
 user=appliance
 
 main() {
@@ -308,13 +309,20 @@ switch_to() {
     place_link "$1" "$program/current"
   fi
   mkdir -p "$units"
-  sed "s|@PREFIX@|$prefix|g" "$program/current/appliance.service" > "$scratch/unit"
+  sed "s|@PREFIX@|$prefix|g" "$program/current/$unit" > "$scratch/unit"
   if ! cmp -s "$scratch/unit" "$units/$unit"; then
     changed=yes
     place_file "$units/$unit" < "$scratch/unit"
   fi
+  reload=$changed
+  # Beside it, disabled, those that pull bundles.
+  for one in $pull_units; do
+    [ -e "$program/current/$one" ] || continue
+    sed "s|@PREFIX@|$prefix|g" "$program/current/$one" > "$scratch/unit"
+    cmp -s "$scratch/unit" "$units/$one" || { reload=yes; place_file "$units/$one" < "$scratch/unit"; }
+  done
   if [ -z "$root" ]; then
-    [ -z "$changed" ] || systemctl daemon-reload
+    [ -z "$reload" ] || systemctl daemon-reload
     systemctl -q is-enabled $unit > /dev/null 2>&1 || systemctl -q enable $unit
   else
     mkdir -p "$units/multi-user.target.wants"
@@ -390,7 +398,9 @@ roll_back() {
 }
 
 uninstall() {
+  if [ -z "$root" ] && [ -e "$units/appliance-pull.timer" ]; then systemctl -q disable --now $pull_units || true; fi
   if [ -z "$root" ] && [ -e "$units/$unit" ]; then systemctl -q disable --now $unit || true; fi
+  for one in $pull_units; do rm -f "$units/$one"; done
   rm -f "$units/$unit" "$units/multi-user.target.wants/$unit" "$sysusers"
   if [ -z "$root" ]; then
     systemctl daemon-reload

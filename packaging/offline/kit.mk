@@ -1,35 +1,61 @@
 # The binary, the offline kit and what shows that they work: docs/offline-install.md.
 #   KEY=FILE       private key that signs the kit
 #   BUNDLES=...    bundles that travel in it
-BINARY := .cache/binary
+#   ARCH=arm64     for another processor (amd64, arm64): needs `make old-root ARCH=...`, and an emulator (qemu-user 8 or newer)
+BINARY ?= .cache/binary
 KEY ?=
 BUNDLES ?=
+MACHINE := $(patsubst x86_64,amd64,$(patsubst aarch64,arm64,$(shell uname -m)))
+ARCH ?= $(MACHINE)
+FOREIGN := $(if $(filter-out $(MACHINE),$(ARCH)),-$(ARCH))
 # Builds against an older C library where this machine can make such a root (Debian, as root): more systems run it.
-OLD_ROOT ?= $(BINARY)/debian11
+OLD_ROOT ?= $(BINARY)/debian11$(FOREIGN)
+BINARY_OUT := $(BINARY)/out$(FOREIGN)
 
-.PHONY: old-root binary kit deb kit-test
+.PHONY: old-root binary binary-test binary-start kit deb kit-test kit-host-test
 
 old-root:
-	sh packaging/pyinstaller/old-root.sh $(OLD_ROOT)
+	sh packaging/pyinstaller/old-root.sh $(OLD_ROOT) $(if $(FOREIGN),$(ARCH) $(BINARY)/debian11)
 
-binary: $(BINARY)/out/sbom.cdx.json
+binary: $(BINARY_OUT)/sbom.cdx.json
 
 # Built anew when anything that goes in has changed.
-$(BINARY)/out/sbom.cdx.json: $(shell find appliance packaging/pyinstaller -type f ! -name '*.pyc') \
-  packaging/sbom/binary.py requirements/device.txt pyproject.toml
-	ROOT="$(wildcard $(OLD_ROOT))" PYTHON="$(PYTHON)" sh packaging/pyinstaller/build.sh $(BINARY)/out
+$(BINARY_OUT)/sbom.cdx.json: $(shell find appliance packaging/pyinstaller -type f ! -name '*.pyc') \
+  packaging/sbom/binary.py packaging/sbom/parts.py requirements/device.txt pyproject.toml
+	@[ -z "$(FOREIGN)" ] || [ -e $(OLD_ROOT)/.complete ] || { echo "first: make old-root ARCH=$(ARCH)" >&2; exit 2; }
+	ROOT="$(wildcard $(OLD_ROOT))" PYTHON="$(PYTHON)" sh packaging/pyinstaller/build.sh $(BINARY_OUT)
 	@touch $@
 
-kit: $(VENV)/.dev $(BINARY)/out/sbom.cdx.json
+kit: $(VENV)/.dev $(BINARY_OUT)/sbom.cdx.json
 	KEY="$(KEY)" APPLIANCE="$(BIN)/appliance" APPLIANCE_PYTHON="$(BIN)/python" \
-	  sh packaging/offline/kit.sh $(BINARY)/out dist $(BUNDLES)
+	  sh packaging/offline/kit.sh $(BINARY_OUT) dist $(BUNDLES)
 
 # The Debian package of the same program.
-deb: $(BINARY)/out/sbom.cdx.json
-	sh packaging/debian/deb.sh $(BINARY)/out dist
+deb: $(BINARY_OUT)/sbom.cdx.json
+	sh packaging/debian/deb.sh $(BINARY_OUT) dist
 
-# On a host with systemd, mosquitto and nothing else, which FLEET gives (see the test); as root.
+# What is inside, that it answers as this machine does, that nothing leaves it. One for another processor is emulated, with
+# the libraries of its old root.
+BINARY_TESTS := tests/heavy/test_binary.py tests/heavy/test_binary_answers.py tests/heavy/test_debian_package.py \
+  $(if $(FOREIGN),,tests/heavy/test_nothing_leaves.py)
+binary-test: $(VENV)/.dev $(BINARY_OUT)/sbom.cdx.json
+	sh tests/heavy/system-packages.sh
+	BINARY="$(BINARY_OUT)" $(if $(FOREIGN),QEMU_LD_PREFIX="$(abspath $(OLD_ROOT))" QEMU_CPU=cortex-a72) \
+	  $(BIN)/python -m pytest -o pythonpath=tests/heavy --timeout=900 $(BINARY_TESTS)
+
+# Seconds from the start to the first prediction, beside the same from Python, with the iris model.
+binary-start: $(VENV)/.dev $(BINARY_OUT)/sbom.cdx.json
+	@rm -rf $(BINARY)/start && mkdir -p $(BINARY)/start
+	@$(BIN)/python examples/iris/train.py $(BINARY)/start > /dev/null
+	@cd $(BINARY)/start && $(abspath $(BIN))/appliance convert model.joblib --name iris --version 1.0.0 --sample sample.csv \
+	  --target species > /dev/null 2>&1
+	@APPLIANCE_STATE_DIR=$(BINARY)/start/state $(BIN)/appliance install $(BINARY)/start/iris-1.0.0.bundle > /dev/null
+	@APPLIANCE_STATE_DIR=$(BINARY)/start/state $(BIN)/appliance activate iris 1.0.0 > /dev/null
+	$(BIN)/python packaging/pyinstaller/start.py $(BINARY_OUT)/appliance/appliance $(BIN)/appliance $(BINARY)/start/state
+
+# On a host with systemd, mosquitto and nothing else, which FLEET gives (see the test); as root. kit-host-test is that alone.
 FLEET ?= fleet
-kit-test: $(VENV)/.dev $(BINARY)/out/sbom.cdx.json
-	FLEET="$(FLEET)" BINARY="$(BINARY)/out" $(BIN)/python -m pytest --timeout=900 tests/heavy/test_binary.py \
-	  tests/heavy/test_offline_kit.py
+kit-test: binary-test
+	$(MAKE) kit-host-test
+kit-host-test: $(VENV)/.dev $(BINARY_OUT)/sbom.cdx.json
+	FLEET="$(FLEET)" BINARY="$(BINARY_OUT)" $(BIN)/python -m pytest --timeout=900 tests/heavy/test_offline_kit.py $(KIT_TEST_FLAGS)

@@ -14,7 +14,8 @@ mkdir -p "$2"
 out=$(cd "$2" && pwd)
 shift 2
 
-version=$("$binary/appliance/appliance" --version | sed 's/.* //')
+# Read, not run: the binary may be another processor's.
+version=$(sed -n '/^Version: /{s///p;q;}' "$binary"/appliance/_internal/edge_inference_appliance-*.dist-info/METADATA)
 elf=$(od -An -tu1 -j18 -N1 "$binary/appliance/appliance" | tr -d ' ') # ELF's e_machine
 case $elf in 62) arch=x86_64 ;; 183) arch=aarch64 ;; *) echo "unknown processor $elf in $binary" >&2; exit 1 ;; esac
 date=${SOURCE_DATE_EPOCH:-$(git -C "$source" log -1 --format=%ct 2>/dev/null || date +%s)}
@@ -24,7 +25,8 @@ pack() { tar --sort=name --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX 
 
 rm -rf "$kit" "$kit.tar.gz"
 mkdir -p "$kit"
-cp "$here/install.sh" "$here/README.txt" "$here/appliance.toml" "$source/packaging/systemd/appliance.service" "$kit/"
+cp "$here/install.sh" "$here/README.txt" "$here/appliance.toml" "$source/packaging/systemd/appliance.service" \
+  "$source/packaging/systemd/appliance-pull.service" "$source/packaging/systemd/appliance-pull.timer" "$kit/"
 cp "$source/LICENSE" "$binary/LICENSES.txt" "$binary/sbom.cdx.json" "$kit/"
 for bundle in "$@"; do
   mkdir -p "$kit/bundles"
@@ -34,7 +36,7 @@ for bundle in "$@"; do
 done
 
 # Where it runs is measured, not claimed: the newest symbol of the C library that any part asks for.
-glibc=$(find "$binary/appliance" -type f \( -name '*.so*' -o -name appliance \) -exec objdump -T {} + 2>/dev/null |
+glibc=$(find "$binary/appliance" -type f \( -name '*.so*' -o -name appliance \) -exec readelf --version-info {} + 2> /dev/null |
   grep -o 'GLIBC_2\.[0-9]*' | sort -t . -k 2 -n -u | tail -n 1 | sed 's/GLIBC_//')
 (cd "$binary" && find appliance -type f | LC_ALL=C sort | xargs -d '\n' sha256sum | sed 's|  appliance/|  program/|') > "$kit/FILES.sha256"
 pack -C "$binary" --transform='s|^appliance|program|' -cf "$kit/program.tar" appliance

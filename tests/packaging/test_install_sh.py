@@ -56,7 +56,8 @@ def build_kit(where: Path, version: str, signed: bool, arch: str, glibc: str) ->
     kit.mkdir()
     for path in (PACKAGING / "offline" / name for name in ("install.sh", "README.txt", "appliance.toml")):
         shutil.copy(path, kit)
-    shutil.copy(PACKAGING / "systemd" / "appliance.service", kit)
+    for name in ("appliance.service", "appliance-pull.service", "appliance-pull.timer"):
+        shutil.copy(PACKAGING / "systemd" / name, kit)
     for name in ("LICENSE", "LICENSES.txt", "sbom.cdx.json"):
         (kit / name).write_text("{}\n")
     (kit / "kit.conf").write_text(f"version={version}\narch={arch}\nglibc={glibc}\nkibibytes=10\n")
@@ -75,6 +76,13 @@ def system(tmp_path) -> Path:
     path = tmp_path / "system"
     path.mkdir()
     return path
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path, monkeypatch) -> None:
+    """Let what a killed install.sh leaves lie with the test's own files."""
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
 
 
 @pytest.fixture
@@ -128,6 +136,16 @@ def test_kit_installs_program_unit_configuration_and_command(run, kits, system):
     assert os.access(system / "usr/local/bin/appliance", os.X_OK)
     assert (system / "var/lib/appliance").is_dir()
     assert (system / "etc/sysusers.d/appliance.conf").read_text().startswith("u appliance ")
+
+
+def test_units_that_pull_lie_there_and_nobody_starts_them(run, kits, system):
+    assert run(kits("1.0.0"), "--prefix", "/srv/plant").returncode == 0
+    units = system / "etc/systemd/system"
+    assert "ExecStart=/srv/plant/current/program/appliance pull" in (units / "appliance-pull.service").read_text()
+    assert "OnUnitInactiveSec=" in (units / "appliance-pull.timer").read_text()
+    assert [path.name for path in units.glob("*.wants/*")] == ["appliance.service"]
+    assert run(kits("1.0.0"), "--prefix", "/srv/plant", "--uninstall").returncode == 0
+    assert [path.name for path in units.iterdir() if path.is_file()] == []
 
 
 def test_check_says_every_line_and_changes_nothing(run, kits, system):

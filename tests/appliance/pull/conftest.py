@@ -35,7 +35,8 @@ from appliance.store.versions import Store
 HTPASSWD = "plant:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n"
 PRIVATE, PUBLIC = keys.generate_key()
 OTHER_PRIVATE, _ = keys.generate_key()
-REGISTRY = shutil.which("docker-registry") or str(Path(__file__).parents[3] / ".cache/docker-registry/usr/bin/docker-registry")
+CACHE = Path(__file__).parents[3] / ".cache"
+REGISTRY = shutil.which("docker-registry") or str(CACHE / "docker-registry/usr/bin/docker-registry")
 
 
 class Site:
@@ -113,6 +114,9 @@ def handler_of(site: Site) -> type[BaseHTTPRequestHandler]:
                 self.answer(200, content, ETag=etag)
 
         def answer(self, status: int, body: bytes, **headers: str) -> None:
+            cut = site.cut_after if self.path.endswith(".bundle") else None
+            sent = body[:cut] if cut is not None else body
+            site.sent.append(len(sent))  # before the client could know
             self.send_response(status)
             self.close_connection = True
             for name, value in headers.items():
@@ -120,10 +124,7 @@ def handler_of(site: Site) -> type[BaseHTTPRequestHandler]:
             if status != 304:
                 self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            cut = site.cut_after if self.path.endswith(".bundle") else None
-            body = body[:cut] if cut is not None else body
-            site.sent.append(len(body))
-            self.wfile.write(body)
+            self.wfile.write(sent)
 
         def log_message(self, *_: object) -> None:
             pass

@@ -1,0 +1,13 @@
+#!/bin/sh
+# check.sh: whether the tag in TAG names this commit's version, and the changelog tells of it. Run from the project's root.
+set -eu
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+if [ "${TAG-}" != "v$version" ]; then
+  echo "release: the tag is '${TAG-}', pyproject.toml says version $version: tag v$version, or change the version first" >&2
+  exit 1
+fi
+grep -qF "## $version" CHANGELOG.md || grep -qF "## [$version]" CHANGELOG.md || {
+  echo "release: CHANGELOG.md has no section '## $version': rename 'Unreleased'" >&2
+  exit 1
+}
+echo "release $version"
