@@ -31,7 +31,7 @@ class Server:
 
     def pss_mib(self) -> float:
         """Return the proportional set size of the process tree, in MiB (proc(5), smaps_rollup)."""
-        return sum(_pss_kib(pid) for pid in descendants(self.process.pid)) / 1024
+        return pss_mib(self.process.pid)
 
     def cpu_seconds(self) -> float:
         """Return the user and system time that the process tree has used, in seconds (proc(5), stat)."""
@@ -113,6 +113,19 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def pss_mib(pid: int) -> float:
+    """Return the proportional share of memory of `pid` and every process below it, in MiB."""
+    return sum(_kib(each, "Pss") for each in descendants(pid)) / 1024
+
+
+def own_mib(pid: int) -> float:
+    """Return the memory that `pid` and every process below it share with nobody else's files, in MiB.
+
+    Unlike the proportional share it does not change when others who use the same libraries come and go.
+    """
+    return sum(_kib(each, "Pss_Anon") for each in descendants(pid)) / 1024
+
+
 def cpu_seconds(pids: Sequence[int]) -> float:
     """Return the user and system time that processes have used so far, in seconds."""
     return sum(_cpu_ticks(pid) for pid in pids) / os.sysconf("SC_CLK_TCK")
@@ -131,11 +144,11 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _pss_kib(pid: int) -> int:
-    """Return the `Pss:` line of one process, 0 if it just ended."""
+def _kib(pid: int, name: str) -> int:
+    """Return one line of a process' sums of memory, 0 if it just ended."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
+            if line.startswith(f"{name}:"):
                 return int(line.split()[1])
     return 0
 

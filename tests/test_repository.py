@@ -32,7 +32,7 @@ def test_commands_that_readme_shows_first_are_targets():
 
 
 def test_lock_files_pin_every_package_by_hash_and_name_no_host():
-    for name in ("device", "convert", "dev"):
+    for name in ("device", "convert", "run", "dev"):
         text = (ROOT / "requirements" / f"{name}.txt").read_text()
         assert "http" not in re.sub(r"^\s*#.*$|^[a-z0-9-]*http[a-z0-9-]*==", "", text, flags=re.MULTILINE)
         pins = re.findall(r"^([a-z0-9][a-z0-9._-]*)==.*?(?=^\S|\Z)", text, re.MULTILINE | re.DOTALL)
@@ -44,10 +44,12 @@ def test_lock_files_pin_every_package_by_hash_and_name_no_host():
 
 def test_locks_hold_every_dependency_of_the_project():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    groups = project["dependency-groups"]
     wanted = {
         "device": project["project"]["dependencies"],
         "convert": project["project"]["optional-dependencies"]["convert"],
-        "dev": [entry for name in ("test", "lint") for entry in project["dependency-groups"][name]],
+        "run": groups["run"],
+        "dev": [entry for name in ("run", "test", "lint") for entry in groups[name] if isinstance(entry, str)],
     }
     for name, entries in wanted.items():
         locked = set(

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from appliance.errors import ApplianceError, InvalidInput
+from appliance.errors import ApplianceError
 from appliance.inference.tensors import Feeds
 from appliance.live import LoadedVersion
 from appliance.mqtt.codec import BadMessage, Call, error_payload, feeds_of, message_id, reason_of
@@ -74,7 +74,7 @@ class Answerer:
                 next_step = "send a Response Topic (MQTT 5), or look at the subscription's answer"
                 raise BadMessage("answer_topic", "find the answer's topic", "there is none", next_step)
             call = target.codec.read(message.topic, message.payload, message.correlation)
-        except InvalidInput as error:
+        except Exception as error:  # noqa: BLE001 - see refuse()
             self.refuse(outcome, target, message, error)
             return None
         return Job(target, message, call, topic, responds, subscription.config.topic)
@@ -86,9 +86,13 @@ class Answerer:
             self._answer_group(jobs, indices, slots, outcome)
         outcome.answers += [answer for answer in slots if answer is not None]
 
-    def refuse(self, outcome: Outcome, target: Target, message: Message, error: ApplianceError) -> None:
-        """Add what the error topic is told of a bad message."""
-        outcome.answers.append(self._told(outcome, target.model or "", target.version or "", message, error))
+    def refuse(self, outcome: Outcome, target: Target, message: Message, error: Exception) -> None:
+        """Add what the error topic is told of a bad message.
+
+        Whatever error a message causes ends here: it must neither stop the flow nor have the message return for ever.
+        """
+        known = _known(error, message)
+        outcome.answers.append(self._told(outcome, target.model or "", target.version or "", message, known))
 
     def _answer_group(
         self, jobs: Sequence[Job], indices: list[int], slots: list[Answer | None], outcome: Outcome
@@ -123,7 +127,7 @@ class Answerer:
             wording = wording_of(version)
             prediction = self._predictor.run(version, feeds, wording.outputs, started=started, requests=len(chosen))
             answer = wording.answer(prediction)
-        except Exception as error:  # noqa: BLE001 - whatever a message causes must neither stop the flow nor return for ever
+        except Exception as error:  # noqa: BLE001 - see refuse()
             if len(indices) > 1:
                 middle = len(indices) // 2
                 self._run(version, jobs, indices[:middle], slots, outcome)
@@ -139,12 +143,7 @@ class Answerer:
 
     def _refusal(self, version: LoadedVersion, job: Job, error: Exception, outcome: Outcome) -> Answer:
         """Count a job that cannot be answered and return what the error topic is told."""
-        known = error
-        if not isinstance(known, ApplianceError):
-            log.error("message cannot be answered", exc_info=error, extra={"topic": job.message.topic})
-            found = f"unexpected {type(error).__name__}: {error}"
-            known = BadMessage("internal", "answer the message", found, "report it with the log")
-        return self._told(outcome, version.name, version.version, job.message, known)
+        return self._told(outcome, version.name, version.version, job.message, _known(error, job.message))
 
     def _told(self, outcome: Outcome, model: str, version: str, message: Message, error: ApplianceError) -> Answer:
         """Count a bad message, tell the observers and return what the error topic is told."""
@@ -161,6 +160,15 @@ class Answerer:
             found = f"an answer cannot go to {message.response[:80]!r}"
             raise BadMessage("answer_topic", "read the Response Topic", found, "name a topic that nobody answers")
         return message.response
+
+
+def _known(error: Exception, message: Message) -> ApplianceError:
+    """Return an error as one of ours; a fault goes to the log."""
+    if isinstance(error, ApplianceError):
+        return error
+    log.error("message cannot be answered", exc_info=error, extra={"topic": message.topic})
+    found = f"unexpected {type(error).__name__}: {str(error)[:200]}"
+    return BadMessage("internal", "answer the message", found, "report it with the log")
 
 
 def _groups(jobs: Sequence[Job]) -> list[list[int]]:

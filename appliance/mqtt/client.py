@@ -24,7 +24,7 @@ from appliance.errors import ConfigError
 from appliance.mqtt import packets
 from appliance.mqtt.buffered import Buffered
 from appliance.mqtt.credentials import password, tls_context
-from appliance.mqtt.messages import Handler, Message, Note, Session
+from appliance.mqtt.messages import TOO_LARGE, Handler, Message, Note, Session
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,10 @@ class Client:
         self.address = f"{config.host}:{config.port or (8883 if config.tls else 1883)}"
         self.problem = "not connected yet"
         """Why there is no connection; "" while there is one."""
+        self.refused: list[str] = []
+        """Filters that the broker gives us no messages of."""
+        self.paused = False
+        """Whether nothing is to be read for now: what the broker has sent waits in the network."""
         self._handler = handler
         self._wake = wake
         self._will = will
@@ -77,6 +81,8 @@ class Client:
         self._since = 0.0
         self._lost = ""
         self._mid = _FIRST_MID
+        self._largest = packets.LARGEST
+        self._asked: list[str] = []  # filters of the last SUBSCRIBE
         self._closed = False
         if config.tls:
             tls_context(config)
@@ -98,7 +104,12 @@ class Client:
     @property
     def has_more(self) -> bool:
         """Whether bytes wait of which the socket says nothing."""
-        return self._paho is not None and self._paho.hidden
+        return self._paho is not None and self._paho.hidden and not self.paused
+
+    @property
+    def wants_read(self) -> bool:
+        """Whether arriving bytes are of interest now."""
+        return not self.paused or not self.up
 
     def turn(self, now: float, readable: bool) -> None:
         """Do what is due: open a connection, read what arrived, keep it alive. `now` is time.monotonic()."""
@@ -109,7 +120,9 @@ class Client:
         client = self._paho
         if client is None:
             return
-        if readable or client.hidden:
+        if self.up and self.paused:
+            client.excuse_silence()
+        elif readable or client.hidden:
             self._receive(client)
         if self._paho is client and not self._lost:
             self._check(client.loop_misc())
@@ -136,11 +149,16 @@ class Client:
     def publish(
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, note: Note | None = None
     ) -> int:
-        """Queue a message for the broker and return its mid (a QoS 0 message has one too); 0 without a connection."""
+        """Queue a message for the broker and return its mid (a QoS 0 message has one too).
+
+        0 without a connection, TOO_LARGE for what the broker does not take.
+        """
         if self._paho is None or not self.up:
             return 0
         self._mid = self._mid + 1 if self._mid < _LAST_MID else _FIRST_MID
         packet = packets.publish(topic, payload, self._mid, qos=qos, retain=retain, note=note, five=self._five)
+        if len(packet) > self._largest:
+            return TOO_LARGE
         self._paho.buffer.send(packet)
         return self._mid
 
@@ -153,8 +171,10 @@ class Client:
         """Ask for messages: (filter, QoS) each; retained ones when a subscription is new, not at each connection."""
         if self._paho is None or not filters:
             return
+        self._asked = [text for text, _ in filters]
         if not self._five:
-            self._paho.subscribe(list(filters))
+            self._check(self._paho.subscribe(list(filters))[0])
+            self._check(self._paho.loop_write())
             return
         asked = [
             (
@@ -167,12 +187,17 @@ class Client:
             )
             for text, qos in filters
         ]
-        self._paho.subscribe(asked)
+        self._check(self._paho.subscribe(asked)[0])
+        self._check(self._paho.loop_write())  # what is published next must come after it
 
     def unsubscribe(self, filters: Sequence[str]) -> None:
         """Ask for no more messages of these filters."""
         if self._paho and filters:
             self._paho.unsubscribe(list(filters))
+
+    def begin_anew(self, reason: str) -> None:
+        """End the connection and make another, so that the broker sends again what it has no acknowledgement of."""
+        self._lost = self._lost or reason
 
     def close(self) -> None:
         """End the connection in good order, so that the broker does not publish our will."""
@@ -268,7 +293,9 @@ class Client:
             return
         self.problem = ""
         self._since = time.monotonic()
-        maximum = getattr(properties, "ReceiveMaximum", _NO_LIMIT) if properties else _NO_LIMIT
+        self.refused = []
+        maximum = getattr(properties, "ReceiveMaximum", _NO_LIMIT)
+        self._largest = int(getattr(properties, "MaximumPacketSize", packets.LARGEST))
         log.info("broker is there", extra={"broker": self.address, "session": bool(flags.session_present)})
         self._handler.up(Session(bool(flags.session_present), int(maximum)))
 
@@ -277,10 +304,12 @@ class Client:
         self._lost = self._lost or f"the connection ended: {reason}"
 
     def _on_subscribe(self, client: paho.Client, data: Any, mid: int, reasons: Any, properties: Any) -> None:
-        """Log a subscription that the broker refused."""
-        for reason in reasons:
+        """Take note of subscriptions that the broker refused."""
+        for text, reason in zip(self._asked, reasons, strict=False):
             if reason.is_failure:
-                log.error("broker refuses a subscription", extra={"broker": self.address, "reason": str(reason)})
+                self.refused.append(text)
+                about = {"broker": self.address, "topic": text, "reason": str(reason)}
+                log.error("broker refuses a subscription", extra=about)
 
 
 class _Paho(paho.Client):
@@ -337,6 +366,10 @@ class _Paho(paho.Client):
     def hidden(self) -> bool:
         """Whether bytes wait of which the system says nothing."""
         return bool(self.socket()) and self.buffer.hidden
+
+    def excuse_silence(self) -> None:
+        """Take the answer to our ping as given: it may stand behind what is not read for now."""
+        self._ping_t = 0.0
 
     def abandon(self) -> None:
         """Close the socket without a word."""

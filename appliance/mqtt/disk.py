@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -27,12 +28,13 @@ create table if not exists parked (
 create table if not exists observations (
     seq integer primary key, rows text not null, key text not null, feed text not null, at real not null,
     value blob not null);
+create table if not exists kept (mid integer primary key, digest blob not null);
 create table if not exists notes (name text primary key, value text not null);
 """
 
 
 class Disk:
-    """The file, opened by one process; all methods are for one thread."""
+    """The file, opened by one process. All methods are for one thread, but for end(), beside which it may read."""
 
     def __init__(self, path: Path) -> None:
         """Open or make it; one that SQLite finds damaged is set aside and begun anew, since it must not stop the flow.
@@ -40,6 +42,7 @@ class Disk:
         Raises StoreError when it can be neither read nor made.
         """
         self.path = path
+        self._lock = threading.Lock()
         self.set_aside: Path | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,22 +56,35 @@ class Disk:
 
     def commit(self, writes: Iterable[Write]) -> None:
         """Write all of it or nothing, and return when it is on the disk. Raises StoreError, as on a full disk."""
+        self.begin(writes)
+        self.end()
+
+    def begin(self, writes: Iterable[Write]) -> None:
+        """Write all of it, which counts only with end(); nothing else may be written before that. Raises StoreError."""
         connection = self._connection
         try:
             connection.execute("begin immediate")
             for statement, parameters in writes:
                 connection.executemany(statement, parameters)
-            connection.execute("commit")
         except sqlite3.Error as error:
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("rollback")
-            self._make_room()
-            raise self._failed("write", error) from error
+            raise self._undone(error) from error
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def end(self) -> None:
+        """Return when what was begun is on the disk. Raises StoreError; nothing of it was written then."""
+        try:
+            with self._lock:
+                self._connection.execute("commit")
+        except sqlite3.Error as error:
+            raise self._undone(error) from error
 
     def read(self, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a query. Raises StoreError."""
         try:
-            return self._connection.execute(query, parameters).fetchall()
+            with self._lock:
+                return self._connection.execute(query, parameters).fetchall()
         except sqlite3.Error as error:
             raise self._failed("read", error) from error
 
@@ -95,7 +111,7 @@ class Disk:
             connection.execute("pragma wal_autocheckpoint = 250")
             connection.execute("pragma journal_size_limit = 1048576")
             connection.executescript(_SCHEMA)
-            connection.execute("select count(*) from answers, parked, observations, notes where 0").fetchall()
+            connection.execute("select count(*) from answers, parked, observations, kept, notes where 0").fetchall()
         except sqlite3.Error:
             connection.close()
             raise
@@ -114,6 +130,17 @@ class Disk:
             return self._opened()
         except (sqlite3.Error, OSError) as second:
             raise self._failed("open", second) from second
+
+    def _undone(self, error: sqlite3.Error) -> StoreError:
+        """Undo what was begun and return the error to raise."""
+        self._roll_back()
+        self._make_room()
+        return self._failed("write", error)
+
+    def _roll_back(self) -> None:
+        """Undo what was begun."""
+        with contextlib.suppress(sqlite3.Error):  # SQLite did it already
+            self._connection.execute("rollback")
 
     def _make_room(self) -> None:
         """Move what the log holds into the file: on a full disk that frees the log's own space for the next commit."""

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from appliance.config import MqttConfig
-from appliance.errors import ApplianceError, InvalidInput
+from appliance.errors import ApplianceError
 from appliance.mqtt.answering import Answerer, Job, Outcome
 from appliance.mqtt.disk import Disk, Write
 from appliance.mqtt.messages import Message
-from appliance.mqtt.outbox import Outbox, Stored
-from appliance.mqtt.parking import Parked, ParkingLot
+from appliance.mqtt.outbox import Addition, Outbox, Stored
+from appliance.mqtt.parking import Parked, Parking, ParkingLot
 from appliance.mqtt.plan import Plan
+from appliance.mqtt.repeats import Repeats
 from appliance.mqtt.rows import RowBuilder
 from appliance.predictor import Predictor
 
@@ -29,7 +30,20 @@ class Work:
     """(subscription, message) of what must wait for its model."""
     taken: list[Parked] = field(default_factory=list)
     """Messages that have waited and need not any more."""
+    fed: list[Message] = field(default_factory=list)
+    """Messages that fed rows: should they come again, they feed nothing more."""
     writes: list[Write] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A work that was written and not committed yet."""
+
+    work: Work
+    addition: Addition
+    parking: Parking
+    is_open: bool
+    """Whether there is something to commit."""
 
 
 class Flow:
@@ -50,15 +64,21 @@ class Flow:
         self._answerer = answerer
         self._disk = disk
         self._outbox = outbox
+        self._max_payload = config.max_payload_bytes
         self._bytes = config.outbox_bytes
         self._refuses = config.outbox_full == "refuse"
-        self.parking = ParkingLot(disk)
-        self._rows = [RowBuilder(rows, disk, max_bytes=config.max_payload_bytes) for rows in plan.rows]
+        self.reload()
         self.received = self.answered = self.dropped = 0
         self.refused: dict[str, int] = {}
 
+    def reload(self) -> None:
+        """Read what was kept and forget what was not: as after a start. Raises StoreError."""
+        self.parking = ParkingLot(self._disk)
+        self._repeats = Repeats(self._disk)
+        self._rows = [RowBuilder(rows, self._disk, max_bytes=self._max_payload) for rows in self._plan.rows]
+
     def work(self, messages: Sequence[Message]) -> Work:
-        """Answer messages; finish() then keeps what they came to."""
+        """Answer messages; begin() then writes what they came to."""
         work = Work(list(messages))
         now = time.time()
         jobs: list[Job] = []
@@ -102,11 +122,11 @@ class Flow:
             return work if work.taken else None
         return None
 
-    def finish(self, work: Work) -> list[Stored]:
-        """Commit a work and return its answers with their numbers; its messages may then be acknowledged.
+    def begin(self, work: Work) -> Pending:
+        """Write a work, which the disk's end() must then commit; until ended() nothing else may be begun.
 
         Raises StoreError when the disk takes nothing and Overloaded when the quota does: nothing was kept, and the same
-        work may be finished later.
+        work may be begun again later.
         """
         if work.park and self._outbox.bytes + self.parking.bytes >= self._bytes:
             if self._refuses:
@@ -116,13 +136,18 @@ class Flow:
             work.park.clear()
         addition = self._outbox.prepare(work.outcome.answers, others=self.parking.bytes)
         parking = self.parking.prepare(work.park, work.taken)
-        writes = [*addition.writes, *self.parking.writes(parking), *work.writes]
+        writes = [*addition.writes, *self.parking.writes(parking), *work.writes, *self._repeats.writes(work.fed)]
         if writes:
-            self._disk.commit(writes)
-        self._outbox.added(addition)
-        self.parking.committed(parking)
-        self._count(work)
-        return addition.stored
+            self._disk.begin(writes)
+        return Pending(work, addition, parking, bool(writes))
+
+    def ended(self, pending: Pending) -> list[Stored]:
+        """Take note that a work is on disk and return its answers; its messages may then be acknowledged."""
+        self._outbox.added(pending.addition)
+        self.parking.committed(pending.parking)
+        self._repeats.committed(pending.work.fed)
+        self._count(pending.work)
+        return pending.addition.stored
 
     def prune(self, now: float) -> None:
         """Delete what no window holds any more at `now` (Unix time). Raises StoreError."""
@@ -136,12 +161,16 @@ class Flow:
         return [name for name in self.parking.subscriptions() if name not in known]
 
     def _fed(self, message: Message, now: float, work: Work) -> list[Job]:
-        """Return the rows that a message completes."""
+        """Return the rows that a message completes; one that was kept before has its answers on disk."""
+        feeds = self._plan.fed(message.topic)
+        if not feeds or self._repeats.holds(message):
+            return []
+        work.fed.append(message)
         jobs = []
-        for index, feed, key in self._plan.fed(message.topic):
+        for index, feed, key in feeds:
             try:
                 job = self._rows[index].observe(feed, key, message, now)
-            except InvalidInput as error:
+            except Exception as error:  # noqa: BLE001 - see Answerer.refuse
                 self._answerer.refuse(work.outcome, self._plan.rows[index].target, message, error)
                 continue
             if job:

@@ -72,13 +72,13 @@ class Link:
 
     def leave(self) -> None:
         """Say that we are gone, and go in good order."""
-        self.client.publish(self._online, b"offline", retain=True)
+        self.client.publish(self._online, b"offline", qos=0, retain=True)
         self.client.close()
 
     def up(self, session: Session) -> None:
-        """Say that we are there; what waited on disk is sent next."""
-        self.client.publish(self._online, b"online", retain=True)
+        """Ask for messages, then say that we are there; what waited on disk is sent next."""
         self._owner.link_up(self, session)
+        self.client.publish(self._online, b"online", qos=0, retain=True)
 
     def down(self, reason: str) -> None:
         """Pass on that the broker is gone."""

@@ -18,6 +18,7 @@ from appliance.config import MqttConfig
 from appliance.errors import ApplianceError
 from appliance.mqtt.answering import Answerer
 from appliance.mqtt.codec import iso_time
+from appliance.mqtt.committer import RETRY_SECONDS, Committer
 from appliance.mqtt.discovery import announcement
 from appliance.mqtt.disk import Disk
 from appliance.mqtt.flow import Flow, Work
@@ -25,6 +26,7 @@ from appliance.mqtt.folder import OUTBOX, kept_id, only_one
 from appliance.mqtt.link import NAMES, Link
 from appliance.mqtt.messages import Message, Session
 from appliance.mqtt.outbox import LOCAL, UPSTREAM, Outbox, Stored
+from appliance.mqtt.pace import Pace
 from appliance.mqtt.plan import Plan
 from appliance.mqtt_state import MqttState
 from appliance.predictor import Predictor
@@ -32,14 +34,18 @@ from appliance.store import durable
 
 log = logging.getLogger(__name__)
 
-RETRY_SECONDS = 1.0
-"""Between two tries to commit what the disk or the quota refused."""
 FLUSH_SECONDS = 0.2
 """After which acknowledged answers are deleted when no commit of a batch did it."""
 STOP_SECONDS = 2.0
 """For answers on their way to be acknowledged when the service stops; the others are sent again by the next start."""
 REPORT_SECONDS = 1.0
 PRUNE_SECONDS = 60.0
+PAUSE_MESSAGES, PAUSE_BYTES = 4096, 8 * 1024 * 1024
+"""Waiting in memory, after which nothing more is read: brokers have sent more than we asked for (mosquitto 2.0.11)."""
+MOST_MESSAGES, MOST_BYTES = 16_384, 64 * 1024 * 1024
+"""Waiting in memory, after which messages are let go of while nothing can be committed: acknowledgements that may make
+room stand behind them. QoS 0 is lost then; the others come again over a new connection."""
+_SPLIT = 32  # messages that are worth two commits
 _DISCOVERED = 500  # topics that Home Assistant is told of at most
 
 
@@ -83,9 +89,12 @@ class Listener:
         self._links = [self._link(way) for way in ways]
         self._source = self._links[0]
         self._batch: list[Message] = []
-        self._held: Work | None = None
-        self._retry = 0.0
-        self._hindrance = ""  # why what is held cannot be committed
+        self._batch_bytes = 0
+        self._let_go = False  # whether messages were let go of on this connection
+        self._pace = Pace(config.batch)
+        self._committer = Committer(self._flow, self._disk.end, self._kept, self.wake)
+        self._unparking = False  # whether there is more of what waited for its model
+        self._hindrance = ""  # why nothing can be committed
         self._discovered: set[str] = set()
         self._done: dict[str, float] = {}  # what the clock asks for -> when it was done last
         self._stop = threading.Event()
@@ -143,27 +152,30 @@ class Listener:
     def link_down(self, link: Link) -> None:
         """A broker is gone: what it sent and we had not acknowledged comes again, so it is let go of here."""
         if link.way == LOCAL:
-            self._batch.clear()
-            if self._held and self._held.messages:
-                self._held = None
+            self._drop_batch()
 
     def take(self, message: Message) -> None:
         """A message arrived."""
         if message.topic == self._plan.birth:
             self._announce_anew()
-            self._source.client.acknowledge(message)
-        else:
-            self._batch.append(message)
+        if self._let_go or len(self._batch) >= MOST_MESSAGES or self._batch_bytes >= MOST_BYTES:
+            self._flow.dropped += not message.qos
+            self._let_go = self._let_go or bool(message.qos)
+            return
+        self._batch.append(message)
+        self._batch_bytes += len(message.payload)
 
     # One turn of the loop.
 
     def _turn(self) -> None:
         """Wait until something is to be done and do all that is."""
+        full = len(self._batch) >= PAUSE_MESSAGES or self._batch_bytes >= PAUSE_BYTES
+        self._source.client.paused = full and not self._committer.stuck
         readable = self._wait()
         now = time.monotonic()
         for link in self._links:
             link.turn(now, readable=link.client.fileno() in readable)
-        for step in (self._work, self._tend, self._send):
+        for step in (self._committer.collect, self._tend, self._work, self._send):
             try:
                 step(now)
             except ApplianceError as error:  # the disk or the quota: nothing was acknowledged, so nothing is lost
@@ -181,7 +193,7 @@ class Listener:
         for link in self._links:
             number = link.client.fileno()
             if number >= 0:
-                poll.register(number, select.POLLIN | (select.POLLOUT if link.client.wants_write else 0))
+                poll.register(number, select.POLLIN * link.client.wants_read | select.POLLOUT * link.client.wants_write)
         found = {number for number, _ in poll.poll(self._patience(time.monotonic()) * 1000)}
         if self._wake_read.fileno() in found:
             with contextlib.suppress(BlockingIOError):
@@ -190,42 +202,74 @@ class Listener:
 
     def _patience(self, now: float) -> float:
         """Return the seconds for which nothing is due."""
-        if any(link.client.has_more for link in self._links) or (
-            self._batch and not self._held and not self._crowded()
-        ):
+        if any(link.client.has_more for link in self._links) or self._may_answer() or self._may_unpark():
             return 0.0
-        waits = [REPORT_SECONDS, self._retry - now if self._held else REPORT_SECONDS]
-        waits += [link.client.due() - now for link in self._links] + [
-            link.sender.due(now) - now for link in self._links
-        ]
+        waits = [REPORT_SECONDS, self._committer.due(now) - now]
+        waits += [link.client.due() - now for link in self._links]
+        waits += [link.sender.due(now) - now for link in self._links]
         if self._outbox.settled or self._flow.parking.count:
             waits.append(FLUSH_SECONDS)
         return max(0.0, min(waits))
 
     def _work(self, now: float) -> None:
-        """Answer what is at hand, unless what came before could not be committed yet."""
-        if self._held:
-            if now >= self._retry:
-                self._commit(self._held)
-            return
-        if self._batch and not self._crowded():
-            batch, self._batch = self._batch[: self._config.batch], self._batch[self._config.batch :]
-            self._commit(self._flow.work(batch))
-        if work := self._flow.timed(time.time()):
-            self._commit(work)
+        """Answer what is at hand, and have it committed."""
+        self._committer.begin(now, beside=bool(self._batch))
         if self._flow.parking.count and self._is_time("unpark", now, FLUSH_SECONDS):
-            while work := self._flow.unpark(self._config.batch):
-                self._commit(work)
+            self._unparking = True
+        if self._committer.room and (work := self._flow.timed(time.time())):
+            self._committer.put(work)
+        elif self._may_unpark():
+            work = self._flow.unpark(self._pace.size)
+            self._unparking = work is not None
+            if work:
+                self._committer.put(work)
+                self._committer.begin(now, beside=False)
+        if self._may_answer():
+            self._committer.put(self._answered())
+            self._committer.begin(now, beside=bool(self._batch))
+        if self._let_go and not self._batch and self._committer.idle:
+            self._source.client.begin_anew("messages were let go of while nothing could be committed; they come again")
+
+    def _may_answer(self) -> bool:
+        """Return whether messages can be answered now: not ahead of the disk while others want to be read from it."""
+        ahead = not self._committer.idle
+        return bool(self._batch) and self._committer.room and not (ahead and self._unparking) and not self._crowded()
+
+    def _may_unpark(self) -> bool:
+        """Return whether what waited for its model can be looked at now."""
+        return self._unparking and self._committer.idle
+
+    def _answered(self) -> Work:
+        """Answer as many of the messages at hand as the budget lets one batch have.
+
+        Where answering takes longer than a commit, half of them first: the others are answered during its commit, and a
+        broker that waits for acknowledgements has some earlier. Where a commit takes longer, two would only take twice.
+        """
+        waiting = len(self._batch)
+        split = waiting >= _SPLIT and self._pace.seconds(waiting) > self._committer.seconds
+        size = min(self._pace.size, (waiting + 1) // 2 if split else waiting)
+        batch, self._batch = self._batch[:size], self._batch[size:]
+        self._batch_bytes -= sum(len(message.payload) for message in batch)
+        with self._pace.batch(len(batch)):
+            return self._flow.work(batch)
 
     def _crowded(self) -> bool:
-        """Return whether messages should wait at their broker, since it takes no more answers now."""
-        return self._source.sender.crowded
+        """Return whether messages should wait at their broker, since it takes no more answers now.
 
-    def _commit(self, work: Work) -> None:
-        """Keep a work, then acknowledge its messages; what cannot be kept now is held and tried again."""
-        self._held = work
-        stored = self._flow.finish(work)
-        self._held, self._hindrance = None, ""
+        Not while nothing is read: its acknowledgements stand behind what is not, and answers can wait on disk.
+        """
+        return self._source.sender.crowded and not self._source.client.paused
+
+    def _drop_batch(self) -> None:
+        """Let go of messages whose connection is gone: they come again."""
+        self._batch.clear()
+        self._batch_bytes = 0
+        self._let_go = False
+        self._committer.forget_messages()
+
+    def _kept(self, work: Work, stored: list[Stored]) -> None:
+        """Acknowledge the messages of a work that is on disk, and have its answers sent."""
+        self._hindrance = ""
         for message in work.messages:
             self._source.client.acknowledge(message)
         for link in self._links:
@@ -235,7 +279,6 @@ class Listener:
 
     def _hinder(self, error: ApplianceError) -> None:
         """Take note of why nothing can be committed."""
-        self._retry = time.monotonic() + RETRY_SECONDS
         if str(error) != self._hindrance:
             log.error("mqtt waits", extra={"error": str(error)})
         self._hindrance = str(error)
@@ -246,9 +289,11 @@ class Listener:
             self._report(self.state())
         if self._is_time("status", now, self._config.status_seconds):
             self._publish_status()
+        if self._committer.busy:
+            return
         if self._outbox.settled and self._is_time("flush", now, FLUSH_SECONDS):
             self._outbox.flush()
-            self._hindrance = self._hindrance if self._held else ""
+            self._hindrance = self._hindrance if not self._committer.idle else ""
             if not self._outbox.count:
                 self._disk.shrink()
         if self._is_time("prune", now, PRUNE_SECONDS):
@@ -293,7 +338,7 @@ class Listener:
             **{key: value for key, value in msgspec.structs.asdict(state).items() if key != "updated"},
         }
         for link in self._links:
-            link.client.publish(self._plan.status, msgspec.json.encode(status), retain=True)
+            link.client.publish(self._plan.status, msgspec.json.encode(status), qos=0, retain=True)
 
     def _discover(self, stored: list[Stored]) -> None:
         """Tell Home Assistant of topics that an answer goes to for the first time."""
@@ -303,12 +348,13 @@ class Listener:
                 continue
             self._discovered.add(answer.topic)
             topic, payload = announcement(self._config.discovery_prefix, self.client_id, self._plan.online, answer)
-            self._source.client.publish(topic, payload, retain=True)
+            self._source.client.publish(topic, payload, qos=0, retain=True)
 
     def _problems(self) -> list[str]:
         """Return what keeps messages from being answered or answers from being sent."""
         found = [f"{link.client.address}: {link.client.problem}" for link in self._links if not link.client.up]
         found += [self._hindrance] if self._hindrance else []
+        found += [f"{self._source.client.address} refuses the filter {text!r}" for text in self._source.client.refused]
         for link in self._links:
             if link.sender.refused:
                 found.append(f"{link.client.address} refuses {link.sender.refused} answers: {link.sender.refusal}")
@@ -321,16 +367,22 @@ class Listener:
 
     def _restart(self) -> None:
         """Begin anew with every broker after a fault: what was not acknowledged comes again."""
-        self._held = None
-        self._batch.clear()
+        self._drop_batch()
+        self._unparking = False
         for link in self._links:
             link.renew()
-        self._stop.wait(RETRY_SECONDS)
+        while not self._stop.wait(RETRY_SECONDS):
+            with contextlib.suppress(ApplianceError):  # the disk; it is tried again
+                self._committer.drain()
+                self._flow.reload()
+                return
 
     def _finish(self) -> None:
         """Wait shortly for answers on their way, then leave every broker in good order."""
         until = time.monotonic() + STOP_SECONDS
+        self._source.client.paused = False
         with contextlib.suppress(ApplianceError):
+            self._committer.drain()
             while time.monotonic() < until and any(link.client.up and not link.sender.idle for link in self._links):
                 readable = self._wait()
                 for link in self._links:
@@ -340,6 +392,7 @@ class Listener:
             self._outbox.flush()
         for link in self._links:
             link.leave()
+        self._committer.close()
         self._disk.close()
         for end in (self._wake_read, self._wake_write):
             end.close()

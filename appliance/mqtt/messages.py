@@ -39,6 +39,10 @@ class Session:
     """Messages that we may send before its acknowledgement."""
 
 
+TOO_LARGE = -1
+"""Stands for the mid of a message that the broker takes in no case, since it is larger than it said."""
+
+
 class Handler(Protocol):
     """Who is told what happens on a connection; called on the thread that turns the client."""
 

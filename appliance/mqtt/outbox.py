@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,10 @@ class Addition:
 
     stored: list[Stored]
     writes: list[Write]
-    settled: list[int]
+    acknowledged: list[int]
+    """Answers whose acknowledgement the writes take into account."""
+    gone: dict[int, int]
+    """Number -> size of what the writes delete."""
     size: int
     dropped: int
     """Answers that the quota's policy drops, new or old."""
@@ -88,30 +91,31 @@ class Outbox:
         the quota would else wait for ever. Raises Overloaded when it is reached and the policy is to refuse.
         """
         created = time.time() if now is None else now
+        acknowledged = list(self._settled)
+        gone = self._deletable()
         size = sum(answer.size for answer in answers)
-        settled = list(self._settled)
-        writes: list[Write] = [(_DELETE, [(seq,) for seq in settled])] if settled else []
-        held = self.bytes - sum(self._settled.values()) + others
+        held = self.bytes - sum(gone.values()) + others
         dropped = 0
         if answers and self._when_full == "oldest":
-            oldest = self._oldest(held + size - self._max_bytes, set(settled))
-            writes += [(_DELETE, [(seq,) for seq, _ in oldest])] if oldest else []
-            size -= sum(gone for _, gone in oldest)
+            oldest = self._oldest(held + size - self._max_bytes, gone.keys())
+            gone |= oldest
             dropped = len(oldest)
-            settled += [seq for seq, _ in oldest]
         elif answers and held >= self._max_bytes:
             if self._when_full == "refuse":
                 raise self.full()
             answers, size, dropped = (), 0, len(answers)
         stored = [Stored(self.last + place, created, answer) for place, answer in enumerate(answers, 1)]
+        writes: list[Write] = [(_DELETE, [(seq,) for seq in gone])] if gone else []
         if stored:
             writes.append((_INSERT, [_row(one) for one in stored]))
-        return Addition(stored, writes, settled, size, dropped)
+        return Addition(stored, writes, acknowledged, gone, size, dropped)
 
     def added(self, addition: Addition) -> None:
         """Take note that an addition's writes were committed."""
-        self.bytes += addition.size - sum(self._settled.pop(seq, 0) for seq in addition.settled)
-        self.count += len(addition.stored) - len(addition.settled)
+        self.bytes += addition.size - sum(addition.gone.values())
+        self.count += len(addition.stored) - len(addition.gone)
+        for seq in addition.acknowledged:
+            self._settled.pop(seq, None)
         if addition.stored:
             self.last = addition.stored[-1].seq
         if addition.dropped:
@@ -169,16 +173,24 @@ class Outbox:
         found = f"{self.bytes} bytes wait, {self._max_bytes} may"
         return Overloaded("keep the answers", found, "see why the broker takes none, or raise [mqtt] outbox_bytes")
 
-    def _oldest(self, excess: int, settled: set[int]) -> list[tuple[int, int]]:
-        """Return (number, size) of the oldest answers that take `excess` bytes together."""
-        found: list[tuple[int, int]] = []
+    def _deletable(self) -> dict[int, int]:
+        """Return {number: size} of the acknowledged answers on disk: what was dropped on its way is gone already."""
+        if not self.dropped or not self._settled:
+            return dict(self._settled)
+        query = "select seq from answers where seq between ? and ?"
+        found = self._disk.read(query, (min(self._settled), max(self._settled)))
+        return {seq: self._settled[seq] for (seq,) in found if seq in self._settled}
+
+    def _oldest(self, excess: int, passed: Container[int]) -> dict[int, int]:
+        """Return {number: size} of the oldest answers that take `excess` bytes together, but for those passed over."""
+        found: dict[int, int] = {}
         if excess <= 0:
             return found
         for seq, size in self._disk.read(f"select seq, {_SIZE} from answers order by seq"):  # noqa: S608
             if excess <= 0:
                 break
-            if seq not in settled:
-                found.append((seq, size))
+            if seq not in passed:
+                found[seq] = size
                 excess -= size
         return found
 

@@ -23,7 +23,8 @@ _EXPIRY, _FORMAT, _CONTENT_TYPE, _RESPONSE, _CORRELATION, _USER = 2, 1, 3, 8, 9,
 _FIXED = {1: 1, 2: 4, 35: 2}  # property -> bytes of its value
 _SIZED = {3, 8, 9}  # properties with a length before their value
 _SUBSCRIPTION_ID = 11
-_MAX_LENGTH = 268_435_455
+LARGEST = 268_435_460
+"""Bytes of a packet, as MQTT can write its length (1.5.5)."""
 
 
 class MalformedPacket(ValueError):
@@ -87,7 +88,7 @@ def publish(
     number = mid.to_bytes(2, "big") if qos else b""
     properties = _properties(note) if five else b""
     length = 2 + len(name) + len(number) + len(properties) + len(payload)
-    if length > _MAX_LENGTH or len(name) > 65535:
+    if length > LARGEST - 5 or len(name) > 65535:
         raise MalformedPacket(f"a message of {length} bytes")
     first = bytes([PUBLISH | qos << 1 | retain])
     return b"".join((first, _variable(length), len(name).to_bytes(2, "big"), name, number, properties, payload))

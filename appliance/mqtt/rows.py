@@ -55,14 +55,11 @@ class RowBuilder:
     def observe(self, feed: int, key: dict[str, str], message: Message, now: float) -> Job | None:
         """Take a message and return the row that it completes, if any. Raises InvalidInput.
 
-        `now` is the Unix time of its arrival. A repeat of the last value by the broker is passed over.
+        `now` is the Unix time of its arrival.
         """
         value = self._value(self._config.feeds[feed], message)
         place = tuple(key[name] for name in self._names)
         device = self._device(place)
-        latest = device.windows[feed].latest
-        if message.repeat and latest and latest[1] == value:
-            return None
         device.windows[feed].add(now, value)
         device.fresh.add(feed)
         self._devices.move_to_end(place)

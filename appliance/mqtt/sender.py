@@ -4,15 +4,20 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from appliance.mqtt.codec import flagged, iso_time
-from appliance.mqtt.messages import Note
+from appliance.mqtt.messages import TOO_LARGE, Note
 from appliance.mqtt.outbox import Outbox, Stored
 
 Publish = Callable[[Stored, bytes, Note], int]
-"""(answer, payload, note) -> the broker's number for it, 0 when there is no connection."""
+"""(answer, payload, note) -> the broker's number for it, 0 when there is no connection, or TOO_LARGE."""
 
 REFUSED_SECONDS = 300.0
 """After which an answer that the broker refused is tried again: some brokers close the connection after a refusal."""
 
+LOSSES = 5
+"""Connections in a row that ended before the broker took anything, after which the one answer on its way is suspected:
+MQTT 3.1.1 knows no other way to refuse one."""
+
+_CAREFUL = 2  # such connections after which one answer is sent at a time, to tell which it is
 _CHUNK = 200  # answers read from the disk at once
 _BURST = 0.25  # seconds of the replay rate that may be sent together
 
@@ -31,7 +36,7 @@ class Sender:
         self._outbox = outbox
         self._way = way
         self._publish = publish
-        self._wanted_window = self._window = window
+        self._wanted_window = self._most = self._window = window
         self._rate = rate
         self._up = False
         self._mark = 0  # answers up to this number were given before the connection
@@ -41,6 +46,8 @@ class Sender:
         self._flying: dict[int, Stored] = {}
         self._allowance = 0.0
         self._counted = 0.0
+        self._now = 0.0
+        self._losses = 0
         self._refused: dict[int, float] = {}  # number -> when it is tried again, on whichever connection
         self.refusal = ""
         """The topic and reason of the last answer that the broker refused."""
@@ -51,14 +58,21 @@ class Sender:
         """Begin with a broker that takes `receive_maximum` unacknowledged messages: all that is on disk comes first."""
         self.down()
         self._up = True
-        self._window = min(self._wanted_window, receive_maximum)
-        self._counted = now
+        self._most = min(self._wanted_window, receive_maximum)
+        self._window = self._most if self._losses < _CAREFUL else 1
+        self._counted = self._now = now
         self._mark = self._outbox.last
         if self._outbox.count:
             self._ranges.append((0, self._outbox.last))
 
     def down(self) -> None:
         """Forget what was on its way: the disk has it."""
+        if self._up and self._flying:
+            self._losses += 1
+            if self._losses >= LOSSES and len(self._flying) == 1:
+                (stored,) = self._flying.values()
+                self._refuse(stored, "the connection ends whenever it is sent", self._now)
+                self._losses = 0
         self._up = False
         for waiting in (self._live, self._ranges, self._replays):
             waiting.clear()
@@ -92,18 +106,19 @@ class Sender:
 
     def pump(self, now: float) -> None:
         """Send what the window and the rate let through. Raises StoreError when the disk cannot be read."""
+        self._now = now
         for seq in [seq for seq, due in self._refused.items() if due <= now] if self._refused and self._up else ():
             del self._refused[seq]
             self._ranges.append((seq, seq))
         while self._up and self._live and len(self._flying) < self._window:
-            if not self._send(self._live[0]):
+            if not self._send(self._live[0], now):
                 return
             self._live.popleft()
         if self._rate is not None:
             self._allowance = min(max(1.0, self._rate * _BURST), self._allowance + (now - self._counted) * self._rate)
             self._counted = now
         while self._up and len(self._flying) < self._window and self._may_replay() and self._next_replay():
-            if not self._send(self._replays[0]):
+            if not self._send(self._replays[0], now):
                 return
             self._replays.popleft()
             self._allowance -= 1.0
@@ -119,12 +134,17 @@ class Sender:
         stored = self._flying.pop(mid, None)
         if stored is None:
             return
+        self._losses, self._window = 0, self._most
         if refusal:
-            self._refused[stored.seq] = now + REFUSED_SECONDS
-            self.refusal = f"{stored.answer.topic}: {refusal}"
+            self._refuse(stored, refusal, now)
             return
         self.sent += 1
         self._outbox.settle(stored)
+
+    def _refuse(self, stored: Stored, refusal: str, now: float) -> None:
+        """Keep an answer that the broker does not take for a later try."""
+        self._refused[stored.seq] = now + REFUSED_SECONDS
+        self.refusal = f"{stored.answer.topic}: {refusal}"
 
     def _may_replay(self) -> bool:
         """Return whether the rate lets one more through."""
@@ -143,7 +163,7 @@ class Sender:
             self._replays.extend(one for one in found if not self._outbox.is_settled(one.seq) and one.seq not in passed)
         return bool(self._replays)
 
-    def _send(self, stored: Stored) -> bool:
+    def _send(self, stored: Stored, now: float) -> bool:
         """Publish one answer, flagged when it is older than the connection; return whether there was one."""
         answer, replayed = stored.answer, stored.seq <= self._mark
         user: tuple[tuple[str, str], ...] = (
@@ -156,6 +176,9 @@ class Sender:
         mid = self._publish(stored, payload, Note(answer.expiry, answer.content_type, answer.correlation, user))
         if not mid:
             return False
+        if mid == TOO_LARGE:
+            self._refuse(stored, f"{len(payload)} bytes are more than the broker takes", now)
+            return True
         if replayed:
             self.replayed += 1
         if answer.qos:

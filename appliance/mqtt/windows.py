@@ -43,9 +43,10 @@ class Window:
         if statistic == "count":
             return float(len(self._kept))
         numbers = [float(value) for _, value in self._kept]
-        return (
-            _STATISTICS[statistic](numbers) if statistic != "slope" else _slope([at for at, _ in self._kept], numbers)
-        )
+        try:
+            return _slope([at for at, _ in self._kept], numbers) if statistic == "slope" else _OF[statistic](numbers)
+        except OverflowError:  # what was on the way to the statistic is beyond any float
+            return math.inf
 
 
 def is_number(value: Any) -> bool:
@@ -76,4 +77,4 @@ def _slope(times: list[float], numbers: list[float]) -> float:
     return math.fsum((at - middle) * (number - mean) for at, number in zip(times, numbers, strict=True)) / spread
 
 
-_STATISTICS: dict[str, Callable[[list[float]], float]] = {"mean": _mean, "min": min, "max": max, "std": _std}
+_OF: dict[str, Callable[[list[float]], float]] = {"mean": _mean, "min": min, "max": max, "std": _std}

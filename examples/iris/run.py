@@ -1,14 +1,14 @@
-"""The main job on the iris flowers: train, convert with proof, install, activate, serve, ask for one prediction.
+"""The main job on the iris flowers: train, convert with proof, install, activate, serve, ask through both doors.
 
 Keeps serving until Ctrl-C. What was trained and converted is kept in the given folder, so a second run starts quickly.
 """
 
 import argparse
 import contextlib
-import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,13 +16,53 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import broker as brokers
+import doors
+
 HERE = Path(os.path.relpath(Path(__file__).parent))
-FLOWER = [6.3, 3.3, 6.0, 2.5]
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> int:
     options = _options()
-    work: Path = options.work
+    for number in ENDING:
+        signal.signal(number, _end)
+    try:
+        _check_port(options.host, options.port)
+        state = _activated(options.work)
+        broker = brokers.start(options.work, options.broker)
+        try:
+            return _serve(options, state, broker)
+        finally:
+            broker.stop()
+    except KeyboardInterrupt:
+        return 130
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("work", type=Path, help="folder for the model, the bundle and the state")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--broker", choices=["mosquitto", "amqtt"], help="default: mosquitto where there is one")
+    return parser.parse_args()
+
+
+def _end(*_: object) -> None:
+    """Have everything end, once: a second Ctrl-C must not leave a part of it running."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _check_port(host: str, port: int) -> None:
+    """Exit when somebody else serves on the port, whose answers would else be taken for ours."""
+    with contextlib.suppress(OSError), socket.create_connection((host, port), 1):
+        sys.exit(f"port {port} of {host} is taken: choose another one, as in make run PORT=9000")
+
+
+def _activated(work: Path) -> Path:
+    """Train and convert what is not there yet, install and activate it; return the state folder."""
     work.mkdir(parents=True, exist_ok=True)
     bundle, state = work / "iris-1.0.0.bundle", work / "state"
     if not bundle.exists():
@@ -32,16 +72,7 @@ def main() -> int:
         _step(["appliance", "convert", str(work / "model.joblib"), *model, *sample, "-o", str(work)])
     _step(["appliance", "install", str(bundle), "--state-dir", str(state)])
     _step(["appliance", "activate", "iris", "1.0.0", "--state-dir", str(state)])
-    where = ["--host", options.host, "--port", str(options.port)]
-    return _serve(["appliance", "serve", *where, "--state-dir", str(state)], f"http://{options.host}:{options.port}")
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("work", type=Path, help="folder for the model, the bundle and the state")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8080)
-    return parser.parse_args()
+    return state
 
 
 def _show(command: list[str]) -> None:
@@ -56,16 +87,26 @@ def _step(command: list[str]) -> None:
         sys.exit(ended.returncode)
 
 
-def _serve(command: list[str], url: str) -> int:
-    """Serve until a signal, and ask for a prediction as soon as the service is ready."""
+def _serve(options: argparse.Namespace, state: Path, broker: brokers.Broker) -> int:
+    """Serve until a signal, and ask through both doors as soon as the service is ready."""
+    url = f"http://{options.host}:{options.port}"
+    config = doors.configured(options.work, broker)
+    where = ["--host", options.host, "--port", str(options.port), "--config", str(config)]
+    command = ["appliance", "serve", *where, "--state-dir", str(state)]
     _show(command)
-    # A process group of its own: the service is told to stop once, by us, and not also by the terminal.
+    # A session of its own: the service is told to stop once, by us, and not also by the terminal.
     service = subprocess.Popen(command, start_new_session=True)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: service.terminate())
-    if _ready(service, url):
-        _ask(url)
-    code = service.wait()
+    try:
+        if _ready(service, url):
+            doors.ask_http(url)
+            doors.ask_mqtt(url, broker)
+            doors.show_next(url, broker)
+        service.wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        service.terminate()
+        code = service.wait()
     print("stopped" if code == 0 else f"the service ended with exit code {code}", flush=True)
     return code
 
@@ -73,26 +114,13 @@ def _serve(command: list[str], url: str) -> int:
 def _ready(service: "subprocess.Popen[bytes]", url: str) -> bool:
     """Wait until the service answers; False when it has ended instead."""
     while service.poll() is None:
-        with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(f"{url}/health/ready"):
+        with (
+            contextlib.suppress(urllib.error.URLError, OSError),
+            urllib.request.urlopen(f"{url}/health/ready", timeout=5),
+        ):
             return True
         time.sleep(0.05)
     return False
-
-
-def _ask(url: str) -> None:
-    """Ask for one prediction, show it, and show what to try next."""
-    body = json.dumps({"features": FLOWER})
-    request = urllib.request.Request(f"{url}/predict", body.encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request) as answer:
-        print(f"$ curl {url}/predict -d '{body}'\n{answer.read().decode()}\n", flush=True)
-    rows = json.dumps({"features": [FLOWER, [5.1, 3.5, 1.4, 0.2]]})
-    print("Serving until Ctrl-C. Try in another terminal:")
-    print(f"  curl {url}/predict -d '{rows}'")
-    print(f"  curl {url}/v2/models/iris")
-    print(f"  curl {url}/health/ready")
-    print(f"  curl {url}/metrics")
-    print(f"  {os.path.relpath(Path(sys.executable).parent / 'appliance')} doctor")
-    print(f"or open {url}/ in a browser.", flush=True)
 
 
 if __name__ == "__main__":

@@ -255,6 +255,7 @@ class Plant:
         self.state = folder / "state"
         shutil.copytree(state, self.state)
         self._config = folder / "appliance.toml"
+        self._more = settings.pop("more", "")
         self._settings = {"port": port, "host": "127.0.0.1", "client_id": "plant", "keepalive": 3, **settings}
         self.log = log
         self.process: subprocess.Popen[bytes] | None = None
@@ -268,7 +269,7 @@ class Plant:
         text += (
             '\n[[mqtt.subscriptions]]\ntopic = "plant/+/in"\nmodel = "plant"\nanswer = "plant/{1}/out"\necho = ["n"]\n'
         )
-        self._config.write_text(text)
+        self._config.write_text(text + self._more)
         environment = {key: value for key, value in os.environ.items() if not key.startswith("APPLIANCE_")}
         command = [APPLIANCE, "serve", "--no-http", "--config", str(self._config), "--state-dir", str(self.state)]
         with self.log.open("ab") as log:
@@ -318,7 +319,7 @@ def make_sensor() -> Iterator[Callable[..., Sensor]]:
 
 @pytest.fixture
 def make_plant(tmp_path: Path, plant_state: Path) -> Iterator[Callable[..., Plant]]:
-    """Return a function that makes an appliance, not started yet: make_plant(port, **settings of [mqtt])."""
+    """Return a function that makes an appliance, not started yet: make_plant(port, **settings of [mqtt], more=TOML)."""
     plants: list[Plant] = []
 
     def make(port: int, **settings: Any) -> Plant:

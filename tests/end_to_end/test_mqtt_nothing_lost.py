@@ -5,6 +5,7 @@ same id, and the first answers of a topic come in the order in which its message
 """
 
 import contextlib
+import json
 import signal
 import subprocess
 import threading
@@ -13,17 +14,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion
 
 MESSAGES = 20_000
+UNSAVED_SECONDS = 3.0  # a busy machine was seen to need more than one for what mosquitto saves after every few changes
 
 
 @pytest.fixture
-def judge(until):
+def judge():
     """Return a function that waits for all answers and then judges what passed on a cable."""
 
     def judge(record, numbers, *, lost_by_the_broker: frozenset[int] = frozenset()) -> None:
         wanted = set(numbers)
-        until(lambda: wanted <= record.taken, f"answered all: {len(wanted - record.taken)} lack", 90)
+        deadline = time.monotonic() + 90
+        while not wanted <= record.taken and time.monotonic() < deadline:
+            time.sleep(0.05)
+        lacking = wanted - record.taken
+        acknowledged = lacking & record.acknowledged.keys()
+        assert not lacking, f"{len(lacking)} lack, of which the appliance has acknowledged {len(acknowledged)}"
         assert all(len(ids) == 1 for ids in record.ids.values())
         early = [number for number in record.acknowledged if number not in record.ids]
         assert early == []
@@ -52,6 +61,45 @@ def test_the_appliance_is_killed_five_times(broker, make_cable, make_plant, make
     assert plant.said("broker is there") == 6
 
 
+ROWS = """
+[[mqtt.rows]]
+name = "line"
+model = "plant"
+answer = "line/{device}/out"
+when = "each"
+
+[[mqtt.rows.feeds]]
+topic = "line/{device}/in"
+columns = { a = "last", b = "count" }
+values = 10000
+"""
+
+
+def test_rows_lose_no_value_and_count_none_twice_while_the_appliance_is_killed_five_times(broker, make_plant, until):
+    plant = make_plant(broker.port, more=ROWS)
+    plant.start()
+    until(lambda: plant.said("broker is there"), "connected")
+    counts: list[int] = []
+    client = paho.Client(CallbackAPIVersion.VERSION2, "listener", clean_session=False)
+    client.max_inflight_messages_set(50)
+    client.on_message = lambda _, data, message: counts.append(round(json.loads(message.payload)["prediction"][0]) - 1)
+    client.connect(broker.host, broker.port)
+    client.subscribe("line/+/out", qos=1)
+    client.loop_start()
+    sent = [client.publish("line/7/in", b"0", qos=1) for _ in range(3000)]  # all alike, as sensors often are
+    for share in range(1, 6):
+        until(lambda share=share: len(counts) > 3000 * share / 7, f"got to {share}/7", 60)
+        plant.stop(signal.SIGKILL)
+        plant.start()
+    for one in sent:
+        one.wait_for_publish(60)
+    until(lambda: set(counts) >= set(range(1, 3001)), "answered all", 60)
+    client.publish("line/7/in", b"0", qos=1).wait_for_publish(20)
+    until(lambda: counts[-1] == 3001, "counted each once")
+    client.disconnect()
+    client.loop_stop()
+
+
 def test_the_broker_is_killed_five_times(broker, make_cable, make_plant, make_sensor, until, judge):
     broker.keep_all()
     cable = make_cable(broker.port)
@@ -67,8 +115,8 @@ def test_the_broker_is_killed_five_times(broker, make_cable, make_plant, make_se
         until(lambda share=share: plant.said("broker is there") >= share, "connected again", 40)
         broker.stop(signal.SIGKILL)
         killed = time.monotonic()
-        # What it acknowledged in its last second it may not have saved: that is its loss, and is sent once more.
-        unsure |= {number for number, when in dict(sensor.acknowledged).items() if when > killed - 1.0}
+        # What it acknowledged in its last seconds it may not have saved: that is its loss, and is sent once more.
+        unsure |= {number for number, when in dict(sensor.acknowledged).items() if when > killed - UNSAVED_SECONDS}
         broker.start()
     publishing.join()
     sensor.wait()

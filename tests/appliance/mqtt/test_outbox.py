@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -222,3 +223,26 @@ def test_freed_pages_go_back_to_the_file_system(tmp_path):
     disk.close()
     with sqlite3.connect(tmp_path / "o") as connection:
         assert connection.execute("pragma integrity_check").fetchone() == ("ok",)
+
+
+def test_a_fault_while_writing_leaves_nothing_begun(tmp_path):
+    disk, box = outbox(tmp_path / "o")
+    with pytest.raises(OverflowError):
+        disk.commit(box.prepare([Answer("t", b"1"), Answer("t", b"2", expiry=2**64)]).writes)
+    add(disk, box, b"3")
+    assert payloads(box) == [b"3"]
+
+
+def test_what_was_begun_counts_only_when_it_has_ended(tmp_path):
+    disk, box = outbox(tmp_path / "o")
+    disk.begin(box.prepare([Answer("t", b"1")]).writes)
+    disk.close()
+    disk, box = outbox(tmp_path / "o")
+    assert payloads(box) == []
+    disk.begin((addition := box.prepare([Answer("t", b"2")])).writes)
+    thread = threading.Thread(target=disk.end)
+    thread.start()
+    thread.join()
+    box.added(addition)
+    disk.close()
+    assert payloads(outbox(tmp_path / "o")[1]) == [b"2"]

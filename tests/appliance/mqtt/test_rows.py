@@ -37,14 +37,14 @@ class Bench:
         self.disk = Disk(folder / "o")
         self.rows = RowBuilder(self.plan.rows[0], self.disk, max_bytes=1000)
 
-    def observe(self, topic: str, payload: bytes, now: float, *, repeat: bool = False):
+    def observe(self, topic: str, payload: bytes, now: float):
         ((_, feed, key),) = self.plan.fed(topic)
-        job = self.rows.observe(feed, key, Message(topic, payload, repeat=repeat), now)
+        job = self.rows.observe(feed, key, Message(topic, payload), now)
         self.disk.commit(self.rows.writes())
         return job
 
-    def temp(self, value: object, now: float, device: str = "7", **rest):
-        return self.observe(f"line/{device}/temp", str(value).encode(), now, **rest)
+    def temp(self, value: object, now: float, device: str = "7"):
+        return self.observe(f"line/{device}/temp", str(value).encode(), now)
 
     def state(self, value: str, now: float, device: str = "7"):
         return self.observe(f"line/{device}/state", msgspec.json.encode({"data": {"state": value}}), now)
@@ -136,14 +136,6 @@ def test_what_no_window_holds_is_deleted_from_the_disk(bench):
     assert one.disk.read("select count(*) from observations") == [(3,)]
 
 
-def test_a_repeat_of_the_last_value_by_the_broker_is_passed_over(bench):
-    one = bench()
-    one.temp(20, 100.0)
-    one.temp(20, 101.0, repeat=True)
-    one.temp(30, 102.0)
-    assert one.state("on", 103.0).call.rows[0]["temp_mean"] == 25.0
-
-
 @pytest.mark.parametrize(
     ("topic", "payload", "reason"),
     [
@@ -216,6 +208,15 @@ def test_a_window_of_time_lets_go_of_what_is_older():
     assert (window.first, window.tell("min"), window.tell("count")) == (19.0, 19.0, 11.0)
     window.age(100.0)
     assert window.latest is None
+
+
+@pytest.mark.parametrize("statistic", ["mean", "std", "slope"])
+def test_statistics_beyond_any_float_are_infinite_and_no_fault(statistic):
+    window = Window(values=5, seconds=0.0)
+    for at, value in enumerate([1.7e308, -1.7e308, 1.7e308, 1.7e308]):
+        window.add(float(at), value)
+    assert not math.isnan(window.tell(statistic))
+    assert statistic != "std" or window.tell(statistic) == math.inf
 
 
 def test_one_value_has_no_slope_and_no_spread():

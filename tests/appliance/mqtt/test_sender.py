@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from appliance.mqtt.disk import Disk
 from appliance.mqtt.messages import Note
 from appliance.mqtt.outbox import LOCAL, UPSTREAM, Answer, Outbox
-from appliance.mqtt.sender import Sender
+from appliance.mqtt.sender import LOSSES, REFUSED_SECONDS, Sender
 
 
 class Broker:
@@ -238,3 +238,42 @@ def test_whatever_happens_every_answer_is_sent_and_each_connection_keeps_the_ord
     one.box.flush()
     assert one.box.count == 0
     one.disk.close()
+
+
+def test_an_answer_that_ends_each_connection_is_set_aside_and_the_others_go_on(bench):
+    one = bench()
+    one.add(4)
+    for loss in range(LOSSES):
+        one.sender.up(65535, float(loss))
+        one.broker.got.clear()
+        one.sender.pump(float(loss))
+        assert one.broker.numbers[0] == 0
+        one.sender.down()
+    assert one.broker.numbers == [0]  # at last one at a time, so that it is known which
+    assert one.sender.refused == 1
+    assert "connection ends" in one.sender.refusal
+    one.sender.up(65535, 10.0)
+    one.broker.got.clear()
+    one.sender.pump(10.0)
+    assert one.broker.numbers == [1, 2, 3]
+    one.broker.got.clear()
+    one.sender.pump(10.0 + REFUSED_SECONDS)
+    assert one.broker.numbers == [0]  # and is tried again later
+
+
+def test_a_bad_line_lets_the_window_open_again_as_soon_as_one_answer_gets_through(bench):
+    one = bench()
+    one.add(5)
+    for loss in range(LOSSES - 1):
+        one.sender.up(65535, float(loss))
+        one.sender.pump(float(loss))
+        one.sender.down()
+    one.sender.up(65535, 9.0)
+    one.broker.got.clear()
+    one.sender.pump(9.0)
+    assert one.broker.numbers == [0]
+    one.sender.published(one.broker.mid, "", 9.0)
+    one.sender.pump(9.0)
+    assert one.broker.numbers == [0, 1, 2, 3, 4]
+    one.sender.down()
+    assert one.sender.refused == 0

@@ -1,0 +1,215 @@
+"""What once could stop the flow or lose a message unsaid: each here, so that it cannot come back."""
+
+import socket
+import threading
+import time
+
+import cbor2
+import msgspec
+import pytest
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from appliance.errors import StoreError
+from appliance.mqtt import buffered, packets
+from appliance.mqtt import listener as listener_module
+from appliance.mqtt.disk import Disk
+from appliance.mqtt.listener import Listener
+from appliance.mqtt.messages import Message
+from appliance.mqtt.outbox import Answer, Outbox
+
+ROW = [5.1, 3.5, 1.4, 0.2]
+NAMED = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
+EXPECTED = [110.19999694824219]
+PLANT = {"topic": "plant/+/sensors", "model": "iris", "answer": "plant/{1}/prediction", "echo": ["n"]}
+
+
+class Strict:
+    """A broker of one connection that keeps the packets it gets and refuses every subscription."""
+
+    def __init__(self) -> None:
+        self.kinds: list[int] = []
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = self._server.getsockname()[1]
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        connection, _ = self._server.accept()
+        data = bytearray()
+        while chunk := connection.recv(65536):
+            data += chunk
+            while found := packets.find(data, 0):
+                body = bytes(data[slice(*found)])
+                self.kinds.append(data[0] & 0xF0)
+                if self.kinds[-1] == 0x10:
+                    connection.sendall(b"\x20\x03\x00\x00\x00")
+                elif self.kinds[-1] == 0x80:
+                    connection.sendall(b"\x90\x04" + body[:2] + b"\x00\x87")
+                del data[: found[1]]
+
+    def close(self) -> None:
+        self._server.close()
+
+
+@pytest.fixture
+def strict():
+    running = Strict()
+    yield running
+    running.close()
+
+
+def test_a_subscription_that_the_broker_refuses_is_a_problem(door, strict, until):
+    running = door(subscriptions=[PLANT], port=strict.port)
+    problem = until(lambda: running.listener.state().connected["local"] and running.listener.state().problems, "said")
+    assert "refuses the filter 'plant/+/sensors'" in problem[0]
+
+
+def test_online_is_said_after_the_messages_were_asked_for(door, strict, until):
+    door(subscriptions=[PLANT], port=strict.port)
+    until(lambda: packets.PUBLISH in strict.kinds, "published")
+    assert strict.kinds.index(0x80) < strict.kinds.index(packets.PUBLISH)
+
+
+def test_an_answer_that_is_larger_than_the_broker_takes_is_said_and_stops_nothing(door, plain, broker, until):
+    broker.stop()
+    broker.configure("max_packet_size 350")
+    broker.start()
+    running = door(subscriptions=[PLANT]).connected()
+    client = plain("plant/+/prediction")
+    client.publish("plant/a/sensors", [ROW] * 12)
+    client.publish("plant/b/sensors", ROW)
+    assert client.answers(1, "plant/b/prediction")[0]["prediction"] == EXPECTED
+    assert any("more than the broker takes" in problem for problem in running.listener.state().problems)
+    assert running.listener.state().waiting == 1
+    assert running.listener.state().connected == {"local": True}
+
+
+def test_a_value_that_breaks_a_statistic_neither_stops_the_flow_nor_returns(door, plain):
+    feed = {"topic": "line/{d}/x", "columns": {"sepal_length": "std", "sepal_width": "slope"}, "values": 2}
+    rows = {"name": "line", "model": "iris", "answer": "line/{d}/out", "when": "each", "feeds": [feed]}
+    more = {"topic": "line/{d}/y", "columns": {"petal_length": "last", "petal_width": "mean"}}
+    running = door(rows=[rows | {"feeds": [feed, more]}]).connected()
+    client = plain("line/+/out", "appliance/door/errors")
+    client.publish("line/7/y", b"1")
+    for value in ("1e300", "-1e300", "1", "1"):
+        client.publish("line/7/x", value)
+    answer = client.wait(1, "line/7/out")[-1]
+    assert msgspec.json.decode(answer.payload)["prediction"] == [102.0]
+    assert running.listener.state().problems == []
+    assert running.listener.state().received == 5
+
+
+def test_a_fault_that_one_message_causes_is_told_and_does_not_return(door, plain):
+    subscription = {"topic": "in", "model": "iris", "answer": "out", "payload": "cbor", "id": "n", "at": "x"}
+    running = door(subscriptions=[subscription]).connected()
+    client = plain("out", "appliance/door/errors")
+    client.publish("in", cbor2.dumps({"x": ROW, "n": 10**5000}))  # Python writes no whole number of that length
+    client.publish("in", cbor2.dumps({"x": ROW, "n": 1}))
+    assert cbor2.loads(client.wait(1, "out")[0].payload)["id"] == "1"
+    assert client.answers(1, "appliance/door/errors")[0]["error"] == "internal"
+    assert running.listener.state().received == 2
+
+
+def test_messages_without_acknowledgement_do_not_fill_the_memory(door, tmp_path, monkeypatch):
+    monkeypatch.setattr(listener_module, "MOST_MESSAGES", 10)
+    running = door(subscriptions=[PLANT | {"qos": 0}])
+    running.stop()
+    one = Listener(running.config, running.predictor, tmp_path / "other")
+    for _ in range(12):
+        one.take(Message("plant/a/sensors", b"[1,2,3,4]", qos=0))
+    assert len(one._batch) == 10
+    assert one.state().dropped == 2
+
+
+def test_a_flood_beyond_what_the_broker_was_asked_for_waits_in_the_network(door, plain, monkeypatch):
+    monkeypatch.setattr(listener_module, "PAUSE_MESSAGES", 300)
+    monkeypatch.setattr(buffered, "_CHUNK", 4096)
+    running = door(subscriptions=[PLANT], keepalive=1).connected()
+    flow, most = running.listener._flow, []
+    work = flow.work
+
+    def slow(messages):
+        most.append(len(running.listener._batch))
+        time.sleep(0.001 * len(messages))
+        return work(messages)
+
+    monkeypatch.setattr(flow, "work", slow)
+    client = plain("plant/+/prediction")
+    for number in range(4000):  # mosquitto 2.0.11 sends nearly all of them at once
+        client.client.publish("plant/a/sensors", msgspec.json.encode({**NAMED, "n": number}), 1)
+    assert [answer["n"] for answer in client.answers(4000)] == list(range(4000))
+    assert max(most) < 300 + 2 * 4096 // 60
+    assert running.listener.state().received == 4000  # over one connection
+
+
+def test_messages_let_go_of_while_the_disk_is_full_come_again_in_order(door, plain, until, monkeypatch):
+    monkeypatch.setattr(listener_module, "MOST_MESSAGES", 50)
+    running = door(subscriptions=[PLANT]).connected()
+    disk, begin = running.listener._disk, running.listener._disk.begin
+
+    def full(writes) -> None:
+        raise StoreError("write", "the disk is full", "free some space")
+
+    client = plain("plant/+/prediction")
+    monkeypatch.setattr(disk, "begin", full)
+    for number in range(400):
+        client.client.publish("plant/a/sensors", msgspec.json.encode({**NAMED, "n": number}), 1)
+    until(lambda: running.listener._let_go, "let go of some")
+    assert len(running.listener._batch) <= 50
+    monkeypatch.setattr(disk, "begin", begin)
+    until(lambda: {answer["n"] for answer in client.answers()} == set(range(400)), "answered all", 60)
+    firsts = list(dict.fromkeys(answer["n"] for answer in client.answers()))
+    assert firsts == list(range(400))
+
+
+def test_a_message_on_home_assistant_s_topic_is_answered_too(door, plain):
+    door(subscriptions=[PLANT | {"topic": "homeassistant/status", "answer": "out"}], discovery=True).connected()
+    client = plain("out")
+    client.publish("homeassistant/status", ROW)
+    assert client.answers(1)[0]["prediction"] == EXPECTED
+
+
+def test_an_answer_dropped_on_its_way_is_counted_once(tmp_path):
+    disk = Disk(tmp_path / "o")
+    box = Outbox(disk, max_bytes=500, when_full="oldest")
+    flying = None
+    for _ in range(8):
+        addition = box.prepare([Answer("t", b"x" * 100)])
+        disk.commit(addition.writes)
+        box.added(addition)
+        flying = flying or addition.stored[0]
+    box.settle(flying)  # its acknowledgement comes after it was dropped
+    box.flush()
+    count, size = disk.read("select count(*), sum(length(topic) + length(payload) + 100) from answers")[0]
+    assert box.dropped > 0
+    assert (box.count, box.bytes, box.settled) == (count, size, 0)
+
+
+def test_a_session_that_another_client_takes_over_loses_nothing(door, plain, broker, until):
+    running = door(subscriptions=[PLANT]).connected()
+    client = plain("plant/+/prediction")
+    for number in range(300):
+        if number % 100 == 50:
+            intruder = paho.Client(
+                CallbackAPIVersion.VERSION2,
+                "door",
+                protocol=MQTTProtocolVersion.MQTTv5,
+                manual_ack=True,
+                reconnect_on_failure=False,
+            )
+            intruder.connect("127.0.0.1", broker.port, clean_start=False, properties=_kept())
+            intruder.loop_start()
+            until(lambda: not running.listener.state().connected["local"], "lost its session")
+            until(lambda: running.listener.state().connected["local"], "took it back")
+            intruder.loop_stop()
+        client.client.publish("plant/a/sensors", msgspec.json.encode({**NAMED, "n": number}), 1)
+    until(lambda: {answer["n"] for answer in client.answers()} == set(range(300)), "answered all")
+
+
+def _kept() -> Properties:
+    """Return what asks the broker to keep the session, as the appliance does."""
+    properties = Properties(PacketTypes.CONNECT)
+    properties.SessionExpiryInterval = 600
+    return properties
