@@ -71,8 +71,8 @@ def active(hosts: Iterable[str] = HOSTS) -> dict[str, str | None]:
 
 
 def receipts(hosts: Iterable[str] = HOSTS) -> dict[str, list[dict[str, Any]]]:
-    """Return {host: its receipts, oldest first}."""
-    found = everywhere("cat /var/lib/appliance/receipts/*", hosts)
+    """Return {host: its receipts since the test began, oldest first}; see conftest.SETTLE."""
+    found = everywhere("cat /var/lib/appliance/receipts/* | tail -n +$(($(cat /root/settled) + 1))", hosts)
     return {name: [json.loads(line) for line in text.splitlines()] for name, text in found.items()}
 
 
