@@ -1,8 +1,8 @@
 """Writes docs/coverage.md: which estimators and options convert exactly, beside plain skl2onnx.
 
-    python -m benchmarks.coverage [-o FILE] [NAME ...]     NAMEs: only these estimators, printed and not written
+    python -m benchmarks.coverage [-o FILE] [--workers N] [NAME ...]     NAMEs: only these, printed and not written
 
-Every case is trained, converted and asked in a process of its own with a time limit, by two at a time.
+Every case is trained, converted and asked in a process of its own with a limit of processor time.
 """
 
 import argparse
@@ -10,6 +10,10 @@ import datetime
 import multiprocessing
 import os
 import platform
+import re
+import resource
+import signal
+import sys
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
@@ -25,20 +29,23 @@ from benchmarks.coverage_cases import Case, cases, is_scikit_learn
 from benchmarks.coverage_measure import Outcome, Route
 
 DOCS = Path(__file__).parent.parent / "docs" / "coverage.md"
-TIME_LIMIT = 60.0  # seconds for each case and route
+TIME_LIMIT = 60  # processor seconds for each case and route
+PATIENCE = 20  # a busy machine may take so many times as long
 BASE = ("scikit-learn", "skl2onnx", "onnx", "onnxruntime", "numpy")
 BOOSTERS = ("lightgbm", "xgboost", "xgboost-cpu", "catboost")
+_MADE = "Made by `make coverage`"
+_KEPT = " (the last column was taken over from an earlier run with the same versions)"
 _WORDS = {"exact": "exact", "refused": "refused", "wrong": "**wrong**", "fails": "refused"}
 _PLAIN_WORDS = {"exact": "exact", "refused": "none", "wrong": "**wrong**", "fails": "error"}
 _HEAD = "| | options | data | verdict | largest difference | plain skl2onnx |\n|---|---|---|---|---|---|"
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One case with what both routes came to."""
+    """One case with what our route came to, and in words what plain skl2onnx's did."""
 
     case: Case
     ours: Outcome
-    plain: Outcome
+    plain: str
 
 
 def main() -> None:
@@ -46,25 +53,75 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Which estimators convert exactly, beside plain skl2onnx.")
     parser.add_argument("names", nargs="*", help="only these estimators; prints and writes nothing")
     parser.add_argument("-o", dest="file", type=Path, default=DOCS)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="cases at a time (default: cores)")
+    parser.add_argument(
+        "--keep-plain", action="store_true", help="take plain skl2onnx's column from FILE, if made with these versions"
+    )
+    parser.add_argument("--resume", type=Path, help="file of outcomes: those of the same code in it are not made again")
     given = parser.parse_args()
     started = time.monotonic()
     chosen = [case for case in cases() if not given.names or case.estimator in given.names]
-    lines = measured(chosen)
+    plain = _plain_words(given.file) if given.keep_plain else {}
+    lines = measured(chosen, given.workers, plain, given.resume)
     if given.names:
         print("\n".join(_row(line) for line in lines))
         return
-    given.file.write_text(document(lines, time.monotonic() - started), encoding="utf-8")
+    text = document(lines, time.monotonic() - started)
+    given.file.write_text(text.replace(_MADE, _MADE + _KEPT, 1) if given.keep_plain else text, encoding="utf-8")
     print(f"{given.file}: {counts(lines)}")
 
 
-def measured(chosen: list[Case]) -> list[Line]:
+def measured(
+    chosen: list[Case], workers: int, known: dict[tuple[str, ...], str], resume: Path | None = None
+) -> list[Line]:
     """Return a line for each case; cases go by position, since some hold functions that cannot cross processes."""
-    workers = min(os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count() or 1, len(chosen))
     _shared[:] = chosen
-    jobs = [(position, route) for position in range(len(chosen)) for route in ("ours", "plain")]
+    jobs: list[tuple[int, Route]] = [(position, "ours") for position in range(len(chosen))]
+    jobs += [(position, "plain") for position, case in enumerate(chosen) if _cells(case) not in known]
+    earlier = _earlier(resume)
+    found = {job: earlier[key] for job in jobs if (key := _key_of(job)) in earlier}
+    waiting = [job for job in jobs if job not in found]
     with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
-        found = [msgspec.json.decode(content, type=Outcome) for content in pool.map(_job, jobs)]
-    return [Line(case, *found[2 * i : 2 * i + 2]) for i, case in enumerate(chosen)]
+        for job, content in zip(waiting, pool.map(_job, waiting), strict=True):
+            found[job] = msgspec.json.decode(content, type=Outcome)
+            if resume is not None:
+                with resume.open("ab") as file:
+                    file.write(msgspec.json.encode((_key_of(job), found[job])) + b"\n")
+            print(f"\r{len(found)} of {len(jobs)}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    plain = [known.get(_cells(case)) or _plain_cell(found[i, "plain"]) for i, case in enumerate(chosen)]
+    return [Line(case, found[i, "ours"], plain[i]) for i, case in enumerate(chosen)]
+
+
+def _earlier(resume: Path | None) -> dict[str, Outcome]:
+    """Return {key of a job: its outcome} as a run before this one wrote them down."""
+    if resume is None or not resume.exists():
+        return {}
+    return dict(msgspec.json.decode(line, type=tuple[str, Outcome]) for line in resume.read_bytes().splitlines())
+
+
+def _key_of(job: tuple[int, Route]) -> str:
+    return " | ".join([*_cells(_shared[job[0]]), job[1]])
+
+
+def _plain_words(file: Path) -> dict[tuple[str, ...], str]:
+    """Return {cells of a case: plain skl2onnx's cell} of a document that was made with these versions."""
+    text = file.read_text(encoding="utf-8")
+    if f" with {_versions()}." not in text:
+        raise SystemExit(f"{file} was made with other versions: leave out --keep-plain")
+    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)] for line in text.splitlines() if line[:2] == "| "]
+    return {(*row[1:4],): row[6] for row in rows if len(row) == 8}
+
+
+def _plain_cell(outcome: Outcome) -> str:
+    word = _PLAIN_WORDS[outcome.verdict]
+    return word + (f" ({_difference(outcome)})" if outcome.verdict == "wrong" else "")
+
+
+def _cells(case: Case) -> tuple[str, ...]:
+    """Return the cells that name a case."""
+    options = case.options.replace("|", r"\|")
+    return case.estimator, f"`{options}`" if options else "", case.data
 
 
 _shared: list[Case] = []
@@ -79,17 +136,21 @@ def _job(job: tuple[int, Route]) -> bytes:
     child.start()
     sender.close()
     try:
-        if not receiver.poll(TIME_LIMIT):
+        if not receiver.poll(TIME_LIMIT * PATIENCE):
             return msgspec.json.encode(Outcome("fails", reason=f"it did not end within {TIME_LIMIT:g} s"))
         return receiver.recv_bytes()
     except EOFError:
-        return msgspec.json.encode(Outcome("fails", reason="its process died"))
+        child.join()
+        late = child.exitcode == -signal.SIGXCPU
+        reason = f"it did not end within {TIME_LIMIT} s" if late else "its process died"
+        return msgspec.json.encode(Outcome("fails", reason=reason))
     finally:
         child.kill()
         child.join()
 
 
 def _measure(case: Case, route: Route, sender: Connection) -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (TIME_LIMIT, TIME_LIMIT))
     try:
         outcome = coverage_measure.measure(case, route)
     except Exception as error:  # noqa: BLE001 - a case that cannot be trained must not end the others
@@ -103,7 +164,7 @@ def counts(lines: list[Line]) -> str:
     ours = Counter(_WORDS[line.ours.verdict].strip("*") for line in default)
     unserved = sum(bool(line.ours.unserved) for line in default)
     kept_out = f" ({unserved} of them are not served)" if unserved else ""
-    plain = Counter(_PLAIN_WORDS[line.plain.verdict].strip("*") for line in default)
+    plain = Counter(line.plain.partition(" (")[0].strip("*") for line in default)
     return (
         f"Of {len(default)} estimators {ours['exact']} are exact{kept_out}, {ours['refused']} refused "
         f"and {ours['wrong']} wrong; "
@@ -135,7 +196,7 @@ def _preface(lines: list[Line], seconds: float) -> str:
 Of {len(others)} further sets of options {exact} are exact, {refused} refused \
 and {len(others) - exact - refused} wrong.
 
-Made by `make coverage` on {datetime.datetime.now(datetime.UTC):%Y-%m-%d} in {seconds:.0f} s with {_versions()}.
+{_MADE} on {datetime.datetime.now(datetime.UTC):%Y-%m-%d} in {seconds:.0f} s with {_versions()}.
 
 A model is trained on 90 rows measured to two decimals, converted, and asked 120 fresh rows around them, half of them
 rounded to two decimals. *Exact*: labels all equal, and numbers within 1e-5 + 1e-5 of their size of scikit-learn's
@@ -171,12 +232,8 @@ def _key(line: Line) -> tuple[str, str, str, str]:
 
 
 def _row(line: Line) -> str:
-    plain = _PLAIN_WORDS[line.plain.verdict]
-    plain += f" ({_difference(line.plain)})" if line.plain.verdict == "wrong" else ""
-    options = line.case.options.replace("|", r"\|")
     verdict = _WORDS[line.ours.verdict] + (", not served" if line.ours.unserved else "")
-    cells = [line.case.estimator, f"`{options}`" if options else "", line.case.data, verdict]
-    return "| " + " | ".join([*cells, _difference(line.ours), plain]) + " |"
+    return "| " + " | ".join([*_cells(line.case), verdict, _difference(line.ours), line.plain]) + " |"
 
 
 def _difference(outcome: Outcome) -> str:

@@ -35,6 +35,7 @@ from convert import baseline, candidate, graphs, parity, schema
 from convert.converters import isolation, sklearn
 from convert.limits import probe
 from convert.original import Original, steps
+from convert.sources import native_boosters
 from convert.sources.local_file import SourceModel
 
 LIBRARIES = ("scikit-learn", "skl2onnx", "onnx", "onnxruntime", "numpy", "pandas")
@@ -112,6 +113,7 @@ def convert_model(
     `time_limit` is in seconds for each conversion; `told` hears of progress and `reports` of every proof.
     Raises ConversionRefused, ParityFailed for a graph that answers otherwise, Misuse and InvalidInput.
     """
+    model = native_boosters.estimator_of(model)
     recipe = _Recipe(model, sample, check_name(name), check_version(version), outputs, tolerance, source, told, reports)
     return recipe.run(time_limit)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from appliance.errors import ConfigError, Misuse
+from appliance.errors import ConfigError
 
 if TYPE_CHECKING:  # scikit-learn and its kind load when a conversion runs, not when `appliance --help` lists commands
     from appliance.bundle.manifest import Tolerance
@@ -121,13 +121,12 @@ def _key(file: Path | None, password_file: Path | None) -> tuple[bytes | None, b
 
     if file is None:
         return None, None
-    private_key, password = keys.read_file(file), None
-    if password_file is not None:
-        password = (keys.read_file(password_file).splitlines() or [b""])[0]
-    elif keys.is_encrypted(private_key):
-        if not sys.stdin.isatty():
-            raise Misuse(f"sign with {file}", "the key needs a password", "give --password-file FILE")
-        password = str(click.prompt(f"Password of {file}", hide_input=True, err=True)).encode()
+
+    def ask() -> bytes:
+        return str(click.prompt(f"Password of {file}", hide_input=True, err=True)).encode()
+
+    private_key = keys.read_file(file)
+    password = keys.password_of(private_key, password_file, ask if sys.stdin.isatty() else None)
     keys.load_private_key(private_key, password)
     return private_key, password
 

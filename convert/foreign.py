@@ -269,7 +269,7 @@ def _prove(recorded: _Recorded, made: Candidate, tolerance: Tolerance) -> parity
         Batch("turned", "the same rows in the opposite order", turned),
     ]
     evidence = [(batch, judge.compare(batch, limits)) for batch in batches]
-    kinds = [parity.Kind(batch.kind, batch.drawn, len(batch.frame), 0) for batch in batches]
+    kinds = [judge.kind(batch) for batch in batches]
     kinds.append(judge.compare_one_by_one(batches[0], limits))
     report = parity.Parity(
         passed=judge.passed,
@@ -279,7 +279,7 @@ def _prove(recorded: _Recorded, made: Candidate, tolerance: Tolerance) -> parity
         tolerance=tolerance,
         kinds=kinds,
         outputs=judge.outputs(),
-        worst=judge.worst[: parity.WORST_ROWS],
+        worst=judge.worst(),
         notes=["made elsewhere: proved against the answers given with the sample, on its rows alone"],
         attempts=[],
         libraries=build.libraries(),

@@ -32,9 +32,7 @@ def probe(original: Original) -> Limits:
         infinite=_taken(original, floats, lambda column: [np.inf, -np.inf]),
         categories=dict(_categories(original)),
     )
-    if schema.style == "array":
-        limits = _for_one_tensor(schema, limits)
-    return limits
+    return _for_one_tensor(schema, limits) if schema.style == "array" else limits
 
 
 def settle(asked: Limits, schema: Schema, agrees: Agrees) -> tuple[Limits, list[str]]:
@@ -45,7 +43,9 @@ def settle(asked: Limits, schema: Schema, agrees: Agrees) -> tuple[Limits, list[
     """
     limits = asked
     # A tensor of many columns takes gaps in all of them or in none.
-    has_gaps = schema.style == "array" and any(column.has_missing for column in schema.columns)
+    has_gaps = (
+        schema.style == "array" and schema.takes_alike(limits) and any(column.has_missing for column in schema.columns)
+    )
     for column in schema.columns:
         if column.name in limits.missing:
             limits = _settle_missing(limits, schema, column, has_gaps or column.has_missing, agrees)
@@ -141,16 +141,13 @@ def _candidates(original: Original, column: Column) -> list[Any]:
 
 
 def _for_one_tensor(schema: Schema, limits: Limits) -> Limits:
-    """Return limits that hold for every column of the `features` tensor alike: the manifest has one entry for it."""
+    """Return limits that hold for every column of the `features` tensor alike: the manifest has one entry for it.
+
+    Where the columns must differ they are tensors of their own, and so are the limits.
+    """
+    if not schema.takes_alike(limits):
+        return limits
     names = {column.name for column in schema.columns}
-    gaps = sorted(column.name for column in schema.columns if column.has_missing)
-    next_step = "fit the model on a DataFrame, so that each column can say for itself"
-    if limits.categories:
-        found = f"the model refuses values that training never saw in {', '.join(limits.categories)}"
-        raise ConversionRefused("describe the features tensor", found, next_step)
-    if gaps and not limits.missing >= names:
-        found = f"the model takes missing values in {', '.join(sorted(limits.missing))} and not in the other columns"
-        raise ConversionRefused("describe the features tensor", found, next_step)
     return replace(
         limits,
         missing=limits.missing if limits.missing >= names else frozenset(),

@@ -113,11 +113,6 @@ def _processes(model: Any) -> Iterator[Reason]:
             yield f"its kernel {name} has nu={kernel.nu}", "use nu=0.5, 1.5, 2.5 or infinity"
 
 
-def _adaboost(model: Any) -> Iterator[Reason]:
-    if getattr(model, "algorithm", "") == "SAMME.R":
-        yield "its algorithm is SAMME.R", "train it with algorithm='SAMME'"
-
-
 def _boosters(model: Any) -> Iterator[Reason]:
     library = type(model).__module__.partition(".")[0]
     if library not in ("lightgbm", "xgboost", "catboost") or not hasattr(model, "get_params"):
@@ -185,7 +180,6 @@ _RULES: tuple[Callable[[Any], Iterator[Reason]], ...] = (
     _neighbours,
     _pools,
     _processes,
-    _adaboost,
     _boosters,
     _texts,
     _target,

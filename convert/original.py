@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClusterMixin, is_classifier, is_outlier_detector, is_regressor
+from sklearn.naive_bayes import CategoricalNB
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
@@ -19,6 +20,7 @@ from convert.schema import Schema
 Array = NDArray[Any]
 Answers = dict[str, Array]
 
+_TRANSFORMING = ("transform", "score_samples")  # a density's only answer is the latter
 _FEW_ROWS = 2_000
 _CALLS_PER_BATCH = 200  # halving a batch to find the rows it refuses costs a call each time
 
@@ -36,7 +38,7 @@ class Original:
         self.task = _task(model)
         several = self.task == "classification" and self._has_several_targets()
         # The probabilities of several targets are a list of tables, or one without a column for each label.
-        methods = {"prediction": "predict"} if several else _methods(model, self.task)
+        methods = {"prediction": "predict"} if several else self._answered(_methods(model, self.task))
         chosen = _chosen(methods, outputs)
         columns = {column.name for column in schema.columns}
         self.methods = {_free_name(role, columns): method for role, method in chosen.items()}
@@ -56,14 +58,26 @@ class Original:
                 shape = _dense(self.model.predict(rows)).shape
         except Exception:  # noqa: BLE001 - a model that refuses its own sample is refused later, with what it raised
             return False
-        # CatBoost answers one target as [rows, 1].
         return len(shape) > 1 and (shape[1] > 1 or isinstance(getattr(self.model, "classes_", None), list))
 
+    def _answered(self, methods: dict[str, str]) -> dict[str, str]:
+        """Return `methods` less those beside the prediction that the model has and yet refuses to answer.
+
+        Such are the probabilities of scikit-learn's pairwise Gaussian processes.
+        """
+        rows = self.schema.for_original(self.schema.frame.iloc[:1])
+        first = next(iter(methods))
+        if not _answers(self.model, methods[first], rows):
+            return methods  # it is the row that is refused, which is told later
+        return {name: method for name, method in methods.items() if _answers(self.model, method, rows)}
+
     def encoder_categories(self) -> Iterator[Array]:
-        """Yield the category lists of every encoder in the model."""
+        """Yield the categories of every encoder in the model, and the codes that a CategoricalNB knows."""
         for _, step in steps(self.model):
             listed = getattr(step, "categories_", None)
             yield from listed if isinstance(listed, list) else ()
+            if isinstance(step, CategoricalNB):
+                yield np.arange(int(np.max(step.n_categories_)))
 
     def thresholds(self) -> dict[str, Array]:
         """Return {column: values at which a tree turns}, of trees that see the float columns as they come."""
@@ -85,7 +99,13 @@ class Original:
         # Threads that wait for one another cost more than a few rows do.
         threads = 1 if len(frame) <= _FEW_ROWS else None
         with _quiet(), threadpool_limits(threads, user_api="openmp"):
-            return {name: _dense(getattr(self.model, method)(rows)) for name, method in self.methods.items()}
+            found = {name: _dense(getattr(self.model, method)(rows)) for name, method in self.methods.items()}
+        return {name: self._flat(name, answer) for name, answer in found.items()}
+
+    def _flat(self, name: str, answer: Array) -> Array:
+        """Return the labels of one target as [rows]: CatBoost's are [rows, 1]."""
+        is_label = self.class_labels and self.methods[name] == "predict"
+        return answer.reshape(-1) if is_label and answer.shape[1:] == (1,) else answer
 
     def takes(self, frame: pd.DataFrame) -> bool:
         """Return whether the model answers these rows."""
@@ -169,7 +189,7 @@ def _parts(estimator: Any) -> Iterator[tuple[str, Any]]:
 
 def _tree_nodes(step: Any) -> Iterator[tuple[Array, Array]]:
     """Yield (feature index, threshold) arrays of the splits of a fitted tree or histogram gradient boosting."""
-    if hasattr(step, "tree_"):
+    if hasattr(getattr(step, "tree_", None), "threshold"):  # a density keeps its rows in a tree too
         splits = step.tree_.feature >= 0
         yield step.tree_.feature[splits], step.tree_.threshold[splits]
     for trees in getattr(step, "_predictors", None) or ():
@@ -185,18 +205,20 @@ def _task(model: Any) -> Task:
         return "regression"
     if is_outlier_detector(model):
         return "outlier"
-    if isinstance(last_step(model), ClusterMixin) or hasattr(model, "predict"):
+    if hasattr(model, "predict"):
         return "clustering"
-    if hasattr(model, "transform"):
+    if any(hasattr(model, method) for method in _TRANSFORMING):
         return "transformation"
-    next_step = "give a fitted estimator that can predict or transform"
-    raise ConversionRefused(f"use {type(model).__name__}", "it has neither predict nor transform", next_step)
+    found = "it has neither predict nor transform"
+    if isinstance(last_step(model), ClusterMixin):
+        found = "it has no predict, only what it was fitted on has answers"
+    raise ConversionRefused(f"use {type(model).__name__}", found, "choose an estimator that answers for new rows")
 
 
 def _methods(model: Any, task: Task) -> dict[str, str]:
     """Return {output name: method} of everything the model offers."""
     if task == "transformation":
-        return {"prediction": "transform"}
+        return {"prediction": next(method for method in _TRANSFORMING if hasattr(model, method))}
     if not hasattr(model, "predict"):
         found = "it has no predict, only what it was fitted on has answers"
         raise ConversionRefused(f"use {type(model).__name__}", found, "choose an estimator that predicts new rows")
@@ -228,6 +250,15 @@ def _labels(model: Any) -> list[Label]:
         return list(range(getattr(last_step(model), "n_components", 0)))
     labels: list[Label] = [label.item() if isinstance(label, np.generic) else label for label in classes]
     return labels
+
+
+def _answers(model: Any, method: str, rows: Any) -> bool:
+    try:
+        with _quiet():
+            getattr(model, method)(rows)
+    except Exception:  # noqa: BLE001 - a model is other people's code: what it raises is its refusal
+        return False
+    return True
 
 
 def _dense(answer: Any) -> Array:

@@ -1,38 +1,46 @@
 """The gate: the original model and the ONNX graph answer the same rows, and one report says how far apart they are."""
 
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from appliance.bundle.manifest import Task, TensorType, Tolerance
 from appliance.errors import ApplianceError, ConversionRefused, InvalidInput, ParityFailed
-from convert import boundaries
+from convert import boundaries, differences
 from convert.candidate import Candidate
+from convert.differences import Apart
 from convert.limits import settle
 from convert.original import Answers, Original, role
 from convert.rows import SEED, Batch, draw
 from convert.schema import Limits
 
-Mask = NDArray[np.bool_]
 WORST_ROWS = 5
+FAR = frozenset({"edges", "magnitudes", "infinite"})
+"""Kinds of rows that lie beyond what the sample holds."""
 _ONE_BY_ONE = 8
+_SLIGHT = 1e-3  # a relative difference up to which rounding may be to blame
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """Rows of one kind: how they were drawn, how many were tried, and how many the original itself refused."""
+    """Rows of one kind: how they were drawn, how many were tried, refused by the original itself, and off."""
 
     kind: str
     drawn: str
     rows: int
     refused_by_original: int
+    rows_off: int = 0
 
 
 class OutputParity(msgspec.Struct, frozen=True):
-    """How far one output is from the original's; differences are over numbers, flips over labels."""
+    """How far one output is from the original's; differences are over numbers, flips over labels.
+
+    `largest_ulp` is in units in the last place of the type that the graph answers in.
+    """
 
     output: str
     method: str
@@ -41,11 +49,14 @@ class OutputParity(msgspec.Struct, frozen=True):
     label_flips: int
     rows_off: int
     near_ties: int = 0
-    """Rows beside a boundary where the graph gives the answer that the original gives one rounding further."""
+    """Rows where the original itself answers otherwise one rounding (ULP) of an input further."""
+    near_ties_turned: int = 0
+    """Those of them where the graph gives the answer that the original gives one rounding further."""
+    largest_ulp: float = 0.0
 
 
 class WorstRow(msgspec.Struct, frozen=True):
-    """One row on which an output is off, with both answers; null stands for a missing value."""
+    """One row on which an output is off, or where none is one that is farthest; null stands for a missing value."""
 
     output: str
     kind: str
@@ -119,11 +130,11 @@ def prove(
     drawn = draw(original.schema, limits, original.thresholds())
     for batch in [*drawn, *boundaries.search(original.schema, limits, original.answers)]:
         taken = _taken(original, batch)
-        kinds.append(Kind(batch.kind, batch.drawn, len(batch.frame), len(batch.frame) - len(taken.frame)))
         if len(taken.frame):
             answers = judge.compare(taken, limits)
             # A device tests itself with rows that have one right answer.
             evidence += [(taken, answers)] if taken.beside is None else []
+        kinds.append(judge.kind(batch, refused=len(batch.frame) - len(taken.frame)))
     kinds.append(judge.compare_one_by_one(evidence[0][0], limits))
     report = Parity(
         passed=judge.passed,
@@ -133,7 +144,7 @@ def prove(
         tolerance=tolerance,
         kinds=kinds,
         outputs=judge.outputs(),
-        worst=judge.worst[:WORST_ROWS],
+        worst=judge.worst(),
         notes=notes,
         attempts=[],
         libraries=libraries,
@@ -160,13 +171,42 @@ def failure(report: Parity) -> ParityFailed:
     ]
     for worst in report.worst:
         parts.append(f"{worst.kind} row {_short(worst.row)}: original {worst.original}, ONNX {worst.onnx}")
-    flips = any(output.label_flips for output in off)
-    next_step = (
-        "skl2onnx converts this model wrongly; choose another estimator or simpler settings, or report it there"
-        if flips or any(output.largest_relative > 1e-3 for output in off)
-        else "state a wider --tolerance if such differences do no harm, or train on fewer, scaled columns"
-    )
-    return ParityFailed("prove that the ONNX graph answers as the original", "\n  ".join(parts), next_step)
+    return ParityFailed("prove that the ONNX graph answers as the original", "\n  ".join(parts), _advice(report, off))
+
+
+def _advice(report: Parity, off: list[OutputParity]) -> str:
+    """Return what to do about outputs that are off."""
+    kinds = {kind.kind for kind in report.kinds if kind.rows_off}
+    if kinds and kinds <= FAR:
+        return (
+            f"only rows far beyond the sample are off ({', '.join(sorted(kinds))}): scale or clip such columns in the "
+            "pipeline, or state a wider --tolerance if such values never come"
+        )
+    if any(output.label_flips or output.largest_relative > _SLIGHT for output in off):
+        return "choose another estimator or simpler settings: docs/coverage.md lists what converts exactly"
+    return "state a wider --tolerance if such differences do no harm, or train on fewer, scaled columns"
+
+
+@dataclass(slots=True)
+class _Total:
+    """What one output came to so far; `farthest` are rows that passed, with the share of the tolerance they took."""
+
+    absolute: float = 0.0
+    relative: float = 0.0
+    ulp: float = 0.0
+    flips: int = 0
+    off: int = 0
+    ties: int = 0
+    turned: int = 0
+    farthest: list[tuple[float, WorstRow]] = field(default_factory=list)
+
+    def add(self, apart: Apart) -> None:
+        """Add a batch's differences."""
+        self.absolute = max(self.absolute, apart.absolute)
+        self.relative = max(self.relative, apart.relative)
+        self.ulp = max(self.ulp, apart.ulp)
+        self.flips += apart.flips
+        self.off += int(apart.off.sum())
 
 
 class Judge:
@@ -176,21 +216,42 @@ class Judge:
         self.original = original
         self.candidate = candidate
         self.tolerance = tolerance
-        self.totals = {name: [0.0, 0.0, 0, 0, 0] for name in original.methods}
-        self.worst: list[WorstRow] = []
+        self._totals = {name: _Total() for name in original.methods}
+        self._off: list[WorstRow] = []
+        self._off_by_kind: Counter[str] = Counter()
 
     @property
     def passed(self) -> bool:
         """Whether nothing was off so far."""
-        return not any(total[3] for total in self.totals.values())
+        return not any(total.off for total in self._totals.values())
 
     def outputs(self) -> list[OutputParity]:
         """Return the sums by output."""
         methods = self.original.methods
         return [
-            OutputParity(name, methods[name], float(a), float(r), int(flips), int(off), int(ties))
-            for name, (a, r, flips, off, ties) in self.totals.items()
+            OutputParity(
+                output=name,
+                method=methods[name],
+                largest_absolute=total.absolute,
+                largest_relative=total.relative,
+                label_flips=total.flips,
+                rows_off=total.off,
+                near_ties=total.ties,
+                near_ties_turned=total.turned,
+                largest_ulp=total.ulp,
+            )
+            for name, total in self._totals.items()
         ]
+
+    def worst(self) -> list[WorstRow]:
+        """Return the first rows that were off; where none was, those whose numbers were farthest, farthest first."""
+        near = [pair for total in self._totals.values() for pair in total.farthest]
+        near.sort(key=lambda pair: -pair[0])
+        return self._off or [row for _, row in near[:WORST_ROWS]]
+
+    def kind(self, batch: Batch, refused: int = 0) -> Kind:
+        """Return what a batch that was compared came to."""
+        return Kind(batch.kind, batch.drawn, len(batch.frame), refused, self._off_by_kind[batch.kind])
 
     def agrees(self, frame: pd.DataFrame, limits: Limits) -> bool:
         """Return whether both sides answer these rows alike, without keeping the sums."""
@@ -206,19 +267,24 @@ class Judge:
         expected = self.original.answers(batch.frame)
         found = self._ask(batch, limits)
         beside = {} if batch.beside is None else self.original.answers(batch.beside)
+        off = np.zeros(len(batch.frame), dtype=bool)
         for name, answer in expected.items():
             _check_shape(name, answer, found[name])
             nearest = self._nearest(name, answer, beside[name], found[name]) if beside else answer
-            self._add(name, batch, nearest, found[name])
+            apart = self._apart(name, nearest, found[name])
+            self._totals[name].add(apart)
+            self._remember(name, batch, nearest, found[name], apart)
+            off |= apart.off
+        self._off_by_kind[batch.kind] += int(off.sum())
         return expected
 
     def compare_one_by_one(self, batch: Batch, limits: Limits) -> Kind:
         """Compare a few rows sent alone: a graph may have learnt the size of a batch."""
-        alone = Kind("alone", "first rows of the sample, each sent by itself", min(_ONE_BY_ONE, len(batch.frame)), 0)
-        for index in range(alone.rows):
-            row = batch.frame.iloc[index : index + 1].reset_index(drop=True)
-            self.compare(Batch(alone.kind, alone.drawn, row), limits)
-        return alone
+        drawn = "first rows of the sample, each sent by itself"
+        alone = Batch("alone", drawn, batch.frame.iloc[:_ONE_BY_ONE].reset_index(drop=True))
+        for index in range(len(alone.frame)):
+            self.compare(Batch(alone.kind, drawn, alone.frame.iloc[index : index + 1].reset_index(drop=True)), limits)
+        return self.kind(alone)
 
     def _ask(self, batch: Batch, limits: Limits) -> Answers:
         try:
@@ -228,30 +294,34 @@ class Judge:
             raise ConversionRefused(tried, error.found, "give a sample that the model takes as a whole") from error
 
     def _nearest(self, name: str, expected: Any, beside: Any, found: Any) -> Any:
-        """Return the original's answers, in near-ties those to the rows beside, and count these."""
-        tied = self._off(name, expected, found) & ~self._off(name, beside, found)
-        self.totals[name][4] += int(tied.sum())
+        """Return the original's answers, in near-ties those to the rows beside where the graph gives these."""
+        tied = self._apart(name, expected, beside).off
+        turned = tied & self._apart(name, expected, found).off & ~self._apart(name, beside, found).off
+        self._totals[name].ties += int(tied.sum())
+        self._totals[name].turned += int(turned.sum())
         nearest = expected.copy()
-        nearest[tied] = beside[tied]
+        nearest[turned] = beside[turned]
         return nearest
 
-    def _off(self, name: str, expected: Any, found: Any) -> Mask:
+    def _apart(self, name: str, expected: Any, found: Any) -> Apart:
         if _is_exact(name, expected, self.original.task):
-            return _as_rows(_plain(expected) != _plain(found))
-        return _difference(expected, found, self.tolerance)[0]
+            return differences.labels(expected, found)
+        return differences.numbers(expected, found, self.tolerance)
 
-    def _add(self, name: str, batch: Batch, expected: Any, found: Any) -> None:
-        total = self.totals[name]
-        if _is_exact(name, expected, self.original.task):
-            off = _as_rows(_plain(expected) != _plain(found))
-            total[2] += int(off.sum())
-        else:
-            off, absolute, relative = _difference(expected, found, self.tolerance)
-            total[0], total[1] = max(total[0], absolute), max(total[1], relative)
-        total[3] += int(off.sum())
-        for index in np.flatnonzero(off)[: WORST_ROWS - len(self.worst)]:
+    def _remember(self, name: str, batch: Batch, expected: Any, found: Any, apart: Apart) -> None:
+        """Keep the first rows that are off, and of each output those that come nearest to it."""
+
+        def shown(index: int) -> WorstRow:
             row = {str(key): _json(value) for key, value in batch.frame.iloc[index].items()}
-            self.worst.append(WorstRow(name, batch.kind, row, _json(expected[index]), _json(found[index])))
+            return WorstRow(name, batch.kind, row, _json(expected[index]), _json(found[index]))
+
+        self._off += [shown(index) for index in np.flatnonzero(apart.off)[: WORST_ROWS - len(self._off)]]
+        total = self._totals[name]
+        bar = total.farthest[-1][0] if len(total.farthest) == WORST_ROWS else 0.0
+        for index in np.argsort(-apart.share, kind="stable")[:WORST_ROWS]:
+            if apart.share[index] > bar and not apart.off[index]:
+                total.farthest.append((float(apart.share[index]), shown(index)))
+        total.farthest = sorted(total.farthest, key=lambda pair: -pair[0])[:WORST_ROWS]
 
 
 def _check_shape(name: str, expected: Any, found: Any) -> None:
@@ -265,30 +335,6 @@ def _is_exact(name: str, expected: Any, task: Task) -> bool:
     return expected.dtype.kind in "OUSb" or (
         role(name) == "prediction" and task not in ("regression", "transformation")
     )
-
-
-def _difference(expected: Any, found: Any, tolerance: Tolerance) -> tuple[Mask, float, float]:
-    """Return which rows are off, and the largest absolute and relative difference; NaN equals NaN."""
-    if found.dtype.kind not in "fiub":
-        return np.ones(len(expected), dtype=bool), float("inf"), float("inf")
-    expected, found = expected.astype("float64"), found.astype("float64")
-    with np.errstate(invalid="ignore", divide="ignore"):
-        same = (expected == found) | (np.isnan(expected) & np.isnan(found))
-        absolute = np.where(same, 0.0, np.abs(expected - found))
-        absolute = np.where(np.isnan(absolute), np.inf, absolute)
-        relative = np.where(same | (expected == 0), 0.0, absolute / np.abs(expected))
-        off = absolute > tolerance.absolute + tolerance.relative * np.where(same, 0.0, np.abs(expected))
-    off |= np.isinf(absolute)
-    return _as_rows(off), float(absolute.max(initial=0.0)), float(np.nanmax(relative, initial=0.0))
-
-
-def _plain(answer: Any) -> Any:
-    """Return labels in a dtype that compares by value."""
-    return answer.astype(str) if answer.dtype.kind in "OUS" else answer
-
-
-def _as_rows(off: Any) -> Mask:
-    return np.asarray(off.reshape(len(off), -1).any(axis=1))
 
 
 def _json(value: Any) -> Any:

@@ -15,6 +15,7 @@ from sklearn.pipeline import Pipeline
 from appliance.bundle.manifest import Category, Input, TensorType
 from appliance.errors import InvalidInput, NotFound
 from convert import frames
+from convert.sources.native_boosters import categories_of_training
 
 Kind = Literal["float", "int64", "bool", "string"]
 Style = Literal["array", "table", "text"]
@@ -68,7 +69,7 @@ class Schema:
             return self.form.restore(frame)
         if self.style == "text":
             return frame.iloc[:, 0].tolist()
-        return frame.to_numpy()
+        return np.array(frame, order="C")  # its own: pandas' is read-only, which some kernels do not take
 
     def for_device(self, frame: pd.DataFrame) -> dict[str, Any]:
         """Return rows by column, as a device gets them: numbers as arrays [rows], texts as lists with None for null."""
@@ -80,11 +81,19 @@ class Schema:
         return columns
 
     def inputs(self, float_type: TensorType, limits: Limits) -> list[Input]:
-        """Return the manifest's inputs, floats as `float_type`, under `limits`."""
-        if self.style == "array":
+        """Return the manifest's inputs, floats as `float_type`, under `limits`.
+
+        An array is one tensor, unless its columns do not all take the same: then each is one of its own.
+        """
+        if self.style == "array" and self.takes_alike(limits):
             names = [column.name for column in self.columns]
             return [_input(FEATURES, self.columns[0], names, float_type, limits)]
         return [_input(column.name, column, [column.name], float_type, limits) for column in self.columns]
+
+    def takes_alike(self, limits: Limits) -> bool:
+        """Return whether one entry of the manifest can say what every column takes."""
+        gaps = {column.name for column in self.columns if column.has_missing}
+        return not limits.categories and (not gaps or limits.missing.issuperset(c.name for c in self.columns))
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -169,15 +178,22 @@ def _typed(frame: pd.DataFrame, dropped: frozenset[str]) -> Columns:
 
 
 def _with_categories(model: Any, columns: Columns, form: frames.Form) -> frames.Form:
-    """Return the form with texts as categories where a booster is asked itself: it takes texts in no other dtype."""
+    """Return the form with categories where a booster is asked itself and they came as plain values, as from CSV.
+
+    The booster knows those of training; texts it takes in no other dtype.
+    """
     if form.polars or type(model).__module__.partition(".")[0] not in ("lightgbm", "xgboost"):
         return form
-    texts = {
-        name: pd.CategoricalDtype(sorted(values.dropna().unique()))
-        for name, (column, values) in columns.items()
-        if column.kind == "string" and not isinstance(form.dtypes.get(name), pd.CategoricalDtype)
-    }
-    return replace(form, dtypes={**form.dtypes, **texts})
+    known = categories_of_training(model)
+    dtypes = {}
+    for position, (name, (column, values)) in enumerate(columns.items()):
+        if isinstance(form.dtypes.get(name), pd.CategoricalDtype):
+            continue
+        if position in known:
+            dtypes[name] = pd.CategoricalDtype(known[position])
+        elif column.kind == "string":
+            dtypes[name] = pd.CategoricalDtype(sorted(values.dropna().unique()))
+    return replace(form, dtypes={**form.dtypes, **dtypes})
 
 
 def _schema(style: Style, columns: Columns, form: frames.Form) -> Schema:

@@ -22,6 +22,7 @@ Row = Sequence[Any] | Mapping[str, Any]
 Feeds = dict[str, Array]
 
 _NUMBERS = {int, float}
+_FLAGS = [0.0, 1.0]
 _SHOWN = 5  # offending values that a message quotes
 
 
@@ -38,7 +39,8 @@ class InputSchema:
         self._by_name = {tensor.name: tensor for tensor in inputs}
         self._known = frozenset(self.columns)
         # One float tensor is the plain array's case, and the fast one: the whole table converts in one call.
-        self._single = inputs[0] if len(inputs) == 1 and inputs[0].type in ("float32", "float64") else None
+        plain = len(inputs) == 1 and inputs[0].type in ("float32", "float64") and not _holds_flags(inputs[0])
+        self._single = inputs[0] if plain else None
 
     @property
     def value_type(self) -> Any:
@@ -163,6 +165,11 @@ class InputSchema:
             raise InvalidInput("read the rows", f"{where} has the unknown column {unknown[0]!r}", hint)
 
 
+def _holds_flags(tensor: Input) -> bool:
+    """Return whether a tensor of floats stands for booleans with gaps, which no tensor of booleans can hold."""
+    return tensor.type in ("float32", "float64") and tensor.categories == _FLAGS
+
+
 def _length(columns: Mapping[str, Sequence[Any] | Array]) -> int:
     """Return the number of rows of a table by column."""
     return len(next(iter(columns.values())))
@@ -217,7 +224,7 @@ def _cast(tensor: Input, name: str, array: Array) -> Array:
     target = np.dtype(tensor.type)
     if array.dtype == target:
         return array
-    if target.kind == "f" and array.dtype.kind in "fiu":
+    if target.kind == "f" and (array.dtype.kind in "fiu" or (array.dtype.kind == "b" and _holds_flags(tensor))):
         with np.errstate(over="ignore"):  # _checked reports what overflowed
             return array.astype(target)
     if target.kind in "iu" and array.dtype.kind in "iuf":
@@ -246,6 +253,9 @@ def _numbers(tensor: Input, name: str, values: list[Any]) -> Array:
         raise _no_missing(tensor, name)
     kinds.discard(type(None))
     allowed = {bool} if tensor.type == "bool" else _NUMBERS
+    if bool in kinds and _holds_flags(tensor):
+        values = [float(value) if type(value) is bool else value for value in values]
+        kinds = set(map(type, values)) - {type(None)}
     if not kinds <= allowed:
         wrong = [value for value in values if value is not None and type(value) not in allowed]
         raise _wrong_type(tensor, name, f"{kind_of(wrong[0])} ({_some(wrong)})")

@@ -30,9 +30,9 @@ def _classifier(rows: Rows, model: Any) -> Answers:
     """Return `AdaBoostClassifier.decision_function` and what follows from it (sklearn/ensemble/_weight_boosting.py)."""
     if model.n_classes_ < 2:
         raise refusal(model, "it knows one class only", "train it with two classes at least")
-    if getattr(model, "algorithm", "SAMME") == "SAMME.R":  # gone since scikit-learn 1.6
-        raise refusal(model, "its algorithm is SAMME.R", "train it with algorithm='SAMME'")
-    decision = _votes(rows, model) / float(model.estimator_weights_.sum())
+    by_shares = getattr(model, "algorithm", "SAMME") == "SAMME.R"  # the default until scikit-learn 1.6, then gone
+    total = _logarithms(rows, model) if by_shares else _votes(rows, model)
+    decision = total / float(model.estimator_weights_.sum())
     if model.n_classes_ > 2:
         return classified(rows, model, softmax(decision / (model.n_classes_ - 1.0)), decision, decision.argmax())
     decision = -decision.columns(0) + decision.columns(1)
@@ -53,6 +53,22 @@ def _votes(rows: Rows, model: Any) -> Tensor:
     pairs = zip(tables, model.estimators_, strict=True)
     votes = [rows.graph.constant(table).take(ask_index(rows, one), axis=0) for table, one in pairs]
     return functools.reduce(operator.add, votes)
+
+
+def _logarithms(rows: Rows, model: Any) -> Tensor:
+    """Return the sums of `_samme_proba` [rows, classes] (sklearn/ensemble/_weight_boosting.py before 1.6)."""
+    classes, eps = model.n_classes_, float(np.finfo(np.float64).eps)
+    if any(len(estimator.classes_) < classes for estimator in model.estimators_):
+        raise refusal(model, "an estimator knows some classes only", "train it with algorithm='SAMME'")
+    if all(hasattr(estimator, "tree_") for estimator in model.estimators_):
+        forest = [estimator.tree_ for estimator in model.estimators_]
+        values = []
+        for tree in forest:
+            logarithms = np.log(np.maximum(tree.value[:, 0, :], eps))
+            values.append((classes - 1) * (logarithms - logarithms.sum(axis=1, keepdims=True) / classes))
+        return tree_nodes.summed_leaves(rows.matrix, [of_sklearn(tree) for tree in forest], values)
+    terms = [ask(rows, estimator, "predict_proba").clip(eps, None).log() for estimator in model.estimators_]
+    return functools.reduce(operator.add, [(term - term.mean()) * float(classes - 1) for term in terms])
 
 
 def _vote(is_class: Array, weight: float) -> Array:

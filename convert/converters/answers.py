@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from skl2onnx.common.data_types import (
@@ -18,6 +19,7 @@ from appliance.errors import ConversionRefused
 from convert.converters.expressions import Graph, Tensor, concat, where
 
 FLOATS = (FloatTensorType, DoubleTensorType)
+Written = TypeVar("Written")
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,10 @@ class Rows:
     def __init__(self, graph: Graph, variables: list[Any]) -> None:
         self.graph = graph
         self.variables = variables
+        self.is_single = False
+        """Whether every number was a float32 before it was widened."""
         self._matrix: Tensor | None = None
+        self._written: dict[tuple[int, str], tuple[Any, Any]] = {}
 
     @property
     def matrix(self) -> Tensor:
@@ -55,7 +60,16 @@ class Rows:
                 tensor = self.graph.tensor(variable.onnx_name)
                 parts.append(tensor if isinstance(variable.type, DoubleTensorType) else tensor.cast("float64"))
             self._matrix = concat(parts)
+            self._matrix.is_single = self.is_single
         return self._matrix
+
+    def once(self, model: Any, what: str, write: Callable[[], Written]) -> Written:
+        """Return `write()`, the same for the same `model` and `what`: its nodes are written once only."""
+        key = (id(model), what)
+        if key not in self._written:
+            self._written[key] = (model, write())  # the model is kept: ids are used again
+        found: Written = self._written[key][1]
+        return found
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -93,7 +107,9 @@ class Rows:
                 variables += self.of(tensor, columns, name=variable.raw_name).variables
             else:
                 variables.append(variable)
-        return Rows(self.graph, variables)
+        rows = Rows(self.graph, variables)
+        rows.is_single = all(isinstance(variable.type, FloatTensorType) for variable in self.variables)
+        return rows
 
 
 def labels(graph: Graph, model: Any, index: Tensor) -> Tensor:
@@ -123,13 +139,15 @@ def outlier(scores: Tensor, offset: float) -> Answers:
     return Answers(label, decision_function=decision, score_samples=scores)
 
 
-def refuse_rows(tensor: Tensor, refused: Tensor) -> Tensor:
+def refuse_rows(tensor: Tensor, refused: Tensor, why: str = "") -> Tensor:
     """Return `tensor`, and let the graph fail where any of `refused` (bool) is true, as the original does.
 
-    ONNX has no way to raise: a Gather beyond its data is what onnxruntime reports.
+    ONNX has no way to raise: a Gather beyond its data is what onnxruntime reports, with the node's name, which is `why`
+    where it is given.
     """
     any_refused = refused.cast("int64").reshape(-1).max(axis=0)
-    return tensor + tensor.graph.constant([0.0]).take(any_refused, axis=0)
+    zero = tensor.graph.constant([0.0])
+    return tensor + tensor.graph.nodes("Gather", zero, any_refused, called=why, axis=0)[0]
 
 
 def label_constants(classes: Any) -> Any:

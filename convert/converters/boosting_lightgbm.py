@@ -57,6 +57,13 @@ def register() -> None:
     register_writer(lightgbm.LGBMRanker, "regressor", regressor)
 
 
+def categories(model: Any) -> dict[int, Array]:
+    """Return {column: its categories in training} of columns that were of pandas' category dtype then."""
+    known, declared = _booster(model).pandas_categorical or [], _read(model).categorical
+    pairs = zip(declared, known, strict=True) if len(known) == len(declared) else ()
+    return {column: np.asarray(values) for column, values in pairs}
+
+
 def _classifier(rows: Rows, model: Any) -> Answers:
     """Return `LGBMClassifier.predict_proba` and its argmax; of two classes LightGBM computes the second's."""
     if callable(model.objective) or len(model.classes_) < 2:

@@ -35,6 +35,17 @@ def register() -> None:
         register_writer(estimator, "regressor", regressor)
 
 
+def categories(model: Any) -> dict[int, Array]:
+    """Return {column: its categories in training} of columns that were of pandas' category dtype then.
+
+    XGBoost keeps them from version 3.1 on. Raises ConversionRefused for names that it keeps only parts of.
+    """
+    booster = _learner(model)["gradient_booster"]
+    encodings = booster.get("gbtree", booster)["model"].get("cats", {}).get("enc", [])
+    found = {column: _categories(encoding, model) for column, encoding in enumerate(encodings)}
+    return {column: known for column, known in found.items() if len(known)}
+
+
 def _single(rows: Rows, value: float) -> Tensor:
     return rows.graph.constant(value).cast("float32")
 

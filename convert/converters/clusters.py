@@ -63,7 +63,7 @@ def _bisecting(rows: Rows, model: Any) -> Answers:
 def _nearest(x: Tensor, centres: Any) -> Tensor:
     """Return the index of the nearest centre c, int64 [n], by c.c - 2 x.c (sklearn.cluster._k_means_lloyd)."""
     points = dense(centres)
-    return (row((points**2).sum(axis=1)) - 2.0 * (x @ points.T)).argmin()
+    return x.affine(-2.0 * points.T, row((points**2).sum(axis=1))).argmin()
 
 
 def _agglomeration(rows: Rows, model: Any) -> Answers:

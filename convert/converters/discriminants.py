@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
 
-from convert.converters.expressions import Tensor, concat, expit, softmax
+from convert.converters.expressions import Tensor, concat, expit, row, softmax
 from convert.converters.writers import Answers, Rows, classified
 from convert.converters.writers import register as register_writer
 
@@ -18,7 +18,7 @@ def register() -> None:
 
 def _linear(rows: Rows, model: Any) -> Answers:
     """As sklearn.discriminant_analysis.LinearDiscriminantAnalysis.predict_proba and transform."""
-    decision = rows.matrix @ np.asarray(model.coef_).T + np.asarray(model.intercept_).reshape(1, -1)
+    decision = rows.matrix.affine(np.asarray(model.coef_).T, row(model.intercept_))
     if len(model.classes_) == 2:
         second = expit(decision)
         answers = classified(

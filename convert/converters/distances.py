@@ -1,15 +1,19 @@
 """Writes distances between rows and training points (sklearn.metrics.pairwise, sklearn.metrics._dist_metrics)."""
 
-from collections.abc import Callable
+import functools
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from appliance.errors import ConversionRefused
-from convert.converters.expressions import Graph, Tensor, maximum, row, where
+from convert.converters.expressions import Tensor, maximum, row, where
 
 Points = NDArray[Any]
+_WRITTEN_OUT = 32  # columns
+_SMALL = 2**14  # coordinates of all points
 
 
 def distances(x: Tensor, points: Points, metric: str, parameters: dict[str, Any] | None = None) -> Tensor:
@@ -31,22 +35,22 @@ def reduced_distances(x: Tensor, points: Points, metric: str, parameters: dict[s
         return _minkowski(x, points, parameters)
     if metric == "mahalanobis":
         whitening = np.linalg.cholesky(_inverse_covariance(parameters))
-        return _accumulate(x @ whitening, points @ whitening, _square)
+        return accumulated(x @ whitening, points @ whitening, _square)
     if metric == "seuclidean":
         scale = np.sqrt(np.asarray(parameters["V"], dtype=np.float64))
-        return _accumulate(x / scale[None, :], points / scale, _square)
+        return accumulated(x / scale[None, :], points / scale, _square)
     if metric in ("cosine", "correlation"):
         if metric == "correlation":
             x, points = x - x.mean(), points - points.mean(axis=1, keepdims=True)
         return 1.0 - _normalized(x) @ _normalized_points(points).T
     if metric == "braycurtis":
-        return _accumulate(x, points, lambda a, b: (a - b).abs()) / _accumulate(x, points, lambda a, b: (a + b).abs())
+        return accumulated(x, points, lambda a, b: (a - b).abs()) / accumulated(x, points, lambda a, b: (a + b).abs())
     if metric == "chebyshev":
-        return _accumulate(x, points, lambda a, b: (a - b).abs(), largest=True)
+        return accumulated(x, points, lambda a, b: (a - b).abs(), largest=True)
     if metric not in _TERMS:
         next_step = f"use one of {', '.join(sorted({*_TERMS, 'cosine', 'chebyshev', 'minkowski'}))}"
         raise ConversionRefused("write the distances of a model", f"metric {metric!r}", next_step)
-    total = _accumulate(x, points, _TERMS[metric])
+    total = accumulated(x, points, _TERMS[metric])
     return total / float(points.shape[1]) if metric == "hamming" else total
 
 
@@ -67,22 +71,18 @@ def nan_euclidean(x: Tensor, points: Points) -> Tensor:
     present, here = where(x.isnan(), 0.0, 1.0), (~np.isnan(points)).astype(np.float64)
     filled, known = where(x.isnan(), 0.0, x), np.nan_to_num(points)
 
-    def step(total: Tensor, a: Tensor, a_here: Tensor, b: Tensor, b_here: Tensor) -> Tensor:
-        difference = (a.expand(1) - b.expand(0)) * a_here.expand(1) * b_here.expand(0)
-        return total + difference * difference
+    def term(a: Tensor, a_here: Tensor, b: Tensor, b_here: Tensor) -> Tensor:
+        return _square(a * a_here * b_here, b * a_here * b_here)
 
-    constant, width = x.graph.constant, known.shape[1]
-    sides = (filled.transpose(), present.transpose(), constant(known.T), constant(here.T))
-    squared = x.graph.scan(step, _zeros(x, len(points)), *sides)
+    squared = accumulated([filled, present], [known, here], term)
     common = present @ here.T
-    return where(common.equals(0.0), np.nan, squared / common.clip(1.0, None) * float(width)).sqrt()
+    return where(common.equals(0.0), np.nan, squared / common.clip(1.0, None) * float(known.shape[1])).sqrt()
 
 
 def squared_by_product(x: Tensor, points: Points) -> Tensor:
     """Return squared distances as x.x - 2 x.y + y.y, as sklearn.metrics.pairwise.euclidean_distances does."""
     points = dense(points)
-    squared = (x * x).sum() - 2.0 * (x @ points.T) + row((points**2).sum(axis=1))
-    return squared.clip(0.0, None)
+    return (x.squares() + x.affine(-2.0 * points.T, row((points**2).sum(axis=1)))).clip(0.0, None)
 
 
 def nearest(x: Tensor, points: Points, metric: str = "euclidean") -> Tensor:
@@ -128,30 +128,49 @@ def _minkowski(x: Tensor, points: Points, parameters: dict[str, Any]) -> Tensor:
     power = float(parameters.get("p", 2))
     weights = parameters.get("w")
     if np.isinf(power):
-        return _accumulate(x, points, lambda a, b: (a - b).abs(), largest=True)
+        return accumulated(x, points, lambda a, b: (a - b).abs(), largest=True)
     if weights is not None:
         scale = np.asarray(weights, dtype=np.float64) ** (1.0 / power)
         x, points = x * scale[None, :], points * scale
     if power == 2:
-        return _accumulate(x, points, _square)
-    return _accumulate(x, points, lambda a, b: (a - b).abs() ** power)
+        return accumulated(x, points, _square)
+    return accumulated(x, points, lambda a, b: (a - b).abs() ** power)
 
 
-def _accumulate(x: Tensor, points: Points, term: Callable[[Tensor, Tensor], Tensor], largest: bool = False) -> Tensor:
-    """Return the sum (or the largest) over coordinates of term(x, point), [n, m], in memory for a few [n, m] only."""
+def accumulated(
+    x: Tensor | Sequence[Tensor],
+    points: Points | Sequence[Points],
+    term: Callable[..., Tensor],
+    largest: bool = False,
+) -> Tensor:
+    """Return the sum (or the largest) over coordinates of term(x, point), [n, m], one coordinate after another.
 
-    def step(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        value = term(a.expand(1), b.expand(0))
-        return maximum(total, value) if largest else total + value
+    Of several x [n, d] and several points [m, d] the term gets a value of each. What is small is written out column by
+    column; else each row is taken by itself, which needs memory for [d, m] only and finds it near.
+    """
+    rows = [x] if isinstance(x, Tensor) else list(x)
+    sides = [points] if isinstance(points, np.ndarray) else list(points)
+    count, width = sides[0].shape
+    if width <= _WRITTEN_OUT and count * width <= _SMALL:
+        return _written_out(rows, sides, term, largest)
 
-    return x.graph.scan(step, _zeros(x, len(points)), x.transpose(), x.graph.constant(points.T))
+    def step(*slices: Tensor) -> Tensor:
+        constants = [slices[0].graph.constant(side.T) for side in sides]
+        terms = term(*(part.expand(1) for part in slices), *constants)
+        # onnxruntime adds along the first axis row by row, as a plain loop does.
+        return terms.max(axis=0, keepdims=False) if largest else terms.sum(axis=0, keepdims=False)
+
+    return rows[0].graph.each_row(step, *rows)
 
 
-def _zeros(x: Tensor, columns: int) -> Tensor:
-    """Return zeros [n, columns] for the n rows of x."""
-    graph: Graph = x.graph
-    rows = x.op("Shape", start=0, end=1)
-    return graph.node("Expand", np.zeros((1, columns)), rows.op("Concat", [columns], axis=0))
+def _written_out(rows: list[Tensor], sides: list[Points], term: Callable[..., Tensor], largest: bool) -> Tensor:
+    graph, width = rows[0].graph, sides[0].shape[1]
+    split = [graph.nodes("Split", x, outputs=width, axis=1, num_outputs=width) if width > 1 else [x] for x in rows]
+    terms = [
+        term(*(parts[column] for parts in split), *(graph.constant(side[None, :, column]) for side in sides))
+        for column in range(width)
+    ]
+    return functools.reduce(maximum if largest else operator.add, terms)
 
 
 def _inverse_covariance(parameters: dict[str, Any]) -> Points:

@@ -47,11 +47,13 @@ class Graph:
         self.container.initializers.append(initializer)
         return Tensor(self, name)
 
-    def nodes(self, op: str, *inputs: Value, outputs: int = 1, domain: str = "", **attributes: Any) -> list[Tensor]:
-        """Add one node and return its outputs; an input of None is left out."""
+    def nodes(
+        self, op: str, *inputs: Value, outputs: int = 1, domain: str = "", called: str = "", **attributes: Any
+    ) -> list[Tensor]:
+        """Add one node, whose name begins with `called`, and return its outputs; an input of None is left out."""
         names = ["" if value is None else self.constant(value).name for value in inputs]
         results = [self._free_name(op.lower()) for _ in range(outputs)]
-        name = self.scope.get_unique_operator_name(op)
+        name = " ".join([*([called] if called else []), self.scope.get_unique_operator_name(op)])
         self.container.add_node(op, names, results, op_domain=domain, name=name, **attributes)
         return [Tensor(self, result) for result in results]
 
@@ -59,32 +61,29 @@ class Graph:
         """Add one node and return its only output."""
         return self.nodes(op, *inputs, domain=domain, **attributes)[0]
 
-    def scan(self, step: Callable[..., Tensor], state: Tensor, *columns: Tensor) -> Tensor:
-        """Return `state` after `state = step(state, *slices)` for each slice of `columns` along their first axis.
-
-        Everything is float64. Slices are taken one after another, so that sums round as a plain loop's do.
-        """
+    def each_row(self, step: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+        """Return `step(*slices)` of each row of float64 matrices, one below the other: vectors to a vector."""
         inner = Graph(self.scope, _Body())
-        names = [self._free_name("state"), *(self._free_name("slice") for _ in columns)]
-        after = step(*(Tensor(inner, name) for name in names))
-        inputs = [_double(names[0], 2), *(_double(name, 1) for name in names[1:])]
-        body = inner._body(inputs, [_double(after.name, 2)])
-        return self.node("Scan", state, *columns, body=body, num_scan_inputs=len(columns))
+        names = [self._free_name("slice") for _ in rows]
+        result = step(*(Tensor(inner, name) for name in names))
+        body = inner._body([_double(name, 1) for name in names], [_double(result.name, 1)])
+        return self.node("Scan", *rows, body=body, num_scan_inputs=len(rows))
 
-    def loop(self, step: Callable[..., tuple[Tensor, Tensor]], limit: int, state: Tensor, fixed: Tensor) -> Tensor:
-        """Return `state` after up to `limit` times `go_on, state = step(state, fixed)`; `go_on` is one bool.
+    def loop(self, step: Callable[..., tuple[Tensor, Tensor]], limit: Value, state: Tensor, fixed: Tensor) -> Tensor:
+        """Return `state` after up to `limit` times `go_on, state = step(state, fixed, turn)`; `go_on` is one bool.
 
         State is a float64 matrix, `fixed` has three axes; it is handed on, as a body should not reach outside for it.
         """
         inner = Graph(self.scope, _Body())
         names = [self._free_name(seed) for seed in ("iteration", "condition", "state", "fixed")]
-        go_on, after = step(Tensor(inner, names[2]), Tensor(inner, names[3]))
+        go_on, after = step(Tensor(inner, names[2]), Tensor(inner, names[3]), Tensor(inner, names[0]))
         handed_on = Tensor(inner, names[3]).op("Identity")
         count = helper.make_tensor_value_info(names[0], TensorProto.INT64, [])
         flags = [helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in (names[1], go_on.name)]
         inputs = [count, flags[0], _double(names[2], 2), _double(names[3], 3)]
         body = inner._body(inputs, [flags[1], _double(after.name, 2), _double(handed_on.name, 3)])
-        return self.nodes("Loop", np.array(limit), np.array(True), state, fixed, outputs=2, body=body)[0]
+        limit = limit if isinstance(limit, Tensor) else np.array(limit)
+        return self.nodes("Loop", limit, np.array(True), state, fixed, outputs=2, body=body)[0]
 
     def _body(self, inputs: list[ValueInfoProto], outputs: list[ValueInfoProto]) -> GraphProto:
         return helper.make_graph(self.container.nodes, "body", inputs, outputs, self.container.initializers)
@@ -118,6 +117,8 @@ class Tensor:
     def __init__(self, graph: Graph, name: str) -> None:
         self.graph = graph
         self.name = name
+        self.is_single = False
+        """Whether its float64 numbers are all float32's."""
 
     def op(self, op: str, *others: Value, **attributes: Any) -> Tensor:
         """Return the output of one node on this tensor and `others`."""
@@ -155,6 +156,10 @@ class Tensor:
 
     def __neg__(self) -> Tensor:
         return self.op("Neg")
+
+    def affine(self, weights: Value, offsets: Value) -> Tensor:
+        """Return `self @ weights + offsets` for matrices, `offsets` one row [1, k], as one node."""
+        return self.op("Gemm", weights, offsets)
 
     def __lt__(self, other: Value) -> Tensor:
         return self.op("Less", other)
@@ -208,6 +213,10 @@ class Tensor:
     def sum(self, axis: int = 1, keepdims: bool = True) -> Tensor:
         """Return sums along `axis`, which stays with length 1 unless `keepdims` is False."""
         return self.op("ReduceSum", [axis], keepdims=int(keepdims))
+
+    def squares(self) -> Tensor:
+        """Return the sum of squares of each row [n, 1]."""
+        return self.op("ReduceSumSquare", [1], keepdims=1)
 
     def mean(self, axis: int = 1, keepdims: bool = True) -> Tensor:
         """Return means along `axis`."""
@@ -305,8 +314,7 @@ def expit(x: Tensor) -> Tensor:
 
 def softmax(x: Tensor) -> Tensor:
     """Return exp(x) over its sum along axis 1, as sklearn.utils.extmath.softmax."""
-    powers = (x - x.max()).exp()
-    return powers / powers.sum()
+    return x.op("Softmax", axis=1)
 
 
 def one_hot(index: Tensor, depth: int) -> Tensor:

@@ -8,9 +8,11 @@ from sklearn.impute import KNNImputer, MissingIndicator, SimpleImputer
 
 from convert.converters.distances import nan_euclidean
 from convert.converters.encoders import MISSING_TEXTS
-from convert.converters.expressions import Tensor, concat, where
+from convert.converters.expressions import Tensor, concat, row, where
 from convert.converters.writers import Answers, Rows, refusal, refuse_rows, register_type
 from convert.converters.writers import register as register_writer
+
+_TIE = "training rows with other values are as near as the last neighbour:"
 
 
 def register() -> None:
@@ -79,7 +81,11 @@ def _indicator(rows: Rows, model: Any) -> Answers:
 
 
 def _neighbours(rows: Rows, model: Any) -> Answers:
-    """As sklearn.impute.KNNImputer.transform: the (weighed) mean of the nearest rows that have the column."""
+    """As sklearn.impute.KNNImputer.transform: the (weighed) mean of the nearest rows that have the column.
+
+    Which of equally near rows count is what numpy.argpartition leaves in front, which has no rule of its own: a row
+    whose value hangs on that is refused.
+    """
     if model.metric != "nan_euclidean":
         raise refusal(model, "its metric is a function", "use metric='nan_euclidean'")
     missing = is_missing(rows.matrix, model.missing_values, "float64")
@@ -89,20 +95,25 @@ def _neighbours(rows: Rows, model: Any) -> Answers:
     columns = []
     for i, valid in enumerate(model._valid_mask):
         if valid:
-            columns.append(where(missing.columns(i), _imputed(away, known[:, i], model), x.columns(i)))
+            gap = missing.columns(i)
+            columns.append(where(gap, _imputed(away, known[:, i], model, gap), x.columns(i)))
         elif model.keep_empty_features:
             columns.append(rows.matrix.columns(i) * 0.0)
     filled = concat(columns)
     return Answers(transform=_with_indicator(filled, missing, model) if model.add_indicator else filled)
 
 
-def _imputed(away: Tensor, known: Any, model: Any) -> Tensor:
-    """Return one column's imputed values [n, 1]; its mean where no training row can be compared."""
+def _imputed(away: Tensor, known: Any, model: Any, gap: Tensor) -> Tensor:
+    """Return one column's imputed values [n, 1] for where `gap` is; its mean where no training row can be compared."""
     donors = np.flatnonzero(~np.isnan(known))
     distance = away.columns(*donors) if len(donors) < len(known) else away
     alone = distance.isnan()
     count = min(model.n_neighbors, len(donors))
-    nearest, index = away.graph.nodes("TopK", where(alone, np.inf, distance), [count], outputs=2, axis=1, largest=0)
+    apart = where(alone, np.inf, distance)
+    more = min(count + 1, len(donors))
+    nearest, index = away.graph.nodes("TopK", apart, [more], outputs=2, axis=1, largest=0)
+    doubtful = _hang_on_ties(apart, nearest, known[donors], gap) if more > count else None
+    nearest, index = (part.columns(*range(count)) if more > count else part for part in (nearest, index))
     comparable = (nearest < np.inf).cast("float64")
     weights = comparable
     if model.weights == "distance":
@@ -113,4 +124,19 @@ def _imputed(away: Tensor, known: Any, model: Any) -> Tensor:
     values = away.graph.constant(known[donors]).take(index, axis=0)
     total = weights.sum()
     mean = (values * weights).sum() / where(total.equals(0.0), 1.0, total)
-    return where(total.equals(0.0), float(np.mean(known[donors])), mean)
+    imputed = where(total.equals(0.0), float(np.mean(known[donors])), mean)
+    return imputed if doubtful is None else refuse_rows(imputed, doubtful, _TIE)
+
+
+def _hang_on_ties(apart: Tensor, nearest: Tensor, values: Any, gap: Tensor) -> Tensor:
+    """Return whether values hang on which of equally near rows count, [rows with such a tie + 1, 1]; the last is not.
+
+    That is where the last neighbour and the next row are equally near, and the rows that are so near differ in value.
+    """
+    last, following = (nearest.columns(place) for place in (-2, -1))
+    tied = gap & last.equals(following) & (last < np.inf)
+    rows = tied.reshape(-1).op("NonZero").reshape(-1)  # most often none: then the rest costs nothing
+    as_near = apart.take(rows, axis=0).equals(last.take(rows, axis=0))
+    least = where(as_near, row(values), np.inf).min()
+    most = where(as_near, row(values), -np.inf).max()
+    return (least < most).op("Concat", np.array([[False]]), axis=0)

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.isotonic import IsotonicRegression
 
-from convert.converters.expressions import Tensor, concat, expit, interpolate, softmax, where
+from convert.converters.expressions import Tensor, concat, expit, interpolate, row, softmax, where
 from convert.converters.writers import Answers, Rows, ask, ask_score, classified, refuse_rows
 from convert.converters.writers import register as register_writer
 
@@ -55,14 +55,21 @@ def _fold(rows: Rows, fold: Any) -> Tensor:
 def _one_by_one(scores: Tensor, fold: Any) -> Tensor:
     """Return calibrated probabilities of each class against the rest, brought to a sum of 1."""
     classes = [*fold.classes]
+    if fold.method == "sigmoid" and len(fold.calibrators) == len(classes) > 2:
+        slopes, offsets = (row([getattr(one, name) for one in fold.calibrators]) for name in ("a_", "b_"))
+        return _shares(expit(scores * -slopes - offsets), len(classes))
     calibrated = [_calibrator(scores.columns(i), one) for i, one in enumerate(fold.calibrators)]
     if len(classes) == 2:
         return concat([1.0 - calibrated[0], calibrated[0]])
     column = {classes.index(label): part for label, part in zip(fold.estimator.classes_, calibrated, strict=True)}
     absent = calibrated[0] * 0.0  # a class that this fold's training rows lacked
-    proba = concat([column.get(index, absent) for index in range(len(classes))])
+    return _shares(concat([column.get(index, absent) for index in range(len(classes))]), len(classes))
+
+
+def _shares(proba: Tensor, classes: int) -> Tensor:
     total = proba.sum()
-    return where(total.equals(0.0), 1.0 / len(classes), proba / where(total.equals(0.0), 1.0, total))
+    nothing = total.equals(0.0)
+    return where(nothing, 1.0 / classes, proba / where(nothing, 1.0, total))
 
 
 def _calibrator(score: Tensor, calibrator: Any) -> Tensor:

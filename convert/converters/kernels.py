@@ -9,8 +9,8 @@ from sklearn.kernel_approximation import Nystroem
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.preprocessing import KernelCenterer
 
-from convert.converters.distances import dense, distances, squared_by_product
-from convert.converters.expressions import Tensor, where
+from convert.converters.distances import accumulated, dense, distances
+from convert.converters.expressions import Tensor, row, where
 from convert.converters.writers import Answers, Rows, refusal
 from convert.converters.writers import register as register_writer
 
@@ -39,7 +39,7 @@ def pairwise_kernel(x: Tensor, points: Any, model: Any, kernel: Any, **parameter
     gamma = float(given.get("gamma", 1.0 if kernel == "chi2" else 1.0 / points.shape[1]))
     coef0, degree = float(given.get("coef0", 1.0)), float(given.get("degree", 3.0))
     if kernel == "rbf":
-        return (squared_by_product(x, points) * -gamma).exp()
+        return _gaussian(x, points, gamma)
     if kernel == "laplacian":
         return (distances(x, points, "manhattan") * -gamma).exp()
     if kernel == "cosine":
@@ -55,6 +55,12 @@ def pairwise_kernel(x: Tensor, points: Any, model: Any, kernel: Any, **parameter
     if kernel == "sigmoid":
         return (product * gamma + coef0).op("Tanh")
     raise refusal(model, f"kernel {kernel!r}", "use linear, poly, rbf, sigmoid, laplacian, cosine or chi2")
+
+
+def _gaussian(x: Tensor, points: NDArray[Any], gamma: float) -> Tensor:
+    """Return exp(-gamma |x - y|^2) as exp(2 gamma x.y - gamma y.y - gamma x.x), in few nodes; distances are >= 0."""
+    products = x.affine(points.T * (2.0 * gamma), row((points**2).sum(axis=1)) * -gamma)
+    return (products - x.squares() * gamma).clip(None, 0.0).exp()
 
 
 def power(base: Tensor, exponent: float) -> Tensor:
@@ -79,7 +85,7 @@ def kernel_pca_of(kernel: Tensor, model: Any) -> Tensor:
 def _centered(kernel: Tensor, centerer: Any) -> Tensor:
     """As sklearn.preprocessing.KernelCenterer.transform."""
     rows = np.asarray(centerer.K_fit_rows_)
-    return kernel - rows[None, :] - kernel.sum() / float(len(rows)) + float(centerer.K_fit_all_)
+    return kernel - (kernel.mean() + row(rows - float(centerer.K_fit_all_)))
 
 
 def _own_kernel(rows: Rows, model: Any) -> Tensor:
@@ -101,10 +107,8 @@ def _nystroem(rows: Rows, model: Any) -> Answers:
 def _additive_chi2(x: Tensor, points: Any) -> Tensor:
     """As sklearn.metrics.pairwise.additive_chi2_kernel: -sum((x - y)^2 / (x + y)), nothing where both are 0."""
 
-    def step(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        a, b = a.expand(1), b.expand(0)
+    def term(a: Tensor, b: Tensor) -> Tensor:
         size = a + b
-        return total - (a - b) * (a - b) / where(size.equals(0.0), 1.0, size)
+        return (a - b) * (a - b) / where(size.equals(0.0), 1.0, size)
 
-    state = x @ np.zeros((points.shape[1], len(points)))
-    return x.graph.scan(step, state, x.transpose(), x.graph.constant(points.T))
+    return -accumulated(x, points, term)

@@ -1,4 +1,4 @@
-"""Writes linear classifiers in float64: their scores, and their probabilities where they have any."""
+"""Writes linear models in float64: numbers, scores, and probabilities where they have any."""
 
 from typing import Any
 
@@ -11,26 +11,44 @@ from convert.converters.expressions import Tensor, concat, expit, softmax, where
 from convert.converters.writers import Answers, Rows, classified
 from convert.converters.writers import register as register_writer
 
+_REGRESSORS = ("LinearRegression", "Ridge", "RidgeCV", "Lasso", "LassoCV", "ElasticNet", "ElasticNetCV", "SGDRegressor")
+
 
 def register() -> None:
     """Register every estimator of this family with skl2onnx.
 
-    Logistic regression alone stays with skl2onnx: one node, as right and quicker.
+    Logistic and plain linear regression alone stay with skl2onnx: one node, as right and quicker.
     """
     for name in ("LogisticRegression", "LogisticRegressionCV"):
         register_writer(getattr(linear_model, name), "classifier", _classifier, alone=False)
     for name in ("SGDClassifier", "Perceptron", "PassiveAggressiveClassifier", "RidgeClassifier", "RidgeClassifierCV"):
         register_writer(getattr(linear_model, name, None), "classifier", _classifier)
     register_writer(LinearSVC, "classifier", _classifier)
+    for name in _REGRESSORS:
+        register_writer(getattr(linear_model, name), "regressor", _regressor, alone=False)
 
 
 def _classifier(rows: Rows, model: Any) -> Answers:
     """As sklearn.linear_model._base.LinearClassifierMixin.decision_function, and each model's own probabilities."""
-    decision = rows.matrix @ np.atleast_2d(dense(model.coef_)).T + np.asarray(
-        model.intercept_, dtype=np.float64
-    ).reshape(1, -1)
+    decision = rows.matrix.affine(*_coefficients(model))
     index = decision.argmax() if len(model.classes_) > 2 else (decision > 0.0).cast("int64").reshape(-1)
     return classified(rows, model, _probabilities(decision, model), decision, index)
+
+
+def _regressor(rows: Rows, model: Any) -> Answers:
+    """As sklearn.linear_model._base.LinearModel.predict."""
+    return Answers(predict=rows.matrix.affine(*_coefficients(model)))
+
+
+def _coefficients(model: Any) -> tuple[Any, Any]:
+    """Return the weights [features, outputs] and the offsets [1, outputs], float64."""
+    weights = np.atleast_2d(dense(model.coef_)).T
+    return weights, np.broadcast_to(np.ravel(np.asarray(model.intercept_, dtype=np.float64)), (1, weights.shape[1]))
+
+
+def is_one_by_one(model: Any) -> bool:
+    """Return whether a classifier of two classes takes its probabilities from one score by the logistic function."""
+    return getattr(model, "multi_class", "auto") != "multinomial"
 
 
 def _probabilities(decision: Tensor, model: Any) -> Tensor | None:
@@ -41,7 +59,7 @@ def _probabilities(decision: Tensor, model: Any) -> Tensor | None:
     if getattr(model, "loss", None) == "modified_huber":
         return _shares((decision.clip(-1.0, 1.0) + 1.0) / 2.0, classes)
     if classes == 2:
-        return softmax(concat([-decision, decision])) if how == "multinomial" else _shares(expit(decision), classes)
+        return _shares(expit(decision), 2) if is_one_by_one(model) else softmax(concat([-decision, decision]))
     one_by_one = hasattr(model, "loss") or how == "ovr" or model.solver == "liblinear"
     return _shares(expit(decision), classes) if one_by_one else softmax(decision)
 

@@ -1,14 +1,18 @@
 """Writes classifiers and regressors made of several others (sklearn.multiclass, sklearn.multioutput)."""
 
+import functools
 from typing import Any
 
 import numpy as np
 from sklearn.base import is_classifier, is_regressor
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier, OutputCodeClassifier
 from sklearn.multioutput import ClassifierChain, MultiOutputRegressor, RegressorChain
 
 from convert.converters.distances import nearest
-from convert.converters.expressions import Tensor, concat, where
+from convert.converters.expressions import Tensor, concat, expit, row, where
+from convert.converters.linear import is_one_by_one
 from convert.converters.support_vectors import votes_and_confidences
 from convert.converters.writers import Answers, Rows, ask, ask_index, ask_score, classified, label_constants, refusal
 from convert.converters.writers import register as register_writer
@@ -26,6 +30,8 @@ def register() -> None:
 
 def one_vs_rest(rows: Rows, model: Any) -> Answers:
     """As sklearn.multiclass.OneVsRestClassifier: the largest score of one classifier per class."""
+    if len(model.estimators_) > 1 and all(_is_logistic(part) for part in model.estimators_):
+        return _logistic_vs_rest(rows, model)
     scores = [_binary_score(rows, part) for part in model.estimators_]
     if getattr(model, "multilabel_", False):
         raise refusal(model, "it answers several labels at once", "train one classifier for each label")
@@ -38,9 +44,40 @@ def one_vs_rest(rows: Rows, model: Any) -> Answers:
         proba = proba / where(total.equals(0.0), 1.0, total)
     threshold = 0.0 if _has_decision(model.estimators_[0]) else 0.5
     one = len(scores) == 1
-    index = (scores[0] > threshold).cast("int64").reshape(-1) if one else concat(scores).argmax()
+    index = (scores[0] > threshold).cast("int64").reshape(-1) if one else _largest(scores)
     decision = concat(scores) if all(hasattr(part, "decision_function") for part in model.estimators_) else None
     return classified(rows, model, proba, decision, index=index)
+
+
+def _is_logistic(part: Any) -> bool:
+    return type(part) is LogisticRegression and len(part.classes_) == 2 and is_one_by_one(part)
+
+
+def _logistic_vs_rest(rows: Rows, model: Any) -> Answers:
+    """Return `one_vs_rest` of logistic regressions, whose scores are one product together."""
+    if getattr(model, "multilabel_", False):
+        raise refusal(model, "it answers several labels at once", "train one classifier for each label")
+    weights = np.vstack([part.coef_ for part in model.estimators_]).T
+    scores = rows.matrix.affine(weights, row([part.intercept_[0] for part in model.estimators_]))
+    shares = expit(scores)
+    total = shares.sum()
+    proba = shares / where(total.equals(0.0), 1.0, total)
+    columns = [scores.columns(place) for place in range(len(model.estimators_))] if _last_of_equals_wins() else [scores]
+    return classified(rows, model, proba, scores, index=_largest(columns))
+
+
+def _largest(scores: list[Tensor]) -> Tensor:
+    """Return the class of the largest score, int64 [n]."""
+    if not _last_of_equals_wins():
+        return concat(scores).argmax()
+    return len(scores) - 1 - concat(scores[::-1]).argmax()
+
+
+@functools.cache
+def _last_of_equals_wins() -> bool:
+    """Return whether this scikit-learn predicts the last of several classes of one score; newer ones the first."""
+    undecided = OneVsRestClassifier(DummyClassifier(strategy="constant", constant=0)).fit([[0]] * 3, [0, 1, 2])
+    return bool(undecided.predict([[0]])[0] == 2)
 
 
 def one_vs_one(rows: Rows, model: Any) -> Answers:
@@ -49,7 +86,7 @@ def one_vs_one(rows: Rows, model: Any) -> Answers:
         raise refusal(model, "its kernel is precomputed", "use a kernel by name")
     wins = [_one_column(ask_index(rows, part)) for part in model.estimators_]
     scores = [_binary_score(rows, part) for part in model.estimators_]
-    votes = votes_and_confidences(wins, scores, len(model.classes_))
+    votes = votes_and_confidences(concat(wins), concat(scores), len(model.classes_))
     if len(model.classes_) > 2:
         return classified(rows, model, decision=votes)
     threshold = 0.0 if _has_decision(model.estimators_[0]) else 0.5

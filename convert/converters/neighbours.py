@@ -14,6 +14,7 @@ from sklearn.neighbors import (
     RadiusNeighborsTransformer,
 )
 
+from convert.converters import neighbour_ties
 from convert.converters.distances import dense, distances, finished, reduced_distances, reduced_radius
 from convert.converters.expressions import Tensor, maximum, one_hot, softmax, where
 from convert.converters.writers import Answers, Rows, classified, outlier, refusal, refuse_rows
@@ -35,12 +36,15 @@ def register() -> None:
 def k_nearest(x: Tensor, model: Any, k: int) -> tuple[Tensor, Tensor]:
     """Return the distances float64 [n, k] and indices int64 [n, k] of the nearest training points, nearest first.
 
-    Of equally near points the first in the training data is taken; scikit-learn's order among those depends on how
-    its tree was built.
+    Of equally near points those are taken that scikit-learn's tree takes.
     """
     metric, parameters = _metric(model)
     reduced = reduced_distances(x, model._fit_X, metric, parameters)
-    nearest, index = x.graph.nodes("TopK", reduced, [k], outputs=2, axis=1, largest=0, sorted=1)
+    more = min(k + 1, model.n_samples_fit_)
+    nearest, index = x.graph.nodes("TopK", reduced, [more], outputs=2, axis=1, largest=0, sorted=1)
+    if more > k:
+        index = neighbour_ties.settled(x, reduced, nearest, index, model, k)
+        nearest = nearest.columns(*range(k))
     return finished(nearest, metric, parameters), index
 
 

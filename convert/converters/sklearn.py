@@ -164,7 +164,9 @@ def _first_steps(model: Any) -> Iterator[Any]:
 
 
 def _finds_by_name(model: Any) -> bool:
-    return any(isinstance(step, ColumnTransformer) for step in _first_steps(model))
+    """Return whether a ColumnTransformer looks for columns of a table; one that was fitted on an array counts them."""
+    named = (step for step in _first_steps(model) if hasattr(step, "feature_names_in_"))
+    return any(isinstance(step, ColumnTransformer) for step in named)
 
 
 def _first_encodes(model: Any) -> bool:

@@ -4,10 +4,11 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.svm import SVC, SVR, NuSVC, NuSVR, OneClassSVM
 
 from convert.converters.distances import dense
-from convert.converters.expressions import Tensor, concat, where
+from convert.converters.expressions import Tensor, concat, row, where
 from convert.converters.kernels import pairwise_kernel
 from convert.converters.writers import Answers, Rows, classified
 from convert.converters.writers import register as register_writer
@@ -22,18 +23,14 @@ def register() -> None:
     register_writer(OneClassSVM, "outlier", _one_class)
 
 
-def votes_and_confidences(predictions: list[Tensor], confidences: list[Tensor], classes: int) -> Tensor:
-    """Return `sklearn.utils.multiclass._ovr_decision_function`: [n, classes] from pairwise results [n, 1].
+def votes_and_confidences(predictions: Tensor, confidences: Tensor, classes: int) -> Tensor:
+    """Return `sklearn.utils.multiclass._ovr_decision_function`: [n, classes] from pairwise results [n, pairs].
 
     `predictions` are 1.0 where the later class of the pair won, else 0.0.
     """
-    pairs = list(combinations(range(classes), 2))
-    first = np.array([[float(pair[0] == c) for c in range(classes)] for pair in pairs])
-    second = np.array([[float(pair[1] == c) for c in range(classes)] for pair in pairs])
-    sums: Tensor = concat(confidences) @ (second - first)
-    won = concat(predictions)
-    votes: Tensor = won @ second + (1.0 - won) @ first
-    return votes + sums / ((sums.abs() + 1.0) * 3.0)
+    first, second = _places(classes)
+    sums: Tensor = confidences @ (second - first)
+    return _votes(predictions, classes) + sums / ((sums.abs() + 1.0) * 3.0)
 
 
 def _kernel(x: Tensor, model: Any) -> Tensor:
@@ -48,7 +45,7 @@ def _kernel(x: Tensor, model: Any) -> Tensor:
 
 def _distance(x: Tensor, model: Any) -> Tensor:
     """Return the one weighted sum of a regression or one-class machine, [n, 1]."""
-    return _kernel(x, model) @ dense(model._dual_coef_).T + float(np.ravel(model._intercept_)[0])
+    return _kernel(x, model).affine(dense(model._dual_coef_).T, row(np.ravel(model._intercept_)[:1]))
 
 
 def _one_class(rows: Rows, model: Any) -> Answers:
@@ -60,16 +57,17 @@ def _one_class(rows: Rows, model: Any) -> Answers:
 def _classifier(rows: Rows, model: Any) -> Answers:
     """As libsvm's svm_predict_values and svm_predict, and sklearn.svm._base.BaseSVC around them."""
     classes = len(model.classes_)
-    pairwise = _kernel(rows.matrix, model) @ _pairwise_weights(model) + np.ravel(model._intercept_)[None, :]
-    votes = _votes(pairwise, classes)
+    pairwise = _kernel(rows.matrix, model).affine(_pairwise_weights(model), row(np.ravel(model._intercept_)))
+    later = ~(pairwise > 0.0)  # the earlier class of a pair wins above 0
     decision = -pairwise if classes == 2 or model.decision_function_shape == "ovr" else pairwise
     if classes > 2 and model.decision_function_shape == "ovr":
-        lost = (pairwise < 0.0).cast("float64")
-        pairs = range(classes * (classes - 1) // 2)
-        decision = votes_and_confidences(
-            [lost.columns(p) for p in pairs], [decision.columns(p) for p in pairs], classes
-        )
-    index = (decision if classes > 2 and model.break_ties else votes).argmax()
+        decision = votes_and_confidences((pairwise < 0.0).cast("float64"), decision, classes)
+    if classes == 2:
+        index = later.cast("int64").reshape(-1)
+    elif model.break_ties:
+        index = decision.argmax()
+    else:
+        index = _votes(later.cast("float64"), classes).argmax()
     proba = _probabilities(pairwise, model) if getattr(model, "_probA", np.empty(0)).size else None
     return classified(rows, model, proba, decision, index=index)
 
@@ -90,13 +88,17 @@ def _pairwise_weights(model: Any) -> Any:
     return weights
 
 
-def _votes(pairwise: Tensor, classes: int) -> Tensor:
-    """Return how many pairs each class wins, [n, classes]; the earlier class wins above 0."""
-    pairs = list(combinations(range(classes), 2))
-    first = np.array([[float(pair[0] == c) for c in range(classes)] for pair in pairs])
-    second = np.array([[float(pair[1] == c) for c in range(classes)] for pair in pairs])
-    won = (pairwise > 0.0).cast("float64")
-    return won @ first + (1.0 - won) @ second
+def _votes(later: Tensor, classes: int) -> Tensor:
+    """Return how many pairs each class wins, [n, classes], for 1.0 where the later class of a pair won, else 0.0."""
+    first, second = _places(classes)
+    return later.affine(second - first, row(first.sum(axis=0)))
+
+
+def _places(classes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return for each pair of classes where the earlier and where the later one stands, float64 [pairs, classes]."""
+    pairs = np.array(list(combinations(range(classes), 2)))
+    every: NDArray[np.float64] = np.eye(classes)
+    return every[pairs[:, 0]], every[pairs[:, 1]]
 
 
 def _probabilities(pairwise: Tensor, model: Any) -> Tensor:
@@ -128,7 +130,7 @@ def _coupled(pairs: Tensor, classes: int) -> Tensor:
     q = concat([concat([entry(t, j) for j in range(classes)]).expand(1) for t in range(classes)])
     start = pairs.columns(0) * 0.0 + np.full((1, classes), 1.0 / classes)
 
-    def step(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+    def step(p: Tensor, q: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
         qp = (q * p.expand(1)).sum(axis=2, keepdims=False)
         pqp = (p * qp).sum()
         waiting = (qp - pqp).abs().max() >= 0.005 / classes
@@ -140,12 +142,12 @@ def _coupled(pairs: Tensor, classes: int) -> Tensor:
 
 def _coupling_step(p: Tensor, q: Tensor, qp: Tensor, pqp: Tensor, classes: int) -> Tensor:
     for t in range(classes):
-        row = q.take(t, axis=1)
-        diagonal = row.columns(t)
+        own = q.take(t, axis=1)
+        diagonal = own.columns(t)
         change = (pqp - qp.columns(t)) / diagonal
         grown = change + 1.0
         here = np.eye(classes)[None, t]
         pqp = (pqp + change * (change * diagonal + qp.columns(t) * 2.0)) / grown / grown
-        qp = (qp + change * row) / grown
+        qp = (qp + change * own) / grown
         p = (p + change * here) / grown
     return p

@@ -42,8 +42,8 @@ def _tfidf(counts: Tensor, model: Any) -> Tensor:
         counts = counts * np.asarray(model.idf_, dtype=np.float64)[None, :]
     if model.norm is None:
         return counts
-    norm = (counts * counts).sum().sqrt() if model.norm == "l2" else counts.abs().sum()
-    return counts / where(norm.equals(0.0), 1.0, norm)
+    norm = counts.op("ReduceL2" if model.norm == "l2" else "ReduceL1", [1], keepdims=1)
+    return counts / norm.clip(float(np.finfo(np.float64).tiny), None)
 
 
 def _counts(rows: Rows, model: Any) -> Tensor:

@@ -108,7 +108,7 @@ def summed_leaves(rows: Tensor, trees: Sequence[Tree], values: Sequence[Array]) 
 
 def rounded(x: Tensor) -> Tensor:
     """Return float64 rows rounded to float32, as scikit-learn's forests see them, in float64."""
-    return x.cast("float32").cast("float64")
+    return x if x.is_single else x.cast("float32").cast("float64")
 
 
 def allow_opset() -> None:

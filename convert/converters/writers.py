@@ -159,7 +159,7 @@ def ask(rows: Rows, model: Any, method: str) -> Tensor:
         return rows.matrix
     if type(model) not in _writers:
         return _foreign(rows, model, method)
-    answer = getattr(_writers[type(model)](rows, model), method)
+    answer = getattr(_written(rows, model), method)
     if not isinstance(answer, Tensor):
         raise refusal(model, f"it has no {method} in ONNX", "use an estimator that has it")
     return answer
@@ -173,7 +173,7 @@ def ask_index(rows: Rows, model: Any) -> Tensor:
             rows = transformed(rows, step)
         return ask_index(rows, model.steps[-1][1])
     if type(model) in _writers:
-        answers = _writers[type(model)](rows, model)
+        answers = _written(rows, model)
         if answers.index is not None:
             return answers.index
     labels = ask(rows, model, "predict").reshape(-1, 1)
@@ -199,8 +199,12 @@ def transformed(rows: Rows, step: Any) -> Rows:
         for _, inner in step.steps:
             rows = transformed(rows, inner)
         return rows
+    return rows.once(step, "transformed", lambda: _transformed(rows, step))
+
+
+def _transformed(rows: Rows, step: Any) -> Rows:
     if type(step) in _writers:
-        answers = _writers[type(step)](rows, step)
+        answers = _written(rows, step)
         if answers.transform is None:
             raise refusal(step, "it does not transform in ONNX", "leave the step out")
         return rows.of(answers.transform, width(step), answers.dtype)
@@ -217,6 +221,11 @@ def width(model: Any) -> int | None:
         return len(model.get_feature_names_out())
     except (AttributeError, ValueError, TypeError):
         return None
+
+
+def _written(rows: Rows, model: Any) -> Answers:
+    """Return the answers of an estimator of ours."""
+    return rows.once(model, "answers", lambda: _writers[type(model)](rows, model))
 
 
 def _foreign(rows: Rows, model: Any, method: str) -> Tensor:

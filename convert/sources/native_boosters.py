@@ -4,6 +4,7 @@ Such a file knows the trees and the objective, not the labels' names: classes ar
 numbers them.
 """
 
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -36,12 +37,39 @@ def load(path: Path, form: Format) -> Any:
         raise ConversionRefused(f"load {path.name} with {form}", found, "check that the file is whole") from error
 
 
+def estimator_of(model: Any) -> Any:
+    """Return LightGBM's or XGBoost's Booster as the estimator that its own file is read as; any other model as it is.
+
+    It answers as the Booster does; labels too, where the Booster gives the classes' shares alone.
+    """
+    library = type(model).__module__.partition(".")[0]
+    if type(model).__name__ != "Booster" or library not in ("lightgbm", "xgboost"):
+        return model
+    if library == "lightgbm":
+        return _lightgbm_of(model.model_to_string())
+    booster = model.copy()
+    booster.set_attr(best_iteration=None, best_score=None)  # a Booster answers with all of its trees
+    return _xgboost_of(booster.save_raw("ubj"))
+
+
+def categories_of_training(model: Any) -> dict[int, Any]:
+    """Return {column: its categories in training} of a LightGBM or XGBoost model; nothing where they cannot be read."""
+    library = type(model).__module__.partition(".")[0]
+    try:
+        return dict(importlib.import_module(f"convert.converters.boosting_{library}").categories(model))
+    except ConversionRefused:  # told in full when the model is converted
+        return {}
+
+
 def _lightgbm(path: Path) -> Any:
+    return _lightgbm_of(path.read_text(encoding="utf-8"))
+
+
+def _lightgbm_of(text: str) -> Any:
     """Return what `LGBMModel` is after `fit`: the library has no reader for its estimators' Booster files."""
     import lightgbm
     from sklearn.preprocessing import LabelEncoder
 
-    text = path.read_text(encoding="utf-8")
     booster = lightgbm.Booster(model_str=text)
     objective = str(booster.dump_model(num_iteration=1).get("objective", "")).partition(" ")[0]
     if objective in _LIGHTGBM_CLASSES:
@@ -61,11 +89,15 @@ def _lightgbm(path: Path) -> Any:
 
 
 def _xgboost(path: Path) -> Any:
-    import xgboost
-
     content = bytearray(path.read_bytes())
     if not content:  # XGBoost 3.2 ends the process
         raise ValueError("it is empty")
+    return _xgboost_of(content)
+
+
+def _xgboost_of(content: bytearray) -> Any:
+    import xgboost
+
     booster = xgboost.Booster()
     booster.load_model(content)
     objective = json.loads(booster.save_config())["learner"]["objective"]["name"]

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from appliance.errors import ConversionRefused, InvalidInput
+from appliance.errors import InvalidInput
 from convert import convert_model
 
 
@@ -75,16 +75,6 @@ def test_imputer_on_an_array_takes_missing_values_in_every_column(iris, ask):
     rows = [[None, 3.0, 1.4, 0.2], [6.0, None, None, 2.0]]
     found = ask(conversion, dict(zip(["x0", "x1", "x2", "x3"], zip(*rows, strict=True), strict=True)))
     assert (found["prediction"] == model.predict(np.array(rows, dtype=float))).all()
-
-
-def test_missing_values_in_some_columns_of_an_array_are_refused_with_the_way_out(iris):
-    x, y = iris
-    gaps = x.copy()
-    gaps[::8, 1] = np.nan
-    columns = ColumnTransformer([("gaps", SimpleImputer(), [1]), ("rest", "passthrough", [0, 2, 3])])
-    model = make_pipeline(columns, LogisticRegression(max_iter=500)).fit(gaps, y)
-    with pytest.raises(ConversionRefused, match="fit the model on a DataFrame"):
-        convert_model(model, gaps)
 
 
 def test_infinity_passes_where_the_original_takes_it(iris, ask):

@@ -34,7 +34,7 @@ from convert.schema import infer, read_table
 
 GAPS = np.arange(300) % 9 == 0
 BOOSTERS = {
-    "histogram boosting": HistGradientBoostingClassifier(max_iter=5),
+    "histogram boosting": HistGradientBoostingClassifier(max_iter=5, categorical_features="from_dtype"),
     "lightgbm": lightgbm.LGBMClassifier(n_estimators=5, verbose=-1),
     "xgboost": xgboost.XGBClassifier(n_estimators=5, enable_categorical=True),
 }
@@ -199,7 +199,7 @@ def test_polars_gaps_and_categories_are_given_back(plant, ask):
         polars.when(~gaps).then(polars.col("on")).alias("on"),
         polars.col("größe").cast(polars.Categorical),
     )
-    model = HistGradientBoostingClassifier(max_iter=5).fit(sample, y)
+    model = HistGradientBoostingClassifier(max_iter=5, categorical_features="from_dtype").fit(sample, y)
     schema = infer(model, sample)
     assert schema.for_original(schema.frame).equals(sample)
     assert agrees(ask, model, convert_model(model, sample), sample, sample.to_pandas())
@@ -208,7 +208,7 @@ def test_polars_gaps_and_categories_are_given_back(plant, ask):
 def test_polars_parquet_reads_as_the_table_it_was(plant, ask, tmp_path):
     table, y = plant
     polars.from_pandas(table).lazy().collect().write_parquet(tmp_path / "sample.parquet")
-    columns = ColumnTransformer([("c", OneHotEncoder(), ["größe"])], remainder="passthrough")
+    columns = ColumnTransformer([("c", OneHotEncoder(sparse_output=False), ["größe"])], remainder="passthrough")
     model = make_pipeline(columns, LogisticRegression()).fit(
         polars.scan_parquet(tmp_path / "sample.parquet").collect(), y
     )

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 from sklearn.cluster import (
     AffinityPropagation,
     Birch,
@@ -32,6 +33,8 @@ from sklearn.preprocessing import (
 from appliance.errors import ConversionRefused
 from convert.converters import refusals
 
+VERSION = tuple(map(int, sklearn.__version__.split(".")[:2]))
+QUANTILES = {"quantile_method": "averaged_inverted_cdf"} if VERSION >= (1, 7) else {}
 SPLINES = [
     *[
         (SplineTransformer(degree=d, extrapolation=e), "rows")
@@ -40,7 +43,7 @@ SPLINES = [
     ],
     *[(SplineTransformer(degree=0, extrapolation=e), "rows") for e in ("linear", "continue")],
     (SplineTransformer(include_bias=False, knots="quantile", n_knots=6), "rows"),
-    (SplineTransformer(handle_missing="zeros"), "gaps"),
+    *([(SplineTransformer(handle_missing="zeros"), "gaps")] if VERSION >= (1, 8) else []),
 ]
 SCALES = [
     (PowerTransformer(), "rows"),
@@ -56,7 +59,7 @@ SCALES = [
     (PolynomialFeatures(2, interaction_only=True, include_bias=False), "rows"),
     (Binarizer(threshold=0.5), "rows"),
     *[
-        (KBinsDiscretizer(4, encode=e, strategy=s, quantile_method="averaged_inverted_cdf"), "rows")
+        (KBinsDiscretizer(4, encode=e, strategy=s, **QUANTILES), "rows")
         for e in ("ordinal", "onehot", "onehot-dense")
         for s in ("uniform", "quantile", "kmeans")
     ],

@@ -63,7 +63,8 @@ def test_histogram_boosting_knows_texts_of_category_columns(proof):
     rng = np.random.default_rng(0)
     texts = pd.Categorical(rng.choice(["ä", "b c", "zed", None], 400), categories=["zed", "ä", "b c"])
     table = pd.DataFrame({"x": rng.normal(size=400), "k": texts})
-    model = HistGradientBoostingClassifier(max_iter=6).fit(table, (table.x + table.k.cat.codes > 1).astype(int))
+    model = HistGradientBoostingClassifier(max_iter=6, categorical_features="from_dtype")
+    model.fit(table, (table.x + table.k.cat.codes > 1).astype(int))
     feeds = {"x": table[["x"]].to_numpy(), "k": table[["k"]].astype(object).fillna("").to_numpy()}
     difference = proof.compare(model, table, feeds=feeds)
     assert difference.labels == 0

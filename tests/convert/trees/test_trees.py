@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+import sklearn
 from sklearn.ensemble import (
     BaggingRegressor,
     ExtraTreesClassifier,
@@ -19,6 +20,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTre
 
 from appliance.errors import ConversionRefused
 
+VERSION = tuple(map(int, sklearn.__version__.split(".")[:2]))
 EXACT = 1e-12
 SINGLE = 1e-6  # what a float32 output rounds away
 
@@ -45,6 +47,12 @@ def splits(model):
     return [(column, value) for column, value in pairs if column >= 0 and np.isfinite(value)]
 
 
+def drawn(proof, model, kind):
+    """Return a sample of this kind; one without gaps for an estimator of an older scikit-learn that takes none."""
+    takes_gaps = VERSION >= (1, 6) or not name(model).startswith("Extra")
+    return proof.draw(kind if takes_gaps or kind != "missing" else "continuous")
+
+
 def name(value):
     return type(value).__name__
 
@@ -52,7 +60,7 @@ def name(value):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("model", CLASSIFIERS, ids=name)
 def test_classifier_is_exact_on_and_beside_thresholds(proof, model, kind):
-    sample = proof.draw(kind)
+    sample = drawn(proof, model, kind)
     for target in (sample.two, sample.texts):
         model.fit(sample.x, target)
         rows = proof.neighbours(sample.x, splits(model))
@@ -65,7 +73,7 @@ def test_classifier_is_exact_on_and_beside_thresholds(proof, model, kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("model", REGRESSORS, ids=name)
 def test_regressor_is_exact_on_and_beside_thresholds(proof, model, kind):
-    sample = proof.draw(kind)
+    sample = drawn(proof, model, kind)
     model.fit(sample.x, sample.numbers)
     rows = proof.neighbours(sample.x, splits(model))
     assert proof.compare(model, rows).numbers <= EXACT
