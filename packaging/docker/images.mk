@@ -18,7 +18,7 @@ IMAGE_CREATED := $(shell date -u -d @$(IMAGE_EPOCH) +%Y-%m-%dT%H:%M:%SZ)
 IMAGE_REVISION = $(or $(shell git describe --always --abbrev=40 --exclude '*' --dirty 2>/dev/null),unknown)
 IMAGE_FILE := $(IMAGE_DIR)/edge-inference-appliance-$(IMAGE_VERSION)
 
-.PHONY: images image-amd64 image-arm64 image-twice images-test image-test-amd64 image-test-arm64
+.PHONY: images image-amd64 image-arm64 image-twice image-twice-amd64 image-twice-arm64 images-test image-test-amd64 image-test-arm64
 
 images: image-amd64 image-arm64
 	$(PYTHON) packaging/docker/archive.py join $(IMAGE_FILE).oci.tar $(IMAGE_FILE)-linux-amd64.tar.gz $(IMAGE_FILE)-linux-arm64.tar.gz
@@ -37,22 +37,25 @@ image-amd64 image-arm64: image-%:
 	$(DOCKER) save -o $(IMAGE_FILE)-$*.saved $(IMAGE):$(IMAGE_VERSION)-$*
 	$(PYTHON) packaging/docker/archive.py load $(IMAGE_FILE)-$*.saved $(IMAGE_FILE)-linux-$*.tar.gz --epoch $(IMAGE_EPOCH)
 	@rm $(IMAGE_FILE)-$*.saved
+	$(PYTHON) packaging/sbom/image.py $(IMAGE_FILE)-linux-$*.tar.gz > $(IMAGE_FILE)-linux-$*.cdx.json
 
 # The same commit gives the same bytes: builds anew, without the engine's cache, and compares.
-image-twice: image-amd64
-	mv $(IMAGE_FILE)-linux-amd64.tar.gz $(IMAGE_FILE)-first.tar.gz
-	$(MAKE) image-amd64 IMAGE_BUILD_FLAGS="$(IMAGE_BUILD_FLAGS) --no-cache"
-	cmp $(IMAGE_FILE)-first.tar.gz $(IMAGE_FILE)-linux-amd64.tar.gz
-	@rm $(IMAGE_FILE)-first.tar.gz
+image-twice: image-twice-amd64
+image-twice-amd64 image-twice-arm64: image-twice-%: image-%
+	mv $(IMAGE_FILE)-linux-$*.tar.gz $(IMAGE_FILE)-$*-first.tar.gz
+	$(MAKE) image-$* IMAGE_BUILD_FLAGS="$(IMAGE_BUILD_FLAGS) --no-cache"
+	cmp $(IMAGE_FILE)-$*-first.tar.gz $(IMAGE_FILE)-linux-$*.tar.gz
+	@rm $(IMAGE_FILE)-$*-first.tar.gz
 
 # They run what `make images` left in dist/images: on another processor what every image must do, here all of it.
 images-test: image-test-amd64 image-test-arm64
 
-image-test-amd64: IMAGE_TESTS := tests/heavy/images/test_image.py tests/heavy/images/test_hardening.py
+image-test-amd64: IMAGE_TESTS := tests/heavy/images
 image-test-amd64: IMAGE_BASE = $(BASE)
 image-test-arm64: IMAGE_TESTS := tests/heavy/images/test_image.py
 image-test-arm64: IMAGE_BASE = $(BASE_ARM64)
 
 image-test-amd64 image-test-arm64: image-test-%: $(VENV)/.dev
+	sh tests/heavy/system-packages.sh
 	DOCKER="$(DOCKER)" IMAGE_ARCHIVE=$(IMAGE_FILE)-linux-$*.tar.gz IMAGE_BASE=$(IMAGE_BASE) \
-	  $(BIN)/python -m pytest -o pythonpath=tests/heavy/images --timeout=600 -rA $(IMAGE_TESTS) $(IMAGE_TEST_FLAGS)
+	  $(BIN)/python -m pytest -o pythonpath="tests/heavy tests/heavy/images" --timeout=900 -rA $(IMAGE_TESTS) $(IMAGE_TEST_FLAGS)

@@ -2,7 +2,8 @@
 # build.sh OUT: builds the binary, a folder OUT/appliance that runs where no Python is, from this working tree; beside it
 # its bill of materials (sbom.cdx.json) and the licences of its parts (LICENSES.txt).
 #   PYTHON=python3   the interpreter to put in: 3.11 or newer, with its shared library (libpythonX.Y.so)
-#   ROOT=DIR         build inside this root of an older system (old-root.sh), for an older C library; needs root
+#   ROOT=DIR         build inside this root of an older system (old-root.sh), for an older C library; needs root. It may be
+#                    of another processor, where this machine emulates that one
 # Dependencies are the device's lock; nothing of the build machine (scikit-learn, onnx) is installed beside them.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -14,10 +15,13 @@ python=${PYTHON:-python3}
 [ -z "$root" ] || python=/opt/python/bin/python3.11
 build=${root:-$source/.cache}/binary-build # as this machine sees it
 inside=${build#"$root"}                    # as the interpreter sees it
-in_root() { if [ -n "$root" ]; then chroot "$root" env -i PATH=/usr/bin:/bin HOME=/tmp "$@"; else "$@"; fi; }
+in_root() { if [ -n "$root" ]; then chroot "$root" env -i PATH=/usr/bin:/bin HOME=/tmp QEMU_CPU=cortex-a72 "$@"; else "$@"; fi; }
 
+mkdir -p "${build%/*}"
+exec 9> "$build.lock" # two builds in one place would spoil each other
+flock 9
 rm -rf "$build"
-mkdir -p "$build/wheels"
+mkdir "$build" "$build/wheels"
 # What the interpreter says of itself decides which wheels are fetched; the root itself needs no network.
 version=$(in_root "$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 glibc=$(in_root "$python" -c 'import os; print(os.confstr("CS_GNU_LIBC_VERSION").split()[1].replace(".", "_"))')
@@ -37,7 +41,7 @@ fetch --no-deps --require-hashes -r "$here/requirements.txt"
 # The working tree without its caches; metadata and version come from pyproject.toml.
 mkdir "$build/source"
 (cd "$source" && tar -cf - --exclude=__pycache__ pyproject.toml README.md LICENSE appliance convert) | tar -xf - -C "$build/source"
-cp "$here/appliance.spec" "$here/entry.py" "$source/packaging/sbom/binary.py" "$build/"
+cp "$here/appliance.spec" "$here/entry.py" "$source/packaging/sbom/binary.py" "$source/packaging/sbom/parts.py" "$build/"
 
 in_root sh -eu -s "$inside" "$python" <<'BUILD'
 cd "$1"
@@ -51,6 +55,6 @@ unset PYTHONPATH
 env -u SOURCE_DATE_EPOCH PYTHONHASHSEED=1 "$env" -m PyInstaller --noconfirm --log-level WARN --distpath out --workpath work appliance.spec
 "$env" binary.py work/appliance out/appliance out
 BUILD
+in_root "$inside/out/appliance/appliance" --version
 rm -rf "$out/appliance"
 cp -a "$build/out/appliance" "$build/out/sbom.cdx.json" "$build/out/LICENSES.txt" "$out/"
-"$out/appliance/appliance" --version

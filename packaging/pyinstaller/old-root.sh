@@ -1,19 +1,46 @@
 #!/bin/sh
-# old-root.sh ROOT: makes a Debian 11 root (glibc 2.31) with CPython 3.11 in /opt/python, to build the binary in.
+# old-root.sh ROOT [ARCH NATIVE]: makes a Debian 11 root (glibc 2.31) with CPython 3.11 in /opt/python, to build the binary in.
 # The binary takes the C library of the host it runs on, so it is built on the oldest that is to be supported.
 # Needs root, mmdebstrap, and an apt whose mirror has bullseye and bookworm. Run again, it finds what is done.
+# ARCH is another processor (arm64), in Debian's words: NATIVE is a root that was made before for this one, whose CPython helps
+# to compile that one's, here and so in minutes. What is installed for it runs emulated (qemu-user 8 or newer in binfmt_misc,
+# with the flag F).
 set -eu
 root=$1
+own=$(dpkg --print-architecture)
+arch=${2:-$own}
 [ -e "$root/.complete" ] && exit 0
+[ "$arch" = "$own" ] || [ -e "$3/.complete" ] || { echo "first: old-root.sh $3" >&2; exit 2; }
 mkdir -p "$root"
 root=$(cd "$root" && pwd)
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+trap 'rm -rf "$work" "$root.cross"' EXIT
 
 mirror=${MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -n1)}
-libraries=libssl-dev,zlib1g-dev,libbz2-dev,liblzma-dev,libffi-dev,libsqlite3-dev,libexpat1-dev,patch,uuid-dev
-[ -e "$root/usr/include/expat.h" ] || mmdebstrap --quiet --variant=minbase --include="gcc,libc6-dev,make,binutils,xz-utils,$libraries" \
-  --aptopt='Acquire::Languages "none"' bullseye "$root" "$mirror"
+make_root() { # DIR ARCHITECTURES PACKAGES
+  [ ! -e "$1/.debian" ] || return 0
+  mmdebstrap --quiet --variant=minbase --architectures="$2" --include="$3" --aptopt='Acquire::Languages "none"' bullseye "$1" "$mirror"
+  touch "$1/.debian"
+}
+compiler=gcc,libc6-dev,make,binutils,xz-utils,patch
+libraries='libssl-dev zlib1g-dev libbz2-dev liblzma-dev libffi-dev libsqlite3-dev libexpat1-dev uuid-dev'
+loaded=libssl1.1,libffi7,libsqlite3-0,libexpat1,libuuid1,libbz2-1.0,liblzma5,zlib1g
+if [ "$arch" = "$own" ]; then
+  make_root "$root" "$arch" "$compiler,$(echo "$libraries" | tr ' ' ',')"
+  compile=$root
+  target='' options=''
+else
+  case $arch in arm64) triplet=aarch64-linux-gnu ;; amd64) triplet=x86_64-linux-gnu ;; *) echo "unknown processor $arch" >&2; exit 2 ;; esac
+  make_root "$root" "$arch" "binutils,$loaded"
+  # Beside the compiler for the other processor, that one's libraries, and this one's for CPython, which drives the build.
+  compile=$root.cross
+  make_root "$compile" "$own,$arch" "$compiler,gcc-$(echo $triplet | tr _ -),$loaded,$(echo "$libraries" | sed "s/ \|\$/:$arch,/g" | sed 's/,$//')"
+  cp -a "$3/opt/python" "$compile/opt/"
+  cp "$3/etc/ld.so.conf.d/python.conf" "$compile/etc/ld.so.conf.d/"
+  # Answers that configure would find by running what it has compiled.
+  target=/opt/target options="--host=$triplet --build=$(uname -m)-linux-gnu --with-build-python=/opt/python/bin/python3.11
+    ac_cv_file__dev_ptmx=yes ac_cv_file__dev_ptc=no ac_cv_buggy_getaddrinfo=no"
+fi
 
 # CPython from Debian 12's source package: upstream's archive, and of Debian's patches those that came later from upstream:
 # they mend security. The ones before them change where things lie.
@@ -25,23 +52,28 @@ cd "$work"
 apt-get $apt update -qq
 # shellcheck disable=SC2086
 apt-get $apt source -qq --download-only python3.11
-rm -rf "$root/opt/source"
-mkdir -p "$root/opt/source"
-tar -xf python3.11_*.orig.tar.?z -C "$root/opt/source" --strip-components=1
+rm -rf "$compile/opt/source"
+mkdir -p "$compile/opt/source"
+tar -xf python3.11_*.orig.tar.?z -C "$compile/opt/source" --strip-components=1
 tar -xf python3.11_*.debian.tar.xz -C "$work"
 sed -n '/^shutdown-deadlock/,$p' debian/patches/series | while read -r name _; do
-  patch -s -f -p1 -d "$root/opt/source" < "debian/patches/$name" || { echo "$name does not apply" >&2; exit 1; }
+  patch -s -f -p1 -d "$compile/opt/source" < "debian/patches/$name" || { echo "$name does not apply" >&2; exit 1; }
 done
 # A patch of pyexpat reads the interpreter's own structures; Debian builds the module into the interpreter, where it may.
 sed -i "s|Extension('pyexpat', sources=\['pyexpat.c'\])|Extension('pyexpat', sources=['pyexpat.c'], define_macros=[('Py_BUILD_CORE_MODULE', '1')])|" \
-  "$root/opt/source/setup.py"
-chroot "$root" sh -eu -c '
+  "$compile/opt/source/setup.py"
+chroot "$compile" ldconfig
+# shellcheck disable=SC2016,SC2086
+chroot "$compile" env DESTDIR="$target" sh -eu -c '
   cd /opt/source
-  ./configure --quiet --prefix=/opt/python --enable-shared --without-ensurepip --with-system-expat > configure.log
+  ./configure --quiet --prefix=/opt/python --enable-shared --without-ensurepip --with-system-expat "$@" > configure.log
   make -s -j"$(nproc)" > make.log 2>&1 || { tail -n 40 make.log >&2; exit 1; }
-  make -s install > install.log 2>&1
-  # Found by the loader, not by a search path in the libraries: that would travel in the binary.
-  echo /opt/python/lib > /etc/ld.so.conf.d/python.conf
+  make -s install > install.log 2>&1 || { tail -n 40 install.log >&2; exit 1; }' sh $options
+[ -z "$target" ] || cp -a "$compile$target/opt/python" "$root/opt/"
+# Found by the loader, not by a search path in the libraries: that would travel in the binary.
+echo /opt/python/lib > "$root/etc/ld.so.conf.d/python.conf"
+# A plain core is emulated twice as fast as the emulator's default; no other processor looks at the variable.
+chroot "$root" env QEMU_CPU=cortex-a72 sh -eu -c '
   ldconfig
   /opt/python/bin/python3.11 -c "import ssl, sqlite3, lzma, bz2, zlib, ctypes, decimal, pyexpat, uuid, hashlib; print(ssl.OPENSSL_VERSION)"
   strip --strip-debug /opt/python/lib/libpython3.11.so.1.0

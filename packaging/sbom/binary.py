@@ -2,7 +2,7 @@
 
 Run by packaging/pyinstaller/build.sh with the interpreter that PyInstaller ran with, where every part's metadata still
 is: `binary.py WORK BINARY OUT` reads the lists that PyInstaller left in WORK, hashes the files of BINARY and writes
-OUT/sbom.cdx.json and OUT/LICENSES.txt. The same parts give the same bytes: no date, a serial number from the content.
+OUT/sbom.cdx.json and OUT/LICENSES.txt.
 """
 
 import ast
@@ -12,15 +12,13 @@ import platform
 import re
 import subprocess
 import sys
-import uuid
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
-from typing import Any
 
-NAME = "edge-inference-appliance"
+import parts
+from parts import Component
+
 LICENCE_FILE = re.compile(r"(^|/)(LICEN[CS]E|COPYING|NOTICE|ThirdPartyNotices|AUTHORS)[^/]*$", re.IGNORECASE)
-
-Component = dict[str, Any]
 
 
 def main() -> None:
@@ -29,9 +27,11 @@ def main() -> None:
     sources = [Path(source) for source in _sources(work)]
     bundled = sorted((d for d in distributions() if _holds(d, sources)), key=lambda d: d.metadata["Name"].lower())
     libraries = _libraries(sources)
-    own = next(one for one in bundled if one.metadata["Name"] == NAME)
-    parts = [_python(), *(_distribution(one) for one in bundled if one is not own), *(one for one, _ in libraries)]
-    (out / "sbom.cdx.json").write_text(json.dumps(_document(own.version, parts, binary), indent=1) + "\n")
+    own = next(one for one in bundled if one.metadata["Name"] == parts.NAME)
+    python = parts.python(platform.python_version())
+    inside = [python, *(parts.distribution(one) for one in bundled if one is not own), *(one for one, _ in libraries)]
+    document = parts.document(_program(own.version), inside, _digest(binary))
+    (out / "sbom.cdx.json").write_text(json.dumps(document, indent=1) + "\n")
     (out / "LICENSES.txt").write_text(_licences(bundled, libraries), encoding="utf-8")
 
 
@@ -61,42 +61,6 @@ def _holds(distribution: Distribution, sources: list[Path]) -> bool:
     return any(Path(str(distribution.locate_file(file))) in wanted for file in files)
 
 
-def _python() -> Component:
-    """Return the interpreter."""
-    version = platform.python_version()
-    return {
-        "type": "framework",
-        "bom-ref": f"python@{version}",
-        "name": "CPython",
-        "version": version,
-        "licenses": [{"license": {"id": "PSF-2.0"}}],
-        "cpe": f"cpe:2.3:a:python:python:{version}:*:*:*:*:*:*:*",
-    }
-
-
-def _distribution(distribution: Distribution) -> Component:
-    """Return one distribution of the Python Package Index."""
-    name, version = distribution.metadata["Name"], distribution.version
-    package_url = f"pkg:pypi/{re.sub('[-_.]+', '-', name).lower()}@{version}"
-    expression = distribution.metadata.get("License-Expression")
-    return {
-        "type": "library",
-        "bom-ref": package_url,
-        "name": name,
-        "version": version,
-        "purl": package_url,
-        "licenses": [{"expression": expression}] if expression else [{"license": {"name": _licence(distribution)}}],
-    }
-
-
-def _licence(distribution: Distribution) -> str:
-    """Return the licence in the words of older metadata."""
-    classifiers = distribution.metadata.get_all("Classifier") or []
-    named = [one.rpartition(" :: ")[2] for one in classifiers if one.startswith("License ::")]
-    first_line = (distribution.metadata.get("License") or "").strip().partition("\n")[0]
-    return ", ".join(named) or first_line or "see LICENSES.txt"
-
-
 def _libraries(sources: list[Path]) -> list[tuple[Component, Path]]:
     """Return (component, its copyright file) of the system's libraries that travel in the binary, by Debian package."""
     system = [path.resolve() for path in sources if path.parts[1:2] in (("lib",), ("usr",)) and ".so" in path.name]
@@ -106,14 +70,8 @@ def _libraries(sources: list[Path]) -> list[tuple[Component, Path]]:
         if owner is None:
             continue
         package, version = owner
-        component = {
-            "type": "library",
-            "bom-ref": f"pkg:deb/debian/{package}@{version}",
-            "name": package,
-            "version": version,
-            "purl": f"pkg:deb/debian/{package}@{version}",
-            "hashes": [{"alg": "SHA-256", "content": hashlib.sha256(path.read_bytes()).hexdigest()}],
-        }
+        component = parts.debian(package, version)
+        component["hashes"] = [{"alg": "SHA-256", "content": hashlib.sha256(path.read_bytes()).hexdigest()}]
         found.setdefault(package, (component, Path("/usr/share/doc") / package / "copyright"))
     return [found[package] for package in sorted(found)]
 
@@ -131,34 +89,25 @@ def _owner(path: Path) -> tuple[str, str] | None:
     return None
 
 
-def _document(version: str, parts: list[Component], binary: Path) -> dict[str, Any]:
-    """Return the bill of materials."""
+def _digest(binary: Path) -> str:
+    """Return a digest of all files of the program."""
     files = hashlib.sha256()
     for path in sorted(path for path in binary.rglob("*") if path.is_file()):
         files.update(path.relative_to(binary).as_posix().encode() + hashlib.sha256(path.read_bytes()).digest())
-    reference = f"pkg:pypi/{NAME}@{version}"
+    return files.hexdigest()
+
+
+def _program(version: str) -> Component:
+    """Return the program itself."""
+    reference = f"pkg:pypi/{parts.NAME}@{version}"
     return {
-        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
-        "bomFormat": "CycloneDX",
-        "specVersion": "1.6",
-        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, files.hexdigest())}",
-        "version": 1,
-        "metadata": {
-            "lifecycles": [{"phase": "build"}],
-            "component": {
-                "type": "application",
-                "bom-ref": reference,
-                "name": NAME,
-                "version": version,
-                "purl": reference,
-                "licenses": [{"license": {"id": "Apache-2.0"}}],
-                "properties": [{"name": "appliance:machine", "value": platform.machine()}],
-            },
-        },
-        "components": parts,
-        "dependencies": [
-            {"ref": reference, "dependsOn": sorted(part["bom-ref"] for part in parts)},
-        ],
+        "type": "application",
+        "bom-ref": reference,
+        "name": parts.NAME,
+        "version": version,
+        "purl": reference,
+        "licenses": [{"license": {"id": "Apache-2.0"}}],
+        "properties": [{"name": "appliance:machine", "value": platform.machine()}],
     }
 
 
@@ -168,7 +117,7 @@ def _licences(bundled: list[Distribution], libraries: list[tuple[Component, Path
     for one in bundled:
         files = sorted(str(file) for file in one.files or [] if LICENCE_FILE.search(str(file)))
         texts = [Path(str(one.locate_file(file))).read_text(encoding="utf-8", errors="replace") for file in files]
-        sections.append((f"{one.metadata['Name']} {one.version}", texts or [_licence(one)]))
+        sections.append((f"{one.metadata['Name']} {one.version}", texts or [parts.licence(one)]))
     for component, file in libraries:
         text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else "see the Debian package"
         sections.append((f"{component['name']} {component['version']} (Debian)", [text]))
@@ -184,4 +133,5 @@ def _python_licence() -> str:
     return "PSF-2.0: https://docs.python.org/3/license.html"
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,5 @@
-# Bills of materials (CycloneDX 1.6) of what was built, and of bundles: make sbom-test FILES='dist/*/sbom.cdx.json'
-FILES ?= $(wildcard .cache/binary/out/sbom.cdx.json dist/*/sbom.cdx.json dist/*/bundles/*.cdx.json)
+# Bills of materials (CycloneDX 1.6) of what was built (binary, kits, images), and of bundles: make sbom-test FILES='dist/*/sbom.cdx.json'
+FILES ?= $(wildcard .cache/binary/out*/sbom.cdx.json dist/images/*.cdx.json dist/*/sbom.cdx.json dist/*/bundles/*.cdx.json)
 
 .PHONY: sbom sbom-test
 

@@ -1,4 +1,4 @@
-"""The image under test, its containers, and bundles of the iris model; `make images-test` sets what it needs."""
+"""The image under test and its containers; `make images-test` sets what it needs."""
 
 import json
 import subprocess
@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from containers import ARCHIVE, FLOWERS, Container, ask, docker
 
-ROOT = Path(__file__).parents[3]
 BIN = Path(sys.executable).parent
 
 
@@ -33,22 +32,6 @@ def start(image: str) -> Iterator[Callable[..., Container]]:
     yield start
     for container in containers:
         docker("rm", "--force", "--volumes", container.id, check=False)
-
-
-@pytest.fixture(scope="session")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Convert the iris model twice; the folder of iris-1.0.0.bundle and iris-1.0.1.bundle, readable for every user."""
-    work = tmp_path_factory.mktemp("iris")
-    folder = tmp_path_factory.mktemp("bundles")
-    subprocess.run([sys.executable, str(ROOT / "examples/iris/train.py"), str(work)], check=True, capture_output=True)
-    for version in ("1.0.0", "1.0.1"):
-        model = [str(work / "model.joblib"), "--name", "iris", "--version", version]
-        sample = ["--sample", str(work / "sample.csv"), "--target", "species"]
-        subprocess.run([str(BIN / "appliance"), "convert", *model, *sample, "-o", str(folder)], check=True)
-    folder.chmod(0o755)
-    for bundle in folder.iterdir():
-        bundle.chmod(0o644)
-    return folder
 
 
 @pytest.fixture(scope="session")

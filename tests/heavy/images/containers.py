@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import time
 import urllib.error
@@ -27,6 +28,12 @@ def docker(*arguments: str, check: bool = True) -> "subprocess.CompletedProcess[
     ended = subprocess.run([*DOCKER, *arguments], capture_output=True, text=True, timeout=SECONDS * 3)
     assert not check or ended.returncode == 0, ended.stderr
     return ended
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def wait_for(true: Callable[[], Any], what: str) -> Any:

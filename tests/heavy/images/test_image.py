@@ -58,10 +58,13 @@ def test_open_inference_gives_the_same_labels(start, preloaded, open_port, expec
 
 def test_its_self_test_passes_on_that_processor_and_its_health_check_says_healthy(start, preloaded, open_port):
     container = start(*preloaded, *open_port, "--health-interval=2s").ready()
-    verified = container.run("appliance", "verify", "/bundles/iris-1.0.1.bundle", "--self-test")
+    verified = container.run("appliance", "verify", "/bundles/iris-2.0.0.bundle", "--self-test")
     assert verified.returncode == 0
     model = json.loads(container.run("appliance", "status", "--json").stdout)["models"][0]
     assert model["self_test"]["rows"] > 0
+    probed = json.loads(container.run("appliance", "probe", "iris", "--wait", "60", "--json").stdout)
+    assert (probed["failures"], probed["version"]) == (0, "1.0.0")
+    assert container.run("appliance", "pull", "--help").returncode == 0
     wait_for(lambda: container.inspect("{{.State.Health.Status}}") == "healthy", "healthy")
 
 
