@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 SMALL_BODY = 16 * 1024
 """Bytes; a larger prediction request goes to the threads."""
 SLOW_SECONDS = 0.005
-"""Of processor time: a request that takes more on the loop sends its path to the threads for a while."""
+"""Of processor time: two requests that take more on the loop send their path to the threads for a while."""
 SLOW_MEMORY = 10.0
-"""Seconds for which a path stays with the threads."""
+"""Seconds within which the two come, and for which the path stays with the threads then."""
 UNSENT = 64 * 1024
 """Bytes of answers in a connection beyond which its next request waits until the client has read."""
 
@@ -42,6 +42,9 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has 
         self._max_waiting = max_waiting
         self._is_small = is_small
         self._slow: dict[str, float] = {}
+        """Path -> monotonic time until which it stays with the threads."""
+        self._suspected: dict[str, float] = {}
+        """Path -> monotonic time until which one more slow request shows that the first was no accident."""
         self.set_thread_count(threads)
         self._looks = ThreadedTaskDispatcher()
         self._looks.set_thread_count(1)
@@ -92,11 +95,16 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has 
             started = time.thread_time()
             channel.service()
             if time.thread_time() - started > SLOW_SECONDS:
-                now = time.monotonic()
-                self._slow = {old: until for old, until in self._slow.items() if until > now}
-                self._slow[path] = now + SLOW_MEMORY
+                self._was_slow(path)
             if channel.connected:
                 channel.handle_write()  # at once: the next turn of the loop would cost a poll
+
+    def _was_slow(self, path: str) -> None:
+        """Send a path to the threads when it was slow before: once, a garbage collection or a first page is enough."""
+        now = time.monotonic()
+        self._slow = {old: until for old, until in self._slow.items() if until > now}
+        self._suspected = {old: until for old, until in self._suspected.items() if until > now}
+        (self._slow if path in self._suspected else self._suspected)[path] = now + SLOW_MEMORY
 
     def _runs_here(self, request: Parser) -> bool:
         """Return whether a request is quick; a compressed body may be much larger than it looks."""
