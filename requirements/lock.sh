@@ -1,13 +1,14 @@
 #!/bin/sh
 # Writes the lock files: exact versions with hashes for every platform and Python >= 3.11, and no host name.
 # Each includes the one before, so that the device, the build machine and development run the same versions.
+# Extras stay with the names: pip takes a hashed pin for `name[extra]` by that alone, once there is a newer release.
 set -eu
-compile="$1 pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --quiet"
+lock="$1 pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-strip-extras --quiet"
+compile="$lock pyproject.toml"
 $compile -o requirements/device.txt
 $compile --extra convert -c requirements/device.txt -o requirements/convert.txt
 # What `make run` has beside the build machine's.
-$1 pip compile --group run --universal --python-version 3.11 --generate-hashes --no-header --quiet \
-  -c requirements/convert.txt -o requirements/run.txt
+$lock --group run -c requirements/convert.txt -o requirements/run.txt
 $compile --extra convert --group dev -c requirements/convert.txt -c requirements/run.txt -o requirements/dev.txt
 # Apart from the others: MLflow's server holds pyarrow and more below what they run.
 $compile --extra convert --extra mlflow --extra dvc --extra s3 --group sources -o requirements/sources.txt
@@ -15,14 +16,11 @@ $compile --extra convert --extra mlflow --extra dvc --extra s3 --group sources -
 {
   echo '# What builds our wheel inside the image, pinned by hash; made by requirements/lock.sh.'
   sed -n '/^\[build-system\]/,/^$/s/^requires = \["\(.*\)"\]$/\1/p' pyproject.toml |
-    "$1" pip compile - --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet
+    $lock - --no-annotate
 } > packaging/docker/build.txt.new
 mv packaging/docker/build.txt.new packaging/docker/build.txt
 # What makes the binary, and what checks bills of materials against their schema.
-printf 'pip\npyinstaller\nsetuptools\n' | "$1" pip compile - --universal --python-version 3.11 --generate-hashes --no-header \
-  --no-annotate --quiet -o packaging/pyinstaller/requirements.txt
-printf 'cyclonedx-python-lib[json-validation]\n' | "$1" pip compile - --universal --python-version 3.11 --generate-hashes \
-  --no-header --no-annotate --quiet -o packaging/sbom/requirements.txt
+printf 'pip\npyinstaller\nsetuptools\n' | $lock - --no-annotate -o packaging/pyinstaller/requirements.txt
+printf 'cyclonedx-python-lib[json-validation]\n' | $lock - --no-annotate -o packaging/sbom/requirements.txt
 # The fleet's controller and its lints: apart, since no host and no build needs them.
-$1 pip compile requirements/ansible.in --universal --python-version 3.11 --generate-hashes --no-header --quiet \
-  -o requirements/ansible.txt
+$lock requirements/ansible.in -o requirements/ansible.txt

@@ -6,6 +6,8 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+PIN = re.compile(r"^([a-z0-9][a-z0-9._-]*)(?:\[[a-z0-9, _-]+\])?==", re.MULTILINE)
+"""A locked package: its name, and the extras that it is locked with."""
 
 
 def _tracked() -> list[Path]:
@@ -34,8 +36,8 @@ def test_commands_that_readme_shows_first_are_targets():
 def test_lock_files_pin_every_package_by_hash_and_name_no_host():
     for name in ("device", "convert", "run", "dev"):
         text = (ROOT / "requirements" / f"{name}.txt").read_text()
-        assert "http" not in re.sub(r"^\s*#.*$|^[a-z0-9-]*http[a-z0-9-]*==", "", text, flags=re.MULTILINE)
-        pins = re.findall(r"^([a-z0-9][a-z0-9._-]*)==.*?(?=^\S|\Z)", text, re.MULTILINE | re.DOTALL)
+        assert "http" not in PIN.sub("", re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE))
+        pins = PIN.findall(text)
         assert pins
         assert text.count("==") >= len(pins)
         for block in re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE)[1:]:
@@ -52,9 +54,7 @@ def test_locks_hold_every_dependency_of_the_project():
         "dev": [entry for name in ("run", "test", "lint") for entry in groups[name] if isinstance(entry, str)],
     }
     for name, entries in wanted.items():
-        locked = set(
-            re.findall(r"^([a-z0-9][a-z0-9._-]*)==", (ROOT / f"requirements/{name}.txt").read_text(), re.MULTILINE)
-        )
+        locked = set(PIN.findall((ROOT / f"requirements/{name}.txt").read_text()))
         named = {re.split(r"[\[<>=]", entry)[0] for entry in entries}
         assert named <= locked, name
 
