@@ -16,6 +16,7 @@ from appliance.errors import ConversionRefused, InvalidInput
 from benchmarks.coverage_cases import Case
 from benchmarks.coverage_data import Data, draw
 from convert import build
+from convert.converters.narrowing import narrow
 from convert.converters.sklearn import OWN_CONVERTERS, TARGET_OPSET
 from convert.limits import probe
 from convert.sources.local_file import SourceModel
@@ -135,6 +136,8 @@ def graph(model: Any, rows: Any, float_type: str, route: Route) -> bytes:
         made = skl2onnx.convert_sklearn(model, options=options, **arguments)
     except NameError:  # some classifiers have no ZipMap, and so no such option
         made = skl2onnx.convert_sklearn(model, **arguments)
+    if route == "ours":
+        narrow(made)
     return bytes(made.SerializeToString())
 
 

@@ -59,10 +59,41 @@ def prune(graph: onnx.GraphProto, outputs: Iterable[str]) -> None:
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             nodes.append(node)
-            needed.update(node.input, *(_names(inner) for a in node.attribute for inner in (a.g, *a.graphs)))
+            needed.update(reads(node))
     _replace(graph.output, kept)
     _replace(graph.node, list(reversed(nodes)))
     _replace(graph.initializer, [entry for entry in graph.initializer if entry.name in needed])
+
+
+def drop_identities(graph: onnx.GraphProto) -> None:
+    """Let readers of an Identity read what it copies; onnxruntime would run those before an output that others read.
+
+    One stays where an output is an input or a constant, or the same as another output.
+    """
+    outputs = {output.name for output in graph.output}
+    made = {name for node in graph.node for name in node.output}
+    kept, renamed = [], dict[str, str]()
+
+    def now(name: str) -> str:
+        while name in renamed:
+            name = renamed[name]
+        return name
+
+    for node in graph.node:
+        source, copied = (now(node.input[0]), node.output[0]) if node.op_type == "Identity" else ("", "")
+        if not source or (copied in outputs and (source in outputs or source not in made)):
+            kept.append(node)
+        elif copied in outputs:
+            renamed[source] = copied
+        else:
+            renamed[copied] = source
+    _replace(graph.node, kept)
+    rename(graph, {name: now(name) for name in renamed})
+
+
+def reads(node: onnx.NodeProto) -> set[str]:
+    """Return the tensors that a node reads, its subgraphs' included."""
+    return set(node.input).union(*(_names(inner) for a in node.attribute for inner in (a.g, *a.graphs)))
 
 
 def put_before(graph: onnx.GraphProto, inputs: list[onnx.ValueInfoProto], nodes: list[onnx.NodeProto]) -> None:

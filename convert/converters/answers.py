@@ -114,7 +114,10 @@ class Rows:
 
 def labels(graph: Graph, model: Any, index: Tensor) -> Tensor:
     """Return class labels, in the dtype the graph's label output has, for positions in `classes_`."""
-    return graph.constant(label_constants(model.classes_)).take(index, axis=0)
+    constants = label_constants(model.classes_)
+    if np.array_equal(constants, np.arange(len(constants))):  # texts are never equal to numbers
+        return index
+    return graph.constant(constants).take(index, axis=0)
 
 
 def classified(

@@ -54,9 +54,8 @@ def _regressor(rows: Rows, model: Any) -> Answers:
     if _all_trees(model):
         values = [estimator.tree_.value.reshape(estimator.tree_.node_count, -1) for estimator in model.estimators_]
         if values[0].shape[1] == 1:
-            total = tree_nodes.summed(rounded(rows.matrix), _trees(model))
-        else:
-            total = tree_nodes.summed_leaves(rows.matrix, _trees(model), values)
+            return Answers(predict=tree_nodes.averaged(rounded(rows.matrix), _trees(model)))
+        total = tree_nodes.summed_leaves(rows.matrix, _trees(model), values)
         return Answers(predict=total / float(len(values)))
     return Answers(predict=_mean([ask(part, estimator, "predict") for part, estimator in _each(rows, model)]))
 

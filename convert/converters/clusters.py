@@ -14,8 +14,8 @@ from sklearn.cluster import (
     MiniBatchKMeans,
 )
 
-from convert.converters.distances import dense, squared_by_product
-from convert.converters.expressions import Tensor, concat, row, where
+from convert.converters.distances import partly_squared, squared_by_product
+from convert.converters.expressions import Tensor, concat, where
 from convert.converters.writers import Answers, Rows, refusal
 from convert.converters.writers import register as register_writer
 
@@ -34,14 +34,16 @@ def _centres(rows: Rows, model: Any) -> Answers:
     centres = getattr(model, "cluster_centers_", np.empty((0, 0)))
     if not len(centres):
         raise refusal(model, "it has no cluster centres", "fit it so that it converges, with affinity='euclidean'")
-    away = squared_by_product(rows.matrix, centres).sqrt() if hasattr(model, "transform") else None
-    return Answers(_nearest(rows.matrix, centres), transform=away)
+    by_product = partly_squared(rows.matrix, centres)
+    away = squared_by_product(rows.matrix, centres, by_product).sqrt() if hasattr(model, "transform") else None
+    return Answers(by_product.argmin(), transform=away)
 
 
 def _birch(rows: Rows, model: Any) -> Answers:
     labels = rows.graph.constant(np.asarray(model.subcluster_labels_))
-    away = squared_by_product(rows.matrix, model.subcluster_centers_).sqrt()
-    return Answers(labels.take(_nearest(rows.matrix, model.subcluster_centers_), axis=0), transform=away)
+    by_product = partly_squared(rows.matrix, model.subcluster_centers_)
+    away = squared_by_product(rows.matrix, model.subcluster_centers_, by_product).sqrt()
+    return Answers(labels.take(by_product.argmin(), axis=0), transform=away)
 
 
 def _bisecting(rows: Rows, model: Any) -> Answers:
@@ -62,8 +64,7 @@ def _bisecting(rows: Rows, model: Any) -> Answers:
 
 def _nearest(x: Tensor, centres: Any) -> Tensor:
     """Return the index of the nearest centre c, int64 [n], by c.c - 2 x.c (sklearn.cluster._k_means_lloyd)."""
-    points = dense(centres)
-    return x.affine(-2.0 * points.T, row((points**2).sum(axis=1))).argmin()
+    return partly_squared(x, centres).argmin()
 
 
 def _agglomeration(rows: Rows, model: Any) -> Answers:

@@ -49,7 +49,7 @@ def _sparse_pca(rows: Rows, model: Any) -> Answers:
 def _partial_least_squares(rows: Rows, model: Any) -> Answers:
     """As sklearn.cross_decomposition._PLS.predict and transform."""
     centred = rows.matrix - row(model._x_mean)
-    prediction = centred @ np.asarray(model.coef_).T + row(model.intercept_)
+    prediction = centred.affine(np.asarray(model.coef_).T, row(model.intercept_))
     return Answers(prediction, transform=_standardized(rows, model) @ np.asarray(model.x_rotations_))
 
 

@@ -67,22 +67,33 @@ def finished(reduced: Tensor, metric: str, parameters: dict[str, Any] | None = N
 
 
 def nan_euclidean(x: Tensor, points: Points) -> Tensor:
-    """Return sklearn.metrics.pairwise.nan_euclidean_distances, of coordinates that both sides have; NaN without any."""
+    """Return sklearn.metrics.pairwise.nan_euclidean_distances, of coordinates that both sides have.
+
+    Without any in common it is infinite, there NaN.
+    """
     present, here = where(x.isnan(), 0.0, 1.0), (~np.isnan(points)).astype(np.float64)
     filled, known = where(x.isnan(), 0.0, x), np.nan_to_num(points)
 
     def term(a: Tensor, a_here: Tensor, b: Tensor, b_here: Tensor) -> Tensor:
-        return _square(a * a_here * b_here, b * a_here * b_here)
+        return _square(a * b_here, b * a_here)  # what is missing is 0 on both sides
 
     squared = accumulated([filled, present], [known, here], term)
     common = present @ here.T
-    return where(common.equals(0.0), np.nan, squared / common.clip(1.0, None) * float(known.shape[1])).sqrt()
+    return where(common.equals(0.0), np.inf, squared / common.clip(1.0, None) * float(known.shape[1])).sqrt()
 
 
-def squared_by_product(x: Tensor, points: Points) -> Tensor:
-    """Return squared distances as x.x - 2 x.y + y.y, as sklearn.metrics.pairwise.euclidean_distances does."""
+def squared_by_product(x: Tensor, points: Points, partly: Tensor | None = None) -> Tensor:
+    """Return squared distances as x.x - 2 x.y + y.y, as sklearn.metrics.pairwise.euclidean_distances does.
+
+    `partly` is what `partly_squared` returned of the same, where that is needed as well.
+    """
+    return (x.squares() + (partly or partly_squared(x, points))).clip(0.0, None)
+
+
+def partly_squared(x: Tensor, points: Points) -> Tensor:
+    """Return y.y - 2 x.y [n, m]: squared distances but for x.x, which is the same for all points of a row."""
     points = dense(points)
-    return (x.squares() + x.affine(-2.0 * points.T, row((points**2).sum(axis=1)))).clip(0.0, None)
+    return x.affine(-2.0 * points.T, row((points**2).sum(axis=1)))
 
 
 def nearest(x: Tensor, points: Points, metric: str = "euclidean") -> Tensor:

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, OrdinalEncoder
 
+from convert.converters import tree_nodes
 from convert.converters.answers import Answers, Rows, refuse_rows
-from convert.converters.expressions import Tensor, concat, row, where
+from convert.converters.expressions import Tensor, concat, row
 from convert.converters.writers import register as register_writer
 
 try:  # scikit-learn 1.3 and newer
@@ -155,25 +156,34 @@ def _infrequent_mapping(model: Any, i: int) -> Any:
 
 
 def _ordinal(rows: Rows, model: Any) -> Answers:
-    """As sklearn.preprocessing.OrdinalEncoder.transform."""
-    matches = _matches(rows, model.categories_)
-    codes, gaps = [], []
+    """As sklearn.preprocessing.OrdinalEncoder.transform: each column looks its codes up by itself."""
+    refuses = model.handle_unknown == "error"
+    codes = [_ordinal_codes(model, i) for i in range(len(model.categories_))]
+    unknown = _no_code(codes) if refuses else float(model.unknown_value)
+    columns = []
     for i, categories in enumerate(model.categories_):
-        code, gap = np.arange(len(categories), dtype=np.float64), np.zeros((len(categories), 1))
-        mapping, missing = _infrequent_mapping(model, i), model._missing_indices.get(i)
-        if mapping is not None:
-            code[: len(mapping)] = np.asarray(mapping)
-        if missing is not None:
-            gap[missing] = 1.0
-        codes.append(code.reshape(-1, 1))
-        gaps.append(gap)
-    result = matches.times(codes)
-    if model._missing_indices:
-        result = where(matches.times(gaps) > 0.0, float(model.encoded_missing_value), result)
-    unknown = matches.known().equals(0.0)
-    if model.handle_unknown == "error":
-        return Answers(transform=refuse_rows(result, unknown))
-    return Answers(transform=where(unknown, float(model.unknown_value), result))
+        values, dtype = tree_nodes.column(rows.graph, rows.variables, i)
+        entries = _entries(categories, dtype)
+        keys = np.array([value for _, value in entries], dtype=object if dtype == "string" else np.float64)
+        columns.append(tree_nodes.encoded(values, keys, codes[i][[place for place, _ in entries]], unknown))
+    result = concat(columns)
+    return Answers(transform=refuse_rows(result, result.equals(unknown)) if refuses else result)
+
+
+def _ordinal_codes(model: Any, i: int) -> Array:
+    """Return the code of each category of column `i`, float64 [categories]."""
+    codes = np.arange(len(model.categories_[i]), dtype=np.float64)
+    mapping, missing = _infrequent_mapping(model, i), model._missing_indices.get(i)
+    if mapping is not None:
+        codes[: len(mapping)] = np.asarray(mapping)
+    if missing is not None:
+        codes[missing] = model.encoded_missing_value
+    return codes
+
+
+def _no_code(codes: list[Array]) -> float:
+    """Return a whole number below every code."""
+    return float(np.floor(np.nanmin([0.0, *(np.nanmin([0.0, *column]) for column in codes)])) - 1.0)
 
 
 def _target(rows: Rows, model: Any) -> Answers:

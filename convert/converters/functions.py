@@ -98,7 +98,8 @@ class Traced:
     def __getitem__(self, key: Any) -> Traced:
         columns, single = self._columns(key)
         names = None if self.names is None else [self.names[i] for i in columns]
-        return Traced(self.tensor.columns(*columns), names, single, self.boolean)
+        chosen = self.tensor.take(columns) if self.boolean else self.tensor.columns(*columns)
+        return Traced(chosen, names, single, self.boolean)
 
     def _columns(self, key: Any) -> tuple[list[int], bool]:
         if isinstance(key, tuple) and len(key) == 2 and key[0] == slice(None):

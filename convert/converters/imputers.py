@@ -91,28 +91,37 @@ def _neighbours(rows: Rows, model: Any) -> Answers:
     missing = is_missing(rows.matrix, model.missing_values, "float64")
     x = where(missing, np.nan, rows.matrix)
     known = np.where(model._mask_fit_X, np.nan, np.asarray(model._fit_X, dtype=np.float64))
-    away = nan_euclidean(x, known)
+    # Only rows with a gap are compared with the training rows, for each column those that lack it.
+    with_gaps = _true(missing.cast("int64").max(keepdims=False).cast("bool"))
+    gaps = missing.take(with_gaps, axis=0)
+    apart = nan_euclidean(x.take(with_gaps, axis=0), known)
     columns = []
     for i, valid in enumerate(model._valid_mask):
         if valid:
-            gap = missing.columns(i)
-            columns.append(where(gap, _imputed(away, known[:, i], model, gap), x.columns(i)))
+            lacking = _true(gaps.take([i]).reshape(-1))
+            imputed = _imputed(apart.take(lacking, axis=0), known[:, i], model)
+            columns.append(x.columns(i).op("ScatterND", with_gaps.take(lacking, axis=0).expand(1), imputed))
         elif model.keep_empty_features:
             columns.append(rows.matrix.columns(i) * 0.0)
     filled = concat(columns)
     return Answers(transform=_with_indicator(filled, missing, model) if model.add_indicator else filled)
 
 
-def _imputed(away: Tensor, known: Any, model: Any, gap: Tensor) -> Tensor:
-    """Return one column's imputed values [n, 1] for where `gap` is; its mean where no training row can be compared."""
+def _true(flags: Tensor) -> Tensor:
+    """Return where bool [n] is true, int64 [places]."""
+    return flags.op("NonZero").reshape(-1)
+
+
+def _imputed(apart: Tensor, known: Any, model: Any) -> Tensor:
+    """Return a column's imputed values [n, 1] for rows so far `apart` from the training rows [n, m], infinitely where
+    they share no column; the column's mean where that is so of all.
+    """
     donors = np.flatnonzero(~np.isnan(known))
-    distance = away.columns(*donors) if len(donors) < len(known) else away
-    alone = distance.isnan()
+    apart = apart.columns(*donors) if len(donors) < len(known) else apart
     count = min(model.n_neighbors, len(donors))
-    apart = where(alone, np.inf, distance)
     more = min(count + 1, len(donors))
-    nearest, index = away.graph.nodes("TopK", apart, [more], outputs=2, axis=1, largest=0)
-    doubtful = _hang_on_ties(apart, nearest, known[donors], gap) if more > count else None
+    nearest, index = apart.graph.nodes("TopK", apart, [more], outputs=2, axis=1, largest=0)
+    doubtful = _hang_on_ties(apart, nearest, known[donors]) if more > count else None
     nearest, index = (part.columns(*range(count)) if more > count else part for part in (nearest, index))
     comparable = (nearest < np.inf).cast("float64")
     weights = comparable
@@ -121,21 +130,21 @@ def _imputed(away: Tensor, known: Any, model: Any, gap: Tensor) -> Tensor:
         weights = where(here.max() > 0.0, here, comparable / where(nearest.equals(0.0), 1.0, nearest))
     elif model.weights != "uniform":
         raise refusal(model, "its weights are a function", "use weights='uniform' or 'distance'")
-    values = away.graph.constant(known[donors]).take(index, axis=0)
+    values = apart.graph.constant(known[donors]).take(index, axis=0)
     total = weights.sum()
     mean = (values * weights).sum() / where(total.equals(0.0), 1.0, total)
     imputed = where(total.equals(0.0), float(np.mean(known[donors])), mean)
     return imputed if doubtful is None else refuse_rows(imputed, doubtful, _TIE)
 
 
-def _hang_on_ties(apart: Tensor, nearest: Tensor, values: Any, gap: Tensor) -> Tensor:
+def _hang_on_ties(apart: Tensor, nearest: Tensor, values: Any) -> Tensor:
     """Return whether values hang on which of equally near rows count, [rows with such a tie + 1, 1]; the last is not.
 
     That is where the last neighbour and the next row are equally near, and the rows that are so near differ in value.
     """
-    last, following = (nearest.columns(place) for place in (-2, -1))
-    tied = gap & last.equals(following) & (last < np.inf)
-    rows = tied.reshape(-1).op("NonZero").reshape(-1)  # most often none: then the rest costs nothing
+    last, following = (nearest.take([place]) for place in (-2, -1))
+    tied = last.equals(following) & (last < np.inf)
+    rows = _true(tied.reshape(-1))  # most often none: then the rest costs nothing
     as_near = apart.take(rows, axis=0).equals(last.take(rows, axis=0))
     least = where(as_near, row(values), np.inf).min()
     most = where(as_near, row(values), -np.inf).max()

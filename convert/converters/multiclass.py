@@ -17,6 +17,8 @@ from convert.converters.support_vectors import votes_and_confidences
 from convert.converters.writers import Answers, Rows, ask, ask_index, ask_score, classified, label_constants, refusal
 from convert.converters.writers import register as register_writer
 
+_LEAST = float(np.finfo(np.float64).tiny)  # divides zeros into zeros
+
 
 def register() -> None:
     """Register every estimator of this family with skl2onnx."""
@@ -60,8 +62,7 @@ def _logistic_vs_rest(rows: Rows, model: Any) -> Answers:
     weights = np.vstack([part.coef_ for part in model.estimators_]).T
     scores = rows.matrix.affine(weights, row([part.intercept_[0] for part in model.estimators_]))
     shares = expit(scores)
-    total = shares.sum()
-    proba = shares / where(total.equals(0.0), 1.0, total)
+    proba = shares / shares.sum().clip(_LEAST, None)
     columns = [scores.columns(place) for place in range(len(model.estimators_))] if _last_of_equals_wins() else [scores]
     return classified(rows, model, proba, scores, index=_largest(columns))
 

@@ -37,6 +37,7 @@ from convert.converters import (
     isolation_forest,
     trees,
 )
+from convert.converters.narrowing import narrow
 from convert.original import Answers, Original, last_step, role, steps
 
 TARGET_OPSET = {"": 21, "ai.onnx.ml": 5}
@@ -96,6 +97,7 @@ def convert(
     _name_inputs(model.graph, parts, [*answers])
     graphs.tidy(model)
     _name_outputs(model, feeds, answers, original)
+    graphs.drop_identities(model.graph)
     return bytes(model.SerializeToString(deterministic=True))
 
 
@@ -112,6 +114,7 @@ def _skl2onnx(model: Any, parts: list[_Part]) -> bytes:
             converted = skl2onnx.convert_sklearn(model, **arguments, options=options if is_classifier(model) else None)
         except NameError:  # some classifiers have no ZipMap, and so no such option
             converted = skl2onnx.convert_sklearn(model, **arguments)
+    narrow(converted)
     return bytes(converted.SerializeToString())
 
 

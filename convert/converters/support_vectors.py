@@ -9,7 +9,7 @@ from sklearn.svm import SVC, SVR, NuSVC, NuSVR, OneClassSVM
 
 from convert.converters.distances import dense
 from convert.converters.expressions import Tensor, concat, row, where
-from convert.converters.kernels import pairwise_kernel
+from convert.converters.kernels import pairwise_kernel, weighed_gaussian
 from convert.converters.writers import Answers, Rows, classified
 from convert.converters.writers import register as register_writer
 
@@ -45,7 +45,14 @@ def _kernel(x: Tensor, model: Any) -> Tensor:
 
 def _distance(x: Tensor, model: Any) -> Tensor:
     """Return the one weighted sum of a regression or one-class machine, [n, 1]."""
-    return _kernel(x, model).affine(dense(model._dual_coef_).T, row(np.ravel(model._intercept_)[:1]))
+    return _weighed(x, model, dense(model._dual_coef_).T, row(np.ravel(model._intercept_)[:1]))
+
+
+def _weighed(x: Tensor, model: Any, weights: Any, offsets: Any) -> Tensor:
+    """Return `kernel @ weights + offsets`, weights [vectors, k] and offsets [1, k]."""
+    if model.kernel == "rbf":
+        return weighed_gaussian(x, dense(model.support_vectors_), float(model._gamma), weights, offsets)
+    return _kernel(x, model).affine(weights, offsets)
 
 
 def _one_class(rows: Rows, model: Any) -> Answers:
@@ -57,18 +64,20 @@ def _one_class(rows: Rows, model: Any) -> Answers:
 def _classifier(rows: Rows, model: Any) -> Answers:
     """As libsvm's svm_predict_values and svm_predict, and sklearn.svm._base.BaseSVC around them."""
     classes = len(model.classes_)
-    pairwise = _kernel(rows.matrix, model).affine(_pairwise_weights(model), row(np.ravel(model._intercept_)))
-    later = ~(pairwise > 0.0)  # the earlier class of a pair wins above 0
-    decision = -pairwise if classes == 2 or model.decision_function_shape == "ovr" else pairwise
+    # Of each pair libsvm's value has the sign of the earlier class, scikit-learn's that of the later: here the latter.
+    weights, offsets = _pairwise_weights(model), row(np.ravel(model._intercept_))
+    pairwise = _weighed(rows.matrix, model, -weights, -offsets)
+    later = pairwise >= 0.0  # the earlier class of a pair wins above 0 only
+    decision = pairwise if classes == 2 or model.decision_function_shape == "ovr" else -pairwise
     if classes > 2 and model.decision_function_shape == "ovr":
-        decision = votes_and_confidences((pairwise < 0.0).cast("float64"), decision, classes)
+        decision = votes_and_confidences((pairwise > 0.0).cast("float64"), decision, classes)
     if classes == 2:
         index = later.cast("int64").reshape(-1)
     elif model.break_ties:
         index = decision.argmax()
     else:
         index = _votes(later.cast("float64"), classes).argmax()
-    proba = _probabilities(pairwise, model) if getattr(model, "_probA", np.empty(0)).size else None
+    proba = _probabilities(-pairwise, model) if getattr(model, "_probA", np.empty(0)).size else None
     return classified(rows, model, proba, decision, index=index)
 
 

@@ -42,8 +42,7 @@ def _tfidf(counts: Tensor, model: Any) -> Tensor:
         counts = counts * np.asarray(model.idf_, dtype=np.float64)[None, :]
     if model.norm is None:
         return counts
-    norm = counts.op("ReduceL2" if model.norm == "l2" else "ReduceL1", [1], keepdims=1)
-    return counts / norm.clip(float(np.finfo(np.float64).tiny), None)
+    return counts.op("LpNormalization", axis=1, p=2 if model.norm == "l2" else 1)  # zeros stay zeros
 
 
 def _counts(rows: Rows, model: Any) -> Tensor:

@@ -19,6 +19,7 @@ from skl2onnx.common import _topology
 from convert.converters.expressions import ML_DOMAIN, Graph, Tensor
 
 LEQ, LT, MEMBER = 0, 1, 6  # nodes_modes of the operator
+_AVERAGE = 0  # its aggregate_function; a sum is the default
 _ML_OPSET = 5
 _MOST_COUNTED = 2**24  # up to which a float32 counts without gaps
 # onnxruntime reads a set without members as no set at all. Categories are codes from 0 up, so this one never comes.
@@ -84,6 +85,12 @@ def summed(x: Tensor, trees: Sequence[Tree], targets: int = 1, dtype: type = np.
     return x.graph.node("TreeEnsemble", x, domain=ML_DOMAIN, n_targets=targets, **_attributes(trees, dtype))
 
 
+def averaged(x: Tensor, trees: Sequence[Tree]) -> Tensor:
+    """Return the mean [rows, 1] of the leaves that float64 rows `x` reach: their sum divided by the number of trees."""
+    attributes = _attributes(trees, np.float64)
+    return x.graph.node("TreeEnsemble", x, domain=ML_DOMAIN, n_targets=1, aggregate_function=_AVERAGE, **attributes)
+
+
 def summed_leaves(rows: Tensor, trees: Sequence[Tree], values: Sequence[Array]) -> Tensor:
     """Return [rows, width]: the sums of `values` (one array [nodes, width] a tree) at the leaves that rows reach.
 
@@ -93,6 +100,10 @@ def summed_leaves(rows: Tensor, trees: Sequence[Tree], values: Sequence[Array]) 
     held = [of_nodes[tree.is_leaf] for tree, of_nodes in zip(trees, values, strict=True)]
     if all((np.count_nonzero(numbers, axis=1) == 1).all() for numbers in held):
         return _summed_pure(rows, trees, values)
+    if len(trees) == 1:
+        places = np.cumsum(trees[0].is_leaf) - 1.0
+        reached = _summed_counts(rows, [replace(trees[0], value=places)], 1, len(held[0])).cast("int64")
+        return rows.graph.constant(held[0]).take(reached.reshape(-1), axis=0)
     placed: list[Tree] = []
     start = 0
     for target, tree in enumerate(trees):
@@ -104,6 +115,12 @@ def summed_leaves(rows: Tensor, trees: Sequence[Tree], values: Sequence[Array]) 
     reached = _summed_counts(rows, placed, len(trees), start).cast("int64").transpose()
     # onnxruntime adds along the first axis row by row; along another it would pair terms up and round otherwise.
     return rows.graph.constant(np.concatenate(held)).take(reached, axis=0).sum(axis=0, keepdims=False)
+
+
+def are_votes(trees: Sequence[Tree], values: Sequence[Array]) -> bool:
+    """Return whether each leaf of each tree holds a 1 and else zeros: then `summed_leaves` counts."""
+    held = (of_nodes[tree.is_leaf] for tree, of_nodes in zip(trees, values, strict=True))
+    return all(((numbers == 0.0) | (numbers == 1.0)).all() and (numbers.sum(axis=1) == 1.0).all() for numbers in held)
 
 
 def rounded(x: Tensor) -> Tensor:
@@ -124,18 +141,18 @@ def allow_opset() -> None:
     _topology.get_default_opset_for_domain = newest
 
 
-def encoded(column: Tensor, categories: Array, codes: Array) -> Tensor:
-    """Return float64 `codes` for the `categories` that `column` holds, NaN for every other value.
+def encoded(column: Tensor, categories: Array, codes: Array, unknown: float = np.nan) -> Tensor:
+    """Return float64 `codes` for the `categories` that `column` holds, `unknown` for every other value.
 
     `column` is a string or float64 tensor; `categories` are texts or numbers to match.
     """
     keys = categories.astype(object) if categories.dtype.kind in "OUS" else categories.astype(np.float64)
     if not len(keys):
-        return column.isnan().cast("float64") * np.nan
+        return column.isnan().cast("float64") * 0.0 + unknown
     attributes: dict[str, Any] = {
         "keys_tensor": numpy_helper.from_array(keys),
         "values_tensor": numpy_helper.from_array(codes.astype(np.float64)),
-        "default_tensor": numpy_helper.from_array(np.array([np.nan])),
+        "default_tensor": numpy_helper.from_array(np.array([unknown])),
     }
     return column.graph.node("LabelEncoder", column, domain=ML_DOMAIN, **attributes)
 

@@ -43,27 +43,29 @@ def _forest(model: Any) -> list[Any]:
     return [model.tree_] if hasattr(model, "tree_") else [tree.tree_ for tree in model.estimators_]
 
 
-def _averaged(rows: Rows, model: Any) -> Tensor:
-    """Return the mean of the trees' leaf values [rows, outputs x classes].
-
-    As `_accumulate_prediction` (sklearn/ensemble/_forest.py): the trees' answers are added up, then divided.
-    """
+def _leaves(model: Any) -> tuple[list[Tree], list[Any]]:
+    """Return the trees, and what each of their nodes holds, float64 [nodes, outputs x classes] a tree."""
     forest = _forest(model)
-    trees = [of_sklearn(tree) for tree in forest]
-    values = [tree.value.reshape(tree.node_count, -1) for tree in forest]
-    if values[0].shape[1] == 1:
-        total = tree_nodes.summed(rounded(rows.matrix), trees)
-    else:
-        total = tree_nodes.summed_leaves(rows.matrix, trees, values)
-    return total if hasattr(model, "tree_") else total / float(len(trees))
+    return [of_sklearn(tree) for tree in forest], [tree.value.reshape(tree.node_count, -1) for tree in forest]
 
 
 def _classifier(rows: Rows, model: Any) -> Answers:
-    return classified(rows, model, _averaged(rows, model))
+    """As `_accumulate_prediction` (sklearn/ensemble/_forest.py): the trees' answers are added up, then divided."""
+    trees, values = _leaves(model)
+    total = tree_nodes.summed_leaves(rows.matrix, trees, values)
+    if len(trees) == 1:
+        return classified(rows, model, total)
+    # Counts are in the same order before and after they are divided; sums of fractions may meet by rounding.
+    index = total.argmax() if tree_nodes.are_votes(trees, values) else None
+    return classified(rows, model, total / float(len(trees)), index=index)
 
 
 def _regressor(rows: Rows, model: Any) -> Answers:
-    return Answers(predict=_averaged(rows, model))
+    trees, values = _leaves(model)
+    if values[0].shape[1] == 1:
+        return Answers(predict=tree_nodes.averaged(rounded(rows.matrix), trees))
+    total = tree_nodes.summed_leaves(rows.matrix, trees, values)
+    return Answers(predict=total if len(trees) == 1 else total / float(len(trees)))
 
 
 def _boosted(rows: Rows, model: Any) -> Tensor:

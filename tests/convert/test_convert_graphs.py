@@ -51,6 +51,20 @@ def test_pruning_keeps_only_what_the_outputs_need():
     assert list(Session(model.SerializeToString()).outputs) == ["y"]
 
 
+def test_copies_of_copies_are_read_where_they_come_from():
+    shape = [None]
+    names = ["x", "y", "twin", "input again"]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in names]
+    copies = [("made", "b"), ("b", "y"), ("b", "c"), ("c", "twin"), ("x", "input again")]
+    nodes = [helper.make_node("Neg", ["x"], ["made"]), *(helper.make_node("Identity", [a], [b]) for a, b in copies)]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    graphs.drop_identities(model.graph)
+    assert [node.op_type for node in model.graph.node] == ["Neg", "Identity", "Identity"]
+    answers = Session(model.SerializeToString()).run({"x": np.array([2.0], dtype="float32")}, names[1:])
+    assert [answer.tolist() for answer in answers] == [[-2.0], [-2.0], [2.0]]
+
+
 @pytest.mark.parametrize(
     ("opset", "ml_opset", "ir", "expected"),
     [(13, 1, 8, "1.14.0"), (19, 3, 9, "1.16.0"), (21, 3, 10, "1.18.0"), (21, 5, 10, "1.21.0"), (25, 5, 13, "9.9.9")],
