@@ -204,15 +204,15 @@ class Cable:
 
 
 class Sensor:
-    """Publishes numbered messages at QoS 1 for as long as it takes; tells which ones the broker has acknowledged."""
+    """Publishes numbered messages at QoS 1 for as long as it takes."""
 
     def __init__(self, port: int, topic: str, host: str = "127.0.0.1") -> None:
-        self.acknowledged: dict[int, float] = {}
+        self.client_id = f"sensor-{topic.replace('/', '-')}"
+        self.sent: dict[int, int] = {}
+        """Packet identifier -> number of every message."""
         self._numbers: dict[int, int] = {}
         self._topic = topic
-        self._client = paho.Client(
-            CallbackAPIVersion.VERSION2, f"sensor-{topic.replace('/', '-')}", clean_session=False
-        )
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, self.client_id, clean_session=False)
         self._client.max_inflight_messages_set(100)
         self._client.reconnect_delay_set(1, 1)
         self._client.on_publish = self._published
@@ -223,7 +223,7 @@ class Sensor:
         # The broker may be quicker than publish() returns.
         while mid not in self._numbers:
             time.sleep(0.0001)
-        self.acknowledged[self._numbers.pop(mid)] = time.monotonic()
+        del self._numbers[mid]
 
     def publish(self, numbers: Any, rate: float = 0.0) -> None:
         """Publish, at most 500 ahead of the broker; `rate` a second, 0 for as fast as it takes them."""
@@ -234,7 +234,7 @@ class Sensor:
             if rate and (wait := begun + place / rate - time.monotonic()) > 0:
                 time.sleep(wait)
             info = self._client.publish(self._topic, f'{{"n":{number},"a":{number % 1000},"b":0.5}}', 1)
-            self._numbers[info.mid] = number
+            self._numbers[info.mid] = self.sent[info.mid] = number
 
     def wait(self, seconds: float = 60.0) -> None:
         """Return when the broker has acknowledged everything."""
@@ -278,10 +278,12 @@ class Plant:
     def run(self, *arguments: str) -> None:
         subprocess.run([APPLIANCE, *arguments, "--state-dir", str(self.state)], check=True, capture_output=True)
 
-    def said(self, message: str) -> int:
-        """Return how often the log has a line of this message."""
+    def said(self, message: str, **fields: Any) -> int:
+        """Return how often the log has a line of this message, with these fields."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
-        return sum(f'"message": "{message}"' in line for line in lines)
+        whole = (line for line in lines if line.endswith("}"))  # the last one may be just being written
+        found = [json.loads(line) for line in whole if f'"message": "{message}"' in line]
+        return sum(fields.items() <= line.items() for line in found)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         if self.process and self.process.poll() is None:
