@@ -37,6 +37,8 @@ class InputSchema:
         self.inputs = tuple(inputs)
         self.columns = [column for tensor in inputs for column in tensor.columns]
         self._by_name = {tensor.name: tensor for tensor in inputs}
+        self.may_lack = frozenset(name for one in inputs if one.missing or not one.required for name in one.columns)
+        """Columns of which the model takes a missing value."""
         self._known = frozenset(self.columns)
         # One float tensor is the plain array's case, and the fast one: the whole table converts in one call.
         plain = len(inputs) == 1 and inputs[0].type in ("float32", "float64") and not _holds_flags(inputs[0])

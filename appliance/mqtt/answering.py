@@ -104,7 +104,7 @@ class Answerer:
         except ApplianceError:  # not installed, not active, none named: it may come, and the messages wait for it
             outcome.unready += [jobs[index] for index in indices]
             return
-        required = {name for tensor in version.schema.inputs if tensor.required for name in tensor.columns}
+        required = set(version.schema.columns) - version.schema.may_lack
         indices = [
             index for index in indices if not (jobs[index].partial and required - jobs[index].call.rows[0].keys())
         ]

@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any
@@ -100,7 +101,8 @@ class Codec:
         try:
             return _decode(payload)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise BadMessage("payload", "read the payload as JSON", str(error), "send JSON") from error
+            next_step = "send JSON; a missing value is null"  # and not NaN, which is none
+            raise BadMessage("payload", "read the payload as JSON", str(error), next_step) from error
 
     def _rows(self, body: Any) -> list[Any]:
         """Return the rows of a body that is an object, a list, a list of rows or one value."""
@@ -227,11 +229,12 @@ def _typed(schema: InputSchema, text: str) -> Any:
         return str(text)
     if kind == "bool" and text.lower() in ("true", "false", "1", "0", "on", "off"):
         return text.lower() in ("true", "1", "on")
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            continue
+    if text.isascii() and "_" not in text:  # Python takes 1_000 and the digits of every script
+        for number in (int, float):
+            try:
+                return number(text)
+            except ValueError:
+                continue
     raise BadMessage("payload", "read the payload as a number", f"it is {text[:40]!r}", "send a number alone")
 
 
@@ -275,9 +278,13 @@ def _picker(columns: tuple[str, ...]) -> Callable[[Any], Any]:
 
 
 def _picked(schema: InputSchema, row: dict[str, Any], fields: Mapping[str, str]) -> dict[str, Any]:
-    """Return the columns that a row has, by name or by path."""
+    """Return the columns that a row has, by name or by path, and None for those that it may lack.
+
+    A row without any of them is left empty, since it is no row with all of it missing: it is refused.
+    """
     found = {column: at_path(row, fields.get(column, column)) for column in schema.columns}
-    return {column: value for column, value in found.items() if value is not _ABSENT}
+    there = {column: value for column, value in found.items() if value is not _ABSENT}
+    return dict.fromkeys(schema.may_lack) | there if there else there
 
 
 def _cbor() -> Any:
@@ -291,7 +298,10 @@ def _cbor() -> Any:
 
 
 def _plain_cbor(library: Any, payload: bytes) -> Any:
-    """Return a CBOR payload that holds what JSON could: tags and cycles are refused, whatever they stand for."""
+    """Return a CBOR payload that holds what JSON could, times and bytes (which are no values, but may be echoed).
+
+    Other tags and cycles are refused, whatever they stand for.
+    """
     try:
         document = library.loads(payload)
         _check_plain(document, [8 * len(payload) + 8], 0)
@@ -312,5 +322,5 @@ def _check_plain(value: Any, budget: list[int], depth: int) -> None:
     if isinstance(value, list):
         for one in value:
             _check_plain(one, budget, depth + 1)
-    elif value is not None and type(value) not in (bool, int, float, str):
+    elif value is not None and type(value) not in (bool, int, float, str, bytes, datetime):
         raise ValueError(f"it holds a {type(value).__name__}")

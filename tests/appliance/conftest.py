@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -57,6 +58,7 @@ def build_bundle(
     classifier  features float32 [-1, 4] -> prediction int64 [-1] (0, 1 or 2), probability float32 [-1, 3]: the softmax
                 of (x0, x1 + bias, x2); high x0 gives 0
     labels      as classifier, prediction string [-1]: setosa, versicolor, virginica
+    gaps        as regression, each missing value counting 1000
     table       temp-C float32, count int64, site string, on bool, each [-1, 1] -> prediction float32 [-1]:
                 temp-C + count + (10 where site is north) + (100 where on) + bias
 
@@ -117,6 +119,24 @@ def regression(add: float) -> tuple[list[Input], list[Output], list[str], bytes]
         helper.make_node("Add", ["sum", "bias"], ["prediction"]),
     ]
     constants = {"axis": np.array([1], np.int64), "bias": np.array(add, np.float32)}
+    return inputs, outputs, [], build(nodes, constants, inputs, outputs)
+
+
+def gaps(add: float) -> tuple[list[Input], list[Output], list[str], bytes]:
+    """Build the kind `gaps`."""
+    inputs = [msgspec.structs.replace(features(), missing=True)]
+    outputs = [number("prediction", "float32", [-1])]
+    nodes = [
+        helper.make_node("IsNaN", ["features"], ["missing"]),
+        helper.make_node("Where", ["missing", "thousand", "features"], ["filled"]),
+        helper.make_node("ReduceSum", ["filled", "axis"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["sum", "bias"], ["prediction"]),
+    ]
+    constants = {
+        "axis": np.array([1], np.int64),
+        "bias": np.array(add, np.float32),
+        "thousand": np.array(1000, np.float32),
+    }
     return inputs, outputs, [], build(nodes, constants, inputs, outputs)
 
 
@@ -201,4 +221,4 @@ def build(nodes: list, constants: dict[str, np.ndarray], inputs: list[Input], ou
     return helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
 
 
-KINDS = {"regression": regression, "classifier": classifier, "labels": labels, "table": table}
+KINDS = {"regression": regression, "classifier": classifier, "labels": labels, "table": table, "gaps": gaps}

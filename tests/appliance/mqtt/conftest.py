@@ -110,9 +110,9 @@ class Door:
 
 @pytest.fixture
 def store(tmp_path: Path, bundle_bytes: Callable[..., bytes]) -> Store:
-    """A store with iris 1.0.0 (regression), flower 1.0.0 (labels) and table 1.0.0 active."""
+    """A store with iris 1.0.0 (regression), flower 1.0.0 (labels), gaps 1.0.0 and table 1.0.0 active."""
     made = Store(tmp_path / "state")
-    for name, kind in (("iris", "regression"), ("flower", "labels"), ("table", "table")):
+    for name, kind in (("iris", "regression"), ("flower", "labels"), ("gaps", "gaps"), ("table", "table")):
         path = tmp_path / f"{name}.bundle"
         path.write_bytes(_bundle(bundle_bytes, name, kind))
         installed = made.install(path)

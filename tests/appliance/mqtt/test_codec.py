@@ -1,6 +1,7 @@
 """What payloads mean: forms, paths, ids, echo; and that any bytes are a call or a bad message."""
 
 import contextlib
+import datetime
 import re
 from pathlib import Path
 
@@ -94,6 +95,11 @@ def test_missing_keys_are_missing_values_where_the_model_takes_them():
     row = features(MISSING, read({"a": 1}))[0]
     assert row[0] == 1
     assert np.isnan(row[1])
+    taken = InputSchema([Input(name="f", type="float32", shape=[-1, 2], columns=["a", "b"], missing=True)])
+    assert np.isnan(features(taken, read({"b": 1}))[0]).tolist() == [True, False]
+    assert np.isnan(features(taken, read({"x": {"y": 1}}), b="x.y")[0]).tolist() == [True, False]
+    with pytest.raises(InvalidInput, match="lacks 'a', 'b'"):  # a row of something else is no row of missing values
+        features(taken, read({"c": 1}))
     with pytest.raises(InvalidInput, match="lacks 'd'"):
         features(FOUR, read({"a": 1, "b": 2, "c": 3}))
 
@@ -125,8 +131,9 @@ def test_a_plain_text_means_what_the_column_s_type_says():
     number = InputSchema([Input(name="f", type="float32", shape=[-1, 1], columns=["t"])])
     assert features(text, read(b"12", payload="value")) == [["12"]]
     assert features(flag, read(b"ON", payload="value")) == [[True]]
-    with pytest.raises(BadMessage, match="number"):
-        features(number, read(b"warm", payload="value"))
+    for other in ("warm", "1_000", "\u0661", ""):
+        with pytest.raises(BadMessage, match="number"):
+            features(number, read(other.encode(), payload="value"))
 
 
 @pytest.mark.parametrize(
@@ -198,11 +205,26 @@ def test_cbor_that_refers_to_itself_or_holds_more_than_json_is_refused():
     for document in (
         cbor2.dumps(cycle, value_sharing=True),
         cbor2.dumps({1: 2}),
-        cbor2.dumps({"a": b"x"}),
+        cbor2.dumps({"a": {1, 2}}),
         cbor2.dumps(cbor2.CBORTag(4, [1, 2])),
     ):
         with pytest.raises(BadMessage):
             read(document, payload="cbor")
+
+
+def test_times_and_bytes_in_cbor_are_no_values_but_fields_that_may_be_echoed():
+    now = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
+    config = {"payload": "cbor", "echo": ["ts", "raw"]}
+    row = {"a": 1, "b": 2, "c": 3, "d": 4}
+    call = codec(**config).read("t", cbor2.dumps(row | {"ts": now, "raw": b"\0x", "more": [now]}))
+    assert features(FOUR, call) == [[1, 2, 3, 4]]
+    answer = cbor2.loads(codec(**config).write(ANSWER, call))
+    assert (answer["ts"], answer["raw"]) == (now, b"\0x")
+    for value, kind in ((now, "datetime"), (b"1", "bytes")):
+        with pytest.raises(InvalidInput, match=kind):
+            features(FOUR, read(cbor2.dumps(row | {"a": value}), payload="cbor"))
+        with pytest.raises(InvalidInput, match=kind):
+            feeds_of(TABLE, read(cbor2.dumps({"temp": 1, "site": value}), payload="cbor").rows, {})
 
 
 def test_a_late_answer_says_so_and_when_it_was_given():

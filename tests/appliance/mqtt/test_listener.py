@@ -233,6 +233,21 @@ def test_a_subscription_that_the_configuration_dropped_is_ended_at_the_broker(do
     assert running.listener.state().received == 1
 
 
+def test_a_key_or_a_feed_that_is_lacking_is_a_missing_value_where_the_model_takes_it(door, plain):
+    columns = list(NAMED)
+    feeds = [{"topic": f"bed/{{bed}}/{column}", "columns": {column: "last"}} for column in columns]
+    rows = {"name": "bed", "model": "gaps", "answer": "bed/{bed}/prediction", "when": "each", "feeds": feeds}
+    door(subscriptions=[PLANT | {"model": "gaps"}], rows=[rows]).connected()
+    client = plain("plant/+/prediction", "bed/+/prediction", "appliance/door/errors")
+    client.publish("plant/a/sensors", {"sepal_length": 5, "petal_width": 2})
+    assert client.answers(1, "plant/a/prediction")[0]["prediction"] == [2107]
+    client.publish("plant/a/sensors", {"length": 5})
+    assert "lacks" in client.answers(1, "appliance/door/errors")[0]["found"]
+    client.publish(f"bed/7/{columns[1]}", "3")
+    client.publish(f"bed/7/{columns[3]}", "4")
+    assert [one["prediction"] for one in client.answers(2, "bed/7/prediction")] == [[3103], [2107]]
+
+
 def test_rows_come_together_from_several_topics(door, plain):
     columns = list(NAMED)
     rows = {
