@@ -124,7 +124,7 @@ def _program(
     try:
         assert process.stdout
         for line in process.stdout:
-            if "ready" in line or "broker is there" in line:
+            if "ready" in line or "subscribed" in line:
                 break
         else:
             raise SystemExit(f"{name} did not start")

@@ -304,12 +304,14 @@ class Client:
         self._lost = self._lost or f"the connection ended: {reason}"
 
     def _on_subscribe(self, client: paho.Client, data: Any, mid: int, reasons: Any, properties: Any) -> None:
-        """Take note of subscriptions that the broker refused."""
+        """Take note of what the broker gives us from now on, and of subscriptions that it refused."""
         for text, reason in zip(self._asked, reasons, strict=False):
             if reason.is_failure:
                 self.refused.append(text)
                 about = {"broker": self.address, "topic": text, "reason": str(reason)}
                 log.error("broker refuses a subscription", extra=about)
+        given = [text for text in self._asked if text not in self.refused]
+        log.info("subscribed", extra={"broker": self.address, "topics": given})
 
 
 class _Paho(paho.Client):

@@ -6,12 +6,10 @@ from collections.abc import Callable, Sequence
 from appliance.mqtt.codec import flagged, iso_time
 from appliance.mqtt.messages import TOO_LARGE, Note
 from appliance.mqtt.outbox import Outbox, Stored
+from appliance.mqtt.refusals import Refusals
 
 Publish = Callable[[Stored, bytes, Note], int]
 """(answer, payload, note) -> the broker's number for it, 0 when there is no connection, or TOO_LARGE."""
-
-REFUSED_SECONDS = 300.0
-"""After which an answer that the broker refused is tried again: some brokers close the connection after a refusal."""
 
 LOSSES = 5
 """Connections in a row that ended before the broker took anything, after which the one answer on its way is suspected:
@@ -48,7 +46,7 @@ class Sender:
         self._counted = 0.0
         self._now = 0.0
         self._losses = 0
-        self._refused: dict[int, float] = {}  # number -> when it is tried again, on whichever connection
+        self._refused = Refusals()
         self.refusal = ""
         """The topic and reason of the last answer that the broker refused."""
         self.sent = 0
@@ -107,9 +105,9 @@ class Sender:
     def pump(self, now: float) -> None:
         """Send what the window and the rate let through. Raises StoreError when the disk cannot be read."""
         self._now = now
-        for seq in [seq for seq, due in self._refused.items() if due <= now] if self._refused and self._up else ():
-            del self._refused[seq]
-            self._ranges.append((seq, seq))
+        if self._up and self._refused.is_due(now):
+            oldest = self._outbox.read(self._way, 0, self._outbox.last, 1)
+            self._again(self._refused.due(now, oldest[0].seq if oldest else self._outbox.last + 1))
         while self._up and self._live and len(self._flying) < self._window:
             if not self._send(self._live[0], now):
                 return
@@ -140,10 +138,19 @@ class Sender:
             return
         self.sent += 1
         self._outbox.settle(stored)
+        self._again(self._refused.taken(stored.seq))
+
+    def _again(self, numbers: Sequence[int]) -> None:
+        """Have answers read from the disk once more."""
+        for seq in numbers:
+            if self._ranges and self._ranges[-1][1] == seq - 1:
+                self._ranges[-1] = self._ranges[-1][0], seq
+            else:
+                self._ranges.append((seq, seq))
 
     def _refuse(self, stored: Stored, refusal: str, now: float) -> None:
         """Keep an answer that the broker does not take for a later try."""
-        self._refused[stored.seq] = now + REFUSED_SECONDS
+        self._refused.add(stored.seq, stored.answer.topic, now)
         self.refusal = f"{stored.answer.topic}: {refusal}"
 
     def _may_replay(self) -> bool:
@@ -159,8 +166,12 @@ class Sender:
                 self._ranges[0] = (found[-1].seq + 1, last)
             else:
                 self._ranges.popleft()
-            passed = self._refused.keys() | {stored.seq for stored in self._flying.values()}
-            self._replays.extend(one for one in found if not self._outbox.is_settled(one.seq) and one.seq not in passed)
+            flying = {stored.seq for stored in self._flying.values()}
+            self._replays.extend(
+                one
+                for one in found
+                if not self._outbox.is_settled(one.seq) and one.seq not in flying and one.seq not in self._refused
+            )
         return bool(self._replays)
 
     def _send(self, stored: Stored, now: float) -> bool:

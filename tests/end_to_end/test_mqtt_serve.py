@@ -34,7 +34,7 @@ def both(tmp_path, plant_state, broker, until):
         with log.open("wb") as sink:
             processes.append(subprocess.Popen(command, env=environment, stderr=sink))
         lines = lambda: [json.loads(line) for line in log.read_text().splitlines()]  # noqa: E731
-        until(lambda: any(line["message"] == "broker is there" for line in lines()), "connected")
+        until(lambda: any(line["message"] == "subscribed" for line in lines()), "subscribed")
         return next(line["url"] for line in lines() if line["message"] == "listening")
 
     yield start
@@ -74,7 +74,7 @@ def test_mqtt_alone_answers_and_opens_no_port(broker, make_plant, make_cable, ma
     cable = make_cable(broker.port)
     plant = make_plant(cable.port)
     plant.start()
-    until(lambda: plant.said("broker is there"), "connected")
+    until(lambda: plant.said("subscribed"), "subscribed")
     make_sensor(broker.port).publish(range(5))
     until(lambda: len(cable.record.taken) == 5, "answered")
     assert plant.said("listening") == 0
@@ -106,7 +106,7 @@ def test_a_subscription_of_a_broker_s_queue_survives_a_stop_and_a_start(
     cable = make_cable(broker.port)
     plant = make_plant(cable.port)
     plant.start()
-    until(lambda: plant.said("broker is there"), "connected")
+    until(lambda: plant.said("subscribed"), "subscribed")
     assert plant.stop() == 0
     make_sensor(broker.port).publish(range(100))
     plant.start()

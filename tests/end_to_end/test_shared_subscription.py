@@ -39,7 +39,7 @@ class Sharer:
 
     @property
     def there(self) -> bool:
-        return "broker is there" in self._log.read_text()
+        return '"message": "subscribed"' in self._log.read_text()
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from appliance.mqtt.disk import Disk
 from appliance.mqtt.messages import Note
 from appliance.mqtt.outbox import LOCAL, UPSTREAM, Answer, Outbox
-from appliance.mqtt.sender import LOSSES, REFUSED_SECONDS, Sender
+from appliance.mqtt.refusals import REFUSED_SECONDS
+from appliance.mqtt.sender import LOSSES, Sender
 
 
 class Broker:
@@ -158,6 +159,59 @@ def test_a_refused_answer_is_kept_and_tried_again_later_on_whichever_connection(
     one.sender.pump(301.0)
     assert one.broker.numbers == [0, 1, 0]
     assert one.sender.refused == 0
+
+
+def test_of_a_refused_topic_one_answer_is_tried_again_and_when_it_is_taken_the_others_follow(bench):
+    one = bench()
+    one.sender.up(65535, 0.0)
+    one.add(6)
+    one.sender.pump(0.0)
+    for mid in range(1, 6):
+        one.sender.published(mid, "not authorized", 0.0)
+    one.sender.published(6, "", 0.0)
+    one.add(1)
+    one.sender.pump(290.0)
+    one.sender.published(7, "not authorized", 290.0)  # puts nothing off
+    one.broker.got.clear()
+    one.sender.pump(REFUSED_SECONDS)
+    assert one.broker.numbers == [6]
+    one.sender.published(one.broker.mid, "not authorized", REFUSED_SECONDS)
+    one.sender.pump(2 * REFUSED_SECONDS - 1)
+    assert one.broker.numbers == [6]
+    assert one.sender.refused == 6
+    one.sender.pump(2 * REFUSED_SECONDS)
+    one.sender.published(one.broker.mid, "", 2 * REFUSED_SECONDS)
+    one.sender.pump(2 * REFUSED_SECONDS)
+    assert one.broker.numbers == [6, 6, 0, 1, 2, 3, 4]
+    assert one.sender.refused == 0
+
+
+def test_refused_answers_that_the_quota_dropped_do_not_stand_for_their_topic(bench):
+    one = bench()
+    one.sender.up(65535, 0.0)
+    one.add(4)
+    one.sender.pump(0.0)
+    for mid in range(1, 5):
+        one.sender.published(mid, "not authorized", 0.0)
+    one.disk.commit([("delete from answers where seq <= ?", [(3,)])])
+    one.broker.got.clear()
+    one.sender.pump(REFUSED_SECONDS)
+    assert one.broker.numbers == [3]
+    assert one.sender.refused == 0
+
+
+def test_a_hundred_thousand_refused_answers_cost_a_turn_nothing(bench):
+    one = bench(window=200_000)
+    for number in range(100_000):
+        one.sender._refused.add(number + 1, f"t/{number % 10}", 0.0)
+    one.add(1)
+    one.sender.up(65535, 0.0)
+    read = one.box.read
+    reads = []
+    one.box.read = lambda *question: reads.append(question) or read(*question)
+    for turn in range(1000):
+        one.sender.pump(turn / 10)
+    assert len(reads) == 1  # what is on disk when the connection begins
 
 
 def test_qos_0_is_done_when_it_was_sent(bench):
