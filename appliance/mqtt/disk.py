@@ -28,6 +28,7 @@ create table if not exists parked (
 create table if not exists observations (
     seq integer primary key, rows text not null, key text not null, feed text not null, at real not null,
     value blob not null);
+create index if not exists observed on observations (rows, key, feed, at);
 create table if not exists kept (mid integer primary key, digest blob not null);
 create table if not exists notes (name text primary key, value text not null);
 """

@@ -1,11 +1,15 @@
-"""The folder of one MQTT door in the state folder: who we are for brokers, and that only one service uses it."""
+"""The folder of one MQTT door: who we are for brokers, what they still send us, and that only one service has it."""
 
 import fcntl
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from appliance.errors import Misuse
+from appliance.mqtt.disk import Disk
 from appliance.store import durable
 
 OUTBOX = "outbox.sqlite"
@@ -33,3 +37,14 @@ def only_one(folder: Path) -> int:
             f"use {folder}", "another service does", "stop it, or give this one its own state folder"
         ) from error
     return descriptor
+
+
+def stale_filters(disk: Disk, wanted: Sequence[str]) -> list[str]:
+    """Return what earlier configurations subscribed to: the broker's session still has it. Raises StoreError."""
+    found = disk.read("select value from notes where name = 'filters'")
+    before = msgspec.json.decode(found[0][0], type=list[str]) if found else []
+    together = list(dict.fromkeys([*before, *wanted]))
+    if together != before:
+        note = ("filters", msgspec.json.encode(together).decode())
+        disk.commit([("insert or replace into notes values (?, ?)", [note])])
+    return [text for text in before if text not in wanted]

@@ -22,10 +22,10 @@ from appliance.mqtt.committer import RETRY_SECONDS, Committer
 from appliance.mqtt.discovery import announcement
 from appliance.mqtt.disk import Disk
 from appliance.mqtt.flow import Flow, Work
-from appliance.mqtt.folder import OUTBOX, kept_id, only_one
+from appliance.mqtt.folder import OUTBOX, kept_id, only_one, stale_filters
 from appliance.mqtt.link import NAMES, Link
 from appliance.mqtt.messages import Message, Session
-from appliance.mqtt.outbox import LOCAL, UPSTREAM, Outbox, Stored
+from appliance.mqtt.outbox import EXPIRED_AT_ONCE, LOCAL, UPSTREAM, Outbox, Stored
 from appliance.mqtt.pace import Pace
 from appliance.mqtt.plan import Plan
 from appliance.mqtt_state import MqttState
@@ -80,7 +80,7 @@ class Listener:
         )
         answerer = Answerer(predictor, self._plan.errors, self._plan.is_ours)
         self._flow = Flow(config, self._plan, predictor, answerer, self._disk, self._outbox)
-        self._no_more = self._stale_filters()
+        self._no_more = stale_filters(self._disk, [text for text, _ in self._plan.filters()])
         # A pair of sockets, so that stop() and connecting threads can end the loop's wait.
         self._wake_read, self._wake_write = socket.socketpair()
         for end in (self._wake_read, self._wake_write):
@@ -298,7 +298,8 @@ class Listener:
                 self._disk.shrink()
         if self._is_time("prune", now, PRUNE_SECONDS):
             self._flow.prune(time.time())
-            self._outbox.expire()
+            if self._outbox.expire() >= EXPIRED_AT_ONCE:
+                self._done["prune"] = now - PRUNE_SECONDS + FLUSH_SECONDS
 
     def _is_time(self, name: str, now: float, seconds: float) -> bool:
         """Return whether something was not done for `seconds`; it then is."""
@@ -311,17 +312,6 @@ class Listener:
         """Have status and discovery published again."""
         self._done.pop("status", None)
         self._discovered.clear()
-
-    def _stale_filters(self) -> list[str]:
-        """Return what earlier configurations subscribed to: the broker's session still has it. Raises StoreError."""
-        wanted = [text for text, _ in self._plan.filters()]
-        found = self._disk.read("select value from notes where name = 'filters'")
-        before = msgspec.json.decode(found[0][0], type=list[str]) if found else []
-        together = list(dict.fromkeys([*before, *wanted]))
-        if together != before:
-            note = ("filters", msgspec.json.encode(together).decode())
-            self._disk.commit([("insert or replace into notes values (?, ?)", [note])])
-        return [text for text in before if text not in wanted]
 
     def _link(self, way: int) -> Link:
         """Return the link of one way."""

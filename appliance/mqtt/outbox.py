@@ -2,8 +2,9 @@
 
 import logging
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 from appliance.errors import Overloaded
@@ -13,9 +14,12 @@ log = logging.getLogger(__name__)
 
 LOCAL, UPSTREAM = 0, 1
 """The ways of an answer: to the broker that its message came from, or to the one upstream."""
+EXPIRED_AT_ONCE = 10_000
+"""Answers after which expire() ends; there may be more then."""
 
 _OVERHEAD = 100  # bytes that a row takes beside its topic and payload
 _PLAUSIBLE = 1_700_000_000.0  # Unix time; a clock before it was never set, so no age can be told from it
+_CHUNK = 500  # answers looked at together
 _COLUMNS = "seq, way, created, topic, payload, qos, retain, expiry, content_type, correlation, model, version"
 _SIZE = f"length(cast(topic as blob)) + length(payload) + {_OVERHEAD}"
 _INSERT = f"insert into answers ({_COLUMNS}) values ({', '.join('?' * 12)})"  # noqa: S608 - constants
@@ -157,8 +161,12 @@ class Outbox:
         if not self._max_age:
             return 0
         before = (time.time() if now is None else now) - self._max_age
-        query = f"select seq, {_SIZE} from answers where created < ? and created > ? limit 10000"  # noqa: S608
-        old = [row for row in self._disk.read(query, (before, _PLAUSIBLE)) if row[0] not in self._settled]
+        old: list[tuple[int, int]] = []
+        for rows in self._by_age():
+            found = [(seq, size) for seq, size, created in rows if _PLAUSIBLE < created < before]
+            old += [row for row in found if row[0] not in self._settled]
+            if rows[-1][2] >= before or len(old) >= EXPIRED_AT_ONCE:
+                break
         if not old:
             return 0
         self._disk.commit([(_DELETE, [(seq,) for seq, _ in old])])
@@ -177,22 +185,39 @@ class Outbox:
         """Return {number: size} of the acknowledged answers on disk: what was dropped on its way is gone already."""
         if not self.dropped or not self._settled:
             return dict(self._settled)
-        query = "select seq from answers where seq between ? and ?"
-        found = self._disk.read(query, (min(self._settled), max(self._settled)))
-        return {seq: self._settled[seq] for (seq,) in found if seq in self._settled}
+        found: dict[int, int] = {}
+        for some in _in_pieces(self._settled):
+            query = f"select seq from answers where seq in ({', '.join('?' * len(some))})"  # noqa: S608
+            found |= {seq: self._settled[seq] for (seq,) in self._disk.read(query, some)}
+        return found
 
     def _oldest(self, excess: int, passed: Container[int]) -> dict[int, int]:
         """Return {number: size} of the oldest answers that take `excess` bytes together, but for those passed over."""
         found: dict[int, int] = {}
         if excess <= 0:
             return found
-        for seq, size in self._disk.read(f"select seq, {_SIZE} from answers order by seq"):  # noqa: S608
+        for seq, size, _ in chain.from_iterable(self._by_age()):
             if excess <= 0:
                 break
             if seq not in passed:
                 found[seq] = size
                 excess -= size
         return found
+
+    def _by_age(self) -> Iterator[list[tuple[Any, ...]]]:
+        """Yield some (number, size, creation) at a time, oldest first: days of answers are too many for one look."""
+        last = -1
+        query = f"select seq, {_SIZE}, created from answers where seq > ? order by seq limit {_CHUNK}"  # noqa: S608
+        while rows := self._disk.read(query, (last,)):
+            yield rows
+            last = rows[-1][0]
+
+
+def _in_pieces(numbers: Iterable[int]) -> Iterator[list[int]]:
+    """Yield some of the numbers at a time."""
+    left = iter(numbers)
+    while piece := list(islice(left, _CHUNK)):
+        yield piece
 
 
 def _row(stored: Stored) -> tuple[Any, ...]:

@@ -60,6 +60,9 @@ class RowBuilder:
         value = self._value(self._config.feeds[feed], message)
         place = tuple(key[name] for name in self._names)
         device = self._device(place)
+        latest = device.windows[feed].latest
+        if message.retain and latest and latest[1] == value:
+            return None  # kept by the broker since who knows when: nothing new, and no younger than it was
         device.windows[feed].add(now, value)
         device.fresh.add(feed)
         self._devices.move_to_end(place)
@@ -148,7 +151,7 @@ class RowBuilder:
     def _load(self, disk: Disk) -> None:
         """Read what was kept for the feeds that there still are."""
         feeds = {feed.topic: index for index, feed in enumerate(self._config.feeds)}
-        query = "select key, feed, at, value from observations where rows = ? order by seq"
+        query = "select key, feed, at, value from observations not indexed where rows = ? order by seq"
         for key, feed, at, value in disk.read(query, (self._config.name,)):
             place = tuple(msgspec.json.decode(key, type=list[str]))
             if len(place) != len(self._names):

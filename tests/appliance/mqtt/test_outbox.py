@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from appliance.errors import Overloaded, StoreError
 from appliance.mqtt.disk import Disk
-from appliance.mqtt.outbox import LOCAL, UPSTREAM, Answer, Outbox
+from appliance.mqtt.outbox import EXPIRED_AT_ONCE, LOCAL, UPSTREAM, Answer, Outbox
 
 
 def outbox(path: Path, **rest) -> tuple[Disk, Outbox]:
@@ -107,6 +107,39 @@ def test_answers_that_are_too_old_are_dropped_but_none_of_a_clock_that_was_never
     assert box.expire(1_800_000_110.0) == 1
     assert payloads(box) == [b"unset", b"young"]
     assert box.dropped == 1
+
+
+def test_the_age_limit_holds_behind_answers_of_a_clock_that_was_never_set_and_for_more_than_one_look(tmp_path):
+    disk, box = outbox(tmp_path / "o", max_age=60.0, max_bytes=10**8)
+    add(disk, box, *[b"unset"] * 1200, now=1000.0)
+    add(disk, box, *[b"old"] * (EXPIRED_AT_ONCE + 700), now=1_800_000_000.0)
+    add(disk, box, b"young", now=1_800_000_100.0)
+    first = box.expire(1_800_000_110.0)
+    assert first >= EXPIRED_AT_ONCE
+    assert first + box.expire(1_800_000_110.0) == EXPIRED_AT_ONCE + 700
+    assert box.expire(1_800_000_110.0) == 0
+    assert box.count == 1201
+
+
+def test_days_of_answers_are_not_looked_through_for_a_few(tmp_path, monkeypatch):
+    disk, box = outbox(tmp_path / "o", max_bytes=10**8)
+    add(disk, box, *[b"x" * 100] * 20_000)
+    disk.close()
+    disk, box = outbox(tmp_path / "o", max_bytes=box.bytes, max_age=60.0, when_full="oldest")
+    read, seen = disk.read, []
+    monkeypatch.setattr(disk, "read", lambda *question: seen.append(found := read(*question)) or found)
+    add(disk, box, b"y" * 100)
+    assert box.dropped == 1
+    for first in (box.last, 100):
+        box.settle(read_one(box, first))
+    box.flush()
+    box.expire()
+    assert box.count == 19_998
+    assert sum(map(len, seen)) < 2000
+
+
+def read_one(box: Outbox, first: int):
+    return box.read(LOCAL, first, box.last, 1)[0]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["add", "settle", "flush", "reopen"]), st.integers(0, 5)), max_size=25))

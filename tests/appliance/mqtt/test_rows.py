@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from appliance.config import MqttConfig
 from appliance.errors import ConfigError, InvalidInput
+from appliance.mqtt import rows as rows_module
 from appliance.mqtt.codec import BadMessage
 from appliance.mqtt.disk import Disk
 from appliance.mqtt.messages import Message
@@ -37,9 +38,9 @@ class Bench:
         self.disk = Disk(folder / "o")
         self.rows = RowBuilder(self.plan.rows[0], self.disk, max_bytes=1000)
 
-    def observe(self, topic: str, payload: bytes, now: float):
+    def observe(self, topic: str, payload: bytes, now: float, *, retain: bool = False):
         ((_, feed, key),) = self.plan.fed(topic)
-        job = self.rows.observe(feed, key, Message(topic, payload), now)
+        job = self.rows.observe(feed, key, Message(topic, payload, retain=retain), now)
         self.disk.commit(self.rows.writes())
         return job
 
@@ -117,6 +118,31 @@ def test_feeds_that_the_configuration_no_longer_has_are_passed_over(bench):
     one.disk.close()
     again = bench(feeds=FEEDS[1:])
     assert again.state("on", 101.0).call.rows == [{"state": "on"}]
+
+
+def test_a_retained_value_fills_a_window_but_grows_no_younger_by_coming_again(bench):
+    one = bench(when="each", max_age=50.0)
+    one.state("on", 100.0)
+    first = one.observe("line/7/temp", b"3", 100.0, retain=True)
+    assert first.call.rows == [{"temp": 3.0, "temp_mean": 3.0, "state": "on"}]
+    assert one.observe("line/7/temp", b"3", 140.0, retain=True) is None
+    assert one.state("off", 160.0).call.rows == [{"state": "off"}]
+    other = one.observe("line/7/temp", b"4", 170.0, retain=True)  # what was said while we were away
+    assert other.call.rows == [{"temp": 4.0, "temp_mean": 3.5, "state": "off"}]
+
+
+def test_no_statement_looks_at_other_devices_values(bench):
+    one = bench(when="each")
+    one.temp(1, 100.0)
+    one.temp(1, 101.0)
+    one.rows.observe(0, {"device": "7"}, Message("line/7/temp", b"2"), 102.0)
+    writes = [*one.rows.writes(), *one.rows.prune(103.0), (rows_module._FORGET, [("line", '["7"]')])]
+    statements = {statement for statement, _ in writes if statement.startswith("delete")}
+    assert len(statements) == 3
+    for statement in statements:
+        marks = ("x",) * statement.count("?")
+        ((*_, how),) = one.disk.read(f"explain query plan {statement}", marks)
+        assert "USING INDEX observed" in how or "USING COVERING INDEX observed" in how
 
 
 def test_the_number_of_devices_is_bounded_and_the_silent_ones_go_first(bench):
