@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ from appliance.store import activation
 from appliance.store.versions import Store
 
 if TYPE_CHECKING:
-    from appliance.mqtt.listener import Listener
+    from appliance.mqtt.door import Door
 
 log = logging.getLogger(__name__)
 
@@ -153,12 +154,14 @@ class Service:
         app = self._app()
         return make_server(app, listener, self.config.http, app.is_small, share)
 
-    def _mqtt(self) -> "Listener":
+    def _mqtt(self) -> "Door":
         """Return the MQTT door."""
-        from appliance.mqtt.listener import Listener  # paho takes memory and 40 ms: only where a broker is named
+        from appliance.mqtt.door import Door  # paho takes memory and 40 ms: only where a broker is named
+        from appliance.mqtt.listener import Listener
 
-        folder = self.config.state_dir / "mqtt"
-        return Listener(self.config.mqtt, self.predictor, folder, models=self._served, report=self.metrics.mqtt)
+        told, folder = self.metrics.mqtt, self.config.state_dir / "mqtt"
+        make = partial(Listener, self.config.mqtt, self.predictor, folder, models=self._served, report=told)
+        return Door(make, folder, told)
 
     def _served(self) -> list[dict[str, str]]:
         """Return what every model serves and since when, for the status that the MQTT door publishes."""

@@ -166,8 +166,8 @@ def _idle(prepared: Prepared, port: int, workload: Workload) -> float:
         return (cpu_seconds(descendants(process.pid)) - used) / IDLE_SECONDS
 
 
-def _flat(prepared: Prepared, port: int, workload: Workload, options: argparse.Namespace) -> tuple[float, float]:
-    """Return the MiB of its own that the service has after a tenth of a steady load and at its end."""
+def _flat(prepared: Prepared, port: int, workload: Workload, options: argparse.Namespace) -> list[float]:
+    """Return the MiB of its own that the service has before a steady load and after each tenth of it."""
     values = f'"x":{json.dumps(workload.rows[0].tolist(), separators=(",", ":"))}'
     tenth = int(options.minutes * 6 * options.rate)
     with _program(prepared, workload, OURS, port, http=True) as process:
@@ -179,7 +179,7 @@ def _flat(prepared: Prepared, port: int, workload: Workload, options: argparse.N
             shares.append(pss_mib(process.pid))
     print("MiB of its own, before and after each tenth:", " ".join(f"{each:.1f}" for each in found))
     print("proportional share (PSS):                   ", " ".join(f"{each:.1f}" for each in shares), flush=True)
-    return found[1], found[-1]
+    return found
 
 
 def _median(rounds: list[Figures]) -> Figures:
@@ -205,13 +205,13 @@ def _targets(results: dict[tuple[str, str], Figures]) -> Iterator[Target]:
         yield Target(f"{workload}: p99 at half the rate / the echo's", 4, ours.p99_ms / echo.p99_ms, at_most=True)
 
 
-def _quiet(idle: float | None, flat: tuple[float, float] | None) -> Iterator[Target]:
+def _quiet(idle: float | None, flat: list[float] | None) -> Iterator[Target]:
     if idle is not None:
         yield Target("idle CPU with both doors open, % of a core", 1, 100 * idle, at_most=True)
     if flat is not None:
-        yield Target(
-            f"own memory at the end / after a tenth ({flat[0]:.0f} MiB)", 1.05, flat[1] / flat[0], at_most=True
-        )
+        tenth, half, end = flat[1], flat[5], flat[-1]
+        yield Target(f"own memory at the end / after a tenth ({tenth:.1f} MiB)", 1.05, end / tenth, at_most=True)
+        yield Target(f"own memory at the end / after half ({half:.1f} MiB)", 1.02, end / half, at_most=True)
 
 
 if __name__ == "__main__":

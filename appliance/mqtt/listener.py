@@ -73,14 +73,18 @@ class Listener:
             durable.make_folder(folder)
         self.client_id = config.client_id or kept_id(folder)
         self._plan = Plan(config, self.client_id, way=UPSTREAM if config.upstream.host else LOCAL)
-        self._lock = only_one(folder)
-        self._disk = Disk(folder / OUTBOX)
+        with contextlib.ExitStack() as undo:  # should the disk be full, the next try must find the folder free
+            self._lock = only_one(folder)
+            undo.callback(os.close, self._lock)
+            self._disk = Disk(folder / OUTBOX)
+            undo.callback(self._disk.close)
+            self._no_more = stale_filters(self._disk, [text for text, _ in self._plan.filters()])
+            undo.pop_all()
         self._outbox = Outbox(
             self._disk, max_bytes=config.outbox_bytes, max_age=config.outbox_seconds, when_full=config.outbox_full
         )
         answerer = Answerer(predictor, self._plan.errors, self._plan.is_ours)
         self._flow = Flow(config, self._plan, predictor, answerer, self._disk, self._outbox)
-        self._no_more = stale_filters(self._disk, [text for text, _ in self._plan.filters()])
         # A pair of sockets, so that stop() and connecting threads can end the loop's wait.
         self._wake_read, self._wake_write = socket.socketpair()
         for end in (self._wake_read, self._wake_write):

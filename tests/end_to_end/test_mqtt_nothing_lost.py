@@ -6,6 +6,7 @@ same id, and the first answers of a topic come in the order in which its message
 
 import contextlib
 import json
+import shutil
 import signal
 import subprocess
 import threading
@@ -184,6 +185,32 @@ def test_the_disk_is_full_for_a_while(broker, make_cable, make_plant, make_senso
     publishing.join()
     sensor.wait()
     judge(cable.record, range(MESSAGES))
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["with an outbox", "without one"])
+def test_a_start_with_a_full_disk_waits_for_room(
+    broker, make_cable, make_plant, make_sensor, until, small_disk, before
+):
+    cable = make_cable(broker.port)
+    plant = make_plant(cable.port, folder=small_disk)
+    sensor = make_sensor(broker.port)
+    plant.start()
+    until(lambda: plant.said("subscribed"), "subscribed")
+    assert plant.stop() == 0
+    if not before:
+        shutil.rmtree(plant.state / "mqtt")
+    ballast = small_disk / "ballast"
+    _fill(ballast)
+    sensor.publish(range(100))
+    sensor.wait()
+    plant.start()
+    until(lambda: plant.said("mqtt waits"), "said so")
+    time.sleep(1.5)  # for another try
+    assert plant.process.poll() is None
+    assert plant.said("mqtt waits") == 1
+    ballast.unlink()
+    wanted = set(range(100))
+    until(lambda: wanted <= cable.record.taken, "answered what came meanwhile")
 
 
 def test_a_new_version_is_activated(broker, make_cable, make_plant, make_sensor, until, judge):

@@ -1,0 +1,77 @@
+"""The MQTT door of a service that starts while its disk is full: opened as soon as there is room."""
+
+import errno
+import logging
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from appliance.errors import StoreError
+from appliance.mqtt.committer import RETRY_SECONDS
+from appliance.mqtt.listener import Listener
+from appliance.mqtt_state import MqttState
+
+log = logging.getLogger(__name__)
+
+_ROOM = 1024 * 1024  # bytes without which the outbox cannot be opened
+
+
+class Door:
+    """A listener, once it could be made. run() is for a thread of its own; stop() may be called from any.
+
+    The other door answers meanwhile, and the broker keeps the messages.
+    """
+
+    def __init__(self, make: Callable[[], Listener], folder: Path, report: Callable[[MqttState], None]) -> None:
+        """`make` returns the listener, which keeps its files in `folder`; `report` is told why there is none.
+
+        Raises what `make` raises, a full disk apart.
+        """
+        self._make = make
+        self._folder = folder
+        self._report = report
+        self._stop = threading.Event()
+        self._hindered = False
+        self._listener = self._made()
+
+    def run(self) -> None:
+        """Answer messages until stop() is called."""
+        while self._listener is None and not self._stop.wait(RETRY_SECONDS):
+            self._listener = self._made()
+        if self._listener and self._stop.is_set():
+            self._listener.stop()
+        if self._listener:
+            self._listener.run()
+
+    def stop(self) -> None:
+        """Have run() return soon."""
+        self._stop.set()
+        if self._listener:
+            self._listener.stop()
+
+    def _made(self) -> Listener | None:
+        """Return the listener, None while the disk has no room for it."""
+        try:
+            return self._make()
+        except StoreError as error:
+            if not _is_full(error.__cause__, self._folder):
+                raise
+            problem = f"{error.tried}: the disk is full; free some space, and the flow begins by itself"
+            if not self._hindered:
+                log.error("mqtt waits", extra={"error": problem, "found": error.found})
+            self._hindered = True
+            self._report(MqttState(connected={}, problems=[problem], updated=time.time()))
+            return None
+
+
+def _is_full(cause: BaseException | None, folder: Path) -> bool:
+    """Return whether an error is that of a full disk or quota."""
+    if isinstance(cause, OSError):
+        return cause.errno in (errno.ENOSPC, errno.EDQUOT)
+    if not isinstance(cause, sqlite3.Error):
+        return False
+    # SQLite calls it an I/O error when there is no room for the file that its log needs beside it.
+    return cause.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL or shutil.disk_usage(folder).free < _ROOM
