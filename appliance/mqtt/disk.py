@@ -25,6 +25,7 @@ create table if not exists answers (
 create table if not exists parked (
     seq integer primary key, created real not null, subscription text not null, topic text not null,
     payload blob not null, response text not null, correlation blob not null);
+create index if not exists waiting on parked (subscription, seq);
 create table if not exists observations (
     seq integer primary key, rows text not null, key text not null, feed text not null, at real not null,
     value blob not null);

@@ -220,7 +220,8 @@ class Listener:
         self._committer.begin(now, beside=bool(self._batch))
         if self._flow.parking.count and self._is_time("unpark", now, FLUSH_SECONDS):
             self._unparking = True
-        if self._committer.room and (work := self._flow.timed(time.time())):
+        due = self._committer.room and self._is_time("rows", now, FLUSH_SECONDS)
+        if due and (work := self._flow.timed(time.time())):
             self._committer.put(work)
         elif self._may_unpark():
             work = self._flow.unpark(self._pace.size)

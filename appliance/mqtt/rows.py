@@ -92,13 +92,13 @@ class RowBuilder:
 
     def prune(self, now: float) -> list[Write]:
         """Return the statements that delete what no window holds any more."""
-        writes: list[Write] = []
+        gone: list[tuple[str, str, str, float]] = []
         for place, device in self._devices.items():
             for feed, window in zip(self._config.feeds, device.windows, strict=True):
                 window.age(now)
                 first = now if window.first is None else window.first
-                writes.append((_PRUNE, [(self._config.name, _text(place), feed.topic, first)]))
-        return writes
+                gone.append((self._config.name, _text(place), feed.topic, first))
+        return [(_PRUNE, gone)] if gone else []
 
     def _job(self, place: Key, device: _Device, now: float) -> Job | None:
         """Return the row of a key as it is now; None where every value, or for `complete` any, is too old."""
