@@ -353,6 +353,8 @@ class Listener:
         for link in self._links:
             if link.sender.refused:
                 found.append(f"{link.client.address} refuses {link.sender.refused} answers: {link.sender.refusal}")
+            if link.sender.unheard:
+                found.append(f"{link.client.address} refuses reports of bad messages: {link.sender.unheard}")
         if self._flow.parking.count:
             found.append(f"{self._flow.parking.count} messages wait for a model that is not ready")
         found += [f"messages wait for {name!r}, which is subscribed to no more" for name in self._flow.lost()]

@@ -49,6 +49,8 @@ class Sender:
         self._refused = Refusals()
         self.refusal = ""
         """The topic and reason of the last answer that the broker refused."""
+        self.unheard = ""
+        """The topic and reason of the last report of a bad message, if the broker refused it; it is let go of."""
         self.sent = 0
         self.replayed = 0
 
@@ -137,6 +139,7 @@ class Sender:
             self._refuse(stored, refusal, now)
             return
         self.sent += 1
+        self.unheard = self.unheard if stored.answer.model else ""
         self._outbox.settle(stored)
         self._again(self._refused.taken(stored.seq))
 
@@ -149,7 +152,14 @@ class Sender:
                 self._ranges.append((seq, seq))
 
     def _refuse(self, stored: Stored, refusal: str, now: float) -> None:
-        """Keep an answer that the broker does not take for a later try."""
+        """Keep an answer that the broker does not take for a later try.
+
+        Not the report of a bad message: where nobody may read them, they would fill the outbox and stop the flow.
+        """
+        if not stored.answer.model:
+            self.unheard = f"{stored.answer.topic}: {refusal}"
+            self._outbox.settle(stored)
+            return
         self._refused.add(stored.seq, stored.answer.topic, now)
         self.refusal = f"{stored.answer.topic}: {refusal}"
 

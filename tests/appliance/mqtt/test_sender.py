@@ -214,6 +214,22 @@ def test_a_hundred_thousand_refused_answers_cost_a_turn_nothing(bench):
     assert len(reads) == 1  # what is on disk when the connection begins
 
 
+def test_the_report_of_a_bad_message_that_is_refused_is_said_and_let_go_of(bench):
+    one = bench()
+    one.sender.up(65535, 0.0)
+    for mid, refusal in ((1, "not authorized"), (2, "")):
+        addition = one.box.prepare([Answer("errors", b"{}", LOCAL, content_type="application/json")])
+        one.disk.commit(addition.writes)
+        one.box.added(addition)
+        one.sender.add(addition.stored)
+        one.sender.pump(0.0)
+        one.sender.published(mid, refusal, 0.0)
+        one.box.flush()
+        assert one.box.count == 0
+        assert one.sender.refused == 0
+        assert one.sender.unheard == (f"errors: {refusal}" if refusal else "")
+
+
 def test_qos_0_is_done_when_it_was_sent(bench):
     one = bench()
     one.sender.up(65535, 0.0)

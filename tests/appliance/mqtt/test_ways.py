@@ -133,3 +133,20 @@ def test_an_answer_that_the_broker_refuses_is_kept_and_said_and_stops_nothing(
     client.publish("free/in", ROW)
     client.wait(1, "free/out")
     until(lambda: running.listener.state().waiting == 1, "only the refused one waits")
+
+
+def test_reports_of_bad_messages_that_nobody_may_read_do_not_fill_the_outbox(door, plain, broker, tmp_path, until):
+    rules = tmp_path / "rules"
+    rules.write_text("topic readwrite plant/#\ntopic readwrite appliance/door/online\n")
+    broker.stop()
+    broker.configure(f"acl_file {rules}")
+    broker.start()
+    running = door(subscriptions=[PLANT]).connected()
+    client = plain("plant/+/prediction")
+    for _ in range(20):
+        client.publish("plant/a/sensors", b"nonsense")
+    until(lambda: any("reports of bad messages" in problem for problem in running.listener.state().problems), "said so")
+    until(lambda: running.listener.state().waiting == 0, "let go of them")
+    client.publish("plant/a/sensors", ROW)
+    assert client.answers(1)[0]["prediction"]
+    assert running.listener.state().refused == {"payload": 20}
