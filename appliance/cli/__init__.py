@@ -39,6 +39,7 @@ _COMMANDS = {
     "activate": ("appliance.cli.models:activate", "Make an installed version the one that serves."),
     "mark-good": ("appliance.cli.models:mark_good", "Say that the active version has proved itself."),
     "rollback": ("appliance.cli.models:rollback", "Return to the version that served before."),
+    "deactivate": ("appliance.cli.models:deactivate", "Let no version of a model serve."),
     "models": ("appliance.cli.models:models", "List what is installed and what is active."),
     "remove": ("appliance.cli.models:remove", "Delete an installed version."),
     "pull": ("appliance.cli.pull:pull", "Take signed bundles from a folder, a web server or an OCI registry."),

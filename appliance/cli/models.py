@@ -1,4 +1,4 @@
-"""The commands on bundles and on the store: inspect, verify, install, activate, mark-good, rollback, models, remove."""
+"""The commands on bundles and on the store: inspect, verify, install, activate and what follows, models, remove."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,6 +129,18 @@ def rollback(name: str, why: str, as_json: bool) -> None:
 
 
 @click.command()
+@click.argument("name")
+@why
+@as_json
+@common_options
+def deactivate(name: str, why: str, as_json: bool) -> None:
+    """Let no version of the model NAME serve. The one that did stays installed; rollback returns to it."""
+    store = _store()
+    before = activation.read(store, name)
+    _print_activation(name, before, activation.deactivate(store, name, why=why), as_json)
+
+
+@click.command()
 @as_json
 @common_options
 def models(as_json: bool) -> None:
@@ -189,7 +201,8 @@ def _print_activation(name: str, before: Activation, after: Activation, as_json:
         return
     way_back = f", rollback returns to {after.previous}" if after.previous else ""
     unchanged = "" if after != before else " (as before)"
-    click.echo(f"{name} {after.active} is active, {after.state}{way_back}{unchanged}")
+    serves = f"{name} {after.active} is active, {after.state}" if after.active else f"no version of {name} is active"
+    click.echo(f"{serves}{way_back}{unchanged}")
 
 
 def _role(model: dict[str, Any], version: str) -> str:

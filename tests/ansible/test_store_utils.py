@@ -24,10 +24,15 @@ RECORD = store.record_of(LISTED, "iris")
         ("back", "1.0.0", ("rollback", "iris")),
         ("back", "1.1.0", ()),
         ("back", "0.9.0", ("activate", "iris", "0.9.0")),
+        ("inactive", "", ("deactivate", "iris")),
     ],
 )
 def test_the_command_that_a_state_needs(state, version, words):
     assert store.plan(RECORD, state, version)[0] == words
+
+
+def test_a_model_of_which_none_serves_needs_nothing_to_be_inactive():
+    assert store.plan({**RECORD, "active": None}, "inactive", "")[0] == ()
 
 
 def test_a_good_version_needs_nothing_to_be_good():
@@ -44,6 +49,8 @@ def test_check_mode_foretells_the_record():
     assert store.plan(RECORD, "installed", "1.2.0")[1]["versions"] == ["1.0.0", "1.1.0", "1.2.0"]
     after = store.plan(RECORD, "back", "")[1]
     assert (after["active"], after["previous"]) == ("1.0.0", None)
+    after = store.plan(RECORD, "inactive", "")[1]
+    assert (after["active"], after["previous"]) == (None, "1.1.0")
     assert store.plan(RECORD, "active", "1.0.0")[1]["state"] == "probation"
 
 

@@ -48,7 +48,8 @@ def record_of(listed, name):
 def plan(record, state, version):
     """Return (the command's words that bring a model into a state, the record afterwards); ((), record) if none.
 
-    `state` is installed, active, good or back; `version` is the one meant, "" for whichever: see the module `model`.
+    `state` is installed, active, good, back or inactive; `version` is the one meant, "" for whichever: see the module
+    `model`.
     """
     after = dict(record)
     if state == "installed":
@@ -60,6 +61,10 @@ def plan(record, state, version):
         if record["state"] == "good" and version in ("", record["active"]):
             return (), after
         return ("mark-good", record["name"]), dict(after, state="good")
+    if state == "inactive":
+        if record["active"] is None:
+            return (), after
+        return ("deactivate", record["name"]), dict(after, active=None, previous=record["active"], state="probation")
     if record["active"] == version and version:
         return (), after
     if state == "back" and version in ("", record["previous"]):

@@ -10,7 +10,8 @@ version_added: "1.0.0"
 author:
   - The Inference Appliance authors
 description:
-  - Installs, activates, marks good or rolls back a version of a model, by the command C(appliance) on the host.
+  - Installs, activates, marks good, rolls back or deactivates a version of a model, by the command C(appliance) on the
+    host.
   - An activation runs the bundle's self-test on the host's own processor; when it fails, the old version keeps serving.
 options:
   name:
@@ -25,8 +26,9 @@ options:
     description:
       - V(installed) puts O(file) into the store; V(active) makes the version serve.
       - V(good) ends the active version's probation; V(back) returns to the version before, or to O(version).
+      - V(inactive) lets no version serve; what is installed stays.
     type: str
-    choices: [installed, active, good, back]
+    choices: [installed, active, good, back, inactive]
     required: true
   file:
     description: The bundle on the host, for O(state=installed).
@@ -78,6 +80,7 @@ refused:
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402 - Ansible wants the documentation first
 from ansible_collections.inference.appliance.plugins.module_utils import store  # noqa: E402
 
+STATES = ["installed", "active", "good", "back", "inactive"]
 SHOWN = ("versions", "active", "state", "previous")
 
 
@@ -87,7 +90,7 @@ def main():
         argument_spec={
             "name": {"type": "str", "required": True},
             "version": {"type": "str", "default": ""},
-            "state": {"type": "str", "choices": ["installed", "active", "good", "back"], "required": True},
+            "state": {"type": "str", "choices": STATES, "required": True},
             "file": {"type": "path"},
             "why": {"type": "str", "default": "Ansible"},
             "command": {"type": "path", "default": store.COMMAND},

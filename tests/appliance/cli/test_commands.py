@@ -81,6 +81,9 @@ def test_the_way_from_bundle_to_roll_back_in_one_process_each(state, bundles):
         (("rollback", "iris"), "iris 1.0.0 is active, good"),
         (("remove", "iris", "2.0.0"), "iris 2.0.0 removed"),
         (("models",), "1.0.0            active (good)"),
+        (("deactivate", "iris"), "no version of iris is active, rollback returns to 1.0.0"),
+        (("models",), "1.0.0            previous"),
+        (("rollback", "iris"), "iris 1.0.0 is active, good"),
     ]
     for arguments, expected in steps:
         result = process(*arguments, "--state-dir", state)
@@ -108,6 +111,9 @@ def test_json_is_one_document_and_nothing_else(run, bundles):
         ("iris", ["1.0.0", "2.0.0"], "1.0.0")
     ]
     assert document(run("remove", "iris", "2.0.0", "--json")) == {"model": "iris", "version": "2.0.0", "changed": True}
+    idle = document(run("deactivate", "iris", "--why", "no gate passed", "--json"))
+    assert (idle["active"], idle["previous"], idle["changed"]) == (None, "1.0.0", True)
+    assert document(run("models", "--json"))["models"][0]["why"] == "no gate passed"
 
 
 def test_inspect_tells_a_person_what_the_model_takes_and_gives(tmp_path, run, make_bundle):
@@ -156,6 +162,7 @@ def test_exit_codes_of_the_commands(tmp_path, run, bundles, make_bundle):
     assert run("remove", "iris", "1.0.0").exit_code == 3
     assert run("remove", "iris", "3.0.0").exit_code == 4
     assert run("rollback", "iris").exit_code == 4
+    assert run("deactivate", "absent").exit_code == 4
     assert run("activate", "iris").exit_code == 2
     assert run("no-such-command").exit_code == 2
     assert run("models", APPLIANCE_HTTP_PORTT="1").exit_code == 2
@@ -224,9 +231,9 @@ sys.exit(f"loaded {heavy}" if heavy else 0)
 
 def test_help_lists_every_command(run):
     text = run("--help").stdout
-    for name in ("inspect", "verify", "install", "activate", "mark-good", "rollback", "models", "remove", "serve"):
+    for name in ("inspect", "verify", "install", "activate", "mark-good", "rollback", "deactivate", "models", "remove"):
         assert f"\n  {name} " in text
-    for name in ("status", "doctor", "convert"):
+    for name in ("serve", "status", "doctor", "convert"):
         assert f"\n  {name} " in text
 
 

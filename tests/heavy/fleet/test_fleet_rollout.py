@@ -106,6 +106,17 @@ def test_host_that_answers_otherwise_than_its_store_says_takes_its_wave_back(ser
     assert (again.changed()[CANARY], again.changed()[FIRST]) == (0, 0)
 
 
+def test_first_version_that_fails_its_gate_serves_nowhere_afterwards(serving, run, drop_in):
+    host(CANARY, "appliance deactivate iris --why 'as if none had ever served'")
+    drop_in(CANARY, "Environment=APPLIANCE_MODELS_POLL_SECONDS=3600")
+    play = run("rollout", wanted("1.1.0"))
+    assert play.code == 2, play.output[-4000:]
+    assert "stopped: canary" in play.output
+    assert active() == {**dict.fromkeys(HOSTS, "1.0.0"), CANARY: None}
+    assert [one["what"] for one in receipts([CANARY])[CANARY][-2:]] == ["activate", "deactivate"]
+    untouched([FIRST, *SECOND, LAST], "1.1.0")
+
+
 def test_bundle_signed_by_the_wrong_key_is_refused_everywhere(serving, run):
     play = run("rollout", wanted("1.3.0"))
     assert play.code == 2, play.output[-4000:]
