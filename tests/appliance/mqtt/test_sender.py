@@ -43,11 +43,11 @@ class Bench:
         self.sender = Sender(self.box, way, self.broker.publish, window=window, rate=rate)
         self.next = 0
 
-    def add(self, count: int, qos: int = 1) -> None:
+    def add(self, count: int, qos: int = 1, topic: str = "t") -> None:
         numbers = range(self.next, self.next + count)
         self.next += count
         answers = [
-            Answer("t", b'{"n":%d}' % n, self.way, qos, content_type="application/json", model="m", version="1.0.0")
+            Answer(topic, b'{"n":%d}' % n, self.way, qos, content_type="application/json", model="m", version="1.0.0")
             for n in numbers
         ]
         addition = self.box.prepare(answers, 1_700_000_000.0)
@@ -305,6 +305,38 @@ def test_whatever_happens_every_answer_is_sent_and_each_connection_keeps_the_ord
             one.sender.up(number, now)
             since = begun = len(one.broker.got)
     assert acknowledged == set(range(one.next))
+    one.box.flush()
+    assert one.box.count == 0
+    one.disk.close()
+
+
+FAULTS = st.lists(st.sampled_from(["add", "pump", "take", "refuse", "lose", "connect", "wait"]), max_size=40)
+
+
+@given(FAULTS, st.booleans())
+def test_whatever_is_refused_every_answer_is_taken_once_the_broker_takes_all(tmp_path_factory, steps, live_first):
+    one = Bench(tmp_path_factory.mktemp("sender"), window=4, rate=50.0 if live_first else None)
+    now, since = 0.0, 0
+    taken: set[int] = set()
+    for step in [*steps, "connect", *["wait", "pump", "take", "pump", "take"] * 60]:
+        now += REFUSED_SECONDS if step == "wait" else 0.1
+        if step == "add":
+            one.add(3, topic=f"t{one.next % 2}")
+        elif step == "pump":
+            one.sender.pump(now)
+        elif step in ("take", "refuse"):
+            for mid, document, _ in one.broker.got[since:]:
+                one.sender.published(mid, "not authorized" if step == "refuse" else "", now)
+                taken |= {document["n"]} if step == "take" else set()
+            since = len(one.broker.got)
+        elif step == "lose":
+            one.sender.down()
+            since = len(one.broker.got)
+        elif step == "connect":
+            one.sender.up(20, now)
+            since = len(one.broker.got)
+    assert taken == set(range(one.next))
+    assert one.sender.refused == 0
     one.box.flush()
     assert one.box.count == 0
     one.disk.close()
