@@ -11,12 +11,11 @@ from appliance.bundle.manifest import Category
 from appliance.errors import ConversionRefused
 from convert.original import Original
 from convert.rows import ROWS_PER_COLUMN, UNSEEN_TEXTS, with_values
-from convert.schema import Column, Limits, Schema
+from convert.schema import MISSING_TEXT, Column, Limits, Schema
 
 Agrees = Callable[[pd.DataFrame, Limits], bool]
 MOST_CATEGORIES = 10_000
 _NAMES_SHOWN = 8
-_MISSING_TEXTS = ("", "nan", "None")
 
 
 def probe(original: Original) -> Limits:
@@ -68,20 +67,12 @@ def _settle_missing(limits: Limits, schema: Schema, column: Column, needed: bool
     Where the sample needs them they are kept: the proof will judge.
     """
     rows = with_values(schema, {column.name: [column.null] * ROWS_PER_COLUMN})
-    for text in _stand_ins(schema, column):
-        candidate = limits
-        if text is not None:
-            candidate = replace(limits, missing_text={**limits.missing_text, column.name: text})
-        if agrees(rows, candidate):
-            return candidate
-    return limits if needed else replace(limits, missing=limits.missing - {column.name})
-
-
-def _stand_ins(schema: Schema, column: Column) -> list[str | None]:
-    if column.kind != "string":
-        return [None]
-    known = set(schema.frame[column.name])
-    return [text for text in _MISSING_TEXTS if text not in known]
+    candidate = limits
+    if column.kind == "string":
+        candidate = replace(limits, missing_text={**limits.missing_text, column.name: MISSING_TEXT})
+    if needed or agrees(rows, candidate):
+        return candidate
+    return replace(limits, missing=limits.missing - {column.name})
 
 
 def _taken(original: Original, columns: list[Column], values: Callable[[Column], list[Any]]) -> frozenset[str]:

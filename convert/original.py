@@ -21,6 +21,7 @@ Array = NDArray[Any]
 Answers = dict[str, Array]
 
 _TRANSFORMING = ("transform", "score_samples")  # a density's only answer is the latter
+_BOOSTERS = ("lightgbm.", "xgboost.", "catboost.")
 _FEW_ROWS = 2_000
 _CALLS_PER_BATCH = 200  # halving a batch to find the rows it refuses costs a call each time
 
@@ -92,6 +93,12 @@ class Original:
         floats = [(i, c.name) for i, c in enumerate(self.schema.columns) if c.kind == "float" and not c.levels]
         found = {name: np.unique(values[features == i]) for i, name in floats}
         return {name: turns for name, turns in found.items() if len(turns)}
+
+    @property
+    def has_trees_behind_steps(self) -> bool:
+        """Whether trees compare what other steps computed: then every digit of a reading may decide a row."""
+        pipelines = [step for _, step in steps(self.model) if isinstance(step, Pipeline) and len(step.steps) > 1]
+        return any(_is_tree(part) for pipeline in pipelines for _, part in steps(pipeline.steps[-1][1]))
 
     def answers(self, frame: pd.DataFrame) -> Answers:
         """Return {output name: array [rows, ...]}; raises whatever the model raises for rows that it refuses."""
@@ -196,6 +203,11 @@ def _tree_nodes(step: Any) -> Iterator[tuple[Array, Array]]:
         for tree in trees:
             splits = ~tree.nodes["is_leaf"].astype(bool)
             yield tree.nodes["feature_idx"][splits], tree.nodes["num_threshold"][splits]
+
+
+def _is_tree(step: Any) -> bool:
+    """Return whether an estimator is a tree, or boosted trees."""
+    return hasattr(step, "_predictors") or hasattr(step, "tree_") or type(step).__module__.startswith(_BOOSTERS)
 
 
 def _task(model: Any) -> Task:

@@ -342,7 +342,7 @@ def _json(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return [_json(item) for item in value]
     value = value.item() if isinstance(value, np.generic) else value
-    return None if value is None or value != value else value
+    return None if value is None or value is pd.NA or value != value else value
 
 
 def _short(row: dict[str, Any]) -> str:

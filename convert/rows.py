@@ -17,7 +17,8 @@ MOST_SAMPLE_ROWS = 20_000
 MOST_CELLS = 2_000_000  # of one kind: a wide table is proved with fewer rows
 DRAWN_ROWS = 1_000
 ROWS_PER_COLUMN = 16
-UNSEEN_TEXTS = ("never seen in training", "", "ünsèen Ω", "UNSEEN-2, again.", " ")
+MOST_MIDPOINTS = 4_000
+UNSEEN_TEXTS = ("never seen in training", "", "ünsèen Ω", "UNSEEN-2, again.", " ", "nan", "None")
 SCALES = (1e6, 1e-6)
 WHOLE_NUMBERS = (float(2**24 + 1), 1_700_000_001.0)  # the first that float32 cannot hold; a day in 2023 as Unix time
 
@@ -56,6 +57,7 @@ def draw(schema: Schema, limits: Limits, thresholds: Mapping[str, Values]) -> li
         source.changed("float64 neighbours", "the next float64 above or below", _neighbour("float64")),
         source.edges(),
         source.turning(thresholds),
+        source.midpoints(),
         source.magnitudes(),
         *source.special(),
     ]
@@ -132,6 +134,31 @@ class _Source:
             frame[name] = column
         return Batch("thresholds", "a column on a threshold of a tree, or the next float32 or float64", frame)
 
+    def midpoints(self) -> Batch:
+        """Return rows of the sample with one column halfway to the next greater value that the sample has of it.
+
+        There a tree splits, whatever lies before it that works on single columns: the row reaches the split that parts
+        it from the other, and stands on it. A graph that rounds otherwise sends it to the other side.
+        """
+        columns = [c for c in self.schema.columns if c.kind in ("float", "int64")]
+        columns = [c for c in columns if c.name not in self.limits.categories]
+        share = min(MOST_MIDPOINTS, MOST_CELLS // len(self.schema.columns)) // max(1, len(columns))
+        parts = [self._halfway(column, share) for column in columns if share]
+        frame = pd.concat(parts, ignore_index=True) if parts else self.schema.frame.iloc[:0]
+        return Batch("midpoints", "a column halfway to the next greater value of the sample", frame)
+
+    def _halfway(self, column: Column, most: int) -> pd.DataFrame:
+        """Return at most `most` rows of the sample, drawn by chance."""
+        values = self.schema.frame[column.name].to_numpy().astype("float64")
+        levels = np.unique(values[np.isfinite(values)])
+        rows = self.rng.permutation(np.flatnonzero(np.isfinite(values) & (values < levels.max(initial=-np.inf))))[:most]
+        following = levels[np.searchsorted(levels, values[rows], side="right")]
+        frame = self.schema.frame.iloc[rows].reset_index(drop=True)
+        middle = values[rows] / 2 + following / 2
+        middle = np.floor(middle) if column.kind == "int64" else middle
+        frame[column.name] = _fitting(column, middle, self.schema.frame[column.name].dtype)
+        return frame
+
     def magnitudes(self) -> Batch:
         """Return rows with a column a million times larger or smaller, or a whole number that float32 cannot hold."""
         free = [column for column in self.schema.columns if column.name not in self.limits.categories]
@@ -171,7 +198,7 @@ class _Source:
         ]
 
     def _unseen(self, column: Column) -> list[Any]:
-        known = {*self.schema.frame[column.name], self.limits.missing_text.get(column.name)}
+        known = set(self.schema.frame[column.name])
         return [text for text in UNSEEN_TEXTS if text not in known]
 
     def _gaps(self, columns: list[Column]) -> pd.DataFrame:

@@ -22,6 +22,11 @@ Style = Literal["array", "table", "text"]
 Columns: TypeAlias = "dict[str, tuple[Column, pd.Series[Any]]]"
 FEATURES = "features"
 """The one tensor of a model that was fitted on a plain array."""
+MISSING_TEXT = "\ufdd0"
+"""The text that stands for null in a column of texts: a noncharacter (Unicode 16, 23.7), which no interchanged text has.
+
+Any text that may come ("", "nan") would answer as a gap does, where the original may know it or find it unknown.
+"""
 _DATES = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64, pd.Period)
 _LOOKED_AT = 100  # values of a column, to see what it holds
 

@@ -11,14 +11,12 @@ from convert.converters import tree_nodes
 from convert.converters.answers import Answers, Rows, refuse_rows
 from convert.converters.expressions import Tensor, concat, row
 from convert.converters.writers import register as register_writer
+from convert.schema import MISSING_TEXT
 
 try:  # scikit-learn 1.3 and newer
     from sklearn.preprocessing import TargetEncoder
 except ImportError:
     TargetEncoder = None
-
-MISSING_TEXTS = ("", "nan", "None")
-"""Texts that stand for a missing value in a column of texts, unless they are categories themselves."""
 
 Array = NDArray[Any]
 
@@ -90,15 +88,10 @@ def _by_dtype(rows: Rows) -> list[tuple[str, Tensor, list[int]]]:
 
 
 def _entries(categories: Any, dtype: str) -> list[tuple[int, Any]]:
-    """Return (place, value) of each category; a missing text has several values that stand for it."""
+    """Return (place, value) of each category, of a missing text the one that stands for it."""
     if dtype != "string":
         return [(i, np.nan if _is_missing(value) else float(value)) for i, value in enumerate(categories)]
-    known = {str(value) for value in categories if not _is_missing(value)}
-    stand_ins = [text for text in MISSING_TEXTS if text not in known]
-    entries: list[tuple[int, Any]] = []
-    for i, value in enumerate(categories):
-        entries += [(i, text) for text in stand_ins] if _is_missing(value) else [(i, str(value))]
-    return entries
+    return [(i, MISSING_TEXT if _is_missing(value) else str(value)) for i, value in enumerate(categories)]
 
 
 def _equal(spread: Tensor, dtype: str, values: list[Any]) -> Tensor:

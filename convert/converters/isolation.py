@@ -10,7 +10,14 @@ TIME_LIMIT = 120.0  # seconds; honest conversions take a few
 
 
 class ConverterError(Exception):
-    """What the conversion raised, as text: the exception itself may not cross the process border."""
+    """What the conversion raised, as text: the exception itself may not cross the process border.
+
+    `next_step` is what to do instead, where a converter of ours refused and said it, else empty.
+    """
+
+    def __init__(self, found: str, next_step: str) -> None:
+        super().__init__(found)
+        self.next_step = next_step
 
 
 def run(work: Callable[[], bytes], time_limit: float = TIME_LIMIT) -> bytes:
@@ -49,16 +56,18 @@ def _child(work: Callable[[], bytes], sender: Connection) -> None:
     sender.close()
 
 
-def _attempt(work: Callable[[], bytes]) -> tuple[bytes, str]:
-    """Return what `work` gives and an empty text, or nothing and what it raised."""
+def _attempt(work: Callable[[], bytes]) -> tuple[bytes, str, str]:
+    """Return what `work` gives and empty texts, or nothing, what it raised, and what to do instead."""
     try:
-        return work(), ""
+        return work(), "", ""
+    except ConversionRefused as error:
+        return b"", error.found, error.next_step
     except Exception as error:  # noqa: BLE001 - converters are other people's code and raise every kind there is
         lines = str(error).strip().splitlines() or [""]
-        return b"", f"{type(error).__name__}: {lines[0]}"
+        return b"", f"{type(error).__name__}: {lines[0]}", ""
 
 
-def _outcome(content: bytes, error: str) -> bytes:
+def _outcome(content: bytes, error: str, next_step: str) -> bytes:
     if error:
-        raise ConverterError(error)
+        raise ConverterError(error, next_step)
     return content

@@ -92,7 +92,7 @@ def convert(
     try:
         content = isolation.run(lambda: _skl2onnx(original.model, parts), time_limit)
     except isolation.ConverterError as error:
-        raise _refused(original.model, str(error)) from error
+        raise _refused(original.model, str(error), error.next_step) from error
     model = onnx.load_from_string(content)
     _name_inputs(model.graph, parts, [*answers])
     graphs.tidy(model)
@@ -123,6 +123,8 @@ def _culprit_named() -> Iterator[None]:
     """Put the class of the estimator that skl2onnx was busy with before its message, which seldom tells."""
     try:
         yield
+    except ConversionRefused:
+        raise  # it names the estimator itself
     except Exception as error:
         busy = [frame.f_locals.get("operator") for frame, _ in traceback.walk_tb(error.__traceback__)]
         models = [m for m in (getattr(operator, "raw_operator", None) for operator in busy) if m is not None]
@@ -289,10 +291,13 @@ def _plain_tree_nodes() -> Iterator[None]:
         tree_ensemble.add_node = add_node
 
 
-def _refused(model: Any, message: str) -> ConversionRefused:
-    """Return a refusal that names the step at fault, as far as the message tells."""
+def _refused(model: Any, message: str, next_step: str = "") -> ConversionRefused:
+    """Return a refusal that names the step at fault, as far as the message tells, and `next_step` where it is known."""
     named = [(path, step) for path, step in steps(model) if path and type(step).__name__ in message]
     path, culprit = named[-1] if named else ("", model)
     where = f"step {path!r} ({type(culprit).__name__})" if path else type(model).__name__
-    next_step = "replace that estimator by one skl2onnx supports, or fit the model on a plain float array"
+    if "Unable to find a" in message:  # skl2onnx's words for a class that nobody registered
+        message = f"no converter knows {type(culprit).__name__}"
+        next_step = "use an estimator of docs/coverage.md; `appliance lint` says of each step whether it converts"
+    next_step = next_step or "use another estimator in its place: docs/coverage.md lists what converts exactly"
     return ConversionRefused(f"convert {where} to ONNX", message, next_step)
