@@ -19,7 +19,7 @@ from convert import build
 from convert.converters.narrowing import narrow
 from convert.converters.sklearn import OWN_CONVERTERS, TARGET_OPSET
 from convert.limits import probe
-from convert.schema import MISSING_TEXT
+from convert.schema import text_of_null
 from convert.sources.local_file import SourceModel
 
 Route = Literal["ours", "plain"]
@@ -175,7 +175,7 @@ def tensors(names: Iterable[str], rows: Any, float_type: str) -> dict[str, Any]:
 
 def _column(values: "pd.Series[Any]", float_type: str) -> Any:
     if values.dtype == object:
-        return np.array([MISSING_TEXT if v is None or v != v else v for v in values], dtype=object).reshape(-1, 1)
+        return np.array([text_of_null(v) if v is None or v != v else v for v in values], dtype=object).reshape(-1, 1)
     return values.to_numpy().reshape(-1, 1).astype("int64" if values.dtype.kind in "ib" else float_type)
 
 

@@ -177,12 +177,12 @@ class _Recipe:
     def _float_types(self) -> tuple[TensorType, ...]:
         """Return the types to try; for texts alone there is nothing to choose.
 
-        Trees behind other steps split where single readings lie: rounded to float32, a few of many rows go astray, so
-        few that a proof could miss them.
+        Trees split halfway between readings, where other readings lie: rounded to float32, a few of many rows go
+        astray, so few that a proof could miss them.
         """
         if all(column.kind == "string" for column in self.schema.columns):
             return ("float32",)
-        return ("float64",) if self.original.has_trees_behind_steps else ("float32", "float64")
+        return ("float64",) if self.original.needs_every_digit else ("float32", "float64")
 
     def _candidate(self, float_type: TensorType, limits: schema.Limits, time_limit: float) -> candidate.Candidate:
         self.told(f"converting to ONNX with {float_type} inputs")
@@ -257,7 +257,7 @@ def _with_story(proof: parity.Proof, attempts: list[parity.Attempt]) -> parity.P
     float_type = proof.report.float_type
     why = "float32 inputs pass" if float_type == "float32" else "float32 inputs fail"
     if float_type == "float64" and not attempts:
-        why = "float64 inputs: trees compare what other steps compute"
+        why = "float64 inputs: its trees may decide by a reading's last digit"
     elif proof.report.passed and float_type == "float64":
         why = f"float32 inputs fail and float64 inputs pass ({attempts[-1].outcome})"
     outcome = "passed" if proof.report.passed else "answers otherwise than the original"

@@ -11,7 +11,7 @@ from appliance.bundle.manifest import Category
 from appliance.errors import ConversionRefused
 from convert.original import Original
 from convert.rows import ROWS_PER_COLUMN, UNSEEN_TEXTS, with_values
-from convert.schema import MISSING_TEXT, Column, Limits, Schema
+from convert.schema import Column, Limits, Schema, text_of_null
 
 Agrees = Callable[[pd.DataFrame, Limits], bool]
 MOST_CATEGORIES = 10_000
@@ -69,7 +69,8 @@ def _settle_missing(limits: Limits, schema: Schema, column: Column, needed: bool
     rows = with_values(schema, {column.name: [column.null] * ROWS_PER_COLUMN})
     candidate = limits
     if column.kind == "string":
-        candidate = replace(limits, missing_text={**limits.missing_text, column.name: MISSING_TEXT})
+        text = text_of_null(column.null)
+        candidate = replace(limits, missing_text={**limits.missing_text, column.name: text})
     if needed or agrees(rows, candidate):
         return candidate
     return replace(limits, missing=limits.missing - {column.name})

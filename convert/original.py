@@ -95,8 +95,13 @@ class Original:
         return {name: turns for name, turns in found.items() if len(turns)}
 
     @property
-    def has_trees_behind_steps(self) -> bool:
-        """Whether trees compare what other steps computed: then every digit of a reading may decide a row."""
+    def needs_every_digit(self) -> bool:
+        """Whether trees compare in float64, or what other steps computed: then a reading's last digit may decide a row.
+
+        Other trees round their columns to float32 themselves.
+        """
+        if any(_compares_in_float64(step) for _, step in steps(self.model)):
+            return True
         pipelines = [step for _, step in steps(self.model) if isinstance(step, Pipeline) and len(step.steps) > 1]
         return any(_is_tree(part) for pipeline in pipelines for _, part in steps(pipeline.steps[-1][1]))
 
@@ -208,6 +213,10 @@ def _tree_nodes(step: Any) -> Iterator[tuple[Array, Array]]:
 def _is_tree(step: Any) -> bool:
     """Return whether an estimator is a tree, or boosted trees."""
     return hasattr(step, "_predictors") or hasattr(step, "tree_") or type(step).__module__.startswith(_BOOSTERS)
+
+
+def _compares_in_float64(step: Any) -> bool:
+    return hasattr(step, "_predictors") or type(step).__module__.startswith("lightgbm.")
 
 
 def _task(model: Any) -> Task:

@@ -22,10 +22,11 @@ Style = Literal["array", "table", "text"]
 Columns: TypeAlias = "dict[str, tuple[Column, pd.Series[Any]]]"
 FEATURES = "features"
 """The one tensor of a model that was fitted on a plain array."""
-MISSING_TEXT = "\ufdd0"
-"""The text that stands for null in a column of texts: a noncharacter (Unicode 16, 23.7), which no interchanged text has.
+NONE_TEXT, NAN_TEXT = "\ufdd0", "\ufdd1"
+"""The texts that stand for null in a column of texts, where the original writes it None, and where NaN or NA.
 
-Any text that may come ("", "nan") would answer as a gap does, where the original may know it or find it unknown.
+Noncharacters (Unicode 16, 23.7), which no interchanged text has: any text that may come ("", "nan") would answer as a
+gap does, where the original may know it or find it unknown. Two, since scikit-learn tells None and NaN apart.
 """
 _DATES = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64, pd.Period)
 _LOOKED_AT = 100  # values of a column, to see what it holds
@@ -86,19 +87,27 @@ class Schema:
         return columns
 
     def inputs(self, float_type: TensorType, limits: Limits) -> list[Input]:
-        """Return the manifest's inputs, floats as `float_type`, under `limits`.
+        """Return the manifest's inputs, floats as `float_type`, under `limits`; float32 of the sample stays so.
 
         An array is one tensor, unless its columns do not all take the same: then each is one of its own.
         """
+        types: dict[str, TensorType] = {
+            name: "float32" if dtype == np.float32 else float_type for name, dtype in self.frame.dtypes.items()
+        }
         if self.style == "array" and self.takes_alike(limits):
             names = [column.name for column in self.columns]
-            return [_input(FEATURES, self.columns[0], names, float_type, limits)]
-        return [_input(column.name, column, [column.name], float_type, limits) for column in self.columns]
+            return [_input(FEATURES, self.columns[0], names, types[names[0]], limits)]
+        return [_input(column.name, column, [column.name], types[column.name], limits) for column in self.columns]
 
     def takes_alike(self, limits: Limits) -> bool:
         """Return whether one entry of the manifest can say what every column takes."""
         gaps = {column.name for column in self.columns if column.has_missing}
         return not limits.categories and (not gaps or limits.missing.issuperset(c.name for c in self.columns))
+
+
+def text_of_null(null: Any) -> str:
+    """Return the text that stands for a missing value which the original writes as `null`."""
+    return NONE_TEXT if null is None else NAN_TEXT
 
 
 def read_table(path: Path) -> pd.DataFrame:

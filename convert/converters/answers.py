@@ -135,6 +135,19 @@ def classified(
     return Answers(labels(rows.graph, model, index), proba, decision, index=index)
 
 
+def several(rows: Rows, model: Any, indices: list[Tensor]) -> Answers:
+    """Return labels of several outputs side by side; `indices` are int64 [n] positions in each of `model.classes_`."""
+    constants = [label_constants(classes) for classes in model.classes_]
+    if len({values.dtype.kind for values in constants}) > 1:
+        raise refusal(model, "some of its outputs are texts and some numbers", "number the classes of all")
+    labels_of = [
+        rows.graph.constant(values).take(index, axis=0).reshape(-1, 1)
+        for values, index in zip(constants, indices, strict=True)
+    ]
+    positions = [index.cast("float64").reshape(-1, 1) for index in indices]
+    return Answers(concat(labels_of), decision_function=concat(positions))
+
+
 def outlier(scores: Tensor, offset: float) -> Answers:
     """Return an outlier detector's answers for `score_samples` [n, 1]: -1 (outlier) where they are under `offset`."""
     decision = scores - offset

@@ -11,7 +11,7 @@ from convert.converters import tree_nodes
 from convert.converters.answers import Answers, Rows, refuse_rows
 from convert.converters.expressions import Tensor, concat, row
 from convert.converters.writers import register as register_writer
-from convert.schema import MISSING_TEXT
+from convert.schema import text_of_null
 
 try:  # scikit-learn 1.3 and newer
     from sklearn.preprocessing import TargetEncoder
@@ -91,7 +91,7 @@ def _entries(categories: Any, dtype: str) -> list[tuple[int, Any]]:
     """Return (place, value) of each category, of a missing text the one that stands for it."""
     if dtype != "string":
         return [(i, np.nan if _is_missing(value) else float(value)) for i, value in enumerate(categories)]
-    return [(i, MISSING_TEXT if _is_missing(value) else str(value)) for i, value in enumerate(categories)]
+    return [(i, text_of_null(value) if _is_missing(value) else str(value)) for i, value in enumerate(categories)]
 
 
 def _equal(spread: Tensor, dtype: str, values: list[Any]) -> Tensor:

@@ -10,7 +10,7 @@ from convert.converters.distances import nan_euclidean
 from convert.converters.expressions import Tensor, concat, row, where
 from convert.converters.writers import Answers, Rows, refusal, refuse_rows, register_type
 from convert.converters.writers import register as register_writer
-from convert.schema import MISSING_TEXT
+from convert.schema import NONE_TEXT, text_of_null
 
 _TIE = "training rows with other values are as near as the last neighbour:"
 
@@ -25,9 +25,13 @@ def register() -> None:
 
 def is_missing(tensor: Tensor, missing_values: Any, dtype: str) -> Tensor:
     """Return where a tensor has the value that stands for missing, bool, as sklearn.utils._mask._get_mask."""
-    gap = missing_values is None or str(missing_values) == "<NA>" or missing_values != missing_values
+    is_na = str(missing_values) == "<NA>"
+    gap = missing_values is None or is_na or missing_values != missing_values
     if dtype == "string":
-        return tensor.equals(np.array([[MISSING_TEXT if gap else str(missing_values)]], dtype=object))
+        text = text_of_null(missing_values) if gap else str(missing_values)
+        found = tensor.equals(np.array([[text]], dtype=object))
+        # NA is a gap however it is written, as pandas.isna.
+        return found | tensor.equals(np.array([[NONE_TEXT]], dtype=object)) if is_na else found
     if not gap:
         return tensor.equals(int(missing_values) if dtype == "int64" else float(missing_values))
     return tensor.cast("float64").isnan()
@@ -41,7 +45,7 @@ def _simple(rows: Rows, model: Any) -> Answers:
     statistics = np.asarray(model.statistics_, dtype=object)
     kept = [i for i, value in enumerate(statistics) if model.keep_empty_features or value == value]
     if dtype == "string":
-        texts = np.array([[MISSING_TEXT if value is None else str(value) for value in statistics]], dtype=object)
+        texts = np.array([[NONE_TEXT if value is None else str(value) for value in statistics]], dtype=object)
         filled = where(missing, texts, x)
     else:
         filled = where(missing, np.array([[float(value) for value in statistics]]), x)

@@ -8,13 +8,24 @@ from sklearn.base import is_classifier, is_regressor
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier, OutputCodeClassifier
-from sklearn.multioutput import ClassifierChain, MultiOutputRegressor, RegressorChain
+from sklearn.multioutput import ClassifierChain, MultiOutputClassifier, MultiOutputRegressor, RegressorChain
 
 from convert.converters.distances import nearest
 from convert.converters.expressions import Tensor, concat, expit, row, where
 from convert.converters.linear import is_one_by_one
 from convert.converters.support_vectors import votes_and_confidences
-from convert.converters.writers import Answers, Rows, ask, ask_index, ask_score, classified, label_constants, refusal
+from convert.converters.writers import (
+    Answers,
+    Kind,
+    Rows,
+    ask,
+    ask_index,
+    ask_score,
+    classified,
+    label_constants,
+    refusal,
+    several,
+)
 from convert.converters.writers import register as register_writer
 
 _LEAST = float(np.finfo(np.float64).tiny)  # divides zeros into zeros
@@ -22,21 +33,26 @@ _LEAST = float(np.finfo(np.float64).tiny)  # divides zeros into zeros
 
 def register() -> None:
     """Register every estimator of this family with skl2onnx."""
-    register_writer(OneVsRestClassifier, "classifier", one_vs_rest)
+    register_writer(OneVsRestClassifier, _kind_vs_rest, one_vs_rest)
     register_writer(OneVsOneClassifier, "classifier", one_vs_one)
     register_writer(OutputCodeClassifier, "classifier", _output_code)
     register_writer(ClassifierChain, "multilabel", _classifier_chain)
     register_writer(RegressorChain, "regressor", _regressor_chain)
     register_writer(MultiOutputRegressor, "regressor", _multi_output)
+    register_writer(MultiOutputClassifier, "multilabel", _multi_output_classifier)
+
+
+def _kind_vs_rest(model: Any) -> Kind:
+    return "multilabel" if getattr(model, "multilabel_", False) else "classifier"
 
 
 def one_vs_rest(rows: Rows, model: Any) -> Answers:
     """As sklearn.multiclass.OneVsRestClassifier: the largest score of one classifier per class."""
+    if getattr(model, "multilabel_", False):
+        return _labels_vs_rest(rows, model)
     if len(model.estimators_) > 1 and all(_is_logistic(part) for part in model.estimators_):
         return _logistic_vs_rest(rows, model)
     scores = [_binary_score(rows, part) for part in model.estimators_]
-    if getattr(model, "multilabel_", False):
-        raise refusal(model, "it answers several labels at once", "train one classifier for each label")
     if not all(hasattr(part, "predict_proba") for part in model.estimators_):
         proba = None
     else:
@@ -51,14 +67,19 @@ def one_vs_rest(rows: Rows, model: Any) -> Answers:
     return classified(rows, model, proba, decision, index=index)
 
 
+def _labels_vs_rest(rows: Rows, model: Any) -> Answers:
+    """Return whether each label's own classifier says yes, as 0 and 1 [n, labels]."""
+    threshold = 0.0 if _has_decision(model.estimators_[0]) else 0.5
+    scores = concat([_binary_score(rows, part) for part in model.estimators_])
+    return Answers((scores > threshold).cast("int64"), decision_function=scores)
+
+
 def _is_logistic(part: Any) -> bool:
     return type(part) is LogisticRegression and len(part.classes_) == 2 and is_one_by_one(part)
 
 
 def _logistic_vs_rest(rows: Rows, model: Any) -> Answers:
     """Return `one_vs_rest` of logistic regressions, whose scores are one product together."""
-    if getattr(model, "multilabel_", False):
-        raise refusal(model, "it answers several labels at once", "train one classifier for each label")
     weights = np.vstack([part.coef_ for part in model.estimators_]).T
     scores = rows.matrix.affine(weights, row([part.intercept_[0] for part in model.estimators_]))
     shares = expit(scores)
@@ -138,6 +159,10 @@ def _regressor_chain(rows: Rows, model: Any) -> Answers:
 
 def _multi_output(rows: Rows, model: Any) -> Answers:
     return Answers(concat([ask(rows, part, "predict") for part in model.estimators_]))
+
+
+def _multi_output_classifier(rows: Rows, model: Any) -> Answers:
+    return several(rows, model, [ask_index(rows, part) for part in model.estimators_])
 
 
 def _binary_score(rows: Rows, part: Any) -> Tensor:

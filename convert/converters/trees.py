@@ -19,7 +19,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTre
 from convert.converters import tree_nodes
 from convert.converters.expressions import Tensor, concat, expit
 from convert.converters.tree_nodes import Tree, of_sklearn, rounded
-from convert.converters.writers import Answers, Rows, ask, classified
+from convert.converters.writers import Answers, Rows, ask, classified, several
 from convert.converters.writers import register as register_writer
 
 _CLASSIFIERS = (DecisionTreeClassifier, ExtraTreeClassifier, RandomForestClassifier, ExtraTreesClassifier)
@@ -53,11 +53,19 @@ def _classifier(rows: Rows, model: Any) -> Answers:
     """As `_accumulate_prediction` (sklearn/ensemble/_forest.py): the trees' answers are added up, then divided."""
     trees, values = _leaves(model)
     total = tree_nodes.summed_leaves(rows.matrix, trees, values)
-    if len(trees) == 1:
-        return classified(rows, model, total)
+    averaged = total if len(trees) == 1 else total / float(len(trees))
+    if isinstance(model.classes_, list):
+        return _several(rows, model, averaged)
     # Counts are in the same order before and after they are divided; sums of fractions may meet by rounding.
     index = total.argmax() if tree_nodes.are_votes(trees, values) else None
-    return classified(rows, model, total / float(len(trees)), index=index)
+    return classified(rows, model, averaged, index=index)
+
+
+def _several(rows: Rows, model: Any, averaged: Tensor) -> Answers:
+    """Return the labels of several outputs, whose classes stand side by side [rows, outputs x most classes]."""
+    width = max(len(classes) for classes in model.classes_)
+    parts = [averaged.columns(*range(k * width, k * width + len(c))) for k, c in enumerate(model.classes_)]
+    return several(rows, model, [part.argmax() for part in parts])
 
 
 def _regressor(rows: Rows, model: Any) -> Answers:

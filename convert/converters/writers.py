@@ -30,6 +30,7 @@ from convert.converters.answers import (
     outlier,
     refusal,
     refuse_rows,
+    several,
 )
 from convert.converters.expressions import Graph, Tensor, one_hot
 
@@ -52,6 +53,7 @@ __all__ = [
     "register",
     "register_type",
     "register_wrapper",
+    "several",
     "targets",
     "transformed",
     "unwrapped",
@@ -294,7 +296,8 @@ def _outputs(kind: Kind, model: Any, inputs: Any, scope: Any) -> list[tuple[str,
         return [("variable", _transformed_type(model, inputs, number)([None, width(model)]))]
     if kind == "multilabel":
         outputs = len(model.classes_)
-        return [("label", Int64TensorType([None, outputs])), ("probabilities", number([None, outputs]))]
+        label = StringTensorType if isinstance(model.classes_, list) and _is_text(model.classes_) else Int64TensorType
+        return [("label", label([None, outputs])), ("probabilities", number([None, outputs]))]
     if kind != "classifier":
         return [("label", Int64TensorType([None])), ("scores", number([None, None]))]
     label = StringTensorType if _is_text(model.classes_) else Int64TensorType

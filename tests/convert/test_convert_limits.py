@@ -92,6 +92,42 @@ def model_refuses_infinity(model):
     return False
 
 
+@pytest.mark.parametrize("null", [None, np.nan])
+@pytest.mark.parametrize("imputed", [None, np.nan], ids=["imputes None", "imputes NaN"])
+def test_empty_texts_and_texts_that_look_missing_are_no_gaps(plant, ask, null, imputed):
+    table, y = plant
+    sizes = pd.Series(np.where(np.arange(len(y)) % 9 == 0, null, table["größe"]), dtype=object).to_frame("größe")
+    encoder = OneHotEncoder(handle_unknown="ignore")
+    if (null is None) == (imputed is None):
+        encoder = make_pipeline(SimpleImputer(strategy="most_frequent", missing_values=imputed), encoder)
+    model = make_pipeline(ColumnTransformer([("c", encoder, ["größe"])]), LogisticRegression()).fit(sizes, y)
+    asked = [*"SML", "", "nan", "None", "new", null]
+    expected = model.predict_proba(pd.DataFrame({"größe": pd.Series(asked, dtype=object)}))
+    rows = {"größe": [*asked[:-1], None]}
+    assert np.allclose(ask(convert_model(model, sizes), rows)["probability"], expected, atol=1e-5)
+
+
+def test_imputer_of_nan_leaves_none_as_scikit_learn_does(plant, ask):
+    table, y = plant
+    sizes = pd.Series(np.where(np.arange(len(y)) % 9 == 0, None, table["größe"]), dtype=object).to_frame("größe")
+    encoder = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore"))
+    model = make_pipeline(ColumnTransformer([("c", encoder, ["größe"])]), LogisticRegression()).fit(sizes, y)
+    found = ask(convert_model(model, sizes), {"größe": [None, "S"]})["probability"]
+    expected = model.predict_proba(pd.DataFrame({"größe": pd.Series([None, "S"], dtype=object)}))
+    assert np.allclose(found, expected, atol=1e-5)
+
+
+def test_na_among_texts_is_a_gap(plant, ask):
+    table, y = plant
+    sizes = pd.Series(np.where(np.arange(len(y)) % 9 == 0, pd.NA, table["größe"]), dtype=object).to_frame("größe")
+    imputer = SimpleImputer(strategy="most_frequent", missing_values=pd.NA)
+    columns = ColumnTransformer([("c", make_pipeline(imputer, OneHotEncoder(handle_unknown="ignore")), ["größe"])])
+    model = make_pipeline(columns, LogisticRegression()).fit(sizes, y)
+    found = ask(convert_model(model, sizes), {"größe": [None, "S"]})["probability"]
+    expected = model.predict_proba(pd.DataFrame({"größe": pd.Series([pd.NA, "S"], dtype=object)}))
+    assert np.allclose(found, expected, atol=1e-5)
+
+
 def test_values_of_the_sample_that_stand_for_missing_are_left_alone(plant, ask):
     table, y = plant
     sizes = table[["größe"]].replace({"S": "nan"})

@@ -325,7 +325,7 @@ def test_several_labels_are_predicted_side_by_side(plant, ask, model):
         convert_model(model, numbers, outputs=["probability"])
 
 
-@pytest.mark.parametrize("model", [KNeighborsClassifier(), RandomForestClassifier(5)], ids=str)
+@pytest.mark.parametrize("model", [KNeighborsClassifier()], ids=str)
 def test_classifiers_that_cannot_give_several_labels_are_refused_by_name(plant, model):
     table, y = plant
     numbers = table[["temp-C", "serial no"]]

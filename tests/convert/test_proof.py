@@ -5,17 +5,19 @@ import onnx
 import pandas as pd
 import pytest
 from onnx import numpy_helper
+from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import GradientBoostingRegressor, RandomForestClassifier, RandomForestRegressor, VotingRegressor
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import KBinsDiscretizer, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from appliance.bundle.manifest import Tolerance
 from convert import boundaries, candidate, convert_model, parity
+from convert.converters import sklearn
 from convert.limits import probe
 from convert.original import Original
 from convert.rows import SCALES, WHOLE_NUMBERS, Batch, draw
@@ -84,6 +86,27 @@ def test_search_gives_the_same_rows_again(readings):
     one, other = searched(model, readings), searched(model, readings)
     assert one.keys() == other.keys()
     assert all(one[kind].frame.equals(other[kind].frame) for kind in one)
+
+
+@pytest.mark.parametrize("member", [GradientBoostingRegressor(n_estimators=20), RandomForestRegressor(20)], ids=str)
+def test_rows_halfway_between_readings_catch_trees_that_rounded_inputs_lead_astray(member):
+    rng = np.random.default_rng(0)
+    x = pd.DataFrame({"a": rng.normal(20, 5, 400).round(1), "b": rng.lognormal(2, 1, 400).round(2)})
+    forest = make_pipeline(StandardScaler(), clone(member).set_params(random_state=0))
+    model = VotingRegressor([("trees", forest), ("line", Ridge())]).fit(x, 2 * x["b"] + x["a"])
+    original = Original(model, infer(model, x))
+    limits = probe(original)
+    answers = original.answers(x[:5])
+    reports = {}
+    for kind in ("float32", "float64"):
+        feeds = candidate.feeds(original.schema, x[:5], kind, limits)
+        content = sklearn.convert(original, original.schema.inputs(kind, limits), kind, feeds, answers)
+        made = candidate.build(content, original, answers, kind)
+        reports[kind] = parity.prove(original, made, limits, Tolerance(), {}).report
+    off = {kind.kind for kind in reports["float32"].kinds if kind.rows_off}
+    assert "midpoints" in off
+    assert reports["float64"].passed
+    assert convert_model(model, x).manifest.inputs[0].type == "float64"
 
 
 def test_magnitudes_dates_and_whole_numbers_are_tried(readings):

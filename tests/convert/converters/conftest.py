@@ -10,7 +10,7 @@ from sklearn.base import is_classifier, is_regressor
 from sklearn.datasets import make_classification, make_regression
 
 from convert.converters import families, trees
-from convert.schema import MISSING_TEXT
+from convert.schema import text_of_null
 
 ROWS = 60
 OPSETS = {"": 21, "ai.onnx.ml": 5}
@@ -147,6 +147,6 @@ def _column_type(values):
 
 def _column(values):
     if values.dtype == object:
-        texts = [MISSING_TEXT if value is None or value != value else value for value in values]
+        texts = [text_of_null(value) if value is None or value != value else value for value in values]
         return np.array(texts, dtype=object).reshape(-1, 1)
     return values.to_numpy().reshape(-1, 1).astype("int64" if values.dtype.kind in "ib" else "float64")
