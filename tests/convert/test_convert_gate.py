@@ -28,7 +28,7 @@ import numpy as np, pandas as pd
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_breast_cancer
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestClassifier
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -49,7 +49,6 @@ cases = {
     "calibrated pipeline": (CalibratedClassifierCV(scaled, cv=2), x, y),
     "sublinear tf": (make_pipeline(TfidfVectorizer(sublinear_tf=True), LogisticRegression()), texts, [1, 1, 0] * 10),
     "forest of tied votes": (RandomForestClassifier(20, random_state=0), readings, readings[:, 0] > readings[:, 1]),
-    "histogram boosting": (HistGradientBoostingRegressor(max_iter=5), readings, readings[:, 0]),
     "forest with gaps": (RandomForestClassifier(5, random_state=0), gaps, readings[:, 0] > 20),
 }
 for name, (model, rows, answers) in cases.items():
@@ -79,7 +78,6 @@ def plain_skl2onnx():
         "calibrated pipeline",
         "sublinear tf",
         "forest of tied votes",
-        "histogram boosting",
         "forest with gaps",
     ],
 )

@@ -18,8 +18,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor
 
-from appliance.errors import ConversionRefused
-
 VERSION = tuple(map(int, sklearn.__version__.split(".")[:2]))
 EXACT = 1e-12
 SINGLE = 1e-6  # what a float32 output rounds away
@@ -120,13 +118,6 @@ def test_forest_is_one_node_of_opset_five(proof):
     model = onnx.load_from_string(content)
     assert [node.op_type for node in model.graph.node].count("TreeEnsemble") == 1
     assert {entry.domain: entry.version for entry in model.opset_import}["ai.onnx.ml"] == 5
-
-
-def test_several_outputs_of_classes_are_refused_by_name(proof):
-    sample = proof.draw("continuous")
-    model = RandomForestClassifier(2).fit(sample.x, np.column_stack([sample.two, sample.three]))
-    with pytest.raises(ConversionRefused, match="RandomForestClassifier"):
-        proof.graph(model, 5)
 
 
 BOOSTED = (
