@@ -33,6 +33,15 @@ options:
   file:
     description: The bundle on the host, for O(state=installed).
     type: path
+  sha256:
+    description: The SHA-256 that O(file) must have, before anything is done with it.
+    type: str
+    default: ""
+  keys:
+    description: Public keys (PEM) on the host, one of which must have signed O(file).
+    type: list
+    elements: path
+    default: []
   why:
     description: The reason, for the host's receipts.
     type: str
@@ -56,6 +65,7 @@ EXAMPLES = r"""
     name: iris
     version: 1.1.0
     file: /var/cache/appliance/iris-1.1.0.bundle
+    keys: [/var/cache/appliance/plant.pub]
     state: installed
 
 - name: Let it serve
@@ -92,6 +102,8 @@ def main():
             "version": {"type": "str", "default": ""},
             "state": {"type": "str", "choices": STATES, "required": True},
             "file": {"type": "path"},
+            "sha256": {"type": "str", "default": ""},
+            "keys": {"type": "list", "elements": "path", "default": [], "no_log": False},  # paths, not secrets
             "why": {"type": "str", "default": "Ansible"},
             "command": {"type": "path", "default": store.COMMAND},
         },
@@ -118,10 +130,22 @@ def brought(module):
     words, after = store.plan(before, asked["state"], asked["version"])
     if words and not module.check_mode:
         if words == ("install",):
-            words += (asked["file"] or module.fail_json(msg="state=installed needs file: the bundle on the host"),)
+            words += (checked(module),)
         store.ask(module.run_command, command, *words, "--why", asked["why"])
         after = store.record_of(store.ask(module.run_command, command, "models"), asked["name"])
     return {"changed": bool(words), "model": after, "diff": {"before": _shown(before), "after": _shown(after)}}
+
+
+def checked(module):
+    """Return the bundle's file, once it is the one that was meant, whole and signed right. Raises store.Failed."""
+    asked = module.params
+    file = asked["file"] or module.fail_json(msg="state=installed needs file: the bundle on the host")
+    found = module.sha256(file) if asked["sha256"] else ""
+    if found != asked["sha256"]:
+        module.fail_json(msg=f"{file}: its SHA-256 is {found}, stated is {asked['sha256']}", refused=True)
+    keys = [word for key in asked["keys"] for word in ("--key", key)]
+    store.ask(module.run_command, asked["command"], "verify", file, *keys)
+    return file
 
 
 def _shown(record):

@@ -11,7 +11,8 @@ author:
   - The Inference Appliance authors
 description:
   - Reads the program's version, the models, the service's readiness and its counters over a while, and asks the running
-    service for the answers to the bundle's own examples (C(appliance probe)). Changes nothing.
+    service for the answers to the bundle's own examples (C(appliance probe)).
+  - Changes nothing but, with O(note), the journal.
 options:
   url:
     description: Where the service answers, as seen from the host.
@@ -28,7 +29,16 @@ options:
     description: A file on the host that differs between builds of the program; its SHA-256 is returned.
     type: path
   journal:
-    description: A file on the host that a rollout writes before its first change and deletes after its last one.
+    description: A folder on the host that a rollout writes before its first change and deletes after its last one.
+    type: path
+  note:
+    description:
+      - Whether to write what was read into O(journal), on the disk before anything is changed.
+      - Where a rollout that was cut off has left one, nothing is read or written, and what it noted is returned.
+    type: bool
+    default: false
+  keep:
+    description: A file of settings to keep in O(journal) too, where the program is installed.
     type: path
   wanted:
     description: Versions that must serve, by the model's name; they are waited for.
@@ -53,10 +63,10 @@ options:
     default: 5
 attributes:
   check_mode:
-    description: Changes nothing, so it runs in check mode too.
+    description: Reads in check mode too, and writes nothing then.
     support: full
   diff_mode:
-    description: Changes nothing.
+    description: The journal is no state that one compares.
     support: none
 """
 
@@ -91,7 +101,7 @@ import hashlib  # noqa: E402 - Ansible wants the documentation first
 from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.inference.appliance.plugins.module_utils import service, store  # noqa: E402
+from ansible_collections.inference.appliance.plugins.module_utils import journal, service, store  # noqa: E402
 
 
 def main():
@@ -103,15 +113,27 @@ def main():
             "command": {"type": "path", "default": store.COMMAND},
             "program_file": {"type": "path"},
             "journal": {"type": "path"},
+            "note": {"type": "bool", "default": False},
+            "keep": {"type": "path"},
             "wanted": {"type": "dict", "default": {}},
             "wait": {"type": "float", "default": 0},
             "soak": {"type": "float", "default": 0},
             "probe": {"type": "list", "elements": "str", "default": []},
             "repeat": {"type": "int", "default": 5},
         },
+        required_if=[("note", True, ("journal",))],
         supports_check_mode=True,
     )
-    module.exit_json(changed=False, readings=read(module))
+    asked = module.params
+    try:
+        noted = journal.read(asked["journal"]) if asked["note"] else None
+        readings = read(module) if noted is None else noted
+        writes = asked["note"] and noted is None and not module.check_mode
+        if writes:
+            journal.write(asked["journal"], readings, asked["keep"] if readings["installed"] else None)
+    except (OSError, ValueError) as error:
+        module.fail_json(msg=f"journal {asked['journal']}: {error}")
+    module.exit_json(changed=writes, readings=readings)
 
 
 def read(module):
@@ -124,7 +146,7 @@ def read(module):
         "installed": module.get_bin_path(asked["command"]) is not None,
         "program": status.get("appliance", ""),
         "program_digest": _digest(asked["program_file"]),
-        "unfinished": Path(asked["journal"] or "").is_file(),
+        "unfinished": journal.is_there(asked["journal"]),
         "status": status,
         "models": {model["name"]: model for model in status.get("models", [])},
         "ready": ready,
