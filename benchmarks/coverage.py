@@ -29,7 +29,7 @@ from benchmarks.coverage_cases import Case, cases, is_scikit_learn
 from benchmarks.coverage_measure import Outcome, Route
 
 DOCS = Path(__file__).parent.parent / "docs" / "coverage.md"
-TIME_LIMIT = 60  # processor seconds for each case and route
+TIME_LIMIT = 120  # processor seconds for each case and route
 PATIENCE = 20  # a busy machine may take so many times as long
 BASE = ("scikit-learn", "skl2onnx", "onnx", "onnxruntime", "numpy")
 BOOSTERS = ("lightgbm", "xgboost", "xgboost-cpu", "catboost")
@@ -77,7 +77,7 @@ def measured(
     """Return a line for each case; cases go by position, since some hold functions that cannot cross processes."""
     _shared[:] = chosen
     jobs: list[tuple[int, Route]] = [(position, "ours") for position in range(len(chosen))]
-    jobs += [(position, "plain") for position, case in enumerate(chosen) if _cells(case) not in known]
+    jobs += [(position, "plain") for position, case in enumerate(chosen) if cells_of(case) not in known]
     earlier = _earlier(resume)
     found = {job: earlier[key] for job in jobs if (key := _key_of(job)) in earlier}
     waiting = [job for job in jobs if job not in found]
@@ -89,7 +89,7 @@ def measured(
                     file.write(msgspec.json.encode((_key_of(job), found[job])) + b"\n")
             print(f"\r{len(found)} of {len(jobs)}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    plain = [known.get(_cells(case)) or _plain_cell(found[i, "plain"]) for i, case in enumerate(chosen)]
+    plain = [known.get(cells_of(case)) or _plain_cell(found[i, "plain"]) for i, case in enumerate(chosen)]
     return [Line(case, found[i, "ours"], plain[i]) for i, case in enumerate(chosen)]
 
 
@@ -101,16 +101,26 @@ def _earlier(resume: Path | None) -> dict[str, Outcome]:
 
 
 def _key_of(job: tuple[int, Route]) -> str:
-    return " | ".join([*_cells(_shared[job[0]]), job[1]])
+    return " | ".join([*cells_of(_shared[job[0]]), job[1]])
 
 
 def _plain_words(file: Path) -> dict[tuple[str, ...], str]:
     """Return {cells of a case: plain skl2onnx's cell} of a document that was made with these versions."""
-    text = file.read_text(encoding="utf-8")
-    if f" with {_versions()}." not in text:
+    if not made_here(file):
         raise SystemExit(f"{file} was made with other versions: leave out --keep-plain")
-    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)] for line in text.splitlines() if line[:2] == "| "]
-    return {(*row[1:4],): row[6] for row in rows if len(row) == 8}
+    return {named: row[-1] for named, row in table(file).items()}
+
+
+def made_here(file: Path = DOCS) -> bool:
+    """Return whether a document was made with the versions that are installed."""
+    return f" with {_versions()}." in file.read_text(encoding="utf-8")
+
+
+def table(file: Path = DOCS) -> dict[tuple[str, ...], list[str]]:
+    """Return {cells that name a case: verdict, largest difference and plain skl2onnx's verdict} of a document."""
+    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)] for line in lines]
+    return {(*row[1:4],): row[4:7] for row in rows if len(row) == 8 and row[1]}
 
 
 def _plain_cell(outcome: Outcome) -> str:
@@ -118,7 +128,7 @@ def _plain_cell(outcome: Outcome) -> str:
     return word + (f" ({_difference(outcome)})" if outcome.verdict == "wrong" else "")
 
 
-def _cells(case: Case) -> tuple[str, ...]:
+def cells_of(case: Case) -> tuple[str, ...]:
     """Return the cells that name a case."""
     options = case.options.replace("|", r"\|")
     return case.estimator, f"`{options}`" if options else "", case.data
@@ -152,7 +162,7 @@ def _job(job: tuple[int, Route]) -> bytes:
 def _measure(case: Case, route: Route, sender: Connection) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (TIME_LIMIT, TIME_LIMIT))
     try:
-        outcome = coverage_measure.measure(case, route)
+        outcome = coverage_measure.measure(case, route, proved=route == "ours")
     except Exception as error:  # noqa: BLE001 - a case that cannot be trained must not end the others
         outcome = Outcome("fails", reason=f"not measured: {type(error).__name__}: {error}")
     sender.send_bytes(msgspec.json.encode(outcome))
@@ -161,7 +171,7 @@ def _measure(case: Case, route: Route, sender: Connection) -> None:
 def counts(lines: list[Line]) -> str:
     """Return the sentence of counts over the default options of scikit-learn's estimators."""
     default = [line for line in lines if line.case.default]
-    ours = Counter(_WORDS[line.ours.verdict].strip("*") for line in default)
+    ours = Counter(word_of(line.ours).strip("*") for line in default)
     unserved = sum(bool(line.ours.unserved) for line in default)
     kept_out = f" ({unserved} of them are not served)" if unserved else ""
     plain = Counter(line.plain.partition(" (")[0].strip("*") for line in default)
@@ -180,7 +190,7 @@ def document(lines: list[Line], seconds: float) -> str:
     parts.append("## Options that change the answer\n")
     parts += _tables([line for line in lines if not line.case.default])
     parts.append("## Refusals\n")
-    parts += sorted({_refusal(line) for line in lines if _WORDS[line.ours.verdict] == "refused"})
+    parts += sorted({_refusal(line) for line in lines if word_of(line.ours) == "refused"})
     if unserved := [line for line in lines if line.ours.unserved]:
         parts.append("\n## Exact, and not served\n\nThe graph is right, but a bundle has no place for it.\n")
         parts += sorted({_refusal(line) for line in unserved})
@@ -189,7 +199,7 @@ def document(lines: list[Line], seconds: float) -> str:
 
 def _preface(lines: list[Line], seconds: float) -> str:
     others = [line for line in lines if not line.case.default]
-    exact, refused = (sum(_WORDS[line.ours.verdict] == word for line in others) for word in ("exact", "refused"))
+    exact, refused = (sum(word_of(line.ours) == word for line in others) for word in ("exact", "refused"))
     return f"""# What converts
 
 {counts(lines)}
@@ -231,9 +241,14 @@ def _key(line: Line) -> tuple[str, str, str, str]:
     return line.case.module, line.case.estimator, line.case.options, line.case.data
 
 
+def word_of(outcome: Outcome) -> str:
+    """Return the table's verdict, but for whether it is served."""
+    return _WORDS[outcome.verdict]
+
+
 def _row(line: Line) -> str:
-    verdict = _WORDS[line.ours.verdict] + (", not served" if line.ours.unserved else "")
-    return "| " + " | ".join([*_cells(line.case), verdict, _difference(line.ours), line.plain]) + " |"
+    verdict = word_of(line.ours) + (", not served" if line.ours.unserved else "")
+    return "| " + " | ".join([*cells_of(line.case), verdict, _difference(line.ours), line.plain]) + " |"
 
 
 def _difference(outcome: Outcome) -> str:

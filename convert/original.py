@@ -112,10 +112,15 @@ class Original:
         threads = 1 if len(frame) <= _FEW_ROWS else None
         with _quiet(), threadpool_limits(threads, user_api="openmp"):
             found = {name: _dense(getattr(self.model, method)(rows)) for name, method in self.methods.items()}
-        return {name: self._flat(name, answer) for name, answer in found.items()}
+        return {name: self._by_rows(name, answer, len(frame)) for name, answer in found.items()}
 
-    def _flat(self, name: str, answer: Array) -> Array:
-        """Return the labels of one target as [rows]: CatBoost's are [rows, 1]."""
+    def _by_rows(self, name: str, answer: Array, rows: int) -> Array:
+        """Return an answer as [rows, ...], labels of one target as [rows].
+
+        CatBoost's labels are [rows, 1]; SparsePCA gives one row's components alone, without the axis of rows.
+        """
+        if rows == 1 and answer.shape[:1] != (1,):
+            answer = answer[None]
         is_label = self.class_labels and self.methods[name] == "predict"
         return answer.reshape(-1) if is_label and answer.shape[1:] == (1,) else answer
 

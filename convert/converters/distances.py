@@ -42,9 +42,10 @@ def reduced_distances(x: Tensor, points: Points, metric: str, parameters: dict[s
     if metric in ("cosine", "correlation"):
         if metric == "correlation":
             x, points = x - x.mean(), points - points.mean(axis=1, keepdims=True)
-        return 1.0 - _normalized(x) @ _normalized_points(points).T
+        return (1.0 - _normalized(x) @ _normalized_points(points).T).clip(0.0, 2.0)  # rounding goes beyond
     if metric == "braycurtis":
-        return accumulated(x, points, lambda a, b: (a - b).abs()) / accumulated(x, points, lambda a, b: (a + b).abs())
+        sizes = accumulated(x, points, lambda a, b: a.abs() + b.abs())  # as in sklearn.metrics._dist_metrics, not SciPy
+        return accumulated(x, points, lambda a, b: (a - b).abs()) / where(sizes.equals(0.0), 1.0, sizes)
     if metric == "chebyshev":
         return accumulated(x, points, lambda a, b: (a - b).abs(), largest=True)
     if metric not in _TERMS:

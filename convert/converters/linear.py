@@ -8,7 +8,7 @@ from sklearn.svm import LinearSVC
 
 from convert.converters.distances import dense
 from convert.converters.expressions import Tensor, concat, expit, softmax, where
-from convert.converters.writers import Answers, Rows, classified
+from convert.converters.writers import Answers, Rows, classified, outlier
 from convert.converters.writers import register as register_writer
 
 _REGRESSORS = ("LinearRegression", "Ridge", "RidgeCV", "Lasso", "LassoCV", "ElasticNet", "ElasticNetCV", "SGDRegressor")
@@ -24,6 +24,7 @@ def register() -> None:
     for name in ("SGDClassifier", "Perceptron", "PassiveAggressiveClassifier", "RidgeClassifier", "RidgeClassifierCV"):
         register_writer(getattr(linear_model, name, None), "classifier", _classifier)
     register_writer(LinearSVC, "classifier", _classifier)
+    register_writer(linear_model.SGDOneClassSVM, "outlier", _one_class)
     for name in _REGRESSORS:
         register_writer(getattr(linear_model, name), "regressor", _regressor, alone=False)
 
@@ -38,6 +39,11 @@ def _classifier(rows: Rows, model: Any) -> Answers:
 def _regressor(rows: Rows, model: Any) -> Answers:
     """As sklearn.linear_model._base.LinearModel.predict."""
     return Answers(predict=rows.matrix.affine(*_coefficients(model)))
+
+
+def _one_class(rows: Rows, model: Any) -> Answers:
+    """As sklearn.linear_model.SGDOneClassSVM.score_samples; a score of just 0 is an inlier's."""
+    return outlier(rows.matrix @ dense(model.coef_).T, float(np.ravel(model.offset_)[0]))
 
 
 def _coefficients(model: Any) -> tuple[Any, Any]:

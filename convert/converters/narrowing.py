@@ -39,11 +39,22 @@ def narrow(model: onnx.ModelProto) -> None:
 
     Nodes that no output needs are gone afterwards. Subgraphs stay as they are.
     """
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    work = _Narrowing(model.graph, inferred)
+    work = _Narrowing(model.graph, _typed(model))
     work.run()
     graphs.drop_identities(model.graph)
     graphs.prune(model.graph, [output.name for output in model.graph.output])
+
+
+def _typed(model: onnx.ModelProto) -> GraphProto:
+    """Return the graph with the types of its tensors.
+
+    What is not ONNX's own has to be told: of a text without a type, onnx 1.23's inference ends the whole process.
+    """
+    told = onnx.ModelProto()
+    told.CopyFrom(model)
+    tokens = [node.output[0] for node in model.graph.node if node.op_type == "Tokenizer"]
+    told.graph.value_info.extend(helper.make_tensor_value_info(name, TensorProto.STRING, None) for name in tokens)
+    return onnx.shape_inference.infer_shapes(told).graph
 
 
 class _Narrowing:

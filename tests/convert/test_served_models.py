@@ -6,10 +6,12 @@ import pytest
 from catboost import CatBoostClassifier
 from sklearn.cluster import AgglomerativeClustering, FeatureAgglomeration
 from sklearn.compose import ColumnTransformer
+from sklearn.decomposition import SparsePCA
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.kernel_ridge import KernelRidge
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, SGDOneClassSVM
 from sklearn.naive_bayes import CategoricalNB
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
@@ -41,6 +43,31 @@ def test_pooled_columns_are_a_transformation(readings, ask):
     conversion = convert_model(model, readings)
     assert conversion.manifest.task == "transformation"
     assert np.allclose(ask(conversion, by_column(readings))["prediction"], model.transform(readings), atol=1e-5)
+
+
+def test_components_that_the_original_gives_without_an_axis_for_one_row_keep_it(readings, ask):
+    model = SparsePCA(2, random_state=0).fit(readings)
+    conversion = convert_model(model, readings)
+    found = ask(conversion, by_column(readings[:1]))["prediction"]
+    assert found.shape == (1, 2)
+    assert np.allclose(found[0], model.transform(readings[:1]).ravel(), atol=1e-5)
+
+
+def test_score_of_just_zero_is_no_outlier(readings, ask):
+    model = SGDOneClassSVM(random_state=0).fit(readings)
+    model.coef_, model.offset_ = np.array([1.0, 0.0, 0.0]), np.array([20.0])
+    conversion = convert_model(model, readings)
+    rows = np.array([[20.0, 1.0, 1.0], [19.9, 1.0, 1.0]])
+    assert ask(conversion, by_column(rows))["prediction"].tolist() == model.predict(rows).tolist() == [1, -1]
+
+
+def test_characters_of_texts_become_columns(ask):
+    texts = ["fox jumps", "lazy  dog", "Über fox", "dog", "", "the fox"] * 5
+    model = make_pipeline(TfidfVectorizer(analyzer="char", ngram_range=(1, 2)), LogisticRegression())
+    table = pd.DataFrame({"text": texts})
+    model.fit(table["text"], ["fox" in text for text in texts])
+    conversion = convert_model(model, table)
+    assert ask(conversion, {"text": ["a fox", "a dog"]})["prediction"].tolist() == [1, 0]
 
 
 def test_clustering_that_answers_for_its_own_rows_only_is_refused(readings):

@@ -54,9 +54,17 @@ def test_neighbours_vote_as_in_scikit_learn(data, fresh, assert_same, model, kin
     assert_same(model.fit(rows, answers), fresh(rows))
 
 
-def test_training_rows_themselves_decide_alone_when_weighed_by_distance(data, assert_same):
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("metric", METRICS)
+def test_metrics_measure_numbers_of_either_sign(data, fresh, assert_same, metric):
     rows, answers = data["three"]
-    assert_same(KNeighborsClassifier(weights="distance").fit(rows, answers), rows, dtypes=("float64",))
+    assert_same(KNeighborsClassifier(weights="distance", metric=metric).fit(rows, answers), fresh(rows))
+
+
+@pytest.mark.parametrize("metric", ["minkowski", "cosine", "correlation"])
+def test_training_rows_themselves_decide_alone_when_weighed_by_distance(data, assert_same, metric):
+    rows, answers = data["three"]
+    assert_same(KNeighborsClassifier(weights="distance", metric=metric).fit(rows, answers), rows, dtypes=("float64",))
 
 
 def test_a_row_without_neighbours_is_refused_where_scikit_learn_refuses_it(data, graph, ask):
