@@ -6,13 +6,13 @@ from typing import Any, Literal
 
 import msgspec
 import numpy as np
-import onnxruntime
 import pandas as pd
 import skl2onnx
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, Int64TensorType, StringTensorType
 from sklearn.base import clone, is_classifier, is_regressor
 
 from appliance.errors import ConversionRefused, InvalidInput
+from appliance.inference.session import Session
 from benchmarks.coverage_cases import Case
 from benchmarks.coverage_data import Data, draw
 from convert import build
@@ -103,9 +103,8 @@ def _outcome(model: Any, data: Data, float_type: str, route: Route) -> Outcome:
     except Exception as error:  # noqa: BLE001 - converters raise every kind there is
         return Outcome("fails", reason=_first_line(error))
     try:
-        session = onnxruntime.InferenceSession(content, _session_options(), providers=["CPUExecutionProvider"])
-        names = [entry.name for entry in session.get_inputs()]
-        found = session.run(None, tensors(names, data.fresh, float_type))
+        session = Session(content)
+        found = session.run(tensors(session.inputs, data.fresh, float_type))
     except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base
         return Outcome("fails", reason=_first_line(error))
     return _compared(model, data.fresh, found)
@@ -129,13 +128,6 @@ def graph(model: Any, rows: Any, float_type: str, route: Route) -> bytes:
     if route == "ours":
         narrow(made)
     return bytes(made.SerializeToString())
-
-
-def _session_options() -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    return options
 
 
 def _types(rows: Any, float_type: str) -> list[tuple[str, Any]]:

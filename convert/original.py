@@ -1,7 +1,7 @@
 """The original model: what it answers, under which names, and which rows it refuses."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -138,17 +138,22 @@ class Original:
 
     def taken(self, frame: pd.DataFrame) -> NDArray[np.bool_]:
         """Return for each row whether the model answers it; past a limit of calls a doubtful row counts as refused."""
-        calls = iter(range(_CALLS_PER_BATCH))
-        mask = np.zeros(len(frame), dtype=bool)
-        waiting = [(0, len(frame))]
-        while waiting and next(calls, None) is not None:
-            start, stop = waiting.pop()
-            if self.takes(frame.iloc[start:stop]):
-                mask[start:stop] = True
-            elif stop - start > 1:
-                middle = (start + stop) // 2
-                waiting += [(middle, stop), (start, middle)]
-        return mask
+        return taken(self.takes, frame)
+
+
+def taken(takes: Callable[[pd.DataFrame], bool], frame: pd.DataFrame) -> NDArray[np.bool_]:
+    """Return for each row whether it `takes` it, by halves; past a limit of calls a doubtful row counts as refused."""
+    calls = iter(range(_CALLS_PER_BATCH))
+    mask = np.zeros(len(frame), dtype=bool)
+    waiting = [(0, len(frame))]
+    while waiting and next(calls, None) is not None:
+        start, stop = waiting.pop()
+        if takes(frame.iloc[start:stop]):
+            mask[start:stop] = True
+        elif stop - start > 1:
+            middle = (start + stop) // 2
+            waiting += [(middle, stop), (start, middle)]
+    return mask
 
 
 def role(output: str) -> Any:

@@ -10,9 +10,10 @@ from convert.converters.distances import nan_euclidean
 from convert.converters.expressions import Tensor, concat, row, where
 from convert.converters.writers import Answers, Rows, refusal, refuse_rows, register_type
 from convert.converters.writers import register as register_writer
+from convert.near_ties import REFUSED_TIE
 from convert.schema import NONE_TEXT, text_of_null
 
-_TIE = "training rows with other values are as near as the last neighbour:"
+_NOISE = 64 * float(np.finfo(np.float64).eps)  # of a squared distance, for a column and a square of it
 
 
 def register() -> None:
@@ -93,13 +94,14 @@ def _neighbours(rows: Rows, model: Any) -> Answers:
     known = np.where(model._mask_fit_X, np.nan, np.asarray(model._fit_X, dtype=np.float64))
     # Only rows with a gap are compared with the training rows, for each column those that lack it.
     with_gaps = _true(missing.cast("int64").max(keepdims=False).cast("bool"))
-    gaps = missing.take(with_gaps, axis=0)
-    apart = nan_euclidean(x.take(with_gaps, axis=0), known)
+    gaps, lacking_rows = missing.take(with_gaps, axis=0), x.take(with_gaps, axis=0)
+    apart = nan_euclidean(lacking_rows, known)
+    size = where(gaps, 0.0, lacking_rows).squares()
     columns = []
     for i, valid in enumerate(model._valid_mask):
         if valid:
             lacking = _true(gaps.take([i]).reshape(-1))
-            imputed = _imputed(apart.take(lacking, axis=0), known[:, i], model)
+            imputed = _imputed(apart.take(lacking, axis=0), size.take(lacking, axis=0), known[:, i], model)
             columns.append(x.columns(i).op("ScatterND", with_gaps.take(lacking, axis=0).expand(1), imputed))
         elif model.keep_empty_features:
             columns.append(rows.matrix.columns(i) * 0.0)
@@ -112,40 +114,52 @@ def _true(flags: Tensor) -> Tensor:
     return flags.op("NonZero").reshape(-1)
 
 
-def _imputed(apart: Tensor, known: Any, model: Any) -> Tensor:
+def _imputed(apart: Tensor, size: Tensor, known: Any, model: Any) -> Tensor:
     """Return a column's imputed values [n, 1] for rows so far `apart` from the training rows [n, m], infinitely where
-    they share no column; the column's mean where that is so of all.
+    they share no column; the column's mean where that is so of all. `size` [n, 1] is the sum of a row's squares.
     """
     donors = np.flatnonzero(~np.isnan(known))
     apart = apart.columns(*donors) if len(donors) < len(known) else apart
     count = min(model.n_neighbors, len(donors))
     more = min(count + 1, len(donors))
     nearest, index = apart.graph.nodes("TopK", apart, [more], outputs=2, axis=1, largest=0)
-    doubtful = _hang_on_ties(apart, nearest, known[donors]) if more > count else None
+    noise = (size + where(nearest < np.inf, nearest, 0.0).max() ** 2.0) * (_NOISE * model.n_features_in_)
+    doubtful = _hang_on_ties(apart, nearest, known[donors], noise) if more > count else None
     nearest, index = (part.columns(*range(count)) if more > count else part for part in (nearest, index))
     comparable = (nearest < np.inf).cast("float64")
+    values = apart.graph.constant(known[donors]).take(index, axis=0)
     weights = comparable
     if model.weights == "distance":
         here = nearest.equals(0.0).cast("float64")
         weights = where(here.max() > 0.0, here, comparable / where(nearest.equals(0.0), 1.0, nearest))
+        same = _differ(nearest * nearest <= noise, values)  # for scikit-learn some of them may be a little apart
+        doubtful = same if doubtful is None else doubtful.op("Concat", same, axis=0)
     elif model.weights != "uniform":
         raise refusal(model, "its weights are a function", "use weights='uniform' or 'distance'")
-    values = apart.graph.constant(known[donors]).take(index, axis=0)
     total = weights.sum()
     mean = (values * weights).sum() / where(total.equals(0.0), 1.0, total)
     imputed = where(total.equals(0.0), float(np.mean(known[donors])), mean)
-    return imputed if doubtful is None else refuse_rows(imputed, doubtful, _TIE)
+    if doubtful is None:
+        return imputed
+    return refuse_rows(
+        imputed, doubtful.op("Concat", np.array([[False]]), axis=0), REFUSED_TIE
+    )  # of none, there is no largest
 
 
-def _hang_on_ties(apart: Tensor, nearest: Tensor, values: Any) -> Tensor:
-    """Return whether values hang on which of equally near rows count, [rows with such a tie + 1, 1]; the last is not.
+def _hang_on_ties(apart: Tensor, nearest: Tensor, values: Any, noise: Tensor) -> Tensor:
+    """Return whether values hang on which of equally near rows count, [rows with such a tie, 1].
 
     That is where the last neighbour and the next row are equally near, and the rows that are so near differ in value.
+    Squares of distances that only `noise` parts [n, 1] are equal: scikit-learn takes them as x.x - 2 x.y + y.y.
     """
     last, following = (nearest.take([place]) for place in (-2, -1))
-    tied = last.equals(following) & (last < np.inf)
+    tied = (following * following - last * last <= noise) & (last < np.inf)
     rows = _true(tied.reshape(-1))  # most often none: then the rest costs nothing
-    as_near = apart.take(rows, axis=0).equals(last.take(rows, axis=0))
-    least = where(as_near, row(values), np.inf).min()
-    most = where(as_near, row(values), -np.inf).max()
-    return (least < most).op("Concat", np.array([[False]]), axis=0)
+    last, beside = last.take(rows, axis=0), apart.take(rows, axis=0)
+    as_near = (beside * beside - last * last).abs() <= noise.take(rows, axis=0)
+    return _differ(as_near, row(values))
+
+
+def _differ(chosen: Tensor, values: Tensor | Any) -> Tensor:
+    """Return whether the chosen of each row's values [n, m] differ, bool [n, 1]."""
+    return where(chosen, values, np.inf).min() < where(chosen, values, -np.inf).max()

@@ -10,13 +10,15 @@ from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import GradientBoostingRegressor, RandomForestClassifier, RandomForestRegressor, VotingRegressor
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.impute import KNNImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import KBinsDiscretizer, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from appliance.bundle.manifest import Tolerance
-from convert import boundaries, candidate, convert_model, parity
+from appliance.errors import InvalidInput
+from convert import boundaries, candidate, convert_model, near_ties, parity
 from convert.converters import sklearn
 from convert.limits import probe
 from convert.original import Original
@@ -154,6 +156,53 @@ def test_near_ties_count_only_where_the_answer_beside_is_given(readings):
     assert [judge.passed for judge in (alone, tied, neither)] == [False, True, False]
     assert [output.near_ties for output in tied.outputs()] == [1, 1]
     assert [output.label_flips for output in tied.outputs()] == [0, 0]
+
+
+def test_far_numbers_may_be_what_the_original_answers_one_rounding_further():
+    """Squares of 1e9 leave no more than hundreds of a difference."""
+
+    class Squares:
+        task = "regression"
+        float_type = "float64"
+
+        def __init__(self, off):
+            self.methods = {"prediction": "predict"}
+            self.off = off
+
+        def answers(self, frame, limits=None):
+            x, y = frame["x0"].to_numpy(), frame["x1"].to_numpy()
+            return {"prediction": x * x - y * y + self.off}
+
+    far = pd.DataFrame({"x0": [1e9], "x1": [1e9]})
+    for off, passed in ((200.0, True), (2000.0, False)):
+        assert judged(Squares(0.0), Squares(off), Batch("magnitudes", "", far)).passed is passed
+    assert not judged(Squares(0.0), Squares(200.0), Batch("sample", "", far)).passed
+
+
+def test_rows_are_moved_by_one_rounding_and_categories_not_at_all():
+    frame = pd.DataFrame({"x": [1.0, -2.0], "n": [1, 2], "text": ["a", "b"], "kind": [1.5, 2.5]})
+    turns = near_ties.moved(frame, Limits(categories={"kind": [1.5, 2.5]}))
+    assert turns[0]["x"].tolist() == np.nextafter(frame["x"], np.inf).tolist()
+    assert turns[1]["x"].tolist() == np.nextafter(frame["x"], -np.inf).tolist()
+    assert len({tuple(turn["x"]) for turn in turns}) == 4
+    for turn in turns:
+        assert (turn["x"] != frame["x"]).all()
+        pd.testing.assert_frame_equal(turn.drop(columns="x"), frame.drop(columns="x"))
+
+
+def test_rows_that_hang_on_a_tie_are_refused_and_counted(readings, ask):
+    gaps = readings.copy()
+    gaps[::7, 1] = np.nan
+    model = make_pipeline(KNNImputer(n_neighbors=3), LinearRegression()).fit(gaps, readings.sum(axis=1))
+    untied = np.sort(np.abs(gaps[::7, 0][:, None] - gaps[~np.isnan(gaps[:, 1]), 0]), axis=1)
+    sample = np.concatenate([gaps[1:7], gaps[::7][untied[:, 2] < untied[:, 3] - 1e-6]])
+    conversion = convert_model(model, sample)
+    refused = {kind.kind: kind.refused_by_graph for kind in conversion.parity.kinds}
+    assert conversion.parity.passed
+    assert refused.pop("sample") == 0 < sum(refused.values())
+    (tied,) = gaps[::7][untied[:, 2] == untied[:, 3]][:1]
+    with pytest.raises(InvalidInput, match="as near as the last neighbour"):
+        ask(conversion, {"x0": tied[:1], "x1": tied[1:]})
 
 
 def test_certificate_names_the_boundaries_and_examples_hold_no_ties(readings):

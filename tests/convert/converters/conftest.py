@@ -9,6 +9,7 @@ from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, Int64T
 from sklearn.base import is_classifier, is_regressor
 from sklearn.datasets import make_classification, make_regression
 
+from appliance.inference.session import INEXACT_OPTIMIZERS
 from convert.converters import families, trees
 from convert.schema import text_of_null
 
@@ -80,7 +81,9 @@ def graph():
             types = [("features", kind([None, sample.shape[1]]))]
         options = {id(model): {"zipmap": False}} if is_classifier(model) else None
         onnx = skl2onnx.convert_sklearn(model, initial_types=types, target_opset=OPSETS, options=options)
-        return onnxruntime.InferenceSession(onnx.SerializeToString(), providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            onnx.SerializeToString(), providers=["CPUExecutionProvider"], disabled_optimizers=INEXACT_OPTIMIZERS
+        )
 
     return graph
 

@@ -59,6 +59,15 @@ def test_imputation_that_hangs_on_a_tie_is_refused_with_the_reason(graph, ask):
     assert ask(session, np.array([[1.0, 3.0], [0.5, np.nan]]))[0].tolist() == [[1.0, 3.0], [0.5, 1.0]]
 
 
+def test_imputation_is_refused_where_only_rounding_parts_the_neighbours(graph, ask):
+    rows = np.array([[0.1 + 0.2, 1.0], [0.1, 5.0], [0.9, 7.0]])
+    session = graph(KNNImputer(n_neighbors=1).fit(rows), rows)
+    assert 0.2 - 0.1 != (0.1 + 0.2) - 0.2
+    with pytest.raises(Exception, match="as near as the last neighbour"):
+        ask(session, np.array([[0.2, np.nan]]))
+    assert ask(session, np.array([[0.21, np.nan]]))[0][0, 1] == 1.0
+
+
 def test_imputation_from_equal_values_does_not_hang_on_a_tie(graph, ask):
     rows = np.array([[0.0, 4.0], [2.0, 4.0], [9.0, 7.0]])
     session = graph(KNNImputer(n_neighbors=1).fit(rows), rows)
