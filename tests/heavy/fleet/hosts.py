@@ -1,7 +1,8 @@
 """The hosts under test and the playbooks that are run on them, as a person runs them: with ansible-playbook.
 
 FLEET is a command with the verbs `up N`, `inventory`, `ssh H COMMAND`, `off H` (pull the plug), `on H`, `cut H` (pull
-the cable), `heal H` and `loss H PERCENT`; FLEET_STATE the folder below which it keeps the hosts' disks.
+the cable), `heal H`, `loss H PERCENT` and `status` (each host's PID 1 is the first child of the pid that it names);
+FLEET_STATE the folder below which it keeps the hosts' disks.
 """
 
 import contextlib
@@ -18,6 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from appliance.bundle import archive, examples
+
 ROOT = Path(__file__).parents[3]
 FLEET = os.environ["FLEET"]
 FLEET_STATE = Path(os.environ.get("FLEET_STATE", "/tmp/fleet"))
@@ -28,6 +31,7 @@ ANSIBLE = ROOT / ".cache/ansible/venv/bin/ansible-playbook"
 HOSTS = tuple(os.environ.get("FLEET_HOSTS", "h1 h2 h3 h4 h5").split())
 CONTAINER_HOSTS = tuple(name for name in os.environ.get("FLEET_CONTAINER_HOSTS", "h5").split() if name in HOSTS)
 """Those of HOSTS that run the program by the container method; the others have the binary."""
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PORT = 8080
 TOKEN = "fleet-test-predict-0123456789"
 ADMIN_TOKEN = "fleet-test-admin-0123456789"
@@ -47,6 +51,17 @@ def host(name: str, command: str, *, check: bool = True, given: str = "") -> sub
     done = subprocess.run(line, input=given, capture_output=True, check=False, timeout=180, text=True)
     assert not check or done.returncode == 0, f"{name}: {command}\n{done.stdout}{done.stderr}"
     return done
+
+
+def console(name: str, command: str) -> str:
+    """Return the output of a shell command at a host's own keyboard, as it were: also while its cable is cut."""
+    found = re.search(rf"^{name}\t.*\tpid (\d+)", fleet("status"), re.MULTILINE)
+    assert found, name
+    first = Path(f"/proc/{found[1]}/task/{found[1]}/children").read_text().split()[0]
+    line = ["nsenter", "--target", first, "--all", "/usr/bin/env", "-i", f"PATH={PATH}", "sh", "-ec", command]
+    done = subprocess.run(line, capture_output=True, check=False, timeout=300, text=True)
+    assert done.returncode == 0, f"{name}: {command}\n{done.stdout}{done.stderr}"
+    return done.stdout
 
 
 def everywhere(command: str, hosts: Iterable[str] = HOSTS) -> dict[str, str]:
@@ -91,6 +106,12 @@ def disk_of(name: str) -> Path:
 def bundle(version: str) -> dict[str, str]:
     """Return an entry of bundle_models."""
     return {"name": "iris", "version": version, "file": str(ASSETS / f"iris-{version}.bundle")}
+
+
+def rows(version: str) -> int:
+    """Return how many examples a bundle has."""
+    inputs, _ = examples.read(archive.open_bundle(ASSETS / f"iris-{version}.bundle").members[archive.EXAMPLES])
+    return len(inputs[0])
 
 
 def kit(version: str) -> str:
