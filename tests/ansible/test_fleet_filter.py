@@ -45,6 +45,16 @@ def test_a_receipt_speaks_for_a_host_out_of_reach_and_not_for_one_that_answered(
     assert [one["reachable"] for one in answered] == [True]
 
 
+def test_a_receipt_of_an_unknown_name_speaks_for_the_host_that_its_file_is_named_after(sent):
+    called = fleet.merged(fleet.entries({"mine": None, "h2": None}), fleet.receipts([sent]))
+    assert [(one["host"], one["reachable"]) for one in called] == [("h2", False), ("mine", "receipt")]
+    receipt = [{**fleet.receipts([sent])[0], "host": "localhost"}]
+    called = fleet.merged(fleet.entries({"mine": None}), receipt)
+    assert [(one["host"], one["reachable"]) for one in called] == [("mine", "receipt")]
+    unknown = fleet.merged(fleet.entries({"h2": None}), receipt)
+    assert [(one["host"], one["reachable"]) for one in unknown] == [("h2", False), ("localhost", "receipt")]
+
+
 def test_the_table_tells_program_version_state_and_disk():
     first, second, third = fleet.table(fleet.entries({"h1": {"status": STATUS, "ready": False}, "h2": None}))
     assert first.split() == list(fleet.COLUMNS)

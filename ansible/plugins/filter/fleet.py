@@ -35,11 +35,23 @@ def receipts(files):
 
 
 def merged(asked, sent):
-    """Return all entries by host; a host that answered itself is not told from its receipt."""
+    """Return all entries by host; a host that answered itself is not told from its receipt.
+
+    A receipt of a host that the inventory does not know speaks for the one that its file is named after, if there is
+    one: an inventory may call a host otherwise than it calls itself. Of several the last counts.
+    """
+    known = {one["host"] for one in asked}
     answered = {one["host"] for one in asked if one["reachable"]}
-    by_receipt = {one["host"]: one for one in sent if one["host"] not in answered}
+    named = [{**one, "host": _meant(one, known)} for one in sent]
+    by_receipt = {one["host"]: one for one in named if one["host"] not in answered}
     rest = [one for one in asked if one["host"] not in by_receipt]
     return sorted([*rest, *by_receipt.values()], key=lambda one: one["host"])
+
+
+def _meant(receipt, known):
+    """Return the name of the host that a receipt speaks for."""
+    stem = Path(receipt["receipt"]).stem
+    return stem if receipt["host"] not in known and stem in known else receipt["host"]
 
 
 def table(hosts):
