@@ -8,15 +8,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from convert.rows import SEED, Batch, decimals
+from convert.rows import MOST_CELLS, SEED, Batch, decimals
 from convert.schema import Limits, Schema
 
 Values = NDArray[Any]
 Answering = Callable[[pd.DataFrame], Mapping[str, Values]]
 
 PAIRS = 48
+MOST_JUMPS = 512
 SECTIONS = 16  # parts that a stretch is cut into at once: a call costs more than its rows
 _STEPS = 15  # 16 ** 14 > 2 ** 53: then the ends differ by a rounding
+_FEW_SECTIONS = 4  # where many stretches are cut at once it is the rows that cost; 4 ** 15 = 2 ** 30
+_ROUNDINGS = 4  # of float32, of the column's value
 _ASIDE = 2.0**-10  # of the stretch between both rows: as far from the boundary as readings come by chance
 
 
@@ -29,7 +32,7 @@ def search(schema: Schema, limits: Limits, answers: Answering) -> list[Batch]:
     """
     stretch = _Stretch.between_rows(schema, limits, answers)
     try:
-        low, high = stretch.narrowed()
+        low, high = stretch.narrowed(np.arange(PAIRS) % 4 < 2)
     except Exception:  # noqa: BLE001 - a model is other people's code: what it raises is its refusal
         return []
     if not len(low):
@@ -55,6 +58,23 @@ def search(schema: Schema, limits: Limits, answers: Answering) -> list[Batch]:
     return [batch for batch in batches if len(batch.frame)]
 
 
+def jumps(schema: Schema, limits: Limits, answers: Answering) -> list[Batch]:
+    """Return rows just beside where the numbers of an answer jump along one column: trees' thresholds, edges of bins.
+
+    Whatever lies before the trees, the rows reach the split that parts them, since the answer says so. They lie a few
+    roundings of float32 aside, where each side has one right answer. What `answers` raises ends the search.
+    """
+    pairs = min(MOST_JUMPS, max(PAIRS, MOST_CELLS // len(schema.columns) // (2 * _FEW_SECTIONS)))
+    stretch = _Stretch.between_rows(schema, limits, answers, pairs, alone=True)
+    try:
+        low, high = stretch.narrowed(np.zeros(pairs, dtype=bool), _FEW_SECTIONS)
+    except Exception:  # noqa: BLE001 - a model is other people's code: what it raises is its refusal
+        return []
+    drawn = "either side of where the answer jumps along a column (a threshold, a bin's edge), float32 roundings aside"
+    beside = Batch("jumps", drawn, _joined([stretch.roundings_aside(low, -1), stretch.roundings_aside(high, 1)]))
+    return [beside] if len(low) else []
+
+
 class _Stretch:
     """The way from some rows (`start`) to others (`end`) that the model answers differently."""
 
@@ -64,38 +84,45 @@ class _Stretch:
         self.answers = answers
 
     @classmethod
-    def between_rows(cls, schema: Schema, limits: Limits, answers: Answering) -> "_Stretch":
-        """Return stretches between random rows of the sample: half of them along all numbers, half along one."""
+    def between_rows(
+        cls, schema: Schema, limits: Limits, answers: Answering, pairs: int = PAIRS, alone: bool = False
+    ) -> "_Stretch":
+        """Return stretches between random rows of the sample: half of them along all numbers, half along one.
+
+        `alone` lets all of them run along one.
+        """
         rng = np.random.default_rng(SEED)
         whole = {
             column.name: column.kind == "int64"
             for column in schema.columns
             if column.kind in ("float", "int64") and column.name not in limits.categories
         }
-        picked = rng.integers(0, len(schema.frame), (2, PAIRS))
+        picked = rng.integers(0, len(schema.frame), (2, pairs))
         start, other = (schema.frame.iloc[rows].reset_index(drop=True) for rows in picked)
-        chosen = rng.integers(0, max(1, len(whole)), PAIRS)
+        chosen = rng.integers(0, max(1, len(whole)), pairs)
         end = {}
         for name in start:
             own, far = start[name].to_numpy(), other[name].to_numpy()
             if name in whole:
                 moves = np.isfinite(own.astype("float64")) & np.isfinite(far.astype("float64"))
-                moves &= (np.arange(PAIRS) % 2 == 0) | (chosen == list(whole).index(str(name)))
+                moves &= ((np.arange(pairs) % 2 == 0) & (not alone)) | (chosen == list(whole).index(str(name)))
                 own = np.where(moves, far, own)
             end[name] = pd.Series(own, dtype=start[name].dtype)
         return cls(start, pd.DataFrame(end), whole, answers)
 
-    def narrowed(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Return both ends of each stretch, narrowed to where the answer changes; stretches without are left out."""
-        follows = np.arange(len(self.start)) % 4 < 2
+    def narrowed(self, follows: NDArray[np.bool_], sections: int = SECTIONS) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return both ends of each stretch, narrowed to where the answer changes; stretches without are left out.
+
+        `follows` is for each stretch whether it is the first output that is followed, else the last.
+        """
         wanted = self._followed(self.start, follows)
         differ = _unlike(self._followed(self.end, follows), wanted)
         self.start, self.end = (rows[differ].reset_index(drop=True) for rows in (self.start, self.end))
         low, high, wanted, follows = self.start, self.end, wanted[differ], follows[differ]
         for _ in range(_STEPS if len(low) else 0):
-            parts = [self._between(low, high, index / SECTIONS) for index in range(SECTIONS + 1)]
-            inner = self._followed(pd.concat(parts[1:-1], ignore_index=True), np.tile(follows, SECTIONS - 1))
-            changed = _unlike(inner, np.tile(wanted, (SECTIONS - 1, 1))).reshape(SECTIONS - 1, -1)
+            parts = [self._between(low, high, index / sections) for index in range(sections + 1)]
+            inner = self._followed(pd.concat(parts[1:-1], ignore_index=True), np.tile(follows, sections - 1))
+            changed = _unlike(inner, np.tile(wanted, (sections - 1, 1))).reshape(sections - 1, -1)
             first = np.vstack([changed, np.ones((1, len(low)), dtype=bool)]).argmax(axis=0)
             low, high = _picked(parts, first), _picked(parts, first + 1)
         return self._jumps(low, high, follows) if len(low) else (low, high)
@@ -117,6 +144,15 @@ class _Stretch:
     def aside(self, rows: pd.DataFrame, share: float) -> pd.DataFrame:
         """Return rows moved by a share of their stretch, towards its end or, below 0, its start."""
         return self._moved(rows, {name: share * self._length(name) for name in self.whole})
+
+    def roundings_aside(self, rows: pd.DataFrame, sign: int) -> pd.DataFrame:
+        """Return rows moved by a few roundings of float32, on along their stretch where `sign` is 1, else back."""
+        by = {}
+        for name, is_whole in self.whole.items():
+            size = np.abs(rows[name].to_numpy(dtype="float64"))
+            step = 0.0 if is_whole else _ROUNDINGS * np.spacing(size.astype("float32"))
+            by[name] = sign * np.sign(self._length(name)) * step
+        return self._moved(rows, by)
 
     def rounded(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Return rows rounded to the decimals that the columns of the sample have."""

@@ -23,6 +23,8 @@ Answers = dict[str, Array]
 _TRANSFORMING = ("transform", "score_samples")  # a density's only answer is the latter
 _BOOSTERS = ("lightgbm.", "xgboost.", "catboost.")
 _FEW_ROWS = 2_000
+MOST_SPLITS = 10_000
+_ROWS_LED = 500  # of the sample, through every tree, to see which splits they come to
 _CALLS_PER_BATCH = 200  # halving a batch to find the rows it refuses costs a call each time
 
 
@@ -80,19 +82,26 @@ class Original:
             if isinstance(step, CategoricalNB):
                 yield np.arange(int(np.max(step.n_categories_)))
 
-    def thresholds(self) -> dict[str, Array]:
-        """Return {column: values at which a tree turns}, of trees that see the float columns as they come."""
+    def thresholds(self) -> dict[str, tuple[Array, Array]]:
+        """Return {column: values at which a tree turns, and for each a row of the sample that comes to the split}.
+
+        Of trees that see the float columns as they come, at most MOST_SPLITS splits, spread over the trees.
+        """
         if isinstance(self.model, Pipeline) and len(self.model.steps) > 1:
             return {}
-        nodes = [pair for _, step in steps(last_step(self.model)) for pair in _tree_nodes(step)]
-        if not nodes:
+        floats = {i: c.name for i, c in enumerate(self.schema.columns) if c.kind == "float" and not c.levels}
+        trees = [tree for _, step in steps(last_step(self.model)) for tree in _trees(step)]
+        # A chain's or a stack's own trees see more than the columns.
+        trees = [tree for tree in trees if tree[0].max() < len(self.schema.columns)]
+        if not trees or not floats or not all(column.kind != "string" for column in self.schema.columns):
             return {}
-        features, values = (np.concatenate(parts) for parts in zip(*nodes, strict=True))
+        sample = self.schema.frame.iloc[:_ROWS_LED].to_numpy(dtype="float64")
+        share = -(-MOST_SPLITS // len(trees))
+        parts = [_reached(tree, sample)[:, :share] for tree in trees[:: max(1, len(trees) // MOST_SPLITS)]]
+        features, values, rows = np.concatenate(parts, axis=1)
         finite = np.isfinite(values)  # a split on "missing or not" has an infinite threshold
-        features, values = features[finite], values[finite]
-        floats = [(i, c.name) for i, c in enumerate(self.schema.columns) if c.kind == "float" and not c.levels]
-        found = {name: np.unique(values[features == i]) for i, name in floats}
-        return {name: turns for name, turns in found.items() if len(turns)}
+        found = {name: (features == i) & finite for i, name in floats.items()}
+        return {name: (values[own], rows[own].astype(int)) for name, own in found.items() if own.any()}
 
     @property
     def needs_every_digit(self) -> bool:
@@ -105,13 +114,25 @@ class Original:
         pipelines = [step for _, step in steps(self.model) if isinstance(step, Pipeline) and len(step.steps) > 1]
         return any(_is_tree(part) for pipeline in pipelines for _, part in steps(pipeline.steps[-1][1]))
 
+    @property
+    def turns(self) -> bool:
+        """Whether trees or bins are in the model: its answer jumps where a column passes a threshold."""
+        return any(_is_tree(step) or hasattr(step, "bin_edges_") for _, step in steps(self.model))
+
     def answers(self, frame: pd.DataFrame) -> Answers:
         """Return {output name: array [rows, ...]}; raises whatever the model raises for rows that it refuses."""
+        return self._asked(frame, self.methods)
+
+    def last_answer(self, frame: pd.DataFrame) -> Answers:
+        """Return the last output's answer alone, where a model has numbers; see `answers`."""
+        return self._asked(frame, dict([list(self.methods.items())[-1]]))
+
+    def _asked(self, frame: pd.DataFrame, methods: dict[str, str]) -> Answers:
         rows = self.schema.for_original(frame)
         # Threads that wait for one another cost more than a few rows do.
         threads = 1 if len(frame) <= _FEW_ROWS else None
         with _quiet(), threadpool_limits(threads, user_api="openmp"):
-            found = {name: _dense(getattr(self.model, method)(rows)) for name, method in self.methods.items()}
+            found = {name: _dense(getattr(self.model, method)(rows)) for name, method in methods.items()}
         return {name: self._by_rows(name, answer, len(frame)) for name, answer in found.items()}
 
     def _by_rows(self, name: str, answer: Array, rows: int) -> Array:
@@ -209,15 +230,29 @@ def _parts(estimator: Any) -> Iterator[tuple[str, Any]]:
                     yield name, part
 
 
-def _tree_nodes(step: Any) -> Iterator[tuple[Array, Array]]:
-    """Yield (feature index, threshold) arrays of the splits of a fitted tree or histogram gradient boosting."""
+def _trees(step: Any) -> Iterator[tuple[Array, Array, Array, Array]]:
+    """Yield (feature, threshold, left, right) by node of a tree or histogram gradient boosting; a leaf has -1."""
     if hasattr(getattr(step, "tree_", None), "threshold"):  # a density keeps its rows in a tree too
-        splits = step.tree_.feature >= 0
-        yield step.tree_.feature[splits], step.tree_.threshold[splits]
+        tree = step.tree_
+        yield np.where(tree.feature < 0, -1, tree.feature), tree.threshold, tree.children_left, tree.children_right
     for trees in getattr(step, "_predictors", None) or ():
-        for tree in trees:
-            splits = ~tree.nodes["is_leaf"].astype(bool)
-            yield tree.nodes["feature_idx"][splits], tree.nodes["num_threshold"][splits]
+        for nodes in (tree.nodes for tree in trees):
+            feature = np.where(nodes["is_leaf"].astype(bool), -1, nodes["feature_idx"].astype(int))
+            yield feature, nodes["num_threshold"], nodes["left"].astype(int), nodes["right"].astype(int)
+
+
+def _reached(tree: tuple[Array, Array, Array, Array], rows: Array) -> Array:
+    """Return [feature, threshold, row] x splits to which some of the rows come, with one row that does."""
+    feature, threshold, left, right = tree
+    found, waiting = [], [(0, np.arange(len(rows)))]
+    while waiting:
+        node, here = waiting.pop(0)
+        if feature[node] < 0 or not len(here):
+            continue
+        found.append((feature[node], threshold[node], here[node % len(here)]))
+        below = rows[here, feature[node]] <= threshold[node]
+        waiting += [(left[node], here[below]), (right[node], here[~below])]
+    return np.array(found, dtype="float64").reshape(-1, 3).T
 
 
 def _is_tree(step: Any) -> bool:

@@ -135,7 +135,10 @@ def prove(
     limits, notes = settle(limits, original.schema, judge.agrees)
     evidence, kinds = [], []
     drawn = draw(original.schema, limits, original.thresholds())
-    for batch in [*drawn, *boundaries.search(original.schema, limits, original.answers)]:
+    found = boundaries.search(original.schema, limits, original.answers)
+    if original.turns:
+        found += boundaries.jumps(original.schema, limits, original.last_answer)
+    for batch in [*drawn, *found]:
         asked = _those(batch, original.taken)
         answered = asked if batch.kind == "sample" else _those(asked, partial(_untied, candidate, limits))
         if len(answered.frame):

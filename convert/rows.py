@@ -37,11 +37,11 @@ class Batch:
     beside: pd.DataFrame | None = None
 
 
-def draw(schema: Schema, limits: Limits, thresholds: Mapping[str, Values]) -> list[Batch]:
+def draw(schema: Schema, limits: Limits, thresholds: Mapping[str, tuple[Values, Values]]) -> list[Batch]:
     """Return the proof's rows; the same schema, limits, thresholds and SEED give the same rows.
 
-    `thresholds` are {column: values at which a tree turns}. Only values that `limits` lets in are drawn, since the
-    device refuses the others.
+    `thresholds` are {column: values at which a tree turns, and for each the row of the sample that comes there}. Only
+    values that `limits` lets in are drawn, since the device refuses the others.
     """
     rng = np.random.default_rng(SEED)
     sample = schema.frame
@@ -120,19 +120,21 @@ class _Source:
             frame[column.name] = _fitting(column, values, self.schema.frame[column.name].dtype)
         return Batch("edges", "columns at least, greatest, and half the range beyond either", frame)
 
-    def turning(self, thresholds: Mapping[str, Values]) -> Batch:
-        """Return rows with one column on a threshold of a tree, or next to it as float32 or float64."""
-        pairs = [(name, value) for name, values in thresholds.items() for value in values]
-        frame = _resized(self.schema.frame, self.count if pairs else 0)
-        for name, positions in _grouped(pairs, self.rng.integers(0, max(1, len(pairs)), len(frame))).items():
-            values = np.array([pairs[index][1] for index in positions.values()], dtype="float64")
+    def turning(self, thresholds: Mapping[str, tuple[Values, Values]]) -> Batch:
+        """Return rows that come to a split of a tree, on its threshold or next to it as float32 or float64."""
+        turns = [(name, value, row) for name, own in thresholds.items() for value, row in zip(*own, strict=True)]
+        most = max(self.count, MOST_CELLS // len(self.schema.columns) // 4)
+        turns = [turns[index] for index in self.rng.permutation(len(turns))[:most]]
+        frame = self.schema.frame.iloc[[row for _, _, row in turns]].reset_index(drop=True)
+        for name in thresholds:
+            rows = np.array([index for index, turn in enumerate(turns) if turn[0] == name], dtype=int)
+            values = np.array([turns[index][1] for index in rows], dtype="float64")
             near = [values, values.astype("float32").astype("float64")]
             near += [change(values, self.rng) for change in (_neighbour("float32"), _neighbour("float64"))]
-            chosen = np.choose(np.arange(len(values)) % len(near), near)
             column = frame[name].to_numpy().copy()
-            column[list(positions)] = chosen
+            column[rows] = np.choose(np.arange(len(values)) % len(near), near)
             frame[name] = column
-        return Batch("thresholds", "a column on a threshold of a tree, or the next float32 or float64", frame)
+        return Batch("thresholds", "a column on the threshold of a split that the row comes to, or next to it", frame)
 
     def midpoints(self) -> Batch:
         """Return rows of the sample with one column halfway to the next greater value that the sample has of it.
@@ -215,14 +217,6 @@ class _Source:
         """Return rows for each column in turn with each of its values, as many as one kind may have."""
         most = max(1, MOST_CELLS // len(self.schema.columns) // max(1, len(columns)))
         return with_values(self.schema, {column.name: values(column)[:most] for column in columns})
-
-
-def _grouped(pairs: list[tuple[str, Any]], picked: Values) -> dict[str, dict[int, int]]:
-    """Return {column: {row: index into pairs}} of the pair picked for each row."""
-    groups: dict[str, dict[int, int]] = {}
-    for row, index in enumerate(picked.tolist()):
-        groups.setdefault(pairs[index][0], {})[row] = index
-    return groups
 
 
 def _resized(frame: pd.DataFrame, rows: int) -> pd.DataFrame:

@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
+from catboost import CatBoostRegressor
 from onnx import numpy_helper
 from sklearn.base import clone
 from sklearn.cluster import KMeans
@@ -12,9 +13,11 @@ from sklearn.ensemble import GradientBoostingRegressor, RandomForestClassifier, 
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import KNNImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.multioutput import ClassifierChain
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import KBinsDiscretizer, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
+from xgboost import XGBRegressor
 
 from appliance.bundle.manifest import Tolerance
 from appliance.errors import InvalidInput
@@ -109,6 +112,58 @@ def test_rows_halfway_between_readings_catch_trees_that_rounded_inputs_lead_astr
     assert "midpoints" in off
     assert reports["float64"].passed
     assert convert_model(model, x).manifest.inputs[0].type == "float64"
+
+
+def test_rows_on_thresholds_come_to_the_split_that_has_them(readings):
+    model = RandomForestClassifier(10, random_state=0).fit(readings, readings[:, 0] > readings[:, 1])
+    original = Original(model, infer(model, readings))
+    (batch,) = [b for b in draw(original.schema, Limits(), original.thresholds()) if b.kind == "thresholds"]
+    rows = batch.frame.to_numpy()
+    aside = 4 * np.spacing(rows.astype("float32"))
+    parted = np.zeros(len(rows), dtype=bool)
+    for column in (0, 1):
+        step = aside * (np.arange(2) == column)
+        parted |= (model.apply(rows - step) != model.apply(rows + step)).any(axis=1)
+    assert parted.all()
+    assert len(rows) > sum(tree.tree_.node_count for tree in model.estimators_) / 3
+
+
+def test_trees_that_see_more_than_the_columns_are_left_out(readings):
+    labels = np.column_stack([readings[:, 0] > 20, readings[:, 0] > readings[:, 1]]).astype(int)
+    model = ClassifierChain(DecisionTreeClassifier(max_depth=3)).fit(readings, labels)
+    model.estimators_[1].tree_.feature[0] = 2  # the first label, which is no column
+    found = Original(model, infer(model, readings)).thresholds()
+    (own,) = found.values()
+    assert set(own[0]) <= set(model.estimators_[0].tree_.threshold)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        make_pipeline(StandardScaler(), RandomForestRegressor(10, random_state=0)),
+        make_pipeline(KBinsDiscretizer(8, encode="onehot-dense"), Ridge()),
+        make_pipeline(StandardScaler(), XGBRegressor(n_estimators=10)),
+        CatBoostRegressor(n_estimators=10, verbose=0, allow_writing_files=False),
+    ],
+    ids=["scaled forest", "bins", "scaled XGBoost", "CatBoost"],
+)
+def test_rows_lie_roundings_aside_of_thresholds_whatever_lies_before_them(readings, model):
+    model.fit(readings, readings[:, 0] * readings[:, 1])
+    original = Original(model, infer(model, readings))
+    assert original.turns
+    (batch,) = boundaries.jumps(original.schema, Limits(), original.last_answer)
+    below, above = np.split(batch.frame.to_numpy(), 2)
+    assert len(below) > 100
+    assert ((below != above).sum(axis=1) == 1).all()
+    assert np.abs(below - above).max() < 1e-3
+    assert (model.predict(below) != model.predict(above)).all()
+
+
+def test_models_without_thresholds_are_not_searched_for_jumps(readings):
+    model = LogisticRegression().fit(readings, readings.sum(axis=1) > 40)
+    assert "jumps" not in {kind.kind for kind in convert_model(model, readings).parity.kinds}
+    tree = make_pipeline(StandardScaler(), DecisionTreeClassifier()).fit(readings, readings.sum(axis=1) > 40)
+    assert "jumps" in {kind.kind for kind in convert_model(tree, readings).parity.kinds}
 
 
 def test_magnitudes_dates_and_whole_numbers_are_tried(readings):
