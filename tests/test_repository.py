@@ -1,7 +1,9 @@
 """The repository's own promises: what its pages say is there, and what must never be committed is not."""
 
+import ast
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -70,3 +72,16 @@ def test_nothing_large_or_binary_is_committed():
         content = path.read_bytes()
         assert len(content) < 1_000_000, path
         assert b"\0" not in content, path
+
+
+def test_environment_of_the_sources_has_what_their_tests_import():
+    folder = ROOT / "tests" / "convert" / "sources" / "registries"
+    files = [*folder.glob("*.py"), *(parent / "conftest.py" for parent in folder.parents if ROOT in parent.parents)]
+    trees = [ast.parse(file.read_text()) for file in files if file.exists()]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    others = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"appliance", "convert", "tests"}
+    pinned = set(PIN.findall((ROOT / "requirements" / "sources.txt").read_text()))
+    packages = {"sklearn": "scikit-learn", "xgboost": "xgboost-cpu", "yaml": "pyyaml"}
+    assert {packages.get(name, name.replace("_", "-")) for name in others} <= pinned
