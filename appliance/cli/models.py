@@ -25,15 +25,18 @@ bundle_file = click.argument("bundle", type=click.Path(path_type=Path))
 
 @click.command()
 @bundle_file
+@click.option("--certificate", is_flag=True, help="Print the certificate (JSON): what was proved, on which rows.")
 @as_json
 @common_options
-def inspect(bundle: Path, as_json: bool) -> None:
+def inspect(bundle: Path, certificate: bool, as_json: bool) -> None:
     """Show what BUNDLE holds, after checking that it is sound."""
-    manifest = archive.open_bundle(bundle).manifest
-    if as_json:
-        print_json(manifest)
+    opened = archive.open_bundle(bundle)
+    if certificate:
+        click.echo(msgspec.json.format(opened.members[archive.PARITY], indent=2))
+    elif as_json:
+        print_json(opened.manifest)
     else:
-        click.echo("\n".join(_described(manifest)))
+        click.echo("\n".join(_described(opened.manifest)))
 
 
 @click.command()

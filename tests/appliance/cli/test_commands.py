@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 import appliance
+from appliance.bundle.archive import open_bundle
 from appliance.cli import EXIT_CODES, Options, exit_code
 from appliance.cli import appliance as command
 from appliance.errors import (
@@ -121,6 +122,13 @@ def test_inspect_tells_a_person_what_the_model_takes_and_gives(tmp_path, run, ma
     assert "iris 1.0.0: classification, tests.Model from test" in text
     assert "input  features: float32 [-1, 4] of sepal_length, sepal_width, petal_length, petal_width" in text
     assert "labels setosa, versicolor, virginica" in text
+
+
+def test_inspect_prints_the_certificate(tmp_path, run, make_bundle):
+    bundle = make_bundle(tmp_path)
+    assert json.loads(run("inspect", bundle, "--certificate").stdout) == json.loads(
+        open_bundle(bundle).members["parity.json"]
+    )
 
 
 def test_an_error_has_three_labelled_parts_on_stderr(run, bundles):
