@@ -16,6 +16,7 @@ from appliance import __version__
 from appliance.cli import EXIT_DONE, EXIT_FAILED, common_options, options, print_json
 from appliance.cli.models import as_json, described
 from appliance.config import Config
+from appliance.errors import ApplianceError
 from appliance.inference import processor
 from appliance.store.receipts import Receipt
 from appliance.store.versions import Store
@@ -119,10 +120,26 @@ def _free(folder: Path) -> int | None:
 
 
 def _models(store: Store) -> list[dict[str, Any]]:
-    """Return every model with the last self-test of the version that is active."""
+    """Return every model with the tolerance and the last self-test of the version that is active."""
     receipts = store.receipts()
     models = [described(store, name) for name in store.names()]
-    return [{**model, "self_test": _last_self_test(receipts, model["name"], model["active"])} for model in models]
+    return [
+        {
+            **model,
+            "tolerance": _tolerance(store, model["name"], model["active"]),
+            "self_test": _last_self_test(receipts, model["name"], model["active"]),
+        }
+        for model in models
+    ]
+
+
+def _tolerance(store: Store, name: str, version: str | None) -> dict[str, float] | None:
+    """Return what a version was proved to, None if there is none or its manifest cannot be read."""
+    try:
+        proved = store.manifest(name, version).policy.tolerance if version else None
+    except ApplianceError:
+        return None
+    return {"absolute": proved.absolute, "relative": proved.relative} if proved else None
 
 
 def _last_self_test(receipts: list[Receipt], name: str, version: str | None) -> dict[str, Any] | None:
@@ -147,9 +164,10 @@ def _lines(document: dict[str, Any]) -> list[str]:
         active = (
             f"{model['active']} active ({model['state']}) since {model['since']}" if model["active"] else "none active"
         )
-        test = model["self_test"]
+        test, proved = model["self_test"], model["tolerance"]
+        exact = f", proved to {proved['absolute']:g} + {proved['relative']:g} relative" if proved else ""
         tested = f", self-test within {test['largest_difference']:.3g} on {test['rows']} rows" if test else ""
-        lines.append(f"model {model['name']}: {active}{tested}; installed: {', '.join(model['versions'])}")
+        lines.append(f"model {model['name']}: {active}{exact}{tested}; installed: {', '.join(model['versions'])}")
         lines += [f"  why: {model['why']}"] * bool(model["why"]) + [f"  error: {model.get('error')}"] * (
             "error" in model
         )

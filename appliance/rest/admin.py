@@ -24,6 +24,13 @@ _STARTED = time.time()  # of this process, near enough: it is imported once, at 
 _MADE_HERE = "asked for over HTTP"
 
 
+class ToleranceInfo(msgspec.Struct):
+    """How far a number may be from the original model's: |a - b| <= absolute + relative * |b|."""
+
+    absolute: float
+    relative: float
+
+
 class VersionInfo(msgspec.Struct):
     """One installed version."""
 
@@ -32,6 +39,8 @@ class VersionInfo(msgspec.Struct):
     task: Task | None
     inputs: list[Input]
     outputs: list[Output]
+    tolerance: ToleranceInfo | None
+    """What its conversion was proved to, and what its self-test holds it to."""
     problem: str
     """Why it cannot be read, "" when it can."""
 
@@ -195,8 +204,9 @@ def _version_info(context: Context, name: str, version: str, active: str | None)
     try:
         manifest = context.store.manifest(name, version)
     except ApplianceError as error:
-        return VersionInfo(version, version == active, None, [], [], str(error))
-    return VersionInfo(version, version == active, manifest.task, manifest.inputs, manifest.outputs, "")
+        return VersionInfo(version, version == active, None, [], [], None, str(error))
+    tolerance = ToleranceInfo(manifest.policy.tolerance.absolute, manifest.policy.tolerance.relative)
+    return VersionInfo(version, version == active, manifest.task, manifest.inputs, manifest.outputs, tolerance, "")
 
 
 def _version_counts(model: str, version: str, counts: Counts) -> VersionCounts:

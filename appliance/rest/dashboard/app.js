@@ -135,12 +135,17 @@ function showVersions(card, model, counts) {
   const rows = [...model.versions].reverse().map((version) => {
     const own = counts.find((one) => one.model === model.name && one.version === version.version);
     const role = version.problem || (version.active ? "active" : version.version === model.previous ? "previous" : "installed");
-    return [version.version, role, (own?.requests ?? 0).toLocaleString()];
+    return [version.version, role, tolerance(version.tolerance), (own?.requests ?? 0).toLocaleString()];
   });
   const body = card.querySelector("tbody");
   if (body.dataset.shown === JSON.stringify(rows)) return;
   body.dataset.shown = JSON.stringify(rows);
   body.replaceChildren(...rows.map((cells) => make("tr", ...cells.map((cell) => make("td", cell)))));
+}
+
+function tolerance(proved) {
+  if (!proved) return "—";
+  return proved.absolute === proved.relative ? `± ${proved.absolute}` : `± ${proved.absolute} + ${proved.relative} × value`;
 }
 
 // --- predicting -----------------------------------------------------------

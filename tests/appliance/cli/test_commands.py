@@ -325,10 +325,12 @@ def test_status_tells_of_host_models_last_self_test_and_service(run, bundles, se
     assert (model["name"], model["active"], model["state"], model["why"]) == ("iris", "1.0.0", "probation", "first")
     assert model["self_test"]["rows"] == 5
     assert model["self_test"]["when"] == model["since"]
+    assert model["tolerance"] == {"absolute": 1e-5, "relative": 1e-5}
     assert (status["service"]["running"], status["service"]["status"]) == (True, 503)
     assert status["service"]["answer"] == {"ready": False}
     text = run("status", APPLIANCE_HTTP_PORT=service).stdout
     assert "model iris: 1.0.0 active (probation)" in text
+    assert "proved to 1e-05 + 1e-05 relative" in text
     assert "not ready (HTTP 503)" in text
 
 

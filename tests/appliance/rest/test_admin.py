@@ -39,6 +39,7 @@ def test_models_are_listed_with_versions_state_and_inputs(start_service):
     assert iris["versions"][0]["inputs"][0]["columns"][0] == "sepal_length"
     assert [tensor["name"] for tensor in oven["versions"][0]["inputs"]] == ["temp-C", "count", "site", "on"]
     assert oven["versions"][0]["task"] == "regression"
+    assert oven["versions"][0]["tolerance"] == {"absolute": 1e-5, "relative": 1e-5}
 
 
 def test_one_model_is_shown_alone_and_an_unknown_one_is_404_with_a_hint(start_service):

@@ -87,6 +87,8 @@ def test_it_follows_a_switch_without_being_loaded_again(start_service, visit, tm
     expect(card(page, "iris").locator(".version")).to_have_text("1.1.0")
     expect(field(page, "sepal_length")).to_have_value("7")  # what was typed stays
     expect(card(page, "iris").locator("summary")).to_have_text("2 installed versions")
+    card(page, "iris").locator("summary").click()
+    expect(card(page, "iris").locator("tbody tr").first).to_contain_text("± 0.00001")
 
 
 def test_a_table_model_has_one_field_of_the_right_kind_for_each_column(start_service, visit):
