@@ -40,7 +40,7 @@ def summary(values: Any) -> Column:
     """Return the summary of one column: numbers or categories."""
     missing = pd.isna(values)
     present = values[~missing]
-    rate = float(missing.mean()) if len(values) else 0.0
+    rate = min(1.0, _rounded(int(missing.sum())) / len(values)) if len(values) else 0.0
     whole = values.dtype.kind in "iu" and len(np.unique(present)) <= _DISTINCT
     return _numbers(present, rate) if values.dtype.kind in "iuf" and not whole else _categories(present, rate)
 
@@ -56,9 +56,11 @@ def _columns(name: str, answer: Any, labels: list[Label]) -> list[tuple[str, Any
 
 def _numbers(present: Any, missing: float) -> Numbers:
     finite = present[np.isfinite(present)].astype("float64")
-    if len(finite) < LEAST_COUNT:
+    if len(finite) < 2 * LEAST_COUNT:
         return Numbers(missing, [], None, None)
-    quantiles = [float(value) for value in np.quantile(finite, PROBABILITIES)]
+    # So many values lie at each quantile or beyond it: nearer to the end it would tell of single rows.
+    least = (LEAST_COUNT - 1) / (len(finite) - 1)
+    quantiles = [float(value) for value in np.quantile(finite, np.clip(PROBABILITIES, least, 1 - least))]
     return Numbers(missing, quantiles, float(finite.mean()), float(finite.std()))
 
 
@@ -66,9 +68,13 @@ def _categories(present: Any, missing: float) -> Categories:
     counts = Counter(_text(value) for value in present.tolist())
     shown = {text: count for text, count in sorted(counts.items()) if count >= LEAST_COUNT}
     kept = sorted(shown, key=lambda text: (-shown[text], text))[:MOST_CATEGORIES]
-    return Categories(
-        missing, {text: shown[text] for text in sorted(kept)}, len(present) - sum(shown[text] for text in kept)
-    )
+    others = len(present) - sum(shown[text] for text in kept)
+    return Categories(missing, {text: _rounded(shown[text]) for text in sorted(kept)}, _rounded(others))
+
+
+def _rounded(count: int) -> int:
+    """Return a count to the nearest multiple of LEAST_COUNT, so that no smaller one can be found by subtraction."""
+    return (count + LEAST_COUNT // 2) // LEAST_COUNT * LEAST_COUNT
 
 
 def _text(value: Any) -> str:

@@ -1,6 +1,7 @@
 """baseline.json: what training looked like, input by input and output by output, so that drift can be seen later.
 
-No row can be read out of it: numbers are quantiles from 1 % on, and values that few rows hold are counted together.
+No row can be read out of it: LEAST_COUNT values lie at each quantile or beyond, values that fewer rows hold are counted
+together, and every count is rounded to a multiple of it, so that none below it can be had by subtraction from the rows.
 """
 
 from typing import Annotated
@@ -13,7 +14,7 @@ FORMAT = 1
 PROBABILITIES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 """Of the quantiles: the deciles for a population stability index, and the tails."""
 LEAST_COUNT = 5
-"""A category that fewer rows hold is counted among the others; fewer numbers than this give no quantiles."""
+"""A category that fewer rows hold is counted among the others; fewer numbers than twice this give no quantiles."""
 MOST_CATEGORIES = 100
 """The most frequent ones; the rest is counted among the others."""
 
@@ -22,7 +23,10 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Numbers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="numbers"):
-    """A column of numbers: `quantiles` are at PROBABILITIES of the finite values; empty where there were too few."""
+    """A column of numbers: `quantiles` are at PROBABILITIES of the finite values; empty where there were too few.
+
+    In a small sample the outermost are drawn in, to where LEAST_COUNT values lie at them or beyond.
+    """
 
     missing: Rate
     quantiles: list[float]
@@ -31,7 +35,10 @@ class Numbers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="numb
 
 
 class Categories(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="categories"):
-    """A column of texts, labels or booleans: rows that hold each value, and rows that hold one of the `others`."""
+    """A column of texts, labels or booleans: rows that hold each value, and rows that hold one of the `others`.
+
+    Each is rounded to the nearest multiple of LEAST_COUNT, as is the number of rows of which `missing` is the share.
+    """
 
     missing: Rate
     counts: dict[str, Count]
