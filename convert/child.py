@@ -8,16 +8,22 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
-from multiprocessing.connection import Connection
-from typing import Any
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from appliance import errors
 from appliance.errors import ApplianceError, ConversionRefused
-from convert.job import Job, run
+from convert.job import Job, Look, look, run
 
+if TYPE_CHECKING:
+    from convert.build import Conversion
+    from convert.lint import Finding
+
+START = 120.0  # seconds until the process does the first step; heavy imports and a busy machine, nothing of the model's
 PATIENCE = 10  # a proof asks the model many times: it may take this many times the limit of one conversion
 MEMORY_SHARE = 0.8  # of this machine's
 
@@ -35,9 +41,9 @@ class _Report(msgspec.Struct, tag=True):
 
 
 class _Done(msgspec.Struct, tag=True):
-    """The conversion, encoded, and what is to be noted of it."""
+    """What came of it, encoded, and what is to be noted of it."""
 
-    conversion: msgspec.Raw
+    result: msgspec.Raw
     notes: list[str]
 
 
@@ -58,13 +64,31 @@ def convert(
     told: Callable[[str], None] = lambda message: None,
     reports: Callable[[Any], None] = lambda report: None,
     memory: int | None = None,
-) -> tuple[Any, tuple[str, ...]]:
+) -> "tuple[Conversion, tuple[str, ...]]":
     """Return the Conversion of a job and notes on it, made in a child process.
 
     Each step that is told may take `job.time_limit` seconds, the conversion and the proof PATIENCE times as long;
     `memory` is in bytes, MEMORY_SHARE of this machine's unless given. Raises what the job raises, and
     ConversionRefused when the process hangs or dies.
     """
+    done = _ask("convert the model", job, told, reports, memory)
+    from convert.build import Conversion
+
+    return msgspec.msgpack.decode(done.result, type=Conversion), tuple(done.notes)
+
+
+def lint(job: Look, memory: int | None = None) -> "list[Finding]":
+    """Return what is known of each step of a model that is loaded in a child process; limits and errors as above."""
+    done = _ask("lint the model", job, lambda message: None, lambda report: None, memory)
+    from convert.lint import Finding
+
+    return msgspec.msgpack.decode(done.result, type=list[Finding])
+
+
+def _ask(
+    tried: str, job: Job | Look, told: Callable[[str], None], reports: Callable[[Any], None], memory: int | None
+) -> _Done:
+    """Return what comes of a job in a process of its own; `tried` says in an error what was tried."""
     context = multiprocessing.get_context("spawn")  # a fork would share the registries' open connections
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(job, sender, memory or _memory()))
@@ -74,59 +98,73 @@ def convert(
     try:
         while True:
             limit = job.time_limit * (1 if step.startswith("loading") else PATIENCE)
+            limit = max(START, limit) if step == "starting" else limit
             if not receiver.poll(limit):
                 found = f"it did not end within {limit:g} s while {step}"
-                raise ConversionRefused("convert the model", found, "give a longer --time-limit, or a simpler model")
+                raise ConversionRefused(tried, found, "give a longer --time-limit, or a simpler model")
             message: _Message = msgspec.msgpack.decode(receiver.recv_bytes(), type=_Message)
             if isinstance(message, _Told):
                 step = message.message
                 told(step)
             elif isinstance(message, _Report):
-                reports(_decoded(message.report, "parity"))
+                reports(_parity(message.report))
             elif isinstance(message, _Done):
-                return _decoded(message.conversion, "conversion"), tuple(message.notes)
+                return message
             else:
                 raise _error(message)
     except (EOFError, msgspec.MsgspecError) as error:
         process.join(1)
         found = f"its process died while {step} (exit code {process.exitcode})"
         next_step = "check that the file is whole and that the machine has the memory for it"
-        raise ConversionRefused("convert the model", found, next_step) from error
+        raise ConversionRefused(tried, found, next_step) from error
     finally:
         _end(process)
         receiver.close()
 
 
-def _work(job: Job, sender: Connection, memory: int) -> None:
+def _work(job: Job | Look, sender: Connection, memory: int) -> None:
     """Run the job and send what comes of it; the child's standard output is this command's standard error."""
     if sys.platform != "win32":
         os.setsid()  # so that whatever it starts ends with it
     os.dup2(2, 1)  # what the model's code prints must not stand in the report
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _limit_memory(memory)
 
     def send(message: _Message) -> None:
         sender.send_bytes(msgspec.msgpack.encode(message))
 
+    def told(message: str) -> None:
+        send(_Told(message))
+
+    def reports(report: Any) -> None:
+        send(_Report(msgspec.Raw(msgspec.msgpack.encode(report))))
+
     try:
-        conversion, notes = run(
-            job,
-            lambda message: send(_Told(message)),
-            lambda report: send(_Report(msgspec.Raw(msgspec.msgpack.encode(report)))),
-        )
-        send(_Done(msgspec.Raw(msgspec.msgpack.encode(conversion)), list(notes)))
+        result, notes = (look(job, told), ()) if isinstance(job, Look) else run(job, told, reports)
+        send(_Done(msgspec.Raw(msgspec.msgpack.encode(result)), list(notes)))
     except ApplianceError as error:
         send(_Failed(type(error).__name__, error.tried, error.found, error.next_step))
     except MemoryError:
         found = f"it needs more than {memory / 2**30:.1f} GiB of memory"
-        send(_Failed("ConversionRefused", "convert the model", found, "use a larger machine, or a smaller model"))
+        send(
+            _Failed("ConversionRefused", "load and convert the model", found, "use a larger machine or a smaller model")
+        )
 
 
-def _decoded(content: msgspec.Raw, kind: str) -> Any:
-    """Return a Parity or a Conversion; their modules are heavy, and load while the child works."""
-    from convert.build import Conversion
+def _end_with_parent() -> None:
+    """End this process, and those that it started, when the command ends that wanted the answer: it may be killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        _kill_all(os.getpid())
+        os._exit(1)
+
+
+def _parity(content: msgspec.Raw) -> Any:
+    """Return a Parity; its module is heavy, and loads while the child works."""
     from convert.parity import Parity
 
-    return msgspec.msgpack.decode(content, type=Parity if kind == "parity" else Conversion)
+    return msgspec.msgpack.decode(content, type=Parity)
 
 
 def _error(failed: _Failed) -> ApplianceError:
@@ -156,8 +194,15 @@ def _limit_memory(memory: int) -> None:
 
 def _end(process: Any) -> None:
     """End the process and those that it started; it has nothing more to say."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except (AttributeError, ProcessLookupError, PermissionError):  # no groups here, over already, or not yet its own
+    if not _kill_all(process.pid):
         process.kill()
     process.join()
+
+
+def _kill_all(group: int) -> bool:
+    """Kill a group of processes; return False where there are no groups, it is over, or was not made yet."""
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except (AttributeError, ProcessLookupError, PermissionError):
+        return False
+    return True

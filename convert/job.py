@@ -1,4 +1,4 @@
-"""One conversion as it was asked for: from a fetched model and a table to a bundle's parts, all in this process."""
+"""One conversion, or one look at a model, as it was asked for: from a fetched model on, all in this process."""
 
 import sys
 from dataclasses import dataclass, replace
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from convert.build import Conversion, Reports, Told
+    from convert.lint import Finding
 
 FEW_ROWS = 20
 
@@ -32,6 +33,29 @@ class Job:
     time_limit: float = 120.0
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What `appliance lint` was asked to look at; `time_limit` is in seconds for loading the model."""
+
+    fetched: Fetched
+    time_limit: float = 120.0
+
+
+def look(job: Look, told: "Told") -> "list[Finding]":
+    """Load the model and return what is known of each of its steps; loading a pickle runs the code in it, here.
+
+    Raises what `local_file.load` and `lint` raise.
+    """
+    from convert.lint import lint
+    from convert.sources import local_file
+
+    _take_code(job.fetched)
+    told("loading the model")
+    source = local_file.load(job.fetched.path, job.fetched.format)
+    told("looking at its steps")
+    return lint(source.model)
+
+
 def run(job: Job, told: "Told", reports: "Reports") -> "tuple[Conversion, tuple[str, ...]]":
     """Load the model, convert and prove it; return the conversion and what is to be noted of it.
 
@@ -44,8 +68,7 @@ def run(job: Job, told: "Told", reports: "Reports") -> "tuple[Conversion, tuple[
     from convert import build, foreign
     from convert.sources import local_file
 
-    if fetched.code is not None and fetched.runs_code:  # else a module there could stand in for one of ours
-        sys.path.append(str(fetched.code))
+    _take_code(fetched)
     sample, notes = _sample(job)
     if fetched.format == "onnx":
         told("proving the graph")
@@ -82,6 +105,12 @@ def run(job: Job, told: "Told", reports: "Reports") -> "tuple[Conversion, tuple[
         reports=reports,
     )
     return conversion, (*notes, *source.warnings)
+
+
+def _take_code(fetched: Fetched) -> None:
+    """Let a pickle import the modules that came with it."""
+    if fetched.code is not None and fetched.runs_code:  # else a module there could stand in for one of ours
+        sys.path.append(str(fetched.code))
 
 
 def _sample(job: Job) -> "tuple[pd.DataFrame, tuple[str, ...]]":

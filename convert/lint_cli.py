@@ -1,6 +1,5 @@
 """`appliance lint`: the steps of a model as they will convert, printed before training ends."""
 
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,20 +20,23 @@ if TYPE_CHECKING:  # scikit-learn loads when a model is read, not when `applianc
     metavar="PREFIX",
     help="Registry URLs that begin so may hold pickles, whose code is run (may be repeated).",
 )
+@click.option(
+    "--time-limit", type=float, default=120.0, show_default=True, help="Seconds that loading the model may take."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON document.")
-def lint(model: str, trust: tuple[str, ...], as_json: bool) -> None:
+def lint(model: str, trust: tuple[str, ...], time_limit: float, as_json: bool) -> None:
     """Say which steps of MODEL convert, which do not, and what to use instead.
 
     MODEL is an estimator or a pipeline, trained or not, in a .joblib, .pkl, .pickle or .skops file, or a booster's
     own file; a path, or a registry's URL as for `appliance convert`.
 
-    LOADING A PICKLE RUNS CODE, in this process: give only files whose author you trust. A .skops file is read without
+    LOADING A PICKLE RUNS CODE, with your rights: give only files whose author you trust. A .skops file is read without
     running code from it.
 
     The exit code is 3 when a step does not convert. What only the data show is left to `appliance convert`, which
     proves the trained model.
     """
-    findings = _findings(model, trust)
+    findings = _findings(model, trust, time_limit)
     if as_json:
         import msgspec
 
@@ -47,17 +49,14 @@ def lint(model: str, trust: tuple[str, ...], as_json: bool) -> None:
         raise ConversionRefused(f"lint {model}", f"no ONNX graph for {names}", refused[0].next_step)
 
 
-def _findings(model: str, trust: tuple[str, ...]) -> "list[Finding]":
-    from convert import sources
-    from convert.lint import lint as linted
-    from convert.sources import local_file
+def _findings(model: str, trust: tuple[str, ...], time_limit: float) -> "list[Finding]":
+    from convert import child, sources
+    from convert.job import Look
 
     with tempfile.TemporaryDirectory(prefix="appliance-lint-") as folder:
         fetched = sources.fetch(model, Path(folder))
         sources.check_trust(fetched, model, trust, lambda message: click.echo(f"notice: {message}", err=True))
-        if fetched.code is not None and fetched.runs_code:
-            sys.path.append(str(fetched.code))
-        return linted(local_file.load(fetched.path, fetched.format).model)
+        return child.lint(Look(fetched, time_limit))
 
 
 def _line(finding: "Finding") -> str:

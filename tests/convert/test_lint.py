@@ -158,6 +158,19 @@ def test_command_ends_with_3_and_prints_one_document_where_a_step_does_not(tmp_p
     assert "columns__text (HashingVectorizer)" in ran.stderr
 
 
+class Hanging:
+    def __reduce__(self):
+        return exec, ("print('from the model', flush=True); import time; time.sleep(100)",)
+
+
+def test_command_loads_a_pickle_apart_and_ends_one_that_hangs(tmp_path):
+    path = tmp_path / "model.joblib"
+    joblib.dump(Hanging(), path)
+    ran = run(path, "--json", "--time-limit", "1")
+    assert (ran.returncode, ran.stdout) == (3, "")
+    assert "did not end within 1 s while loading the model" in ran.stderr
+
+
 @pytest.fixture(scope="module")
 def rows():
     """The rows of docs/coverage.md: [estimator, options, data, verdict], those of default options first."""

@@ -1,9 +1,9 @@
 """The process that loads and converts: whatever happens in it is a clear refusal here."""
 
 import json
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import joblib
@@ -14,6 +14,7 @@ from appliance.errors import ConversionRefused, InvalidInput
 from convert import child
 from convert.job import Job
 from convert.sources import fetch
+from tests.conftest import wait_for
 
 
 class Bomb:
@@ -40,6 +41,14 @@ def job(path, sample, **more):
 def bomb(tmp_path, line):
     joblib.dump(Bomb(line), tmp_path / "model.joblib")
     return tmp_path / "model.joblib"
+
+
+def is_over(pid):
+    """Return whether a process is gone, or waits to be buried by init."""
+    try:
+        return ") Z " in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return True
 
 
 def test_a_job_comes_back_whole_with_its_progress_and_report(tmp_path, iris, sample):
@@ -69,12 +78,25 @@ def test_what_the_model_started_ends_with_it(tmp_path, sample):
     )
     with pytest.raises(ConversionRefused):
         child.convert(job(bomb(tmp_path, line), sample, time_limit=1.0))
-    for _ in range(100):  # init takes a moment to bury it
-        if not Path(f"/proc/{pid.read_text()}").exists() or "Z" in Path(f"/proc/{pid.read_text()}/stat").read_text():
-            break
-        time.sleep(0.05)
-    else:
-        pytest.fail("it is still running")
+    wait_for(lambda: is_over(pid.read_text()), "ended")
+
+
+def test_the_start_of_the_process_is_not_held_against_the_model(tmp_path, iris, sample):
+    joblib.dump(LogisticRegression(max_iter=500).fit(*iris), tmp_path / "model.joblib")
+    with pytest.raises(ConversionRefused, match=r"while (?!starting)"):
+        child.convert(job(tmp_path / "model.joblib", sample, time_limit=1e-4))
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_a_command_that_is_killed_leaves_no_process_behind(tmp_path, sample, end):
+    began = tmp_path / "began"
+    line = f"import time, pathlib, os; pathlib.Path({str(began)!r}).write_text(str(os.getpid())); time.sleep(100)"
+    command = [sys.executable, "-c", "from appliance.cli import main; main()", "convert", str(bomb(tmp_path, line))]
+    options = ["--name", "iris", "--version", "1.0.0", "--sample", str(sample), "-o", str(tmp_path)]
+    with subprocess.Popen([*command, *options], stderr=subprocess.DEVNULL) as asked:
+        wait_for(lambda: began.exists() and began.read_text(), "began to load", 120)
+        asked.send_signal(end)
+    wait_for(lambda: is_over(began.read_text()), "ended with the command")
 
 
 @pytest.mark.parametrize(
