@@ -128,8 +128,8 @@ def main():
     try:
         noted = journal.read(asked["journal"]) if asked["note"] else None
         readings = read(module) if noted is None else noted
-        writes = asked["note"] and noted is None and not module.check_mode
-        if writes:
+        writes = asked["note"] and noted is None
+        if writes and not module.check_mode:
             journal.write(asked["journal"], readings, asked["keep"] if readings["installed"] else None)
     except (OSError, ValueError) as error:
         module.fail_json(msg=f"journal {asked['journal']}: {error}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hosts import CONTAINER_HOSTS, HOSTS, STATE, address, host
+from test_fleet_site import changes
 
 NAME = next(name for name in HOSTS if name not in CONTAINER_HOSTS)
 PYTHON = [
@@ -81,8 +82,11 @@ def publish(tls: str, password: str) -> int:
 
 
 def test_broker_lets_messages_through_to_the_model_and_keeps_its_secrets(broker, run):
+    checked = run("site", broker, "--check", "--diff")
+    assert checked.code == 0, checked.output[-4000:]
     first = run("site", broker, "-vvv", "--diff")
     assert first.code == 0, first.output[-4000:]
+    assert not set(changes(first.output)) - set(changes(checked.output))
     host(
         NAME,
         "for i in $(seq 60); do appliance status --json | grep -q '\"local\": true' && exit 0; sleep 1; done; exit 1",
@@ -98,7 +102,7 @@ def test_broker_lets_messages_through_to_the_model_and_keeps_its_secrets(broker,
     assert json.loads(answer)["prediction"] == ["virginica"]
     assert publish(tls, "wrong") == 5  # not authorised
     for secret in (PASSWORD, broker["broker_key"].splitlines()[3], STATE["appliance_tokens"][0]["token"]):
-        assert secret not in first.output
+        assert secret not in checked.output + first.output
     modes = host(
         NAME,
         "stat -c '%a %U:%G' /etc/mosquitto/appliance-users /etc/mosquitto/appliance.key /etc/appliance/mqtt-password",
