@@ -14,10 +14,11 @@ from hosts import CONTAINER_HOSTS, HOSTS, Play, everywhere, fleet, host
 
 TMPFS = """
 findmnt -n /var/lib/docker > /dev/null && exit 0
-systemctl stop docker docker.socket; rm -rf /var/lib/docker; mkdir -p /var/lib/docker
+systemctl stop docker docker.socket; rm -rf /var/lib/docker; mkdir -p /var/lib/docker /var/lib/containers
 mount -t tmpfs -o size=2G docker /var/lib/docker && systemctl start docker
+mount -t tmpfs -o size=2G containers /var/lib/containers
 """
-"""The hosts' disks are overlays, on which Docker can only copy whole images for each container; in memory not."""
+"""The hosts' disks are overlays, on which an engine can only copy whole images for each container; in memory not."""
 LOOK = "find /etc /opt /usr/local /var/lib/appliance /var/cache -xdev -type f -newer /root/mark | sort"
 SETTLE = """
 set -e

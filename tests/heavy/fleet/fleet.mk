@@ -29,7 +29,7 @@ $(FLEET_ASSETS)/image.tar.gz: $(FLEET_ASSETS)/.done
 
 # The hosts are taken down whatever the tests found.
 fleet-test: fleet-assets $(ANSIBLE)/collections/.done
-	@FLEET_PACKAGES=docker.io,iptables $(FLEET_LAB) up 5 > /dev/null
+	@FLEET_PACKAGES=docker.io,podman,iptables $(FLEET_LAB) up 5 > /dev/null
 	@status=0; FLEET="$(abspath $(FLEET_LAB))" ASSETS="$(abspath $(FLEET_ASSETS))" $(BIN)/python -m pytest --timeout=1800 -rA \
 	  --show-capture=no -o pythonpath=$(FLEET_TESTS) $(FLEET_FLAGS) $(FLEET_TESTS) || status=$$?; \
 	  $(FLEET_LAB) down; exit $$status

@@ -29,8 +29,9 @@ os.environ.setdefault("MIRROR", "none")
 ASSETS = Path(os.environ["ASSETS"])
 ANSIBLE = ROOT / ".cache/ansible/venv/bin/ansible-playbook"
 HOSTS = tuple(os.environ.get("FLEET_HOSTS", "h1 h2 h3 h4 h5").split())
-CONTAINER_HOSTS = tuple(name for name in os.environ.get("FLEET_CONTAINER_HOSTS", "h5").split() if name in HOSTS)
-"""Those of HOSTS that run the program by the container method; the others have the binary."""
+ENGINES = {"docker": os.environ.get("FLEET_DOCKER_HOSTS", "h5"), "podman": os.environ.get("FLEET_PODMAN_HOSTS", "h2")}
+CONTAINER_HOSTS = tuple(name for name in HOSTS if name in " ".join(ENGINES.values()).split())
+"""Those of HOSTS that run the program by the container method, with either engine; the others have the binary."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PORT = 8080
 TOKEN = "fleet-test-predict-0123456789"
@@ -108,6 +109,11 @@ def bundle(version: str) -> dict[str, str]:
     return {"name": "iris", "version": version, "file": str(ASSETS / f"iris-{version}.bundle")}
 
 
+def engine(name: str) -> str:
+    """Return what runs the containers of a host of CONTAINER_HOSTS."""
+    return next(one for one, names in ENGINES.items() if name in names.split())
+
+
 def rows(version: str) -> int:
     """Return how many examples a bundle has."""
     inputs, _ = examples.read(archive.open_bundle(ASSETS / f"iris-{version}.bundle").members[archive.EXAMPLES])
@@ -133,11 +139,7 @@ STATE = {
     "appliance_latency_slack": 0.05,
 }
 """What is stated for all hosts; five of them on a machine of two cores hold each other up, so latency has some room."""
-CONTAINER = {
-    "appliance_method": "container",
-    "appliance_engine": "docker",
-    "appliance_image": str(ASSETS / "image.tar.gz"),
-}
+CONTAINER = {"appliance_method": "container", "appliance_image": str(ASSETS / "image.tar.gz")}
 
 
 class Play:
@@ -212,12 +214,13 @@ def write_inventory(folder: Path) -> Path:
     """Write the hosts under test and the state that is stated for them as a person would keep it; return the folder."""
     other = re.compile(r"^(h\d+) ")
     lines = [one for one in fleet("inventory").splitlines() if not (found := other.match(one)) or found[1] in HOSTS]
-    if CONTAINER_HOSTS:
-        lines += ["", "[container]", *CONTAINER_HOSTS]
+    for group in ENGINES:
+        lines += ["", f"[{group}]", *(name for name in CONTAINER_HOSTS if engine(name) == group)]
+    lines += ["", "[container:children]", *ENGINES]
     (folder / "group_vars").mkdir(parents=True, exist_ok=True)
     (folder / "hosts.ini").write_text("\n".join(lines) + "\n")
-    # A group's name later in the alphabet wins: container hosts have their own method.
-    for group, variables in (("all", STATE), ("container", CONTAINER)):
+    engines = {group: {"appliance_engine": group} for group in ENGINES}
+    for group, variables in {"all": STATE, "container": CONTAINER, **engines}.items():
         (folder / "group_vars" / f"{group}.json").write_text(json.dumps(variables, indent=1))
     return folder
 
