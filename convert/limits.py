@@ -10,7 +10,7 @@ import pandas as pd
 from appliance.bundle.manifest import Category
 from appliance.errors import ConversionRefused
 from convert.original import Original
-from convert.rows import ROWS_PER_COLUMN, UNSEEN_TEXTS, with_values
+from convert.rows import ROWS_PER_COLUMN, UNSEEN_TEXTS, whole, with_values
 from convert.schema import Column, Limits, Schema, text_of_null
 
 Agrees = Callable[[pd.DataFrame, Limits], bool]
@@ -109,7 +109,7 @@ def _unseen(original: Original, column: Column) -> list[Any]:
     finite = values.to_numpy()[np.isfinite(values.to_numpy())].astype("float64")
     greatest = float(np.abs(finite).max()) if len(finite) else 0.0
     beyond = [greatest * 1.5 + 2.0, finite.min() + 0.37] if len(finite) else [greatest + 2.0]
-    return [round(value) for value in beyond[:1]] if column.kind == "int64" else beyond
+    return [whole(value) for value in beyond[:1]] if column.kind == "int64" else beyond
 
 
 def _known(original: Original, column: Column) -> list[Category]:

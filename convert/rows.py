@@ -20,6 +20,7 @@ ROWS_PER_COLUMN = 16
 MOST_MIDPOINTS = 4_000
 UNSEEN_TEXTS = ("never seen in training", "", "ünsèen Ω", "UNSEEN-2, again.", " ", "nan", "None")
 SCALES = (1e6, 1e-6)
+_WHOLE = 2.0**62
 WHOLE_NUMBERS = (float(2**24 + 1), 1_700_000_001.0)  # the first that float32 cannot hold; a day in 2023 as Unix time
 
 
@@ -85,6 +86,11 @@ def decimals(values: Values) -> int | None:
         if np.allclose(np.round(finite, places), finite, rtol=1e-9 if values.dtype == np.float64 else 1e-6, atol=0):
             return places
     return None
+
+
+def whole(value: float) -> int:
+    """Return a number rounded, and kept within int64."""
+    return round(min(max(value, -_WHOLE), _WHOLE))
 
 
 class _Source:
@@ -173,7 +179,7 @@ class _Source:
         values = self.schema.frame[column.name].to_numpy()
         finite = values[np.isfinite(values)].astype("float64")
         scaled = [float(value * scale) for value in finite[self.rng.permutation(len(finite))[:2]] for scale in SCALES]
-        return [*WHOLE_NUMBERS, *(map(round, scaled) if column.kind == "int64" else scaled)]
+        return [*WHOLE_NUMBERS, *(map(whole, scaled) if column.kind == "int64" else scaled)]
 
     def _levels(self, column: Column) -> Values:
         """Return the edge values of a column: of numbers least, greatest and beyond; of others all there are."""
@@ -227,7 +233,7 @@ def _resized(frame: pd.DataFrame, rows: int) -> pd.DataFrame:
 def _fitting(column: Column, values: Values, dtype: Any) -> "pd.Series[Any]":
     """Return values in the column's dtype; integers are rounded and kept within int64."""
     if column.kind == "int64" and values.dtype.kind == "f":
-        values = np.clip(np.round(values), -(2.0**62), 2.0**62)
+        values = np.clip(np.round(values), -_WHOLE, _WHOLE)
     with np.errstate(over="ignore"):
         return pd.Series(values.astype(dtype), name=column.name, dtype=dtype)
 

@@ -268,6 +268,13 @@ def test_integers_beyond_float32_keep_their_digits(ask, model):
     assert agrees(ask, model, convert_model(model, table), table)
 
 
+def test_large_whole_numbers_are_proved_with_rows_that_fit_int64(ask):
+    table = pd.DataFrame({"id": 2**50 + np.random.default_rng(0).integers(0, 30, 200)})
+    encoder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+    model = make_pipeline(encoder, LinearRegression()).fit(table, table["id"] % 7)
+    assert agrees(ask, model, convert_model(model, table), table)
+
+
 def test_union_with_passthrough_and_dropped_columns(plant, ask):
     table, y = plant
     taken = ColumnTransformer([("k", "passthrough", ["temp-C", "on"]), ("d", "drop", ["größe"])])
