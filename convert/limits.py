@@ -85,7 +85,8 @@ def _taken(original: Original, columns: list[Column], values: Callable[[Column],
     if original.takes(with_values(schema, tried)):
         return frozenset(tried)
     # An array's tensor takes a missing value in all its columns or in none: only gaps of the sample's matter then.
-    asked = [column.name for column in columns if schema.style != "array" or column.has_missing]
+    apart = schema.style != "array" or schema.is_mixed
+    asked = [column.name for column in columns if apart or column.has_missing]
     return frozenset(name for name in asked if original.takes(with_values(schema, {name: tried[name]})))
 
 

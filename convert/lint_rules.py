@@ -129,10 +129,9 @@ def _boosters(model: Any) -> Iterator[Reason]:
         yield "its leaves hold vectors", "use multi_strategy='one_output_per_tree'"
     if options.get("linear_tree"):
         yield "its leaves are linear models", "train it with linear_tree=False"
-    for kind in ("cat_features", "text_features", "embedding_features"):
-        if library == "catboost" and options.get(kind):
-            found = f"it has {kind}, which hash values"
-            yield found, "encode them with scikit-learn and train on numbers"
+    for kind in ("text", "embedding"):
+        if library == "catboost" and options.get(f"{kind}_features"):
+            yield f"it has {kind} features", "make numbers of them with scikit-learn and train on those"
 
 
 def _texts(model: Any) -> Iterator[Reason]:

@@ -10,11 +10,11 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import pandas as pd
 from sklearn.compose import ColumnTransformer
-from sklearn.pipeline import Pipeline
 
 from appliance.bundle.manifest import Category, Input, TensorType
 from appliance.errors import InvalidInput, NotFound
 from convert import frames
+from convert.insides import first_step, hashed_columns
 from convert.sources.native_boosters import categories_of_training
 
 Kind = Literal["float", "int64", "bool", "string"]
@@ -75,6 +75,8 @@ class Schema:
             return self.form.restore(frame)
         if self.style == "text":
             return frame.iloc[:, 0].tolist()
+        if self.is_mixed:
+            return np.array(frame.astype(object))
         return np.array(frame, order="C")  # its own: pandas' is read-only, which some kernels do not take
 
     def for_device(self, frame: pd.DataFrame) -> dict[str, Any]:
@@ -99,8 +101,15 @@ class Schema:
             return [_input(FEATURES, self.columns[0], names, types[names[0]], limits)]
         return [_input(column.name, column, [column.name], types[column.name], limits) for column in self.columns]
 
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the columns are of several kinds, in an array one of objects."""
+        return len({column.kind for column in self.columns}) > 1
+
     def takes_alike(self, limits: Limits) -> bool:
         """Return whether one entry of the manifest can say what every column takes."""
+        if self.is_mixed:
+            return False
         gaps = {column.name for column in self.columns if column.has_missing}
         return not limits.categories and (not gaps or limits.missing.issuperset(c.name for c in self.columns))
 
@@ -146,27 +155,27 @@ def infer(model: Any, sample: Any) -> Schema:
         columns = _typed(_select(frame, names), _dropped(model))
         return _schema("table", columns, _with_categories(model, columns, form))
     count = getattr(model, "n_features_in_", None)
-    columns = _typed(frame, frozenset())
+    hashes = bool(hashed_columns(first_step(model)))
+    columns = _typed(frame.infer_objects() if hashes else frame, frozenset())
     if count is None and len(columns) == 1:
         return _schema("text", columns, form)
     if count is not None and count != len(columns):
         raise _wrong_count(count, list(frame.columns))
-    return _schema("array", _one_type(columns), form)
+    return _schema("array", columns if hashes else _one_type(columns), form)
 
 
 def _names(model: Any) -> list[str] | None:
     """Return the names of the columns that the model was fitted on, or None when they had none."""
     names = getattr(model, "feature_names_in_", None)
-    if names is None:  # CatBoost numbers columns without names
-        names = getattr(model, "feature_names_", None) or None
+    if names is None and type(first_step(model)).__module__.startswith("catboost."):  # numbers columns without names
+        names = getattr(first_step(model), "feature_names_", None) or None
         names = None if names == [str(index) for index in range(len(names or ()))] else names
     return None if names is None else [str(name) for name in names]
 
 
 def _dropped(model: Any) -> frozenset[str]:
     """Return the columns that a ColumnTransformer in front leaves out: scikit-learn can do without them."""
-    while isinstance(model, Pipeline) or hasattr(model, "best_estimator_"):
-        model = model.steps[0][1] if isinstance(model, Pipeline) else model.best_estimator_
+    model = first_step(model)
     if not isinstance(model, ColumnTransformer):
         return frozenset()
     used: set[str] = set()

@@ -22,6 +22,7 @@ _ONNX_TYPES = {
     "float64": TensorProto.DOUBLE,
     "int64": TensorProto.INT64,
     "int32": TensorProto.INT32,
+    "uint64": TensorProto.UINT64,
     "bool": TensorProto.BOOL,
     "string": TensorProto.STRING,
 }
@@ -244,7 +245,7 @@ class Tensor:
         return result if high is None else result.op("Min", high)
 
     def cast(self, dtype: str) -> Tensor:
-        """Return elements as `dtype`: float32, float64, int64, int32, bool or string."""
+        """Return elements as `dtype`: float32, float64, int64, int32, uint64, bool or string."""
         return self.op("Cast", to=_ONNX_TYPES[dtype])
 
     def reshape(self, *shape: int) -> Tensor:

@@ -17,9 +17,11 @@ from skl2onnx._parse import (
 )
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import FeatureUnion, Pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from convert.converters.expressions import Graph
 from convert.converters.writers import Rows, number_type, predictors_that_transform, transformed, unwrapped, width
+from convert.insides import before_last, hashed_columns
 
 _ALIAS = "ApplianceTransform"
 
@@ -40,9 +42,13 @@ def register() -> None:
 
 
 def _parse_pipeline(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
+    before, end = before_last(model)
     for _, step in model.steps[:-1]:
         if step is not None and not (isinstance(step, str) and step == "passthrough"):
-            inputs = _parse_sklearn(scope, step, inputs, custom_parsers=_transforming())
+            custom = _transforming()
+            if step is before[-1] and hashed_columns(end):
+                custom[ColumnTransformer] = _parse_columns_apart
+            inputs = _parse_sklearn(scope, step, inputs, custom_parsers=custom)
     last = model.steps[-1][1]
     if last is None or (isinstance(last, str) and last == "passthrough"):
         return inputs
@@ -65,6 +71,29 @@ def _is_dropped(step: Any) -> bool:
 def _parse_columns(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
     model = _by_position(model, inputs)
     return _parse_sklearn_column_transformer(scope, model, inputs, custom_parsers=_transforming())
+
+
+def _parse_columns_apart(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
+    """Return an output for each transformer, and for each column that passes: texts and numbers fit no one tensor."""
+    model = _by_position(model, inputs)
+    outputs = []
+    for name, step, columns in model.transformers_:
+        parts = [columns]
+        if passes(step) and isinstance(columns, (list, np.ndarray)):
+            picked = np.flatnonzero(columns) if np.asarray(columns).dtype.kind == "b" else columns
+            parts = [[column] for column in picked]
+        for part in parts:
+            one = copy.copy(model)
+            one.transformers_ = [(name, "passthrough" if passes(step) else step, part)]
+            outputs += _parse_sklearn_column_transformer(scope, one, inputs, custom_parsers=_transforming())
+    return outputs
+
+
+def passes(step: Any) -> bool:
+    """Return whether a part of a ColumnTransformer lets its columns through as they are."""
+    if isinstance(step, str):
+        return step == "passthrough"
+    return isinstance(step, FunctionTransformer) and step.func is None
 
 
 def _by_position(model: Any, inputs: Any) -> Any:

@@ -1,5 +1,6 @@
 """Converts scikit-learn estimators and pipelines with skl2onnx, and gives the graph the manifest's names and shapes."""
 
+import itertools
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -35,9 +36,12 @@ from convert.converters import (
     hist_gradient_boosting,
     isolation,
     isolation_forest,
+    pipelines,
+    seen,
     trees,
 )
 from convert.converters.narrowing import narrow
+from convert.insides import before_last, first_step, hashed_columns
 from convert.original import Answers, Original, last_step, role, steps
 
 TARGET_OPSET = {"": 21, "ai.onnx.ml": 5}
@@ -90,7 +94,8 @@ def convert(
     """
     parts = _parts(original.model, inputs, float_type)
     try:
-        content = isolation.run(lambda: _skl2onnx(original.model, parts), time_limit)
+        with seen.rows(original.model, lambda: original.schema.for_original(original.schema.frame)):
+            content = isolation.run(lambda: _skl2onnx(original.model, parts), time_limit)
     except isolation.ConverterError as error:
         raise _refused(original.model, str(error), error.next_step) from error
     model = onnx.load_from_string(content)
@@ -138,8 +143,12 @@ def _parts(model: Any, inputs: list[Input], float_type: TensorType) -> list[_Par
     A ColumnTransformer finds its columns by name, so each stays by itself. Any other first step sees one matrix, as
     scikit-learn would make of the table. Numbers become floats except those that an encoder compares as integers.
     """
+    hashed = hashed_columns(first_step(model))
     if len(inputs) == 1:
-        return [_Part(inputs[0].name, _inner_type(inputs[0], float_type, _first_encodes(model)), tuple(inputs))]
+        kept = _first_encodes(model) or bool(hashed)
+        return [_Part(inputs[0].name, _inner_type(inputs[0], float_type, kept), tuple(inputs))]
+    if hashed:
+        return _joined(inputs, [_inner_type(t, float_type, index in hashed) for index, t in enumerate(inputs)])
     if _finds_by_name(model):
         encoded = _encoded_columns(model)
         return [_Part(t.name, _inner_type(t, float_type, t.name in encoded), (t,)) for t in inputs]
@@ -147,6 +156,12 @@ def _parts(model: Any, inputs: list[Input], float_type: TensorType) -> list[_Par
     if len(set(types)) == 1:
         return [_Part("features", types[0], tuple(inputs))]
     return [_Part(tensor.name, kind, (tensor,)) for tensor, kind in zip(inputs, types, strict=True)]
+
+
+def _joined(inputs: list[Input], types: list[TensorType]) -> list[_Part]:
+    """Return neighbouring inputs of one type as one."""
+    pairs = itertools.groupby(zip(inputs, types, strict=True), key=lambda pair: pair[1])
+    return [_Part(f"features{i}", kind, tuple(t for t, _ in group)) for i, (kind, group) in enumerate(pairs)]
 
 
 def _inner_type(tensor: Input, float_type: TensorType, encoded: bool) -> TensorType:
@@ -179,11 +194,13 @@ def _first_encodes(model: Any) -> bool:
 
 
 def _encoded_columns(model: Any) -> set[str]:
-    """Return the columns that a ColumnTransformer gives to an encoder first."""
+    """Return the columns that a ColumnTransformer gives to an encoder first, or as they are to one that hashes them."""
     encoded: set[str] = set()
+    hashed = bool(hashed_columns(before_last(model)[1]))
     for step in _first_steps(model):
         for _, transformer, columns in getattr(step, "transformers_", []):
-            if not isinstance(transformer, str) and _first_encodes(transformer):
+            kept = hashed and pipelines.passes(transformer)
+            if kept or (not isinstance(transformer, str) and _first_encodes(transformer)):
                 names = np.atleast_1d(step.feature_names_in_[columns] if _are_positions(columns) else columns)
                 encoded.update(map(str, names))
     return encoded

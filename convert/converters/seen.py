@@ -1,0 +1,42 @@
+"""Knows the rows of the sample that reach an estimator, for converters of models that keep hashes of what they saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from convert.insides import before_last, hashed_columns
+
+Array = NDArray[Any]
+
+_seen: dict[int, list[Array]] = {}
+
+
+@contextmanager
+def rows(model: Any, sample: Callable[[], Any]) -> Iterator[None]:
+    """Let `values` know what reaches the last step of `model` where it hashes: `sample` gives what `model` takes."""
+    steps, last = before_last(model)
+    if columns := hashed_columns(last):
+        reaching = sample()
+        for step in steps:
+            reaching = step.transform(reaching)
+        _seen[id(last)] = [_column(reaching, index) for index in columns]
+    try:
+        yield
+    finally:
+        _seen.pop(id(last), None)
+
+
+def values(model: Any) -> list[Array] | None:
+    """Return the sample's values in each of an estimator's hashed columns, or None where that is not known."""
+    return _seen.get(id(model))
+
+
+def _column(table: Any, index: int) -> Array:
+    column = table.iloc[:, index] if isinstance(table, pd.DataFrame) else np.asarray(table)[:, index]
+    return np.asarray(column, dtype=object)
