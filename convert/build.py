@@ -33,6 +33,7 @@ from appliance.bundle.manifest import (
 from appliance.errors import ConversionRefused, ParityFailed
 from convert import baseline, candidate, graphs, parity, schema
 from convert.converters import isolation, sklearn
+from convert.insides import before_last
 from convert.limits import probe
 from convert.original import Original, steps
 from convert.sources import native_boosters
@@ -224,7 +225,11 @@ class _Recipe:
 def libraries(model: Any = None) -> dict[str, str]:
     """Return {library: version} of what converts, and of the boosting libraries that `model` is made of."""
     here = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    packages = {type(step).__module__.partition(".")[0] for _, step in steps(model)} if model is not None else set()
+    if model is None:
+        return here
+    # CatBoost's are no BaseEstimators, which are what `steps` yields of a pipeline's.
+    inside = [*(step for _, step in steps(model)), before_last(model)[1]]
+    packages = {type(step).__module__.partition(".")[0] for step in inside}
     return here | {name: str(sys.modules[name].__version__) for name in BOOSTERS if name in packages}
 
 

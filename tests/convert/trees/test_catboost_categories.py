@@ -219,7 +219,8 @@ def test_categories_pass_through_pipelines_and_searches(table, fresh, check):
         [("codes", coded, NAMES), ("kept", "passthrough", NUMBERS)], verbose_feature_names_out=False
     )
     named.set_output(transform="pandas")
-    check(make_pipeline(named, CatBoostRegressor(**CAT)).fit(rows, score), rows, fresh)
+    conversion = check(make_pipeline(named, CatBoostRegressor(**CAT)).fit(rows, score), rows, fresh)
+    assert "catboost" in conversion.manifest.provenance.libraries
     search = GridSearchCV(
         make_pipeline("passthrough", CatBoostClassifier(**BARE)), {"catboostclassifier__depth": [3]}, cv=2
     )
