@@ -114,23 +114,33 @@ def _unseen(original: Original, column: Column) -> list[Any]:
 
 
 def _known(original: Original, column: Column) -> list[Category]:
-    """Return the values that the original takes in a column, out of the sample's and its encoders'."""
-    candidates = _candidates(original, column)
-    if not candidates or len(candidates) > MOST_CATEGORIES:
-        found = f"it refuses values that training never saw in {column.name!r}, and takes {len(candidates)} others"
+    """Return the values that the original takes in a column: the sample's, and what its encoders know beside them."""
+    kinds = {"string": (str,), "int64": (int, np.integer), "float": (int, float, np.number)}[column.kind]
+    known = {_plain(value) for value in original.schema.frame[column.name].dropna()}
+    listed = [
+        {_plain(value) for value in values if isinstance(value, kinds) and value == value}
+        for values in original.encoder_categories()
+    ]
+    if max(len(known), *map(len, listed), 0) > MOST_CATEGORIES or not known | set().union(*listed):
+        found = f"it refuses values that training never saw in {column.name!r}, and takes {len(known)} others"
         raise ConversionRefused(
             f"list the categories of {column.name!r}", found, "fit the encoder to ignore unknown ones"
         )
-    taken = original.taken(with_values(original.schema, {column.name: candidates}))
-    return [value for value, is_taken in zip(candidates, taken, strict=True) if is_taken]
+    # One call for each encoder: the lists of two columns, value by value, would take as many as there are values.
+    own = [values for values in listed if values and (values <= known or _takes(original, column, values))]
+    known.update(*own)
+    if not own and (rest := sorted(set().union(*listed) - known)):
+        taken = original.taken(with_values(original.schema, {column.name: rest}))
+        known.update(value for value, is_taken in zip(rest, taken, strict=True) if is_taken)
+    return sorted(known)
 
 
-def _candidates(original: Original, column: Column) -> list[Any]:
-    kinds = {"string": (str,), "int64": (int, np.integer), "float": (int, float, np.number)}[column.kind]
-    values = set(original.schema.frame[column.name].dropna())
-    for listed in original.encoder_categories():
-        values.update(value for value in listed if isinstance(value, kinds) and value == value)
-    return sorted(value.item() if isinstance(value, np.generic) else value for value in values)
+def _takes(original: Original, column: Column, values: set[Any]) -> bool:
+    return original.takes(with_values(original.schema, {column.name: sorted(values)}))
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _for_one_tensor(schema: Schema, limits: Limits) -> Limits:

@@ -139,3 +139,14 @@ def test_values_of_the_sample_that_stand_for_missing_are_left_alone(plant, ask):
         model.predict_proba(pd.DataFrame({"größe": ["nan"]})),
         atol=1e-5,
     )
+
+
+def test_columns_of_many_categories_each_keep_their_own():
+    rng = np.random.default_rng(0)
+    names = [[f"{number:06d}{ending}" for number in rng.choice(10**6, 300, replace=False)] for ending in "ab"]
+    table = pd.DataFrame({"site": np.resize(names[0], 900), "part": np.resize(names[1], 900)})
+    columns = ColumnTransformer([("c", OneHotEncoder(), ["site", "part"])])
+    model = make_pipeline(columns, LogisticRegression()).fit(table, np.arange(900) % 2)
+    site, part = convert_model(model, table.iloc[:200]).manifest.inputs  # the encoders know more than the sample
+    assert site.categories == sorted(names[0])
+    assert part.categories == sorted(names[1])
