@@ -130,7 +130,7 @@ def _known(original: Original, column: Column) -> list[Category]:
     own = [values for values in listed if values and (values <= known or _takes(original, column, values))]
     known.update(*own)
     if not own and (rest := sorted(set().union(*listed) - known)):
-        taken = original.taken(with_values(original.schema, {column.name: rest}))
+        taken, _ = original.taken(with_values(original.schema, {column.name: rest}))
         known.update(value for value, is_taken in zip(rest, taken, strict=True) if is_taken)
     return sorted(known)
 

@@ -19,6 +19,7 @@ from convert.schema import Schema
 
 Array = NDArray[Any]
 Answers = dict[str, Array]
+Mask = NDArray[np.bool_]
 
 _TRANSFORMING = ("transform", "score_samples")  # a density's only answer is the latter
 _BOOSTERS = ("lightgbm.", "xgboost.", "catboost.")
@@ -157,15 +158,18 @@ class Original:
             return error
         return None
 
-    def taken(self, frame: pd.DataFrame) -> NDArray[np.bool_]:
-        """Return for each row whether the model answers it; past a limit of calls a doubtful row counts as refused."""
+    def taken(self, frame: pd.DataFrame) -> tuple[Mask, Mask]:
+        """Return for each row whether the model answers it, and whether it was asked; see `taken` below."""
         return taken(self.takes, frame)
 
 
-def taken(takes: Callable[[pd.DataFrame], bool], frame: pd.DataFrame) -> NDArray[np.bool_]:
-    """Return for each row whether it `takes` it, by halves; past a limit of calls a doubtful row counts as refused."""
+def taken(takes: Callable[[pd.DataFrame], bool], frame: pd.DataFrame) -> tuple[Mask, Mask]:
+    """Return for each row whether something `takes` it, and whether it was asked: calls for a batch are limited.
+
+    A row that was not asked counts as not taken. Rows are asked by halves.
+    """
     calls = iter(range(_CALLS_PER_BATCH))
-    mask = np.zeros(len(frame), dtype=bool)
+    mask, asked = np.zeros(len(frame), dtype=bool), np.ones(len(frame), dtype=bool)
     waiting = [(0, len(frame))]
     while waiting and next(calls, None) is not None:
         start, stop = waiting.pop()
@@ -174,7 +178,9 @@ def taken(takes: Callable[[pd.DataFrame], bool], frame: pd.DataFrame) -> NDArray
         elif stop - start > 1:
             middle = (start + stop) // 2
             waiting += [(middle, stop), (start, middle)]
-    return mask
+    for start, stop in waiting:
+        asked[start:stop] = False
+    return mask, asked
 
 
 def role(output: str) -> Any:

@@ -17,7 +17,7 @@ from convert import boundaries, differences, near_ties
 from convert.candidate import Candidate
 from convert.differences import Apart
 from convert.limits import settle
-from convert.original import Answers, Original, role, taken
+from convert.original import Answers, Mask, Original, role, taken
 from convert.rows import SEED, Batch, draw
 from convert.schema import Limits
 
@@ -32,7 +32,10 @@ _SLIGHT = 1e-3  # a relative difference up to which rounding may be to blame
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """Rows of one kind: how they were drawn, how many were tried, refused by the original itself, and off."""
+    """Rows of one kind: how they were drawn, how many were tried, refused by the original itself, and off.
+
+    `not_asked` more were drawn among rows that the original refuses, and left out: to part them takes a call for each.
+    """
 
     kind: str
     drawn: str
@@ -41,6 +44,7 @@ class Kind(msgspec.Struct, frozen=True):
     rows_off: int = 0
     refused_by_graph: int = 0
     """Rows that the original answers as chance has it, and that the graph refuses with the reason."""
+    not_asked: int = 0
 
 
 class OutputParity(msgspec.Struct, frozen=True):
@@ -139,13 +143,16 @@ def prove(
     if original.turns:
         found += boundaries.jumps(original.schema, limits, original.last_answer)
     for batch in [*drawn, *found]:
-        asked = _those(batch, original.taken)
-        answered = asked if batch.kind == "sample" else _those(asked, partial(_untied, candidate, limits))
+        answered, refused, not_asked = _those(batch, original.taken)
+        tied = 0
+        if batch.kind != "sample":
+            answered, tied, unsure = _those(answered, partial(_untied, candidate, limits))
+            not_asked += unsure
         if len(answered.frame):
             answers = judge.compare(answered, limits)
             # A device tests itself with rows that have one right answer.
             evidence += [(answered, answers)] if answered.beside is None else []
-        kinds.append(judge.kind(batch, len(batch.frame) - len(asked.frame), len(asked.frame) - len(answered.frame)))
+        kinds.append(judge.kind(answered, refused, tied, not_asked))
     kinds.append(judge.compare_one_by_one(evidence[0][0], limits))
     report = Parity(
         passed=judge.passed,
@@ -163,16 +170,18 @@ def prove(
     return Proof(report, limits, evidence)
 
 
-def _those(batch: Batch, taken: Callable[[pd.DataFrame], NDArray[np.bool_]]) -> Batch:
-    """Return the batch's rows that are `taken`, with those beside them."""
-    mask, beside = taken(batch.frame), None
+def _those(batch: Batch, taken: Callable[[pd.DataFrame], tuple[Mask, Mask]]) -> tuple[Batch, int, int]:
+    """Return the batch's rows that are `taken`, how many are refused, and how many were not asked."""
+    (mask, asked), beside = taken(batch.frame), None
     if batch.beside is not None:
-        mask &= taken(batch.beside)
+        also_taken, also_asked = taken(batch.beside)
+        mask, asked = mask & also_taken, asked & also_asked
         beside = batch.beside[mask].reset_index(drop=True)
-    return Batch(batch.kind, batch.drawn, batch.frame[mask].reset_index(drop=True), beside)
+    those = Batch(batch.kind, batch.drawn, batch.frame[mask].reset_index(drop=True), beside)
+    return those, int((asked & ~mask).sum()), int((~asked).sum())
 
 
-def _untied(candidate: Candidate, limits: Limits, frame: pd.DataFrame) -> NDArray[np.bool_]:
+def _untied(candidate: Candidate, limits: Limits, frame: pd.DataFrame) -> tuple[Mask, Mask]:
     """Return for each row whether the graph does not refuse it for a tie that the original breaks by chance."""
 
     def is_untied(rows: pd.DataFrame) -> bool:
@@ -182,7 +191,9 @@ def _untied(candidate: Candidate, limits: Limits, frame: pd.DataFrame) -> NDArra
             return near_ties.REFUSED_TIE not in error.found
         return True
 
-    return taken(is_untied, frame) if near_ties.REFUSED_TIE.encode() in candidate.onnx else np.ones(len(frame), bool)
+    if near_ties.REFUSED_TIE.encode() in candidate.onnx:
+        return taken(is_untied, frame)
+    return np.ones(len(frame), dtype=bool), np.ones(len(frame), dtype=bool)
 
 
 def failure(report: Parity) -> ParityFailed:
@@ -273,9 +284,11 @@ class Judge:
         near.sort(key=lambda pair: -pair[0])
         return self._off or [row for _, row in near[:WORST_ROWS]]
 
-    def kind(self, batch: Batch, by_original: int = 0, by_graph: int = 0) -> Kind:
-        """Return what a batch that was compared came to."""
-        return Kind(batch.kind, batch.drawn, len(batch.frame), by_original, self._off_by_kind[batch.kind], by_graph)
+    def kind(self, batch: Batch, by_original: int = 0, by_graph: int = 0, not_asked: int = 0) -> Kind:
+        """Return what a batch that was compared came to; so many rows beside it were refused."""
+        rows = len(batch.frame) + by_original + by_graph
+        off = self._off_by_kind[batch.kind]
+        return Kind(batch.kind, batch.drawn, rows, by_original, off, by_graph, not_asked)
 
     def agrees(self, frame: pd.DataFrame, limits: Limits) -> bool:
         """Return whether both sides answer these rows alike, without keeping the sums."""

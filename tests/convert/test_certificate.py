@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.tree import DecisionTreeRegressor
 
 from appliance.bundle.manifest import Tolerance
@@ -69,13 +69,23 @@ def test_certificate_records_every_difference_and_the_farthest_rows_that_passed(
     assert conversion.parity.libraries["scikit-learn"]
 
 
+def test_rows_that_the_original_was_not_asked_are_not_said_to_be_refused():
+    rng = np.random.default_rng(0)
+    sample = pd.DataFrame({name: rng.lognormal(0, 1, 300) for name in "ab"})
+    model = make_pipeline(FunctionTransformer(np.log), LinearRegression()).fit(sample, rng.normal(size=300))
+    (noise,) = [kind for kind in convert_model(model, sample).parity.kinds if kind.kind == "noise"]
+    assert noise.not_asked > 0
+    assert noise.rows + noise.not_asked == 1000
+    assert 0 < noise.refused_by_original < noise.rows / 3  # a lognormal value moved by noise is seldom below 0
+
+
 def test_certificate_of_an_older_bundle_is_still_read(readings):
     written = msgspec.json.encode(convert_model(LinearRegression().fit(readings, readings[:, 0]), readings).parity)
     older = msgspec.json.decode(written)
     for output in older["outputs"]:
         del output["largest_ulp"], output["near_ties_turned"]
     for kind in older["kinds"]:
-        del kind["rows_off"]
+        del kind["rows_off"], kind["not_asked"]
     assert msgspec.convert(older, parity.Parity).passed
 
 
