@@ -135,7 +135,7 @@ class _Recipe:
         reports: Reports,
     ) -> None:
         self.name, self.version = name, version
-        self.tolerance = tolerance or Tolerance()
+        self.tolerance = parity.check_tolerance(tolerance)
         self.told, self.reports = told, reports
         self.source = source or SourceModel(model, "memory", _digest(model))
         self.schema = schema.infer(model, sample)

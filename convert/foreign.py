@@ -58,7 +58,7 @@ def convert_graph(
     """
     check_name(name)
     check_version(version)
-    tolerance = tolerance or Tolerance()
+    tolerance = parity.check_tolerance(tolerance)
     graph = onnx_file.read(path)
     columns = _expected_columns(graph.outputs, sample, expected)
     frame = sample.head(MOST_SAMPLE_ROWS).reset_index(drop=True)

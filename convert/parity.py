@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from appliance.bundle.manifest import Task, TensorType, Tolerance
-from appliance.errors import ApplianceError, ConversionRefused, InvalidInput, ParityFailed
+from appliance.errors import ApplianceError, ConversionRefused, InvalidInput, Misuse, ParityFailed
 from convert import boundaries, differences, near_ties
 from convert.candidate import Candidate
 from convert.differences import Apart
@@ -125,6 +125,15 @@ class Proof(msgspec.Struct, frozen=True):
     report: Parity
     limits: Limits
     evidence: list[tuple[Batch, Answers]]
+
+
+def check_tolerance(tolerance: Tolerance | None) -> Tolerance:
+    """Return the tolerance to prove under, the default for None; raise Misuse for one under which anything passes."""
+    tolerance = tolerance or Tolerance()
+    if not (0 <= tolerance.absolute < 1 and 0 <= tolerance.relative < 1):  # NaN is neither
+        found = f"{tolerance.absolute:g} absolute and {tolerance.relative:g} relative are not both from 0 to below 1"
+        raise Misuse("use the tolerance", found, "give small numbers, as Tolerance(absolute=1e-4, relative=1e-4)")
+    return tolerance
 
 
 def prove(

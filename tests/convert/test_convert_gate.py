@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import onnx
+import pandas as pd
 import pytest
 import skl2onnx
 from onnx import numpy_helper
@@ -14,10 +15,11 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from appliance.bundle.manifest import Tolerance
-from appliance.errors import ConversionRefused, ParityFailed
+from appliance.errors import ConversionRefused, Misuse, ParityFailed
 from convert import build, candidate, convert_model, parity
 from convert.converters import isolation
 from convert.converters import sklearn as converter
+from convert.foreign import convert_graph
 from convert.limits import probe
 from convert.original import Original
 from convert.schema import infer
@@ -215,6 +217,19 @@ def test_wider_tolerance_is_kept_in_the_manifest(iris):
     model = LogisticRegression(max_iter=500).fit(x, y)
     conversion = convert_model(model, x, tolerance=Tolerance(absolute=1e-3, relative=1e-3))
     assert conversion.manifest.policy.tolerance == Tolerance(absolute=1e-3, relative=1e-3)
+
+
+@pytest.mark.parametrize("wide", [np.nan, np.inf, 1e9, 1.0, -1e-5])
+@pytest.mark.parametrize("side", ["absolute", "relative"])
+def test_tolerance_under_which_anything_would_pass_is_misuse(iris, tmp_path, side, wide):
+    model = LogisticRegression(max_iter=500).fit(*iris)
+    tolerance = Tolerance(**{side: wide})
+    with pytest.raises(Misuse, match="not both from 0 to below 1"):
+        convert_model(model, iris[0], tolerance=tolerance)
+    graph = tmp_path / "graph.onnx"
+    graph.write_bytes(b"")
+    with pytest.raises(Misuse, match="not both from 0 to below 1"):
+        convert_graph(graph, pd.DataFrame(iris[0]), ["y"], name="a", version="1.0.0", tolerance=tolerance)
 
 
 def test_model_that_refuses_its_own_sample_is_refused(iris):
