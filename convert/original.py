@@ -222,8 +222,10 @@ def _free_name(output: str, columns: set[str]) -> str:
 def _parts(estimator: Any) -> Iterator[tuple[str, Any]]:
     """Yield the fitted estimators that `estimator` holds, by their name in it."""
     for attribute, value in list(vars(estimator).items()):
-        if isinstance(value, BaseEstimator):
+        if _is_estimator(value):
             yield attribute, value
+        elif attribute == "calibrated_classifiers_":
+            yield from ((str(index), part.estimator) for index, part in enumerate(value))
         elif isinstance(value, (list, np.ndarray)) and attribute in (
             "steps",
             "transformers_",
@@ -232,8 +234,14 @@ def _parts(estimator: Any) -> Iterator[tuple[str, Any]]:
         ):
             for index, item in enumerate(np.ravel(value) if isinstance(value, np.ndarray) else value):
                 name, part = (item[0], item[1]) if isinstance(item, tuple) else (str(index), item)
-                if isinstance(part, BaseEstimator):
+                if _is_estimator(part):
                     yield name, part
+
+
+def _is_estimator(value: Any) -> bool:
+    """Return whether a value is one of scikit-learn's, or CatBoost's, which do not derive from it."""
+    is_booster = type(value).__module__.startswith(_BOOSTERS) and hasattr(value, "get_params")
+    return isinstance(value, BaseEstimator) or is_booster
 
 
 def _trees(step: Any) -> Iterator[tuple[Array, Array, Array, Array]]:

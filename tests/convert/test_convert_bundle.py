@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import catboost
 import msgspec
 import pytest
 from sklearn.compose import ColumnTransformer
@@ -77,6 +78,12 @@ def test_provenance_names_the_model_and_no_folder(conversion):
     assert {"scikit-learn", "skl2onnx", "onnx", "onnxruntime", "numpy"} <= set(origin.libraries)
     assert conversion.manifest.least_onnxruntime == "1.18.0"
     assert os.sep not in origin.source
+
+
+@pytest.mark.parametrize("place", [lambda booster: booster, lambda booster: make_pipeline(StandardScaler(), booster)])
+def test_provenance_has_the_version_of_the_booster_wherever_it_stands(iris, place):
+    model = place(catboost.CatBoostClassifier(n_estimators=2, verbose=0, allow_writing_files=False)).fit(*iris)
+    assert convert_model(model, iris[0]).manifest.provenance.libraries["catboost"] == catboost.__version__
 
 
 def test_same_model_and_sample_give_the_same_bytes_in_every_process():

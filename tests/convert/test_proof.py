@@ -7,6 +7,7 @@ import pytest
 from catboost import CatBoostRegressor
 from onnx import numpy_helper
 from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import GradientBoostingRegressor, RandomForestClassifier, RandomForestRegressor, VotingRegressor
@@ -144,8 +145,9 @@ def test_trees_that_see_more_than_the_columns_are_left_out(readings):
         make_pipeline(KBinsDiscretizer(8, encode="onehot-dense"), Ridge()),
         make_pipeline(StandardScaler(), XGBRegressor(n_estimators=10)),
         CatBoostRegressor(n_estimators=10, verbose=0, allow_writing_files=False),
+        make_pipeline(StandardScaler(), CatBoostRegressor(n_estimators=10, verbose=0, allow_writing_files=False)),
     ],
-    ids=["scaled forest", "bins", "scaled XGBoost", "CatBoost"],
+    ids=["scaled forest", "bins", "scaled XGBoost", "CatBoost", "scaled CatBoost"],
 )
 def test_rows_lie_roundings_aside_of_thresholds_whatever_lies_before_them(readings, model):
     model.fit(readings, readings[:, 0] * readings[:, 1])
@@ -157,6 +159,14 @@ def test_rows_lie_roundings_aside_of_thresholds_whatever_lies_before_them(readin
     assert ((below != above).sum(axis=1) == 1).all()
     assert np.abs(below - above).max() < 1e-3
     assert (model.predict(below) != model.predict(above)).all()
+
+
+def test_trees_inside_a_calibration_are_found(readings):
+    forest = make_pipeline(StandardScaler(), RandomForestClassifier(5, random_state=0))
+    model = CalibratedClassifierCV(forest, cv=2).fit(readings, readings[:, 0] > readings[:, 1])
+    original = Original(model, infer(model, readings))
+    assert original.turns
+    assert original.needs_every_digit
 
 
 def test_models_without_thresholds_are_not_searched_for_jumps(readings):
