@@ -157,7 +157,9 @@ class _Narrowing:
         """Write `where(isnan(x), constants, x)` as one node of ai.onnx.ml, which has no float64 form."""
         asked = self.makers.get(node.input[0]) if node.op_type == "Where" else None
         fills = next((one for one in self.graph.initializer if one.name == inputs[1]), None)
-        if asked is None or fills is None or asked.op_type != "IsNaN" or self._exact(asked.input[0]) != inputs[2]:
+        if asked is None or fills is None or asked.op_type != "IsNaN":
+            return ""
+        if not inputs[2] or self._exact(asked.input[0]) != inputs[2]:  # "" is what no float32 has
             return ""
         values = numpy_helper.to_array(fills).reshape(-1)
         output = self._free(node.output[0])

@@ -130,6 +130,20 @@ def test_filling_gaps_becomes_one_node(x):
 
 
 @given(rows(MODERATE))
+def test_gaps_of_what_no_float32_has_are_filled_in_float64(x):
+    nodes = [
+        widen(),
+        helper.make_node("Mul", ["wide", "c"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "c"], ["moved"]),
+        helper.make_node("IsNaN", ["moved"], ["gap"]),
+        helper.make_node("Where", ["gap", "c", "moved"], ["z"]),
+    ]
+    nodes += [rounded("z", "single"), helper.make_node("Neg", ["single"], ["y"])]
+    model = graph(nodes, {"c": np.array([[0.1, 2.0, -1e30]])}, TensorProto.FLOAT)
+    assert ops(same(model, x))["Imputer"] == 0
+
+
+@given(rows(MODERATE))
 def test_products_of_chosen_columns_are_done_in_float32(x):
     nodes = [
         widen(),
