@@ -37,6 +37,12 @@ _MADE = "Made by `make coverage`"
 _KEPT = " (the last column was taken over from an earlier run with the same versions)"
 _WORDS = {"exact": "exact", "refused": "refused", "wrong": "**wrong**", "fails": "refused"}
 _PLAIN_WORDS = {"exact": "exact", "refused": "none", "wrong": "**wrong**", "fails": "error"}
+_UNSERVED = """
+## Exact, and not served
+
+The graph answers the fresh rows exactly, and `appliance convert` refuses the model, trained as it is here: the proof
+found other rows that it answers otherwise (docs/proof.md).
+"""
 _HEAD = "| | options | data | verdict | largest difference | plain skl2onnx |\n|---|---|---|---|---|---|"
 
 
@@ -192,7 +198,7 @@ def document(lines: list[Line], seconds: float) -> str:
     parts.append("## Refusals\n")
     parts += sorted({_refusal(line) for line in lines if word_of(line.ours) == "refused"})
     if unserved := [line for line in lines if line.ours.unserved]:
-        parts.append("\n## Exact, and not served\n\nThe graph is right, but a bundle has no place for it.\n")
+        parts.append(_UNSERVED)
         parts += sorted({_refusal(line) for line in unserved})
     return "\n".join(parts) + "\n"
 

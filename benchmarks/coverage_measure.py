@@ -87,7 +87,7 @@ def _unserved(model: Any, data: Data) -> str:
     try:
         build._Recipe(model, sample, "model", "0.1.0", None, None, source, _nobody, _nobody).run(GRAPH_TIME_LIMIT)
     except (ConversionRefused, InvalidInput) as error:
-        return f"{error.found}; {error.next_step}"
+        return f"{error.found.splitlines()[0]}; {error.next_step}"
     return ""
 
 

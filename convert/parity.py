@@ -222,9 +222,14 @@ def _advice(report: Parity, off: list[OutputParity]) -> str:
     """Return what to do about outputs that are off."""
     kinds = {kind.kind for kind in report.kinds if kind.rows_off}
     if kinds and kinds <= FAR:
+        wider = (
+            ""
+            if any(output.label_flips for output in off)
+            else ", or state a wider --tolerance if such values never come"
+        )
         return (
             f"only rows far beyond the sample are off ({', '.join(sorted(kinds))}): scale or clip such columns in the "
-            "pipeline, or state a wider --tolerance if such values never come"
+            f"pipeline{wider}"
         )
     if any(output.label_flips or output.largest_relative > _SLIGHT for output in off):
         return "choose another estimator or simpler settings: docs/coverage.md lists what converts exactly"
