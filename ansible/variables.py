@@ -1,4 +1,4 @@
-"""Prints docs/ansible-variables.md from the roles' argument_specs, which say what every variable means."""
+"""Prints docs/ansible-variables.md from what the roles and the playbooks check: it says what every variable means."""
 
 import json
 import re
@@ -9,7 +9,9 @@ from typing import Any
 import yaml
 
 ROLES = Path(__file__).parent / "roles"
+PLAYBOOKS = Path(__file__).parent / "playbooks"
 ORDER = ("appliance", "bundle", "broker")
+HEAD = ("| Variable | Type | Default | Meaning |", "|---|---|---|---|")
 
 
 def main() -> None:
@@ -22,11 +24,19 @@ def page() -> str:
     lines = [
         "# Variables of the Ansible roles",
         "",
-        "Derived from `ansible/roles/*/meta/argument_specs.yml` by `make ansible-docs`; checked at the start.",
+        "Derived from `ansible/roles/*/meta/argument_specs.yml` and `ansible/playbooks/vars/arguments.yml` by",
+        "`make ansible-docs`; checked at the start.",
         "How they are used: [how to roll out](how-to/roll-out.md).",
     ]
     for role in ORDER:
         lines += _role(role)
+    lines += ["", "## Playbooks", "", "Beside the variables of the roles that they run."]
+    told: set[str] = set()
+    for playbook, options in arguments().items():
+        new = {name: option for name, option in options.items() if name not in told}
+        told |= set(new)
+        title = f"`{playbook}.yml`" if len(told) > len(new) else "All of them"
+        lines += ["", f"### {title}", "", *HEAD, *_rows(new, "")]
     return "\n".join(lines) + "\n"
 
 
@@ -34,6 +44,13 @@ def specs(role: str) -> dict[str, Any]:
     """Return a role's argument specs by entry point."""
     loaded = yaml.safe_load((ROLES / role / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))
     found: dict[str, Any] = loaded["argument_specs"]
+    return found
+
+
+def arguments() -> dict[str, Any]:
+    """Return what each playbook is given, by the playbook's name."""
+    loaded = yaml.safe_load((PLAYBOOKS / "vars" / "arguments.yml").read_text(encoding="utf-8"))
+    found: dict[str, Any] = loaded["appliance__playbooks"]
     return found
 
 
@@ -49,7 +66,7 @@ def _role(role: str) -> list[str]:
             lines += ["", f"## {title}", "", _plain(spec["short_description"])]
             more = [f"- {_plain(text)}" for text in spec.get("description", [])]
             lines += ["", *more] if more else []
-            lines += ["", "| Variable | Type | Default | Meaning |", "|---|---|---|---|", *_rows(new, "")]
+            lines += ["", *HEAD, *_rows(new, "")]
     return lines
 
 

@@ -28,6 +28,7 @@ def options(role: str) -> dict:
 def tasks() -> list[tuple[str, dict]]:
     """Return (file, task) of every task of the collection, those in blocks too."""
     found, files = [], [*ANSIBLE.glob("roles/*/tasks/*.yml"), *ANSIBLE.glob("playbooks/**/*.yml")]
+    files.remove(ANSIBLE / "playbooks" / "vars" / "arguments.yml")
     for file in files:
         open_ = [(file.name, one) for one in load(file)]
         while open_:
@@ -88,6 +89,34 @@ def test_defaults_and_argument_specs_agree(role):
             assert value == told[name]["default"], name
         else:
             assert "{{" in str(value), name
+
+
+def test_every_variable_that_a_playbook_is_given_is_typed_and_told():
+    arguments = load(ANSIBLE / "playbooks" / "vars" / "arguments.yml")["appliance__playbooks"]
+    assert {f"{name}.yml" for name in arguments} == set(PLAYBOOKS)
+    roles = {name for role in ROLES for name in options(role)}
+    for name, given in arguments.items():
+        text = (ANSIBLE / "playbooks" / f"{name}.yml").read_text()
+        asked = set(re.findall(r"\b((?!ansible_)[a-z]+_(?!_)\w+) \| default\(", text)) - roles
+        assert asked <= set(given), name
+        assert set(given) <= asked | {"appliance_become"}, name
+        assert all(option["type"] and option["description"] for option in given.values()), name
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("playbook", "wrong"),
+    [
+        ("rollout", "appliance_only_canary=some"),
+        ("rollback", "rollback_program=perhaps"),
+        ("status", "appliance_become=so"),
+    ],
+)
+def test_a_playbook_that_is_given_the_wrong_kind_stops_before_any_host(run, playbook, wrong):
+    done = run("ansible-playbook", f"ansible/playbooks/{playbook}.yml", "-i", "192.0.2.1,", "-e", wrong)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert wrong.partition("=")[0] in done.stdout + done.stderr
+    assert "192.0.2.1" not in done.stdout.partition("PLAY RECAP")[2]
 
 
 def test_the_page_of_variables_is_what_the_roles_say():
