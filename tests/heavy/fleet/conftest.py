@@ -16,9 +16,11 @@ TMPFS = """
 findmnt -n /var/lib/docker > /dev/null && exit 0
 systemctl stop docker docker.socket; rm -rf /var/lib/docker; mkdir -p /var/lib/docker /var/lib/containers
 mount -t tmpfs -o size=2G docker /var/lib/docker && systemctl start docker
+systemctl stop podman.socket; rm -rf /run/containers /run/libpod
 mount -t tmpfs -o size=2G containers /var/lib/containers
 """
-"""The hosts' disks are overlays, on which an engine can only copy whole images for each container; in memory not."""
+"""The hosts' disks are overlays, on which an engine can only copy whole images for each container; in memory not. What
+Podman found out of the disk at the start of the host lies in /run."""
 LOOK = "find /etc /opt /usr/local /var/lib/appliance /var/cache -xdev -type f -newer /root/mark | sort"
 SETTLE = """
 set -e
