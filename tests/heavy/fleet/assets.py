@@ -22,7 +22,8 @@ from appliance.bundle import archive, examples
 
 ROOT = Path(__file__).parents[3]
 APPLIANCE = Path(sys.executable).parent / "appliance"
-KITS = ("0.1.0", "0.2.0")
+KITS: dict[str, tuple[str, ...]] = {"0.1.0": (), "0.2.0": (), "0.3.0": ("1.1.0",)}
+"""Versions of the program, each with the versions of the model iris that travel in its kit."""
 SIZE, PRODUCTS = 400, 80
 """Needless work: so many products of square matrices of this size, a tenth of a second or more."""
 OUTLIERS = (50.0, 60.0)
@@ -39,8 +40,8 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     make_keys(given.out)
     make_bundles(given.out)
-    for version in KITS:
-        make_kit(given.out, given.binary, version)
+    for version, bundles in KITS.items():
+        make_kit(given.out, given.binary, version, [given.out / f"iris-{one}.bundle" for one in bundles])
 
 
 def make_keys(out: Path) -> None:
@@ -51,7 +52,7 @@ def make_keys(out: Path) -> None:
             run(APPLIANCE, "keygen", out / f"{name}.key", "--no-password")
 
 
-def make_kit(out: Path, binary: Path, version: str) -> None:
+def make_kit(out: Path, binary: Path, version: str, bundles: list[Path]) -> None:
     """Make a signed kit; one binary serves for all, as its version stands in the distribution's metadata alone."""
     if list(out.glob(f"appliance-{version}-*.tar.gz")):
         return
@@ -63,7 +64,7 @@ def make_kit(out: Path, binary: Path, version: str) -> None:
         lines = metadata.read_text().splitlines(keepends=True)
         metadata.write_text("".join(f"Version: {version}\n" if one.startswith("Version: ") else one for one in lines))
         tools = {"KEY": str(out / "plant.key"), "APPLIANCE": str(APPLIANCE), "APPLIANCE_PYTHON": sys.executable}
-        run("sh", ROOT / "packaging/offline/kit.sh", copy, folder, **tools)
+        run("sh", ROOT / "packaging/offline/kit.sh", copy, folder, *bundles, **tools)
         made = next(Path(folder).glob("*.tar.gz"))
         shutil.move(made, out / made.name)
 
