@@ -21,7 +21,11 @@ mount -t tmpfs -o size=2G containers /var/lib/containers
 """
 """The hosts' disks are overlays, on which an engine can only copy whole images for each container; in memory not. What
 Podman found out of the disk at the start of the host lies in /run."""
-LOOK = "find /etc /opt /usr/local /var/lib/appliance /var/cache -xdev -type f -newer /root/mark | sort"
+# Podman locks a file of its own there when it is asked for an image.
+LOOK = (
+    "find /etc /opt /usr/local /var/lib/appliance /var/cache -xdev -type f -newer /root/mark "
+    "! -path '/var/cache/containers/*.lock' | sort"
+)
 SETTLE = """
 set -e
 rm -rf /var/lib/appliance-rollout
