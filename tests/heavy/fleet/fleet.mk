@@ -1,5 +1,5 @@
 # `make fleet-test`: the playbooks on five hosts with systemd and sshd, made for it and taken down again. Needs root and
-# some 40 minutes on two cores; docs/how-to/roll-out.md says what the playbooks do.
+# about an hour on two cores; docs/how-to/roll-out.md says what the playbooks do.
 #   FLEET_LAB       makes the hosts: a command with the verbs that tests/heavy/fleet/hosts.py names, and `down`
 #   BASE_IMAGE      loads a base image for the container method into an engine and prints its name
 #   FLEET_ASSETS    where kits, bundles and the image are kept; delete it to have them made anew

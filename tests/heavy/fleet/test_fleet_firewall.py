@@ -54,7 +54,7 @@ def test_check_mode_tells_that_the_port_would_be_opened_and_the_run_opens_it(fir
     wanted = {"appliance_hosts": NAME, "appliance_firewall": firewall}
     checked: Play = run("site", wanted, "--check", "--diff")
     assert checked.code == 0, checked.output[-4000:]
-    assert changes(checked.output)["Open the port", NAME]
+    assert changes(checked.output)["inference.appliance.appliance : Open the port", NAME]
     assert not is_open(NAME)
     done = run("site", wanted, "--diff")
     assert done.code == 0, done.output[-4000:]
