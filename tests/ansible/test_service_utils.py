@@ -121,7 +121,7 @@ def test_a_version_that_is_wanted_is_waited_for(stub):
 
 def test_a_watch_sees_moments_that_were_not_ready(stub):
     stub.answers["/health/ready"] = (503, '{"reasons": ["busy"]}')
-    seen = service.watch(service.Service(stub.url), 0.05, step=0.01)
+    seen = service.watch(service.Service(stub.url), 1.5, step=0.01)
     assert seen["not_ready"] == seen["looks"] >= 2
     assert seen["reasons"] == ["busy"]
     assert seen["counted"]
