@@ -27,8 +27,8 @@ def moved(frame: pd.DataFrame, limits: Limits) -> list[pd.DataFrame]:
     rng = np.random.default_rng(SEED)
     names = [name for name in frame if frame[name].dtype.kind == "f" and name not in limits.categories]
     turns = []
-    for turn in range(_TURNS):
-        up = rng.random((len(names), len(frame))) < (1.0, 0.0, *[0.5] * _TURNS)[turn]
+    for share in (1.0, 0.0, *[0.5] * (_TURNS - 2)):
+        up = rng.random((len(names), len(frame))) < share
         ways = np.where(up, np.inf, -np.inf)
         columns = {
             name: pd.Series(np.nextafter(frame[name].to_numpy(), way.astype(frame[name].dtype)), index=frame.index)

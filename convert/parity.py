@@ -318,21 +318,19 @@ class Judge:
         expected = self.original.answers(batch.frame)
         found = self._ask(batch, limits)
         beside = {} if batch.beside is None else self.original.answers(batch.beside)
-        off = np.zeros(len(batch.frame), dtype=bool)
-        nearest = {}
+        nearest, apart = {}, {}
         for name, answer in expected.items():
             _check_shape(name, answer, found[name])
             nearest[name] = self._nearest(name, answer, beside[name], found[name]) if beside else answer
-            off |= self._apart(name, nearest[name], found[name]).off
+            apart[name] = self._apart(name, nearest[name], found[name])
+        off = _any_off(apart)
         if batch.kind in _BY_ROUNDING and 0 < off.sum() <= near_ties.MOST_ROWS:
-            self._ask_around(batch.frame, np.flatnonzero(off), nearest, found, limits)
-        off[:] = False
+            nearest = self._around(batch.frame, np.flatnonzero(off), nearest, found, limits)
+            apart = {name: self._apart(name, answer, found[name]) for name, answer in nearest.items()}
         for name, answer in nearest.items():
-            apart = self._apart(name, answer, found[name])
-            self._totals[name].add(apart)
-            self._remember(name, batch, answer, found[name], apart)
-            off |= apart.off
-        self._off_by_kind[batch.kind] += int(off.sum())
+            self._totals[name].add(apart[name])
+            self._remember(name, batch, answer, found[name], apart[name])
+        self._off_by_kind[batch.kind] += int(_any_off(apart).sum())
         return expected
 
     def compare_one_by_one(self, batch: Batch, limits: Limits) -> Kind:
@@ -360,28 +358,30 @@ class Judge:
         nearest[turned] = beside[turned]
         return nearest
 
-    def _ask_around(
-        self, frame: pd.DataFrame, rows: NDArray[np.intp], nearest: dict[str, Any], found: Answers, limits: Limits
-    ) -> None:
-        """Put into `nearest`, in near-ties among `rows`, what the original answers one rounding further."""
+    def _around(
+        self, frame: pd.DataFrame, rows: NDArray[np.intp], expected: Answers, found: Answers, limits: Limits
+    ) -> Answers:
+        """Return `expected`, in near-ties among `rows` with what the original answers one rounding further."""
         try:
             around = [self.original.answers(moved) for moved in near_ties.moved(frame.iloc[rows], limits)]
         except Exception:  # noqa: BLE001 - a model is other people's code: what it refuses around a row is no answer
-            return
-        for name, given in found.items():
-            expected, given, others = nearest[name][rows], given[rows], [answers[name] for answers in around]
-            closest = expected.copy()
-            if _is_exact(name, expected, self.original.task):
+            return expected
+        nearest = {}
+        for name, answer in expected.items():
+            own, given, others = answer[rows], found[name][rows], [answers[name] for answers in around]
+            if _is_exact(name, own, self.original.task):
+                closest = own.copy()
                 for other in others:
                     equal = ~self._apart(name, other, given).off
                     closest[equal] = other[equal]
             else:
-                closest = near_ties.nearest(given, expected, others)
-            was, now = (self._apart(name, one, given).off for one in (expected, closest))
-            self._totals[name].ties += int((was & ~now).sum())
-            self._totals[name].turned += int((was & ~now).sum())
-            nearest[name] = nearest[name].astype(closest.dtype)
-            nearest[name][rows] = np.where(_over(was & ~now, closest), closest, expected)
+                closest = near_ties.nearest(given, own, others)
+            turned = self._apart(name, own, given).off & ~self._apart(name, closest, given).off
+            self._totals[name].ties += int(turned.sum())
+            self._totals[name].turned += int(turned.sum())
+            nearest[name] = answer.astype(closest.dtype)
+            nearest[name][rows[turned]] = closest[turned]
+        return nearest
 
     def _apart(self, name: str, expected: Any, found: Any) -> Apart:
         if _is_exact(name, expected, self.original.task):
@@ -404,9 +404,9 @@ class Judge:
         total.farthest = sorted(total.farthest, key=lambda pair: -pair[0])[:WORST_ROWS]
 
 
-def _over(mask: NDArray[np.bool_], answers: Any) -> Any:
-    """Return a mask [rows] in a shape that spreads over answers [rows, ...]."""
-    return mask.reshape(-1, *[1] * (answers.ndim - 1))
+def _any_off(apart: Mapping[str, Apart]) -> Mask:
+    """Return the rows on which any output is off."""
+    return np.asarray(np.any([one.off for one in apart.values()], axis=0))
 
 
 def _check_shape(name: str, expected: Any, found: Any) -> None:

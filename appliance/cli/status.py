@@ -139,7 +139,7 @@ def _tolerance(store: Store, name: str, version: str | None) -> dict[str, float]
         proved = store.manifest(name, version).policy.tolerance if version else None
     except ApplianceError:
         return None
-    return {"absolute": proved.absolute, "relative": proved.relative} if proved else None
+    return msgspec.structs.asdict(proved) if proved else None
 
 
 def _last_self_test(receipts: list[Receipt], name: str, version: str | None) -> dict[str, Any] | None:

@@ -25,7 +25,10 @@ _MADE_HERE = "asked for over HTTP"
 
 
 class ToleranceInfo(msgspec.Struct):
-    """How far a number may be from the original model's: |a - b| <= absolute + relative * |b|."""
+    """How far a number may be from the original model's: |a - b| <= absolute + relative * |b|.
+
+    The manifest's own leaves defaults out when it is written; here both numbers are to be read.
+    """
 
     absolute: float
     relative: float

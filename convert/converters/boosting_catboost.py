@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convert.converters import boosting_catboost_columns, tree_nodes
+from convert.converters.boosting_catboost_columns import Place
 from convert.converters.expressions import Tensor, concat, expit
 from convert.converters.tree_nodes import Tree, rounded
 from convert.converters.writers import Answers, Rows, classified, refusal
 from convert.converters.writers import register as register_writer
 
 Array = NDArray[Any]
-Place = Callable[[dict[str, Any]], tuple[float, float, float]]
+Placed = Callable[[dict[str, Any]], Place]
 _BINARY = ("Logloss", "CrossEntropy", "Focal")
 _CLASSES = ("MultiClass", "MultiClassOneVsAll")
 _EXPONENT = ("Poisson", "Tweedie")
@@ -116,7 +117,7 @@ def _raw(rows: Rows, model: Any, losses: tuple[str, ...]) -> tuple[Tensor, str]:
     return raw + np.array([bias], dtype=np.float64), loss
 
 
-def _oblivious(tree: dict[str, Any], place: Place, dimensions: int) -> tuple[Tree, Array]:
+def _oblivious(tree: dict[str, Any], placed: Placed, dimensions: int) -> tuple[Tree, Array]:
     """Return a tree that splits alike on each level, and its leaves' values [nodes, dimensions].
 
     A leaf's number has a bit for each split, the first split's the lowest: the last split is the root's.
@@ -128,19 +129,19 @@ def _oblivious(tree: dict[str, Any], place: Place, dimensions: int) -> tuple[Tre
     none = np.full(inner + 1, -1)
     values = np.zeros((2 * inner + 1, dimensions))
     values[inner:] = np.reshape(tree["leaf_values"], (inner + 1, dimensions))
-    columns = np.array([place(split) for split in splits]).reshape(-1, 3)[levels]
+    columns = np.array([placed(split) for split in splits]).reshape(-1, 3)[levels]
     columns = np.concatenate([columns, np.zeros((inner + 1, 3))])
     return _tree(np.append(children, none), np.append(children + 1, none), columns, values), values
 
 
-def _grown(tree: dict[str, Any], place: Place, dimensions: int) -> tuple[Tree, Array]:
+def _grown(tree: dict[str, Any], placed: Placed, dimensions: int) -> tuple[Tree, Array]:
     """Return a tree of any shape, and its leaves' values [nodes, dimensions]."""
     nodes = list(_nodes(tree))
     places = {id(node): place for place, node in enumerate(nodes)}
     left, right = (
         np.array([places[id(node[side])] if "split" in node else -1 for node in nodes]) for side in ("left", "right")
     )
-    columns = np.array([place(node["split"]) if "split" in node else (0.0, 0.0, 0.0) for node in nodes])
+    columns = np.array([placed(node["split"]) if "split" in node else (0.0, 0.0, 0.0) for node in nodes])
     values = np.array([np.broadcast_to(node.get("value", 0.0), dimensions) for node in nodes], dtype=np.float64)
     return _tree(left, right, columns, values), values
 

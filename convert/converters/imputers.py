@@ -141,9 +141,8 @@ def _imputed(apart: Tensor, size: Tensor, known: Any, model: Any) -> Tensor:
     imputed = where(total.equals(0.0), float(np.mean(known[donors])), mean)
     if doubtful is None:
         return imputed
-    return refuse_rows(
-        imputed, doubtful.op("Concat", np.array([[False]]), axis=0), REFUSED_TIE
-    )  # of none, there is no largest
+    some = doubtful.op("Concat", np.array([[False]]), axis=0)  # of no flags at all none is the largest
+    return refuse_rows(imputed, some, REFUSED_TIE)
 
 
 def _hang_on_ties(apart: Tensor, nearest: Tensor, values: Any, noise: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ def test_a_command_that_is_killed_leaves_no_process_behind(tmp_path, sample, end
     with subprocess.Popen([*command, *options], stderr=subprocess.DEVNULL) as asked:
         wait_for(lambda: began.exists() and began.read_text(), "began to load", 120)
         asked.send_signal(end)
-    wait_for(lambda: is_over(began.read_text()), "ended with the command")
+    assert wait_for(lambda: is_over(began.read_text()), "ended with the command")
 
 
 @pytest.mark.parametrize(
