@@ -15,24 +15,45 @@ def test_what_was_noted_is_read_again(tmp_path):
     assert (journal.is_there(folder), journal.read(folder)) == (True, READINGS)
 
 
-def test_settings_are_kept_beside_and_all_of_it_is_for_its_owner_alone(tmp_path):
-    (tmp_path / "appliance.toml").write_text("[http]\nport = 8080\n")
-    journal.write(tmp_path / "rollout", READINGS, tmp_path / "appliance.toml")
-    made = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "rollout").iterdir()}
-    assert made == {"before.json": 0o600, "appliance.toml": 0o600}
-    assert (tmp_path / "rollout").stat().st_mode & 0o777 == 0o700
-    assert (tmp_path / "rollout/appliance.toml").read_text() == "[http]\nport = 8080\n"
+@pytest.fixture
+def settings(tmp_path):
+    """A folder of settings with a secret."""
+    folder = tmp_path / "etc"
+    (folder / "keys").mkdir(parents=True)
+    for name, text, mode in (
+        ("appliance.toml", "[http]\n", 0o644),
+        ("tokens", "all abc\n", 0o640),
+        ("keys/k", "k", 0o644),
+    ):
+        (folder / name).write_text(text)
+        (folder / name).chmod(mode)
+    return folder
 
 
-def test_a_journal_that_was_cut_off_is_none(tmp_path):
+def test_settings_and_secrets_are_kept_beside_for_root_alone(tmp_path, settings):
+    folder = tmp_path / "rollout"
+    (settings / "image").write_text("IMAGE=one\n")  # which image runs is no setting
+    journal.write(folder, READINGS, settings)
+    kept = folder / "settings"
+    made = {str(path.relative_to(kept)): path.stat().st_mode & 0o777 for path in kept.rglob("*") if path.is_file()}
+    assert made == {"appliance.toml": 0o644, "tokens": 0o640, "keys/k": 0o644}
+    assert (kept / "tokens").read_text() == "all abc\n"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / "before.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_journal_that_was_cut_off_is_none(tmp_path, settings):
     # Without its readings nothing was changed yet: the settings come first, the readings last and whole.
     with pytest.raises(FileNotFoundError):
-        journal.write(tmp_path / "rollout", READINGS, tmp_path / "absent.toml")
+        journal.write(tmp_path / "rollout", READINGS, tmp_path / "absent")
     assert not journal.is_there(tmp_path / "rollout")
     (tmp_path / "rollout/before.json.new").write_text('{"instal')
+    (tmp_path / "rollout/settings").mkdir(exist_ok=True)
+    (tmp_path / "rollout/settings/stale").touch()
     assert journal.read(tmp_path / "rollout") is None
-    journal.write(tmp_path / "rollout", READINGS)
+    journal.write(tmp_path / "rollout", READINGS, settings)
     assert journal.read(tmp_path / "rollout") == READINGS
+    assert not (tmp_path / "rollout/settings/stale").exists()
 
 
 def test_without_a_folder_there_is_no_journal():

@@ -8,6 +8,9 @@ import shutil
 from pathlib import Path
 
 READINGS = "before.json"
+SETTINGS = "settings"
+PROGRAM = ("image", "image.before")
+"""Files among the settings that say which image runs: to return to one is the program's way back, not the settings'."""
 
 
 def is_there(folder):
@@ -21,15 +24,17 @@ def read(folder):
 
 
 def write(folder, readings, kept=None):
-    """Write a journal for root alone, with a copy of the file `kept`; it is there once its readings are, whole."""
+    """Write a journal for root alone, with a copy of the folder `kept`; it is there once its readings are, whole."""
     folder = Path(folder)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
     if kept:
-        copy = folder / Path(kept).name
-        shutil.copyfile(kept, copy)
-        copy.chmod(0o600)
-        _to_disk(copy)
+        settings = folder / SETTINGS
+        shutil.rmtree(settings, ignore_errors=True)  # of a journal that was cut off before its readings
+        shutil.copytree(kept, settings, ignore=shutil.ignore_patterns(*PROGRAM))
+        for path in settings.rglob("*"):
+            _to_disk(path)
+        _to_disk(settings)
     new = folder / f"{READINGS}.new"
     new.touch(mode=0o600)
     new.write_text(json.dumps(readings))

@@ -38,7 +38,7 @@ options:
     type: bool
     default: false
   keep:
-    description: A file of settings to keep in O(journal) too, where the program is installed.
+    description: The folder of settings and secrets, to keep in O(journal) too, where the program is installed.
     type: path
   wanted:
     description: Versions that must serve, by the model's name; they are waited for.

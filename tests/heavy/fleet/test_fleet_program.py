@@ -1,4 +1,4 @@
-"""rollout.yml and site.yml with versions of the program: up, down, and back where one does not start."""
+"""rollout.yml and site.yml with versions of the program: up, down, and back where one fails its gate."""
 
 import hashlib
 import io
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hosts import ASSETS, CONTAINER_HOSTS, HOSTS, active, engine, everywhere, host, kit, probes
 from test_fleet_rollout import CANARY, WAVES
-from test_fleet_site import changes
+from test_fleet_site import changes, predict
 
 BINARY_HOSTS = tuple(name for name in HOSTS if name not in CONTAINER_HOSTS)
 
@@ -41,6 +41,26 @@ def test_kit_that_was_altered_is_refused_before_any_host_sees_it(serving, run, t
     assert play.code == 2, play.output[-4000:]
     assert versions() == {"0.1.0"}
     assert {found["code"] for found in probes().values()} == {0}
+
+
+def test_program_that_does_not_start_with_new_settings_goes_back_with_settings_and_secrets(serving, run, drop_in):
+    drop_in(CANARY, "ExecStartPre=/bin/sh -c '! grep max_rows /etc/appliance/appliance.toml'")
+    looked = "cd /etc/appliance && sha256sum appliance.toml tokens && stat -c '%n %a %U:%G' appliance.toml tokens"
+    before = host(CANARY, looked).stdout
+    wanted = {
+        "appliance_kit": kit("0.2.0"),
+        "appliance_tokens": [{"scope": "predict", "token": "another-token-0123456789"}],
+        "appliance_config": {"http": {"max_rows": 5000}},
+        "appliance_canary": CANARY,
+    }
+    play = run("rollout", wanted)
+    assert play.code == 2, play.output[-4000:]
+    assert "stopped: canary" in play.output
+    assert "Return to the settings and secrets" in play.output
+    assert host(CANARY, looked).stdout == before
+    assert versions() == {"0.1.0"}
+    assert predict(CANARY)[0] == 200
+    assert probes([CANARY])[CANARY]["code"] == 0
 
 
 TAG = "edge-inference-appliance:{}-amd64"

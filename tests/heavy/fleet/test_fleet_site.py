@@ -3,11 +3,13 @@
 import http.client
 import json
 import re
+import subprocess
 from collections import Counter
 
 import pytest
 from hosts import (
     ADMIN_TOKEN,
+    ANSIBLE,
     CONTAINER_HOSTS,
     FLOWER,
     HOSTS,
@@ -94,10 +96,17 @@ def test_second_run_changes_nothing(sited):
     assert sited.second.changed() == dict.fromkeys(HOSTS, 0)
 
 
-def test_tokens_are_for_the_service_alone_and_in_no_log(serving, run):
+def test_tokens_from_a_vault_are_for_the_service_alone_and_in_no_log(serving, run, tmp_path):
     new = "fleet-test-new-token-0123456789"
     tokens = [{"scope": "predict", "token": new}, {"scope": "admin", "token": ADMIN_TOKEN}]
-    play = run("site", {"appliance_tokens": tokens, "appliance_hosts": ONE}, "--diff", "-vvv")
+    vault, password = tmp_path / "vault.yml", tmp_path / "password"
+    vault.write_text(json.dumps({"vault_appliance_tokens": tokens}))
+    password.write_text("a word for the vault\n")
+    secrets = ["--vault-password-file", str(password)]
+    subprocess.run([ANSIBLE.with_name("ansible-vault"), "encrypt", *secrets, vault], check=True, capture_output=True)
+    assert new not in vault.read_text()
+    stated = {"appliance_tokens": "{{ vault_appliance_tokens }}", "appliance_hosts": ONE}
+    play = run("site", stated, "--diff", "-vvv", "-e", f"@{vault}", *secrets)
     assert play.code == 0, play.output[-4000:]
     host(ONE, "sleep 2")  # the service looks once a second
     assert predict(ONE, new)[0] == 200
