@@ -32,6 +32,7 @@ from appliance.bundle.manifest import (
 )
 from appliance.errors import ConversionRefused, ParityFailed
 from convert import baseline, candidate, graphs, parity, schema
+from convert.certificate import Attempt, Parity
 from convert.converters import isolation, sklearn
 from convert.insides import before_last
 from convert.limits import probe
@@ -45,7 +46,7 @@ MOST_EXAMPLES = 64
 _PROBE_ROWS = 5
 
 Told = Callable[[str], None]
-Reports = Callable[[parity.Parity], None]
+Reports = Callable[[Parity], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Conversion:
 
     onnx: bytes
     manifest: Manifest
-    parity: parity.Parity
+    parity: Parity
     examples: bytes
     baseline: Baseline
 
@@ -146,7 +147,7 @@ class _Recipe:
         self._check_sample()
         self.told("asking the original model what it takes")
         limits = probe(self.original)
-        attempts: list[parity.Attempt] = []
+        attempts: list[Attempt] = []
         failures: list[ConversionRefused] = []
         for float_type in self._float_types():
             try:
@@ -160,7 +161,7 @@ class _Recipe:
                 raise parity.failure(proof.report)
             except ConversionRefused as error:
                 failures.append(error)
-                attempts.append(parity.Attempt(float_type, f"{error.tried}: {error.found}".splitlines()[0]))
+                attempts.append(Attempt(float_type, f"{error.tried}: {error.found}".splitlines()[0]))
         # What the graph answered wrongly tells more than why the other type could not be converted.
         raise next((error for error in reversed(failures) if isinstance(error, ParityFailed)), failures[0])
 
@@ -257,7 +258,7 @@ def pick_examples(made: candidate.Candidate, proof: parity.Proof) -> bytes:
     return examples.write(list(feeds.values()), columns)
 
 
-def _with_story(proof: parity.Proof, attempts: list[parity.Attempt]) -> parity.Proof:
+def _with_story(proof: parity.Proof, attempts: list[Attempt]) -> parity.Proof:
     """Return the proof with what was tried before, and why this floating-point type was taken."""
     float_type = proof.report.float_type
     why = "float32 inputs pass" if float_type == "float32" else "float32 inputs fail"
@@ -266,7 +267,7 @@ def _with_story(proof: parity.Proof, attempts: list[parity.Attempt]) -> parity.P
     elif proof.report.passed and float_type == "float64":
         why = f"float32 inputs fail and float64 inputs pass ({attempts[-1].outcome})"
     outcome = "passed" if proof.report.passed else "answers otherwise than the original"
-    story = [*attempts, parity.Attempt(float_type, outcome)]
+    story = [*attempts, Attempt(float_type, outcome)]
     return msgspec.structs.replace(proof, report=msgspec.structs.replace(proof.report, why=why, attempts=story))
 
 

@@ -17,6 +17,7 @@ import msgspec
 
 from appliance import errors
 from appliance.errors import ApplianceError, ConversionRefused
+from convert.certificate import Parity
 from convert.job import Job, Look, look, run
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _ask(
                 step = message.message
                 told(step)
             elif isinstance(message, _Report):
-                reports(_parity(message.report))
+                reports(msgspec.msgpack.decode(message.report, type=Parity))
             elif isinstance(message, _Done):
                 return message
             else:
@@ -158,13 +159,6 @@ def _end_with_parent() -> None:
         wait([parent.sentinel])
         _kill_all(os.getpid())
         os._exit(1)
-
-
-def _parity(content: msgspec.Raw) -> Any:
-    """Return a Parity; its module is heavy, and loads while the child works."""
-    from convert.parity import Parity
-
-    return msgspec.msgpack.decode(content, type=Parity)
 
 
 def _error(failed: _Failed) -> ApplianceError:

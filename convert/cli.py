@@ -12,7 +12,7 @@ from appliance.errors import ConfigError
 if TYPE_CHECKING:  # scikit-learn and its kind load when a conversion runs, not when `appliance --help` lists commands
     from appliance.bundle.manifest import Tolerance
     from convert.build import Conversion
-    from convert.parity import Parity
+    from convert.certificate import Parity
 
 
 @click.command()

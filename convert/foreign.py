@@ -27,8 +27,10 @@ from appliance.errors import ConversionRefused, InvalidInput, Misuse, NotReady, 
 from appliance.inference.session import Session
 from convert import build, graphs, parity, schema
 from convert.candidate import Candidate, feeds
+from convert.certificate import Parity
 from convert.converters import onnx_file
 from convert.converters.onnx_file import Graph, GraphInput
+from convert.judge import Judge
 from convert.original import Answers, Array
 from convert.rows import MOST_SAMPLE_ROWS, SEED, Batch
 from convert.schema import Limits, Schema
@@ -262,7 +264,7 @@ def _prove(recorded: _Recorded, made: Candidate, tolerance: Tolerance) -> parity
     """Return the proof on the table's rows: all at once, the other way round, and some alone."""
     rows = made.schema.frame.assign(**{recorded.row: np.arange(len(made.schema.frame))})
     turned = rows.iloc[::-1].reset_index(drop=True)
-    judge = parity.Judge(recorded, made, tolerance)
+    judge = Judge(recorded, made, tolerance)
     limits = Limits()
     batches = [
         Batch("sample", f"the sample's rows, at most {MOST_SAMPLE_ROWS}, with the answers expected of them", rows),
@@ -271,7 +273,7 @@ def _prove(recorded: _Recorded, made: Candidate, tolerance: Tolerance) -> parity
     evidence = [(batch, judge.compare(batch, limits)) for batch in batches]
     kinds = [judge.kind(batch) for batch in batches]
     kinds.append(judge.compare_one_by_one(batches[0], limits))
-    report = parity.Parity(
+    report = Parity(
         passed=judge.passed,
         float_type=made.float_type,
         why="the graph is taken as it is",

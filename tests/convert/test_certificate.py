@@ -15,6 +15,8 @@ from sklearn.tree import DecisionTreeRegressor
 
 from appliance.bundle.manifest import Tolerance
 from convert import candidate, convert_model, differences, parity
+from convert.certificate import Parity
+from convert.judge import WORST_ROWS, Judge
 from convert.limits import probe
 from convert.original import Original
 from convert.rows import Batch
@@ -59,7 +61,7 @@ def test_certificate_records_every_difference_and_the_farthest_rows_that_passed(
     assert 0 < shares.largest_absolute <= 2e-5
     assert label.near_ties > 10
     assert label.near_ties >= label.near_ties_turned
-    assert 1 <= len(conversion.parity.worst) <= parity.WORST_ROWS
+    assert 1 <= len(conversion.parity.worst) <= WORST_ROWS
     first = conversion.parity.worst[0]
     assert first.output == "probability"
     expected = model.predict_proba(np.array([list(first.row.values())]))[0]
@@ -86,7 +88,7 @@ def test_certificate_of_an_older_bundle_is_still_read(readings):
         del output["largest_ulp"], output["near_ties_turned"]
     for kind in older["kinds"]:
         del kind["rows_off"], kind["not_asked"]
-    assert msgspec.convert(older, parity.Parity).passed
+    assert msgspec.convert(older, Parity).passed
 
 
 def proved(original, graph, float_type):
@@ -127,11 +129,11 @@ def report_of(original_model, other_model, sample, batches):
         def answers(self, frame, limits):
             return other.answers(frame)
 
-    judge = parity.Judge(original, Graph(), Tolerance())
+    judge = Judge(original, Graph(), Tolerance())
     for batch in batches:
         judge.compare(batch, Limits())
     kinds = [judge.kind(batch) for batch in batches]
-    return parity.Parity(judge.passed, "float64", "", 1, Tolerance(), kinds, judge.outputs(), judge.worst(), [], [], {})
+    return Parity(judge.passed, "float64", "", 1, Tolerance(), kinds, judge.outputs(), judge.worst(), [], [], {})
 
 
 def test_failure_that_only_far_rows_show_says_so(readings):

@@ -24,6 +24,7 @@ from appliance.bundle.manifest import Tolerance
 from appliance.errors import InvalidInput
 from convert import boundaries, candidate, convert_model, near_ties, parity
 from convert.converters import sklearn
+from convert.judge import Judge
 from convert.limits import probe
 from convert.original import Original
 from convert.rows import SCALES, WHOLE_NUMBERS, Batch, draw
@@ -193,7 +194,7 @@ def test_empty_texts_are_tried_where_the_model_takes_any():
 
 
 def judged(original, candidate_graph, batch):
-    judge = parity.Judge(original, candidate_graph, Tolerance())
+    judge = Judge(original, candidate_graph, Tolerance())
     judge.compare(batch, Limits())
     return judge
 

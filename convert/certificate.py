@@ -1,0 +1,80 @@
+"""parity.json, the certificate that a graph answers as the original did."""
+
+from typing import Any
+
+import msgspec
+
+from appliance.bundle.manifest import TensorType, Tolerance
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """Rows of one kind: how they were drawn, how many were tried, refused by the original itself, and off.
+
+    `not_asked` more were drawn among rows that the original refuses, and left out: to part them takes a call for each.
+    """
+
+    kind: str
+    drawn: str
+    rows: int
+    refused_by_original: int
+    rows_off: int = 0
+    refused_by_graph: int = 0
+    """Rows that the original answers as chance has it, and that the graph refuses with the reason."""
+    not_asked: int = 0
+
+
+class OutputParity(msgspec.Struct, frozen=True):
+    """How far one output is from the original's; differences are over numbers, flips over labels.
+
+    `largest_ulp` is in units in the last place of the type that the graph answers in.
+    """
+
+    output: str
+    method: str
+    largest_absolute: float
+    largest_relative: float
+    label_flips: int
+    rows_off: int
+    near_ties: int = 0
+    """Rows where the original itself answers otherwise one rounding (ULP) of an input further."""
+    near_ties_turned: int = 0
+    """Those of them where the graph gives the answer that the original gives one rounding further."""
+    largest_ulp: float = 0.0
+
+
+class WorstRow(msgspec.Struct, frozen=True):
+    """One row on which an output is off, or where none is one that is farthest; null stands for a missing value."""
+
+    output: str
+    kind: str
+    row: dict[str, Any]
+    original: Any
+    onnx: Any
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """One floating-point type that was tried, and what came of it."""
+
+    float_type: TensorType
+    outcome: str
+
+
+class Parity(msgspec.Struct, frozen=True):
+    """parity.json: the certificate that a graph answers as the original did, or the reason why not."""
+
+    passed: bool
+    float_type: TensorType
+    why: str
+    seed: int
+    tolerance: Tolerance
+    kinds: list[Kind]
+    outputs: list[OutputParity]
+    worst: list[WorstRow]
+    notes: list[str]
+    attempts: list[Attempt]
+    libraries: dict[str, str]
+
+    @property
+    def rows(self) -> int:
+        """All rows that were compared."""
+        return sum(kind.rows - kind.refused_by_original - kind.refused_by_graph for kind in self.kinds)

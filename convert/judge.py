@@ -1,0 +1,237 @@
+"""The judge: compares answers of the original and of the graph, batch by batch, and keeps the sums."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from appliance.bundle.manifest import Task, Tolerance
+from appliance.errors import ApplianceError, ConversionRefused, InvalidInput
+from convert import differences, near_ties
+from convert.candidate import Candidate
+from convert.certificate import Kind, OutputParity, WorstRow
+from convert.differences import Apart
+from convert.original import Answers, Mask, role
+from convert.rows import Batch
+from convert.schema import Limits
+
+WORST_ROWS = 5
+FAR = frozenset({"edges", "magnitudes", "infinite"})
+"""Kinds of rows that lie beyond what the sample holds."""
+_BY_ROUNDING = FAR | {"ties"}
+"""Kinds of rows where rounding may decide what the original answers. On a tree's thresholds it does not: there a graph
+that turns one rounding early is wrong."""
+_ONE_BY_ONE = 8
+
+
+class Answering(Protocol):
+    """The side that is right: the original model, or answers written down."""
+
+    @property
+    def methods(self) -> Mapping[str, str]:
+        """{output name: method that answers it}."""
+
+    @property
+    def task(self) -> Task:
+        """What the model does."""
+
+    def answers(self, frame: pd.DataFrame) -> Answers:
+        """Return {output name: array [rows, ...]}."""
+
+
+@dataclass(slots=True)
+class _Total:
+    """What one output came to so far; `farthest` are rows that passed, with the share of the tolerance they took."""
+
+    absolute: float = 0.0
+    relative: float = 0.0
+    ulp: float = 0.0
+    flips: int = 0
+    off: int = 0
+    ties: int = 0
+    turned: int = 0
+    farthest: list[tuple[float, WorstRow]] = field(default_factory=list)
+
+    def add(self, apart: Apart) -> None:
+        """Add a batch's differences."""
+        self.absolute = max(self.absolute, apart.absolute)
+        self.relative = max(self.relative, apart.relative)
+        self.ulp = max(self.ulp, apart.ulp)
+        self.flips += apart.flips
+        self.off += int(apart.off.sum())
+
+
+class Judge:
+    """Compares answers batch by batch and keeps the sums."""
+
+    def __init__(self, original: Answering, candidate: Candidate, tolerance: Tolerance) -> None:
+        self.original = original
+        self.candidate = candidate
+        self.tolerance = tolerance
+        self._totals = {name: _Total() for name in original.methods}
+        self._off: list[WorstRow] = []
+        self._off_by_kind: Counter[str] = Counter()
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing was off so far."""
+        return not any(total.off for total in self._totals.values())
+
+    def outputs(self) -> list[OutputParity]:
+        """Return the sums by output."""
+        methods = self.original.methods
+        return [
+            OutputParity(
+                output=name,
+                method=methods[name],
+                largest_absolute=total.absolute,
+                largest_relative=total.relative,
+                label_flips=total.flips,
+                rows_off=total.off,
+                near_ties=total.ties,
+                near_ties_turned=total.turned,
+                largest_ulp=total.ulp,
+            )
+            for name, total in self._totals.items()
+        ]
+
+    def worst(self) -> list[WorstRow]:
+        """Return the first rows that were off; where none was, those whose numbers were farthest, farthest first."""
+        near = [pair for total in self._totals.values() for pair in total.farthest]
+        near.sort(key=lambda pair: -pair[0])
+        return self._off or [row for _, row in near[:WORST_ROWS]]
+
+    def kind(self, batch: Batch, by_original: int = 0, by_graph: int = 0, not_asked: int = 0) -> Kind:
+        """Return what a batch that was compared came to; so many rows beside it were refused."""
+        rows = len(batch.frame) + by_original + by_graph
+        off = self._off_by_kind[batch.kind]
+        return Kind(batch.kind, batch.drawn, rows, by_original, off, by_graph, not_asked)
+
+    def agrees(self, frame: pd.DataFrame, limits: Limits) -> bool:
+        """Return whether both sides answer these rows alike, without keeping the sums."""
+        trial = Judge(self.original, self.candidate, self.tolerance)
+        try:
+            trial.compare(Batch("trial", "", frame), limits)
+        except ApplianceError:
+            return False
+        return trial.passed
+
+    def compare(self, batch: Batch, limits: Limits) -> Answers:
+        """Compare one batch, and return the original's answers."""
+        expected = self.original.answers(batch.frame)
+        found = self._ask(batch, limits)
+        beside = {} if batch.beside is None else self.original.answers(batch.beside)
+        nearest, apart = {}, {}
+        for name, answer in expected.items():
+            _check_shape(name, answer, found[name])
+            nearest[name] = self._nearest(name, answer, beside[name], found[name]) if beside else answer
+            apart[name] = self._apart(name, nearest[name], found[name])
+        off = _any_off(apart)
+        if batch.kind in _BY_ROUNDING and 0 < off.sum() <= near_ties.MOST_ROWS:
+            nearest = self._around(batch.frame, np.flatnonzero(off), nearest, found, limits)
+            apart = {name: self._apart(name, answer, found[name]) for name, answer in nearest.items()}
+        for name, answer in nearest.items():
+            self._totals[name].add(apart[name])
+            self._remember(name, batch, answer, found[name], apart[name])
+        self._off_by_kind[batch.kind] += int(_any_off(apart).sum())
+        return expected
+
+    def compare_one_by_one(self, batch: Batch, limits: Limits) -> Kind:
+        """Compare a few rows sent alone: a graph may have learnt the size of a batch."""
+        drawn = "first rows of the sample, each sent by itself"
+        alone = Batch("alone", drawn, batch.frame.iloc[:_ONE_BY_ONE].reset_index(drop=True))
+        for index in range(len(alone.frame)):
+            self.compare(Batch(alone.kind, drawn, alone.frame.iloc[index : index + 1].reset_index(drop=True)), limits)
+        return self.kind(alone)
+
+    def _ask(self, batch: Batch, limits: Limits) -> Answers:
+        try:
+            return self.candidate.answers(batch.frame, limits)
+        except InvalidInput as error:
+            tried = f"ask the ONNX graph with {batch.kind} rows as {self.candidate.float_type}"
+            raise ConversionRefused(tried, error.found, "give a sample that the model takes as a whole") from error
+
+    def _nearest(self, name: str, expected: Any, beside: Any, found: Any) -> Any:
+        """Return the original's answers, in near-ties those to the rows beside where the graph gives these."""
+        tied = self._apart(name, expected, beside).off
+        turned = tied & self._apart(name, expected, found).off & ~self._apart(name, beside, found).off
+        self._totals[name].ties += int(tied.sum())
+        self._totals[name].turned += int(turned.sum())
+        nearest = expected.copy()
+        nearest[turned] = beside[turned]
+        return nearest
+
+    def _around(
+        self, frame: pd.DataFrame, rows: NDArray[np.intp], expected: Answers, found: Answers, limits: Limits
+    ) -> Answers:
+        """Return `expected`, in near-ties among `rows` with what the original answers one rounding further."""
+        try:
+            around = [self.original.answers(moved) for moved in near_ties.moved(frame.iloc[rows], limits)]
+        except Exception:  # noqa: BLE001 - a model is other people's code: what it refuses around a row is no answer
+            return expected
+        nearest = {}
+        for name, answer in expected.items():
+            own, given, others = answer[rows], found[name][rows], [answers[name] for answers in around]
+            if _is_exact(name, own, self.original.task):
+                closest = own.copy()
+                for other in others:
+                    equal = ~self._apart(name, other, given).off
+                    closest[equal] = other[equal]
+            else:
+                closest = near_ties.nearest(given, own, others)
+            turned = self._apart(name, own, given).off & ~self._apart(name, closest, given).off
+            self._totals[name].ties += int(turned.sum())
+            self._totals[name].turned += int(turned.sum())
+            nearest[name] = answer.astype(closest.dtype)
+            nearest[name][rows[turned]] = closest[turned]
+        return nearest
+
+    def _apart(self, name: str, expected: Any, found: Any) -> Apart:
+        if _is_exact(name, expected, self.original.task):
+            return differences.labels(expected, found)
+        return differences.numbers(expected, found, self.tolerance)
+
+    def _remember(self, name: str, batch: Batch, expected: Any, found: Any, apart: Apart) -> None:
+        """Keep the first rows that are off, and of each output those that come nearest to it."""
+
+        def shown(index: int) -> WorstRow:
+            row = {str(key): _json(value) for key, value in batch.frame.iloc[index].items()}
+            return WorstRow(name, batch.kind, row, _json(expected[index]), _json(found[index]))
+
+        self._off += [shown(index) for index in np.flatnonzero(apart.off)[: WORST_ROWS - len(self._off)]]
+        total = self._totals[name]
+        bar = total.farthest[-1][0] if len(total.farthest) == WORST_ROWS else 0.0
+        for index in np.argsort(-apart.share, kind="stable")[:WORST_ROWS]:
+            if apart.share[index] > bar and not apart.off[index]:
+                total.farthest.append((float(apart.share[index]), shown(index)))
+        total.farthest = sorted(total.farthest, key=lambda pair: -pair[0])[:WORST_ROWS]
+
+
+def _any_off(apart: Mapping[str, Apart]) -> Mask:
+    """Return the rows on which any output is off."""
+    return np.asarray(np.any([one.off for one in apart.values()], axis=0))
+
+
+def _check_shape(name: str, expected: Any, found: Any) -> None:
+    if expected.shape != found.shape:
+        shapes = f"{name} has the shape {list(found.shape)}, the original's {list(expected.shape)}"
+        raise ConversionRefused("compare the ONNX graph with the original", shapes, "choose another estimator")
+
+
+def _is_exact(name: str, expected: Any, task: Task) -> bool:
+    """Return whether an output is a label, to be equal, rather than a number, to be near."""
+    return expected.dtype.kind in "OUSb" or (
+        role(name) == "prediction" and task not in ("regression", "transformation")
+    )
+
+
+def _json(value: Any) -> Any:
+    """Return a value as JSON has it, exactly."""
+    if isinstance(value, np.ndarray):
+        return [_json(item) for item in value]
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if value is None or value is pd.NA or value != value else value
