@@ -92,7 +92,7 @@ def convert_graph(
             trained_with=trained_with or {},
         ),
         members={},
-        class_labels=recorded.labels,
+        class_labels=recorded.class_labels,
         policy=Policy(tolerance=tolerance),
     )
     drift = build.drift_baseline(proof, manifest)
@@ -116,13 +116,17 @@ class _Recorded:
 
     methods: dict[str, str]
     task: Task
-    labels: list[Label]
+    class_labels: list[Label]
     known: Answers
     row: str
 
     def answers(self, frame: pd.DataFrame) -> Answers:
         """Return {output name: array [rows, ...]} for rows of the table."""
         return {name: array[frame[self.row].to_numpy()] for name, array in self.known.items()}
+
+    def equivalents(self, frame: pd.DataFrame) -> list[Answers]:
+        """Return nothing: what is written down is all there is."""
+        return []
 
 
 def _expected_columns(outputs: list[str], sample: pd.DataFrame, expected: Sequence[str]) -> dict[str, list[str]]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from appliance.bundle.manifest import Task, Tolerance
+from appliance.bundle.manifest import Label, Task, Tolerance
 from appliance.errors import ApplianceError, ConversionRefused, InvalidInput
 from convert import differences, near_ties
 from convert.candidate import Candidate
@@ -39,8 +39,15 @@ class Answering(Protocol):
     def task(self) -> Task:
         """What the model does."""
 
+    @property
+    def class_labels(self) -> list[Label]:
+        """The label of each column of the probabilities; empty where there are none."""
+
     def answers(self, frame: pd.DataFrame) -> Answers:
         """Return {output name: array [rows, ...]}."""
+
+    def equivalents(self, frame: pd.DataFrame) -> list[Answers]:
+        """Return what the same formula answers with fewer rounding errors, each as `answers` does."""
 
 
 @dataclass(slots=True)
@@ -169,26 +176,40 @@ class Judge:
         self, frame: pd.DataFrame, rows: NDArray[np.intp], expected: Answers, found: Answers, limits: Limits
     ) -> Answers:
         """Return `expected`, in near-ties among `rows` with what the original answers one rounding further."""
+        those = frame.iloc[rows]
         try:
-            around = [self.original.answers(moved) for moved in near_ties.moved(frame.iloc[rows], limits)]
+            around = [self.original.answers(moved) for moved in near_ties.moved(those, limits)]
+            farther = [self.original.answers(moved) for moved in near_ties.moved_farther(those, limits)]
+            farther += self.original.equivalents(those)
         except Exception:  # noqa: BLE001 - a model is other people's code: what it refuses around a row is no answer
             return expected
+        drawn = self._drawn({n: a[rows] for n, a in expected.items()}, {n: a[rows] for n, a in found.items()})
         nearest = {}
         for name, answer in expected.items():
-            own, given, others = answer[rows], found[name][rows], [answers[name] for answers in around]
+            own, given = answer[rows], found[name][rows]
             if _is_exact(name, own, self.original.task):
                 closest = own.copy()
-                for other in others:
-                    equal = ~self._apart(name, other, given).off
-                    closest[equal] = other[equal]
+                closest[drawn] = given[drawn]
+                for other in around:
+                    equal = ~self._apart(name, other[name], given).off
+                    closest[equal] = other[name][equal]
             else:
-                closest = near_ties.nearest(given, own, others)
+                closest = near_ties.nearest(given, own, [answers[name] for answers in [*around, *farther]])
             turned = self._apart(name, own, given).off & ~self._apart(name, closest, given).off
             self._totals[name].ties += int(turned.sum())
             self._totals[name].turned += int(turned.sum())
             nearest[name] = answer.astype(closest.dtype)
             nearest[name][rows[turned]] = closest[turned]
         return nearest
+
+    def _drawn(self, expected: Answers, found: Answers) -> Mask:
+        """Return the rows whose label rounding errors draw; see `near_ties.drawn`."""
+        by_role = {role(name): name for name in expected}
+        labels = self.original.class_labels
+        if not labels or not {"prediction", "probability"} <= set(by_role):
+            return np.zeros(len(next(iter(expected.values()))), dtype=bool)
+        label, shares = by_role["prediction"], by_role["probability"]
+        return near_ties.drawn(expected[label], found[label], labels, expected[shares], found[shares])
 
     def _apart(self, name: str, expected: Any, found: Any) -> Apart:
         if _is_exact(name, expected, self.original.task):

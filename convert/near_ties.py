@@ -18,27 +18,67 @@ REFUSED_TIE = "training rows with other values are as near as the last neighbour
 MOST_ROWS = 256
 """So many rows at once may be near-ties; where more are off, something else is wrong."""
 _TURNS = 16
+_FARTHER = (2, 3, 4)
+_FARTHER_TURNS = 8
+_OF_LARGEST = 8  # roundings (ULP) of a row's largest number that its others may have
+_DRAWN = 1e-12
+"""Probabilities as near as this are equal but for rounding: Gaussian processes, for one, add terms of some thousand."""
 
 Values = NDArray[Any]
 
 
 def moved(frame: pd.DataFrame, limits: Limits) -> list[pd.DataFrame]:
     """Return the rows over and over, each float moved to the float64 above or below: all up, all down, then mixed."""
-    rng = np.random.default_rng(SEED)
+    return [_moved(frame, limits, 1, turn) for turn in range(_TURNS)]
+
+
+def moved_farther(frame: pd.DataFrame, limits: Limits) -> list[pd.DataFrame]:
+    """Return the rows over and over, each float moved by two, three, then four float64.
+
+    One step gives few different roundings where a single column is large.
+    """
+    return [_moved(frame, limits, ulps, turn) for ulps in _FARTHER for turn in range(_FARTHER_TURNS)]
+
+
+def _moved(frame: pd.DataFrame, limits: Limits, ulps: int, turn: int) -> pd.DataFrame:
+    """Return the rows with each float moved by so many float64: up in turn 0, down in turn 1, then either way."""
+    rng = np.random.default_rng((SEED, ulps, turn))
     names = [name for name in frame if frame[name].dtype.kind == "f" and name not in limits.categories]
-    turns = []
-    for share in (1.0, 0.0, *[0.5] * (_TURNS - 2)):
-        up = rng.random((len(names), len(frame))) < share
-        ways = np.where(up, np.inf, -np.inf)
-        columns = {
-            name: pd.Series(np.nextafter(frame[name].to_numpy(), way.astype(frame[name].dtype)), index=frame.index)
-            for name, way in zip(names, ways, strict=True)
-        }
-        turns.append(frame.assign(**columns))
-    return turns
+    share = {0: 1.0, 1: 0.0}.get(turn, 0.5)
+    ways = np.where(rng.random((len(names), len(frame))) < share, np.inf, -np.inf)
+    columns = {}
+    for name, way in zip(names, ways, strict=True):
+        values = frame[name].to_numpy()
+        for _ in range(ulps):
+            values = np.nextafter(values, way.astype(values.dtype))
+        columns[name] = pd.Series(values, index=frame.index)
+    return frame.assign(**columns)
 
 
 def nearest(found: Values, expected: Values, around: list[Values]) -> Values:
-    """Return the numbers nearest to `found` in the range that the original's answers span: `expected`, and `around`."""
+    """Return the numbers nearest to `found` in the range that the original's answers span: `expected`, and `around`.
+
+    The range is widened by itself on either side: so few answers do not reach the ends of what rounding may do, and a
+    graph that adds in another order has roundings of its own. Numbers of one row that come of one sum, as those of a
+    Fourier transform, have the largest's rounding errors.
+    """
     answers = np.stack([expected, *around])
-    return np.asarray(np.clip(found, answers.min(axis=0), answers.max(axis=0)))
+    low, high = answers.min(axis=0), answers.max(axis=0)
+    largest = np.abs(expected).reshape(len(expected), -1).max(axis=1).reshape(-1, *[1] * (expected.ndim - 1))
+    reach = np.nan_to_num(np.maximum(high - low, _OF_LARGEST * np.spacing(largest)), posinf=0.0)
+    return np.asarray(np.clip(found, low - reach, high + reach))
+
+
+def drawn(own: Values, given: Values, labels: list[Any], shares: Values, found: Values) -> Values:
+    """Return where rounding errors draw the label: the original's probabilities of both labels are equal but for them.
+
+    `own` and `given` are the original's and the graph's label of each row, of `labels`; `shares` and `found` both
+    sides' probabilities [rows, labels]. Where the graph's own are equal to the bit, its rule for
+    ties is wrong.
+    """
+    columns = {label: column for column, label in enumerate(labels)}
+    mine, other = (np.array([columns.get(label, -1) for label in side.tolist()], dtype=int) for side in (own, given))
+    rows = np.arange(len(own))
+    apart = np.abs(shares[rows, mine] - shares[rows, other])
+    equal = (apart <= _DRAWN) & (found[rows, mine] != found[rows, other])
+    return np.asarray(equal & (mine >= 0) & (other >= 0))

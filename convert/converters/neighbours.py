@@ -111,8 +111,9 @@ def _nearest_centroid(rows: Rows, model: Any) -> Answers:
     if not hasattr(model, "within_class_std_dev_"):  # scikit-learn before 1.6 has the nearest alone
         return classified(rows, model, index=index)
     scale = np.where(model.within_class_std_dev_ != 0, model.within_class_std_dev_, 1.0)
-    away = distances(rows.matrix / scale[None, :], np.asarray(model.centroids_) / scale, model.metric)
-    scores = 2.0 * np.log(priors)[None, :] - away * away
+    away = reduced_distances(rows.matrix / scale[None, :], np.asarray(model.centroids_) / scale, model.metric)
+    squared = away if model.metric == "euclidean" else away * away
+    scores = 2.0 * np.log(priors)[None, :] - squared
     if not np.isclose(priors, 1 / len(priors)).all():
         index = scores.argmax()
     decision = scores.columns(1) - scores.columns(0) if len(priors) == 2 else scores

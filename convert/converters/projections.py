@@ -53,18 +53,27 @@ def _additive_chi2(rows: Rows, model: Any) -> Answers:
 def _count_sketch(rows: Rows, model: Any) -> Answers:
     """As sklearn.kernel_approximation.PolynomialCountSketch.transform (Pham & Pagh 2013).
 
-    The product of the sketches' Fourier transforms is taken with the transform written as two real matrices.
+    The sketches are convolved as such, where scikit-learn multiplies their Fourier transforms: that leaves in every
+    component rounding errors of the largest.
     """
     x = rows.matrix * float(np.sqrt(model.gamma))
     if model.coef0 != 0:
         x = concat([x, x.columns(0) * 0.0 + float(np.sqrt(model.coef0))])
     size = int(model.n_components)
-    angles = 2 * np.pi * np.outer(np.arange(size), np.arange(size)) / size
-    cosine, sine = np.cos(angles), np.sin(angles)
-    real, imaginary = x.columns(0) * 0.0 + 1.0, x.columns(0) * 0.0
-    for hashes, signs in zip(model.indexHash_, model.bitHash_, strict=True):
-        sketch = np.zeros((len(hashes), size))
-        sketch[np.arange(len(hashes)), hashes] = signs
-        a, b = x @ (sketch @ cosine), x @ (sketch @ -sine)
-        real, imaginary = real * a - imaginary * b, real * b + imaginary * a
-    return Answers(transform=(real @ cosine - imaginary @ sine) / float(size))
+    sketches = [_sketch(hashes, signs, size) for hashes, signs in zip(model.indexHash_, model.bitHash_, strict=True)]
+    convolved = x @ sketches[0]
+    for sketch, hashes, signs in zip(sketches[1:], model.indexHash_[1:], model.bitHash_[1:], strict=True):
+        # By columns or by components, whichever are fewer: that many copies are made, each turned round by an offset.
+        by_column = len(hashes) <= size
+        offsets = hashes if by_column else np.arange(size)
+        weights = x * np.asarray(signs, dtype=np.float64)[None, :] if by_column else x @ sketch
+        turned = convolved.take((np.arange(size)[None, :] - offsets[:, None]) % size)
+        convolved = (weights.reshape(0, 1, -1) @ turned).reshape(0, size)
+    return Answers(transform=convolved)
+
+
+def _sketch(hashes: Any, signs: Any, size: int) -> Any:
+    """Return the matrix [columns, size] that takes rows to their count sketch."""
+    sketch = np.zeros((len(hashes), size))
+    sketch[np.arange(len(hashes)), hashes] = signs
+    return sketch

@@ -22,12 +22,11 @@ from xgboost import XGBRegressor
 
 from appliance.bundle.manifest import Tolerance
 from appliance.errors import InvalidInput
-from convert import boundaries, candidate, convert_model, near_ties, parity
+from convert import boundaries, candidate, convert_model, parity
 from convert.converters import sklearn
-from convert.judge import Judge
 from convert.limits import probe
 from convert.original import Original
-from convert.rows import SCALES, WHOLE_NUMBERS, Batch, draw
+from convert.rows import SCALES, WHOLE_NUMBERS, draw
 from convert.schema import Limits, infer
 
 
@@ -191,69 +190,6 @@ def test_empty_texts_are_tried_where_the_model_takes_any():
     schema = infer(ColumnTransformer([]).fit(sample), sample)
     (batch,) = [batch for batch in draw(schema, Limits(), {}) if batch.kind == "unseen"]
     assert {"", " "} <= set(batch.frame["t"])
-
-
-def judged(original, candidate_graph, batch):
-    judge = Judge(original, candidate_graph, Tolerance())
-    judge.compare(batch, Limits())
-    return judge
-
-
-def test_near_ties_count_only_where_the_answer_beside_is_given(readings):
-    model = DecisionTreeClassifier(max_depth=1).fit(readings, readings[:, 0] > 20)
-    schema = infer(model, readings)
-    original = Original(model, schema)
-    other = Original(DecisionTreeClassifier(max_depth=1).fit(readings, readings[:, 0] > 22), schema)
-
-    class Moved:
-        """A graph whose threshold is elsewhere."""
-
-        float_type = "float64"
-
-        def answers(self, frame, limits):
-            return other.answers(frame)
-
-    def rows(x):
-        return pd.DataFrame({"x0": [x], "x1": [20.0]})
-
-    alone = judged(original, Moved(), Batch("alone", "", rows(21.0)))
-    tied = judged(original, Moved(), Batch("ties", "", rows(21.0), rows(15.0)))
-    neither = judged(original, Moved(), Batch("ties", "", rows(21.0), rows(25.0)))
-    assert [judge.passed for judge in (alone, tied, neither)] == [False, True, False]
-    assert [output.near_ties for output in tied.outputs()] == [1, 1]
-    assert [output.label_flips for output in tied.outputs()] == [0, 0]
-
-
-def test_far_numbers_may_be_what_the_original_answers_one_rounding_further():
-    """Squares of 1e9 leave no more than hundreds of a difference."""
-
-    class Squares:
-        task = "regression"
-        float_type = "float64"
-
-        def __init__(self, off):
-            self.methods = {"prediction": "predict"}
-            self.off = off
-
-        def answers(self, frame, limits=None):
-            x, y = frame["x0"].to_numpy(), frame["x1"].to_numpy()
-            return {"prediction": x * x - y * y + self.off}
-
-    far = pd.DataFrame({"x0": [1e9], "x1": [1e9]})
-    for off, passed in ((200.0, True), (2000.0, False)):
-        assert judged(Squares(0.0), Squares(off), Batch("magnitudes", "", far)).passed is passed
-    assert not judged(Squares(0.0), Squares(200.0), Batch("sample", "", far)).passed
-
-
-def test_rows_are_moved_by_one_rounding_and_categories_not_at_all():
-    frame = pd.DataFrame({"x": [1.0, -2.0], "n": [1, 2], "text": ["a", "b"], "kind": [1.5, 2.5]})
-    turns = near_ties.moved(frame, Limits(categories={"kind": [1.5, 2.5]}))
-    assert turns[0]["x"].tolist() == np.nextafter(frame["x"], np.inf).tolist()
-    assert turns[1]["x"].tolist() == np.nextafter(frame["x"], -np.inf).tolist()
-    assert len({tuple(turn["x"]) for turn in turns}) == 4
-    for turn in turns:
-        assert (turn["x"] != frame["x"]).all()
-        pd.testing.assert_frame_equal(turn.drop(columns="x"), frame.drop(columns="x"))
 
 
 def test_rows_that_hang_on_a_tie_are_refused_and_counted(readings, ask):

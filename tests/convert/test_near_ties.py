@@ -1,0 +1,197 @@
+"""Rows on which rounding decides what the original answers, and where a graph may answer otherwise."""
+
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.gaussian_process import GaussianProcessClassifier
+from sklearn.impute import KNNImputer
+from sklearn.kernel_approximation import PolynomialCountSketch
+from sklearn.neighbors import KernelDensity
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
+
+from appliance.bundle.manifest import Tolerance
+from convert import convert_model, near_ties
+from convert.judge import Judge
+from convert.original import Original
+from convert.rows import Batch
+from convert.schema import Limits, infer
+
+
+@pytest.fixture(scope="module")
+def readings():
+    return np.random.default_rng(0).normal(20, 5, (200, 2)).round(1)
+
+
+class Side:
+    """Either side of a comparison, of one number for each row."""
+
+    task = "regression"
+    float_type = "float64"
+    methods = MappingProxyType({"prediction": "predict"})
+    class_labels = ()
+
+    def equivalents(self, frame):
+        return []
+
+
+def judged(original, candidate_graph, batch):
+    judge = Judge(original, candidate_graph, Tolerance())
+    judge.compare(batch, Limits())
+    return judge
+
+
+def test_near_ties_count_only_where_the_answer_beside_is_given(readings):
+    model = DecisionTreeClassifier(max_depth=1).fit(readings, readings[:, 0] > 20)
+    schema = infer(model, readings)
+    original = Original(model, schema)
+    other = Original(DecisionTreeClassifier(max_depth=1).fit(readings, readings[:, 0] > 22), schema)
+
+    class Moved:
+        """A graph whose threshold is elsewhere."""
+
+        float_type = "float64"
+
+        def answers(self, frame, limits):
+            return other.answers(frame)
+
+    def rows(x):
+        return pd.DataFrame({"x0": [x], "x1": [20.0]})
+
+    alone = judged(original, Moved(), Batch("alone", "", rows(21.0)))
+    tied = judged(original, Moved(), Batch("ties", "", rows(21.0), rows(15.0)))
+    neither = judged(original, Moved(), Batch("ties", "", rows(21.0), rows(25.0)))
+    assert [judge.passed for judge in (alone, tied, neither)] == [False, True, False]
+    assert [output.near_ties for output in tied.outputs()] == [1, 1]
+    assert [output.label_flips for output in tied.outputs()] == [0, 0]
+
+
+def test_far_numbers_may_be_what_the_original_answers_one_rounding_further():
+    """Squares of 1e9 leave no more than hundreds of a difference; some roundings further, thousands."""
+
+    class Squares(Side):
+        def __init__(self, off):
+            self.off = off
+
+        def answers(self, frame, limits=None):
+            x, y = frame["x0"].to_numpy(), frame["x1"].to_numpy()
+            return {"prediction": x * x - y * y + self.off}
+
+    far = pd.DataFrame({"x0": [1e9], "x1": [1e9]})
+    for off, passed in ((200.0, True), (2000.0, True), (10_000.0, False)):
+        assert judged(Squares(0.0), Squares(off), Batch("magnitudes", "", far)).passed is passed
+    assert not judged(Squares(0.0), Squares(200.0), Batch("sample", "", far)).passed
+
+
+def test_rows_are_moved_by_one_rounding_and_categories_not_at_all():
+    frame = pd.DataFrame({"x": [1.0, -2.0], "n": [1, 2], "text": ["a", "b"], "kind": [1.5, 2.5]})
+    turns = near_ties.moved(frame, Limits(categories={"kind": [1.5, 2.5]}))
+    assert turns[0]["x"].tolist() == np.nextafter(frame["x"], np.inf).tolist()
+    assert turns[1]["x"].tolist() == np.nextafter(frame["x"], -np.inf).tolist()
+    assert len({tuple(turn["x"]) for turn in turns}) == 4
+    for turn in turns:
+        assert (turn["x"] != frame["x"]).all()
+        pd.testing.assert_frame_equal(turn.drop(columns="x"), frame.drop(columns="x"))
+
+
+def test_rows_are_moved_farther_by_two_to_four_roundings():
+    frame = pd.DataFrame({"x": [1.0, -2.0]})
+    away = {round((turn["x"][0] - 1.0) / 2**-52, 1) for turn in near_ties.moved_farther(frame, Limits())}
+    assert {2.0, 3.0, 4.0} < away  # below 1 a step is half as large
+    assert {-1.0, -1.5, -2.0} < away
+
+
+class Shares(Side):
+    """A graph and its original that give a probability for each of two labels, and the label."""
+
+    task = "classification"
+    methods = MappingProxyType({"prediction": "predict", "probability": "predict_proba"})
+    class_labels = ("a", "b")
+
+    def __init__(self, label, first):
+        self.label, self.first = label, first
+
+    def answers(self, frame, limits=None):
+        shares = np.tile([self.first, 1 - self.first], (len(frame), 1))
+        return {"prediction": np.full(len(frame), self.label, dtype=object), "probability": shares}
+
+
+@pytest.mark.parametrize(
+    ("original", "graph", "passed"),
+    [
+        (Shares("a", 0.5), Shares("b", 0.5 - 1e-15), True),
+        (Shares("a", 0.5 + 1e-14), Shares("b", 0.5 - 1e-14), True),
+        (Shares("a", 0.5), Shares("b", 0.5), False),  # a rule for ties that is wrong
+        (Shares("a", 0.5 + 1e-9), Shares("b", 0.5 - 1e-9), False),
+        (Shares("a", 0.5), Shares("c", 0.5 - 1e-15), False),
+    ],
+    ids=["tied", "as good as tied", "tied in both", "not tied", "no such label"],
+)
+def test_label_of_equal_probabilities_is_drawn_by_rounding_in_far_rows_alone(original, graph, passed):
+    rows = pd.DataFrame({"x0": [1.0, 2.0]})
+    far = judged(original, graph, Batch("edges", "", rows))
+    assert far.passed is passed
+    assert far.outputs()[0].near_ties == 2 * passed
+    assert not judged(original, graph, Batch("noise", "", rows)).passed
+
+
+def test_numbers_of_a_row_have_the_roundings_of_its_largest_in_far_rows_alone():
+    class Sums(Side):
+        task = "transformation"
+
+        def __init__(self, off):
+            self.off = off
+
+        def answers(self, frame, limits=None):
+            return {"prediction": np.array([[1e18, 3.0 + self.off]] * len(frame))}
+
+    rows = pd.DataFrame({"n": [1, 2]})
+    for off, passed in ((100.0, True), (10_000.0, False)):
+        assert judged(Sums(0.0), Sums(off), Batch("magnitudes", "", rows)).passed is passed
+    assert not judged(Sums(0.0), Sums(100.0), Batch("noise", "", rows)).passed
+
+
+def test_density_and_imputer_are_also_computed_with_fewer_roundings(readings):
+    model = make_pipeline(StandardScaler(), KernelDensity()).fit(readings)
+    original = Original(model, infer(model, readings))
+    far = pd.DataFrame({"x0": [20.0, 75.0], "x1": [20.0, 75.0]})
+    (closely,) = original.equivalents(far)
+    scaled, points = (model[0].transform(x) for x in (far.to_numpy(), readings))
+    squares = ((scaled[:, None] - points) ** 2).sum(axis=2)
+    most = squares.min(axis=1)
+    summed = np.log(np.exp((most[:, None] - squares) / 2).sum(axis=1)) - most / 2
+    assert np.allclose(closely["prediction"], summed - np.log(2 * np.pi) - np.log(len(points)), rtol=1e-12)
+    assert model[1].tree_.get_arrays()[3].shape[0] > 1  # the model itself is as it was
+    gaps = readings.copy()
+    gaps[::7, 1] = np.nan
+    imputer = KNNImputer(n_neighbors=3, weights="distance").fit(gaps)
+    asked = pd.DataFrame({"x0": [20.03], "x1": [np.nan]})
+    (closely,) = Original(imputer, infer(imputer, gaps)).equivalents(asked)
+    assert np.allclose(closely["prediction"], imputer.transform(asked.to_numpy()), rtol=1e-6)
+    plain = DecisionTreeClassifier().fit(readings, readings[:, 0] > 20)
+    assert Original(plain, infer(plain, readings)).equivalents(far) == []
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        GaussianProcessClassifier(random_state=0),
+        KernelDensity(),
+        PolynomialCountSketch(random_state=0),
+        PolynomialCountSketch(degree=3, coef0=1, n_components=7, random_state=0),
+        KNNImputer(weights="distance"),
+    ],
+    ids=["process", "density", "sketch", "small sketch", "imputer"],
+)
+def test_originals_that_rounding_rules_far_out_are_served(model):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(0, 1, (90, 5)).round(2)
+    answers = np.array(list("abc"))[rows[:, :3].argmax(axis=1)]
+    if isinstance(model, KNNImputer):
+        rows[rng.random(rows.shape) < 0.1] = np.nan
+    conversion = convert_model(model.fit(rows, answers), rows)
+    assert conversion.parity.passed
+    assert conversion.parity.outputs[0].near_ties_turned > 0
