@@ -33,6 +33,7 @@ TIME_LIMIT = 120  # processor seconds for each case and route
 PATIENCE = 20  # a busy machine may take so many times as long
 BASE = ("scikit-learn", "skl2onnx", "onnx", "onnxruntime", "numpy")
 BOOSTERS = ("lightgbm", "xgboost", "xgboost-cpu", "catboost")
+OPTIONS = "## Options that change the answer"
 _MADE = "Made by `make coverage`"
 _KEPT = " (the last column was taken over from an earlier run with the same versions)"
 _WORDS = {"exact": "exact", "refused": "refused", "wrong": "**wrong**", "fails": "refused"}
@@ -114,7 +115,7 @@ def _plain_words(file: Path) -> dict[tuple[str, ...], str]:
     """Return {cells of a case: plain skl2onnx's cell} of a document that was made with these versions."""
     if not made_here(file):
         raise SystemExit(f"{file} was made with other versions: leave out --keep-plain")
-    return {named: row[-1] for named, row in table(file).items()}
+    return {named: row[-1] for named, row in table(file.read_text(encoding="utf-8")).items()}
 
 
 def made_here(file: Path = DOCS) -> bool:
@@ -122,9 +123,10 @@ def made_here(file: Path = DOCS) -> bool:
     return f" with {_versions()}." in file.read_text(encoding="utf-8")
 
 
-def table(file: Path = DOCS) -> dict[tuple[str, ...], list[str]]:
-    """Return {cells that name a case: verdict, largest difference and plain skl2onnx's verdict} of a document."""
-    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+def table(text: str | None = None) -> dict[tuple[str, ...], list[str]]:
+    """Return {cells that name a case: verdict, largest difference, plain skl2onnx's verdict} of a document's text."""
+    text = DOCS.read_text(encoding="utf-8") if text is None else text
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
     rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)] for line in lines]
     return {(*row[1:4],): row[4:7] for row in rows if len(row) == 8 and row[1]}
 
@@ -193,7 +195,7 @@ def document(lines: list[Line], seconds: float) -> str:
     """Return docs/coverage.md."""
     parts = [_preface(lines, seconds), "## Estimators\n"]
     parts += _tables([line for line in lines if line.case.default])
-    parts.append("## Options that change the answer\n")
+    parts.append(f"{OPTIONS}\n")
     parts += _tables([line for line in lines if not line.case.default])
     parts.append("## Refusals\n")
     parts += sorted({_refusal(line) for line in lines if word_of(line.ours) == "refused"})

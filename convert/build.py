@@ -34,7 +34,7 @@ from appliance.errors import ConversionRefused, ParityFailed
 from convert import baseline, candidate, graphs, parity, schema
 from convert.certificate import Attempt, Parity
 from convert.converters import isolation, sklearn
-from convert.insides import before_last
+from convert.insides import last_step
 from convert.limits import probe
 from convert.original import Original, steps
 from convert.sources import native_boosters
@@ -229,7 +229,7 @@ def libraries(model: Any = None) -> dict[str, str]:
     if model is None:
         return here
     # CatBoost's are no BaseEstimators, which are what `steps` yields of a pipeline's.
-    inside = [*(step for _, step in steps(model)), before_last(model)[1]]
+    inside = [*(step for _, step in steps(model)), last_step(model)]
     packages = {type(step).__module__.partition(".")[0] for step in inside}
     return here | {name: str(sys.modules[name].__version__) for name in BOOSTERS if name in packages}
 

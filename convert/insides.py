@@ -26,6 +26,11 @@ def before_last(model: Any) -> tuple[list[Any], Any]:
     return steps, model
 
 
+def last_step(model: Any) -> Any:
+    """Return the estimator that gives the answer; see `before_last`."""
+    return before_last(model)[1]
+
+
 def hashed_columns(model: Any) -> list[int]:
     """Return the positions of the columns that an estimator knows by hashes: CatBoost's categorical features."""
     indices = getattr(model, "get_cat_feature_indices", None)

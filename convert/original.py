@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from appliance.bundle.manifest import Label, Task
 from appliance.errors import ConversionRefused, Misuse
+from convert.insides import last_step
 from convert.schema import Schema
 
 Array = NDArray[Any]
@@ -233,17 +234,6 @@ def steps(model: Any) -> Iterator[tuple[str, BaseEstimator]]:
         seen.add(id(estimator))
         yield path, estimator
         waiting += [(f"{path}__{name}" if path else name, part) for name, part in _parts(estimator)]
-
-
-def last_step(model: Any) -> Any:
-    """Return the estimator that gives the answer: the last of a pipeline, the best of a search."""
-    while True:
-        if isinstance(model, Pipeline):
-            model = model.steps[-1][1]
-        elif hasattr(model, "best_estimator_"):
-            model = model.best_estimator_
-        else:
-            return model
 
 
 def _free_name(output: str, columns: set[str]) -> str:

@@ -41,8 +41,8 @@ from convert.converters import (
     trees,
 )
 from convert.converters.narrowing import narrow
-from convert.insides import before_last, first_step, hashed_columns
-from convert.original import Answers, Original, last_step, role, steps
+from convert.insides import first_step, hashed_columns, last_step
+from convert.original import Answers, Original, role, steps
 
 TARGET_OPSET = {"": 21, "ai.onnx.ml": 5}
 OWN_CONVERTERS: tuple[Any, ...] = (
@@ -196,7 +196,7 @@ def _first_encodes(model: Any) -> bool:
 def _encoded_columns(model: Any) -> set[str]:
     """Return the columns that a ColumnTransformer gives to an encoder first, or as they are to one that hashes them."""
     encoded: set[str] = set()
-    hashed = bool(hashed_columns(before_last(model)[1]))
+    hashed = bool(hashed_columns(last_step(model)))
     for step in _first_steps(model):
         for _, transformer, columns in getattr(step, "transformers_", []):
             kept = hashed and pipelines.passes(transformer)

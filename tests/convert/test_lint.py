@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import joblib
 import numpy as np
@@ -28,10 +27,10 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 from sklearn.svm import SVC
 
 from appliance.errors import ConversionRefused
+from benchmarks.coverage import DOCS, OPTIONS, cells_of, table
 from benchmarks.coverage_cases import cases
 from convert.lint import lint
 
-DOCS = Path(__file__).parents[2] / "docs" / "coverage.md"
 MIXED = Pipeline(
     [
         ("columns", ColumnTransformer([("text", HashingVectorizer(), "t"), ("size", OneHotEncoder(), ["s"])])),
@@ -173,10 +172,9 @@ def test_command_loads_a_pickle_apart_and_ends_one_that_hangs(tmp_path):
 
 @pytest.fixture(scope="module")
 def rows():
-    """The rows of docs/coverage.md: [estimator, options, data, verdict], those of default options first."""
-    default, options = DOCS.read_text(encoding="utf-8").split("## Options that change the answer")
-    table = re.compile(r"^\| (\w+) \| (?:`(.*?)`)? ?\| ([\w ]+) \| \W*(\w+)\W*(?:, not served)? \|", re.MULTILINE)
-    return table.findall(default), table.findall(options)
+    """The rows of docs/coverage.md, (estimator, options, data, verdict): those of default options, and the others."""
+    parts = DOCS.read_text(encoding="utf-8").split(OPTIONS)
+    return [[(*named, found[0].partition(",")[0].strip("*")) for named, found in table(part).items()] for part in parts]
 
 
 def test_counts_of_the_coverage_page_are_those_of_its_table(rows):
@@ -199,8 +197,8 @@ def test_at_least_176_estimators_are_exact_and_none_is_wrong(rows):
 @pytest.mark.filterwarnings("ignore")
 def test_lint_refuses_nothing_that_the_coverage_page_has_as_exact(rows):
     both = [*rows[0], *rows[1]]
-    verdicts = {(name, options.replace(r"\|", "|"), data): verdict for name, options, data, verdict in both}
-    tried = [(case, verdicts.get((case.estimator, case.options, case.data))) for case in cases()]
+    verdicts = {row[:3]: row[3] for row in both}
+    tried = [(case, verdicts.get(cells_of(case))) for case in cases()]
     assert sum(verdict is None for _, verdict in tried) < 0.1 * len(tried)  # another scikit-learn has other estimators
     assert [case for case, verdict in tried if verdict == "exact" and refused(case.model)] == []
 
