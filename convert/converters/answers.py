@@ -114,7 +114,10 @@ class Rows:
 
 def labels(graph: Graph, model: Any, index: Tensor) -> Tensor:
     """Return class labels, in the dtype the graph's label output has, for positions in `classes_`."""
-    constants = label_constants(model.classes_)
+    return _labels(graph, label_constants(model.classes_), index)
+
+
+def _labels(graph: Graph, constants: Any, index: Tensor) -> Tensor:
     if np.array_equal(constants, np.arange(len(constants))):  # texts are never equal to numbers
         return index
     return graph.constant(constants).take(index, axis=0)
@@ -140,12 +143,12 @@ def several(rows: Rows, model: Any, indices: list[Tensor]) -> Answers:
     constants = [label_constants(classes) for classes in model.classes_]
     if len({values.dtype.kind for values in constants}) > 1:
         raise refusal(model, "some of its outputs are texts and some numbers", "number the classes of all")
-    labels_of = [
-        rows.graph.constant(values).take(index, axis=0).reshape(-1, 1)
-        for values, index in zip(constants, indices, strict=True)
-    ]
-    positions = [index.cast("float64").reshape(-1, 1) for index in indices]
-    return Answers(concat(labels_of), decision_function=concat(positions))
+    positions = concat([index.reshape(-1, 1) for index in indices])
+    decision = positions.cast("float64")
+    if all(np.array_equal(values, constants[0]) for values in constants):
+        return Answers(_labels(rows.graph, constants[0], positions), decision_function=decision)
+    starts = np.cumsum([0, *map(len, constants[:-1])])  # all labels in one row, so that one node picks those of a row
+    return Answers(_labels(rows.graph, np.concatenate(constants), positions + starts), decision_function=decision)
 
 
 def outlier(scores: Tensor, offset: float) -> Answers:

@@ -79,10 +79,9 @@ def _weights(model: Any) -> list[float]:
 
 
 def _weighed(parts: list[Tensor], weights: list[float]) -> Tensor:
-    total = parts[0] * weights[0]
-    for part, weight in zip(parts[1:], weights[1:], strict=True):
-        total = total + part * weight
-    return total
+    """Return the weighted sum; a weight of 1 costs no node."""
+    first, *others = (part if weight == 1 else part * weight for part, weight in zip(parts, weights, strict=True))
+    return sum(others, first)
 
 
 def _one_label(model: Any) -> None:

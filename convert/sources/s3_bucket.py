@@ -15,7 +15,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from appliance.errors import ApplianceError, Misuse, NotFound, NotReady
-from convert.sources.fetched import Fetched
+from convert.sources.fetched import Fetched, without_secrets
 from convert.sources.unpack import open_model
 
 _ABSENT = ("NoSuchKey", "NoSuchBucket", "404", "NotFound", "ResourceNotFound")
@@ -53,4 +53,4 @@ def answers(url: str) -> Iterator[None]:
         raise kind(f"fetch {url}", found, "check the name, the region and who may read it") from error
     except BotoCoreError as error:
         next_step = "check the credentials, AWS_DEFAULT_REGION and AWS_ENDPOINT_URL"
-        raise NotReady(f"fetch {url}", str(error), next_step) from error
+        raise NotReady(f"fetch {url}", without_secrets(str(error)), next_step) from error  # it quotes the endpoint

@@ -100,10 +100,12 @@ def test_a_url_without_an_object_is_misuse(bucket, tmp_path, url):
 
 
 def test_a_store_that_is_away_is_not_ready(bucket, tmp_path, monkeypatch):
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://someone:a-secret@127.0.0.1:1")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    with pytest.raises(NotReady, match="AWS_ENDPOINT_URL"):
+    with pytest.raises(NotReady, match="AWS_ENDPOINT_URL") as caught:
         fetch("s3://models/iris/model.skops", tmp_path)
+    assert "127.0.0.1:1" in str(caught.value)
+    assert "a-secret" not in str(caught.value)
 
 
 def test_a_model_package_is_fetched_and_names_its_arn(package, files, tmp_path):
