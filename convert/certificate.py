@@ -36,9 +36,9 @@ class OutputParity(msgspec.Struct, frozen=True):
     label_flips: int
     rows_off: int
     near_ties: int = 0
-    """Rows where the original itself answers otherwise one rounding (ULP) of an input further."""
+    """Rows where rounding decides what the original answers, of `ties` all, of other kinds those that needed it."""
     near_ties_turned: int = 0
-    """Those of them where the graph gives the answer that the original gives one rounding further."""
+    """Those of them where the graph gives what the original gives otherwise rounded; docs/proof.md says how far."""
     largest_ulp: float = 0.0
 
 

@@ -82,6 +82,8 @@ class Judge:
         self._totals = {name: _Total() for name in original.methods}
         self._off: list[WorstRow] = []
         self._off_by_kind: Counter[str] = Counter()
+        self.by_rounding: set[str] = set()
+        """Kinds of rows on some of which rounding decided: such answers may be others on another processor."""
 
     @property
     def passed(self) -> bool:
@@ -132,14 +134,16 @@ class Judge:
         expected = self.original.answers(batch.frame)
         found = self._ask(batch, limits)
         beside = {} if batch.beside is None else self.original.answers(batch.beside)
-        nearest, apart = {}, {}
+        nearest, tied, apart = {}, {}, {}
         for name, answer in expected.items():
             _check_shape(name, answer, found[name])
-            nearest[name] = self._nearest(name, answer, beside[name], found[name]) if beside else answer
+            nearest[name], tied[name] = answer, np.zeros(len(answer), dtype=bool)
+            if beside:
+                nearest[name], tied[name] = self._nearest(name, answer, beside[name], found[name])
             apart[name] = self._apart(name, nearest[name], found[name])
         off = _any_off(apart)
         if batch.kind in _BY_ROUNDING and 0 < off.sum() <= near_ties.MOST_ROWS:
-            nearest = self._around(batch.frame, np.flatnonzero(off), nearest, found, limits)
+            nearest = self._around(batch, np.flatnonzero(off), nearest, found, tied, limits)
             apart = {name: self._apart(name, answer, found[name]) for name, answer in nearest.items()}
         for name, answer in nearest.items():
             self._totals[name].add(apart[name])
@@ -162,21 +166,33 @@ class Judge:
             tried = f"ask the ONNX graph with {batch.kind} rows as {self.candidate.float_type}"
             raise ConversionRefused(tried, error.found, "give a sample that the model takes as a whole") from error
 
-    def _nearest(self, name: str, expected: Any, beside: Any, found: Any) -> Any:
-        """Return the original's answers, in near-ties those to the rows beside where the graph gives these."""
+    def _nearest(self, name: str, expected: Any, beside: Any, found: Any) -> tuple[Any, Mask]:
+        """Return the original's answers, in near-ties those to the rows beside where the graph gives these.
+
+        Also return which rows are near-ties.
+        """
         tied = self._apart(name, expected, beside).off
         turned = tied & self._apart(name, expected, found).off & ~self._apart(name, beside, found).off
         self._totals[name].ties += int(tied.sum())
         self._totals[name].turned += int(turned.sum())
         nearest = expected.copy()
         nearest[turned] = beside[turned]
-        return nearest
+        return nearest, tied
 
     def _around(
-        self, frame: pd.DataFrame, rows: NDArray[np.intp], expected: Answers, found: Answers, limits: Limits
+        self,
+        batch: Batch,
+        rows: NDArray[np.intp],
+        expected: Answers,
+        found: Answers,
+        tied: Mapping[str, Mask],
+        limits: Limits,
     ) -> Answers:
-        """Return `expected`, in near-ties among `rows` with what the original answers one rounding further."""
-        those = frame.iloc[rows]
+        """Return `expected`, in near-ties among `rows` with what the original answers one rounding further.
+
+        Those that are `tied` were counted already.
+        """
+        those = batch.frame.iloc[rows]
         try:
             around = [self.original.answers(moved) for moved in near_ties.moved(those, limits)]
             farther = [self.original.answers(moved) for moved in near_ties.moved_farther(those, limits)]
@@ -196,8 +212,9 @@ class Judge:
             else:
                 closest = near_ties.nearest(given, own, [answers[name] for answers in [*around, *farther]])
             turned = self._apart(name, own, given).off & ~self._apart(name, closest, given).off
-            self._totals[name].ties += int(turned.sum())
+            self._totals[name].ties += int((turned & ~tied[name][rows]).sum())
             self._totals[name].turned += int(turned.sum())
+            self.by_rounding |= {batch.kind} if turned.any() else set()
             nearest[name] = answer.astype(closest.dtype)
             nearest[name][rows[turned]] = closest[turned]
         return nearest

@@ -20,7 +20,6 @@ MOST_ROWS = 256
 _TURNS = 16
 _FARTHER = (2, 3, 4)
 _FARTHER_TURNS = 8
-_OF_LARGEST = 8  # roundings (ULP) of a row's largest number that its others may have
 _DRAWN = 1e-12
 """Probabilities as near as this are equal but for rounding: Gaussian processes, for one, add terms of some thousand."""
 
@@ -41,7 +40,10 @@ def moved_farther(frame: pd.DataFrame, limits: Limits) -> list[pd.DataFrame]:
 
 
 def _moved(frame: pd.DataFrame, limits: Limits, ulps: int, turn: int) -> pd.DataFrame:
-    """Return the rows with each float moved by so many float64: up in turn 0, down in turn 1, then either way."""
+    """Return the rows with each float moved by so many float64: up in turn 0, down in turn 1, then either way.
+
+    Infinity is no rounding of any number, and stays.
+    """
     rng = np.random.default_rng((SEED, ulps, turn))
     names = [name for name in frame if frame[name].dtype.kind == "f" and name not in limits.categories]
     share = {0: 1.0, 1: 0.0}.get(turn, 0.5)
@@ -50,7 +52,7 @@ def _moved(frame: pd.DataFrame, limits: Limits, ulps: int, turn: int) -> pd.Data
     for name, way in zip(names, ways, strict=True):
         values = frame[name].to_numpy()
         for _ in range(ulps):
-            values = np.nextafter(values, way.astype(values.dtype))
+            values = np.where(np.isinf(values), values, np.nextafter(values, way.astype(values.dtype)))
         columns[name] = pd.Series(values, index=frame.index)
     return frame.assign(**columns)
 
@@ -59,14 +61,21 @@ def nearest(found: Values, expected: Values, around: list[Values]) -> Values:
     """Return the numbers nearest to `found` in the range that the original's answers span: `expected`, and `around`.
 
     The range is widened by itself on either side: so few answers do not reach the ends of what rounding may do, and a
-    graph that adds in another order has roundings of its own. Numbers of one row that come of one sum, as those of a
-    Fourier transform, have the largest's rounding errors.
+    graph that adds in another order has roundings of its own. NaN and infinity are no range: they are near only where
+    one of the answers is the same.
     """
+    if found.dtype.kind not in "fiub":
+        return expected
     answers = np.stack([expected, *around])
-    low, high = answers.min(axis=0), answers.max(axis=0)
-    largest = np.abs(expected).reshape(len(expected), -1).max(axis=1).reshape(-1, *[1] * (expected.ndim - 1))
-    reach = np.nan_to_num(np.maximum(high - low, _OF_LARGEST * np.spacing(largest)), posinf=0.0)
-    return np.asarray(np.clip(found, low - reach, high + reach))
+    finite = np.isfinite(answers)
+    same = ((answers == found) | (np.isnan(answers) & np.isnan(found))).any(axis=0)
+    low = np.where(finite, answers, np.inf).min(axis=0)
+    high = np.where(finite, answers, -np.inf).max(axis=0)
+    ranged = finite.any(axis=0) & np.isfinite(found)
+    with np.errstate(over="ignore"):
+        reach = np.where(ranged & np.isfinite(high - low), high - low, 0.0)
+        clipped = np.clip(found, low - reach, high + reach)
+    return np.asarray(np.where(same, found, np.where(ranged, clipped, expected)))
 
 
 def drawn(own: Values, given: Values, labels: list[Any], shares: Values, found: Values) -> Values:

@@ -10,14 +10,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClusterMixin, is_classifier, is_outlier_detector, is_regressor
-from sklearn.impute import KNNImputer
 from sklearn.naive_bayes import CategoricalNB
-from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
 from appliance.bundle.manifest import Label, Task
 from appliance.errors import ConversionRefused, Misuse
+from convert import closely
 from convert.insides import last_step
 from convert.schema import Schema
 
@@ -133,14 +132,13 @@ class Original:
         return self._asked(frame, dict([list(self.methods.items())[-1]]))
 
     def equivalents(self, frame: pd.DataFrame) -> list[Answers]:
-        """Return what the model answers where its own formula is computed with fewer rounding errors; often nothing.
-
-        The tree of a density loses small densities far from all its rows: with all of them in one leaf they are simply
-        added. KNNImputer subtracts squares: with a large number in a row that leaves few digits of its distances.
-        """
-        if not any(isinstance(step, (KernelDensity, KNNImputer)) for _, step in steps(self.model)):
+        """Return what the model answers where its own formula is computed with fewer rounding errors; often nothing."""
+        if not any(isinstance(step, closely.KINDS) for _, step in steps(self.model)):
             return []
-        return [self._asked(frame, self.methods, _computed_closely(self.model))]
+        model = copy.deepcopy(self.model)
+        for _, step in steps(model):
+            closely.compute(step)
+        return [self._asked(frame, self.methods, model)]
 
     def _asked(self, frame: pd.DataFrame, methods: dict[str, str], model: Any = None) -> Answers:
         model = model or self.model
@@ -196,26 +194,6 @@ def taken(takes: Callable[[pd.DataFrame], bool], frame: pd.DataFrame) -> tuple[M
     for start, stop in waiting:
         asked[start:stop] = False
     return mask, asked
-
-
-def _computed_closely(model: Any) -> Any:
-    """Return a copy of the model whose steps compute with fewer rounding errors; see `Original.equivalents`."""
-    copied = copy.deepcopy(model)
-    for _, step in steps(copied):
-        if isinstance(step, KernelDensity):
-            tree, parameters = step.tree_, {"metric": step.metric, **(step.metric_params or {})}
-            rows = np.asarray(tree.data)
-            weights = None if tree.sample_weight is None else np.asarray(tree.sample_weight)
-            step.tree_ = type(tree)(rows, leaf_size=len(rows), sample_weight=weights, **parameters)
-        elif isinstance(step, KNNImputer) and step.metric == "nan_euclidean":
-            step.metric = _nan_euclidean
-    return copied
-
-
-def _nan_euclidean(a: Array, b: Array, **_: Any) -> float:
-    """Return sklearn.metrics.pairwise.nan_euclidean_distances of two rows, from their differences."""
-    apart = (a - b)[~(np.isnan(a) | np.isnan(b))]
-    return float(np.sqrt(apart @ apart / len(apart) * len(a))) if len(apart) else np.nan
 
 
 def role(output: str) -> Any:

@@ -63,7 +63,8 @@ def prove(
         if len(answered.frame):
             answers = judge.compare(answered, limits)
             # A device tests itself with rows that have one right answer.
-            evidence += [(answered, answers)] if answered.beside is None else []
+            sure = answered.beside is None and batch.kind not in judge.by_rounding
+            evidence += [(answered, answers)] if sure else []
         kinds.append(judge.kind(answered, refused, tied, not_asked))
     kinds.append(judge.compare_one_by_one(evidence[0][0], limits))
     report = Parity(

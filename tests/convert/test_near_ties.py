@@ -8,12 +8,16 @@ import pytest
 from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.impute import KNNImputer
 from sklearn.kernel_approximation import PolynomialCountSketch
+from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
+from appliance.bundle import examples
 from appliance.bundle.manifest import Tolerance
+from appliance.inference import selftest
+from appliance.inference.session import Session
 from convert import convert_model, near_ties
 from convert.judge import Judge
 from convert.original import Original
@@ -138,20 +142,61 @@ def test_label_of_equal_probabilities_is_drawn_by_rounding_in_far_rows_alone(ori
     assert not judged(original, graph, Batch("noise", "", rows)).passed
 
 
-def test_numbers_of_a_row_have_the_roundings_of_its_largest_in_far_rows_alone():
-    class Sums(Side):
-        task = "transformation"
+class Numbers(Side):
+    """A graph, and an original, that give of each row's number whatever `answer` makes of it."""
 
-        def __init__(self, off):
-            self.off = off
+    def __init__(self, answer):
+        self.answer = answer
 
-        def answers(self, frame, limits=None):
-            return {"prediction": np.array([[1e18, 3.0 + self.off]] * len(frame))}
+    def answers(self, frame, limits=None):
+        return {"prediction": self.answer(frame["x0"].to_numpy())}
 
-    rows = pd.DataFrame({"n": [1, 2]})
-    for off, passed in ((100.0, True), (10_000.0, False)):
-        assert judged(Sums(0.0), Sums(off), Batch("magnitudes", "", rows)).passed is passed
-    assert not judged(Sums(0.0), Sums(100.0), Batch("noise", "", rows)).passed
+
+def passes(original, graph, kind="edges", numbers=(1.0, 2.0)):
+    rows = pd.DataFrame({"x0": list(numbers)})
+    return judged(Numbers(original), Numbers(graph), Batch(kind, "", rows)).passed
+
+
+def test_a_large_number_of_a_row_excuses_none_of_its_others():
+    """As an identity of 19 digits that is passed on beside readings."""
+    assert not passes(lambda x: np.c_[1e18 + x, x], lambda x: np.c_[1e18 + x, x + 100])
+
+
+def test_nothing_excuses_nan_or_infinity_but_the_originals_own():
+    assert not passes(lambda x: x, lambda x: x * np.nan)
+    assert not passes(lambda x: x, lambda x: x * np.inf)
+    assert not passes(lambda x: x, lambda x: np.array([str(number) for number in x]))
+    for odd in (np.nan, np.inf, -np.inf):
+        assert passes(lambda x, odd=odd: np.where(x > 1.0, odd, x), lambda x, odd=odd: np.full(len(x), odd), "ties")
+        assert not passes(lambda x, odd=odd: np.where(x > 1.0, odd, x), lambda x: x + 9.0)  # infinity is no range
+        assert not passes(lambda x, odd=odd: np.full(len(x), odd), lambda x: x)
+
+
+def test_numbers_beside_nan_keep_their_range():
+    """A row's missing value that is passed on says nothing of its other numbers."""
+
+    def original(x):
+        return np.c_[x * np.nan, np.where(x > 1.0, 9.0, 5.0)]
+
+    assert passes(original, lambda x: np.c_[x * np.nan, x * 0.0 + 7.0], numbers=[1.0])
+    assert not passes(original, lambda x: np.c_[x * np.nan, x * 0.0 + 7.0], numbers=[2.0])
+
+
+def test_infinity_is_not_the_greatest_number():
+    def within(x):
+        return np.clip(x, -1e308, 1e308) / 1e300
+
+    assert passes(lambda x: np.where(np.isinf(x), 0.0, within(x)), within, "infinite")
+    odd = (np.inf, -np.inf)
+    assert not passes(lambda x: np.where(np.isinf(x), 0.0, within(x)), within, "infinite", odd)
+
+
+def test_near_tie_of_both_kinds_counts_once():
+    """The row beside has another answer, and one rounding further there is a third."""
+    original = Numbers(lambda x: np.where(x < 1.0, 0.0, np.where(x > 1.0, 2.0, 1.0)))
+    row, beside = pd.DataFrame({"x0": [1.0]}), pd.DataFrame({"x0": [0.5]})
+    (output,) = judged(original, Numbers(lambda x: x * 0.0 + 2.0), Batch("ties", "", row, beside)).outputs()
+    assert (output.rows_off, output.near_ties, output.near_ties_turned) == (0, 1, 1)
 
 
 def test_density_and_imputer_are_also_computed_with_fewer_roundings(readings):
@@ -171,8 +216,25 @@ def test_density_and_imputer_are_also_computed_with_fewer_roundings(readings):
     asked = pd.DataFrame({"x0": [20.03], "x1": [np.nan]})
     (closely,) = Original(imputer, infer(imputer, gaps)).equivalents(asked)
     assert np.allclose(closely["prediction"], imputer.transform(asked.to_numpy()), rtol=1e-6)
+    marked = np.where(np.isnan(gaps), -1.0, gaps)
+    imputer = KNNImputer(missing_values=-1.0, n_neighbors=3, weights="distance").fit(marked)
+    asked = pd.DataFrame({"x0": [20.03], "x1": [-1.0]})
+    (closely,) = Original(imputer, infer(imputer, marked)).equivalents(asked)
+    assert np.allclose(closely["prediction"], imputer.transform(asked.to_numpy()), rtol=1e-6)
+    search = GridSearchCV(KernelDensity(), {"bandwidth": [0.5, 1.0]}, cv=2).fit(readings)
+    assert len(Original(search, infer(search, readings)).equivalents(far)) == 1
     plain = DecisionTreeClassifier().fit(readings, readings[:, 0] > 20)
     assert Original(plain, infer(plain, readings)).equivalents(far) == []
+
+
+@pytest.mark.parametrize("options", [{}, {"degree": 3, "coef0": 1, "n_components": 7, "gamma": 0.5}], ids=str)
+def test_count_sketch_is_also_convolved(readings, options):
+    model = PolynomialCountSketch(random_state=0, **options).fit(readings)
+    original = Original(model, infer(model, readings))
+    frame = original.schema.frame
+    (closely,) = original.equivalents(frame)
+    assert np.allclose(closely["prediction"], model.transform(readings), rtol=1e-9, atol=1e-7)
+    assert "transform" not in vars(model)  # the model itself is as it was
 
 
 @pytest.mark.parametrize(
@@ -195,3 +257,5 @@ def test_originals_that_rounding_rules_far_out_are_served(model):
     conversion = convert_model(model.fit(rows, answers), rows)
     assert conversion.parity.passed
     assert conversion.parity.outputs[0].near_ties_turned > 0
+    session = Session(conversion.onnx)
+    assert selftest.check(conversion.manifest, session, *examples.read(conversion.examples)).rows > 40

@@ -1,0 +1,52 @@
+"""Lets steps of an original compute their own formulas with fewer rounding errors."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.impute import KNNImputer
+from sklearn.kernel_approximation import PolynomialCountSketch
+from sklearn.neighbors import KernelDensity
+
+Array = NDArray[Any]
+
+KINDS = (KernelDensity, KNNImputer, PolynomialCountSketch)
+"""The steps that `compute` knows."""
+
+
+def compute(step: Any) -> None:
+    """Let one of KINDS compute with fewer rounding errors from now on; any other step stays as it is.
+
+    The tree of a density loses small densities far from all its rows: with all of them in one leaf they are simply
+    added. KNNImputer subtracts squares: with a large number in a row that leaves few digits of its distances. A count
+    sketch takes all of a row from one Fourier transform, so that each number has the rounding errors of the largest.
+    """
+    if isinstance(step, KernelDensity) and hasattr(step, "tree_"):  # a search keeps one that is not fitted
+        tree, parameters = step.tree_, {"metric": step.metric, **(step.metric_params or {})}
+        rows = np.asarray(tree.data)
+        weights = None if tree.sample_weight is None else np.asarray(tree.sample_weight)
+        step.tree_ = type(tree)(rows, leaf_size=len(rows), sample_weight=weights, **parameters)
+    elif isinstance(step, KNNImputer) and step.metric == "nan_euclidean":
+        step.metric = _nan_euclidean
+    elif isinstance(step, PolynomialCountSketch):
+        step.transform = partial(_convolved, step)
+
+
+def _nan_euclidean(a: Array, b: Array, missing_values: Any = np.nan, **_: Any) -> float:
+    """Return sklearn.metrics.pairwise.nan_euclidean_distances of two rows, from their differences."""
+    gaps = [np.isnan(row) if missing_values != missing_values else row == missing_values for row in (a, b)]
+    apart = (a - b)[~(gaps[0] | gaps[1])]
+    return float(np.sqrt(apart @ apart / len(apart) * len(a))) if len(apart) else np.nan
+
+
+def _convolved(model: Any, rows: Any) -> Array:
+    """As PolynomialCountSketch.transform, the sketches of the columns convolved one by one."""
+    x = np.asarray(rows.toarray() if hasattr(rows, "toarray") else rows, dtype=np.float64) * np.sqrt(model.gamma)
+    if model.coef0 != 0:
+        x = np.hstack([x, np.full((len(x), 1), np.sqrt(model.coef0))])
+    answer = np.eye(1, model.n_components).repeat(len(x), axis=0)
+    for places, signs in zip(model.indexHash_, model.bitHash_, strict=True):
+        weights = (x * signs)[:, :, None]
+        answer = sum(weights[:, i] * np.roll(answer, place, axis=1) for i, place in enumerate(places))
+    return answer
