@@ -66,12 +66,14 @@ def nearest(found: Values, expected: Values, around: list[Values]) -> Values:
     """
     if found.dtype.kind not in "fiub":
         return expected
-    answers = np.stack([expected, *around])
-    finite = np.isfinite(answers)
-    same = ((answers == found) | (np.isnan(answers) & np.isnan(found))).any(axis=0)
-    low = np.where(finite, answers, np.inf).min(axis=0)
-    high = np.where(finite, answers, -np.inf).max(axis=0)
-    ranged = finite.any(axis=0) & np.isfinite(found)
+    low, high = np.full(expected.shape, np.inf), np.full(expected.shape, -np.inf)
+    same = np.zeros(expected.shape, dtype=bool)
+    for answer in (expected, *around):
+        finite = np.isfinite(answer)
+        low = np.minimum(low, np.where(finite, answer, np.inf))
+        high = np.maximum(high, np.where(finite, answer, -np.inf))
+        same |= (answer == found) | (np.isnan(answer) & np.isnan(found))
+    ranged = (low <= high) & np.isfinite(found)
     with np.errstate(over="ignore"):
         reach = np.where(ranged & np.isfinite(high - low), high - low, 0.0)
         clipped = np.clip(found, low - reach, high + reach)
