@@ -7,20 +7,26 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.impute import KNNImputer
 from sklearn.kernel_approximation import PolynomialCountSketch
-from sklearn.neighbors import KernelDensity
+from sklearn.neighbors import KernelDensity, NearestCentroid
 
 Array = NDArray[Any]
 
-KINDS = (KernelDensity, KNNImputer, PolynomialCountSketch)
-"""The steps that `compute` knows."""
+_KINDS = (KernelDensity, KNNImputer, NearestCentroid, PolynomialCountSketch)
+_MOST_PAIRS = 1_000_000  # of a row and a training row, each a call of some microseconds
+
+
+def knows(step: Any, rows: int) -> bool:
+    """Return whether `compute` changes a step, and it then answers so many rows in seconds."""
+    return isinstance(step, _KINDS) and rows * len(getattr(step, "_fit_X", ())) <= _MOST_PAIRS
 
 
 def compute(step: Any) -> None:
-    """Let one of KINDS compute with fewer rounding errors from now on; any other step stays as it is.
+    """Let a step that is known compute with fewer rounding errors from now on; any other stays as it is.
 
     The tree of a density loses small densities far from all its rows: with all of them in one leaf they are simply
-    added. KNNImputer subtracts squares: with a large number in a row that leaves few digits of its distances. A count
-    sketch takes all of a row from one Fourier transform, so that each number has the rounding errors of the largest.
+    added. KNNImputer and NearestCentroid subtract squares: with a large number in a row that leaves few digits of the
+    distances. A count sketch takes all of a row from one Fourier transform, so that each number has the rounding errors
+    of the largest.
     """
     if isinstance(step, KernelDensity) and hasattr(step, "tree_"):  # a search keeps one that is not fitted
         tree, parameters = step.tree_, {"metric": step.metric, **(step.metric_params or {})}
@@ -29,6 +35,8 @@ def compute(step: Any) -> None:
         step.tree_ = type(tree)(rows, leaf_size=len(rows), sample_weight=weights, **parameters)
     elif isinstance(step, KNNImputer) and step.metric == "nan_euclidean":
         step.metric = _nan_euclidean
+    elif isinstance(step, NearestCentroid) and step.metric == "euclidean":
+        step._decision_function = partial(_discriminant, step)
     elif isinstance(step, PolynomialCountSketch):
         step.transform = partial(_convolved, step)
 
@@ -38,6 +46,14 @@ def _nan_euclidean(a: Array, b: Array, missing_values: Any = np.nan, **_: Any) -
     gaps = [np.isnan(row) if missing_values != missing_values else row == missing_values for row in (a, b)]
     apart = (a - b)[~(gaps[0] | gaps[1])]
     return float(np.sqrt(apart @ apart / len(apart) * len(a))) if len(apart) else np.nan
+
+
+def _discriminant(model: Any, rows: Any) -> Array:
+    """As NearestCentroid._decision_function (scikit-learn 1.6 and later), from differences; [rows, classes]."""
+    x = np.asarray(rows.toarray() if hasattr(rows, "toarray") else rows, dtype=np.float64)
+    scale = np.where(model.within_class_std_dev_ != 0, model.within_class_std_dev_, 1.0)
+    squares = ((x[:, None] / scale - np.asarray(model.centroids_) / scale) ** 2).sum(axis=2)
+    return np.asarray(2.0 * np.log(model.class_prior_) - squares)
 
 
 def _convolved(model: Any, rows: Any) -> Array:

@@ -128,6 +128,9 @@ class _Recorded:
         """Return nothing: what is written down is all there is."""
         return []
 
+    def shares_drawn(self, frame: pd.DataFrame) -> None:
+        """Return nothing: no label is drawn."""
+
 
 def _expected_columns(outputs: list[str], sample: pd.DataFrame, expected: Sequence[str]) -> dict[str, list[str]]:
     """Return {output: columns of the sample that hold its answers}."""

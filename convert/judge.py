@@ -25,6 +25,8 @@ FAR = frozenset({"edges", "magnitudes", "infinite"})
 _BY_ROUNDING = FAR | {"ties"}
 """Kinds of rows where rounding may decide what the original answers. On a tree's thresholds it does not: there a graph
 that turns one rounding early is wrong."""
+_AS_GIVEN = frozenset({"sample", "alone", "trial"})
+"""Kinds of rows where the original's answers stand as they are, whatever rounding errors are in them."""
 _ONE_BY_ONE = 8
 
 
@@ -48,6 +50,9 @@ class Answering(Protocol):
 
     def equivalents(self, frame: pd.DataFrame) -> list[Answers]:
         """Return what the same formula answers with fewer rounding errors, each as `answers` does."""
+
+    def shares_drawn(self, frame: pd.DataFrame) -> NDArray[Any] | None:
+        """Return the probabilities [rows, labels] whose rounding errors may draw a label, None for most models."""
 
 
 @dataclass(slots=True)
@@ -142,7 +147,7 @@ class Judge:
                 nearest[name], tied[name] = self._nearest(name, answer, beside[name], found[name])
             apart[name] = self._apart(name, nearest[name], found[name])
         off = _any_off(apart)
-        if batch.kind in _BY_ROUNDING and 0 < off.sum() <= near_ties.MOST_ROWS:
+        if batch.kind not in _AS_GIVEN and 0 < off.sum() <= near_ties.MOST_ROWS:
             nearest = self._around(batch, np.flatnonzero(off), nearest, found, tied, limits)
             apart = {name: self._apart(name, answer, found[name]) for name, answer in nearest.items()}
         for name, answer in nearest.items():
@@ -190,27 +195,34 @@ class Judge:
     ) -> Answers:
         """Return `expected`, in near-ties among `rows` with what the original answers one rounding further.
 
+        Where rounding decides little, only what the original's formula gives with fewer rounding errors counts.
+
         Those that are `tied` were counted already.
         """
         those = batch.frame.iloc[rows]
+        around, farther, shares = [], [], None
         try:
-            around = [self.original.answers(moved) for moved in near_ties.moved(those, limits)]
-            farther = [self.original.answers(moved) for moved in near_ties.moved_farther(those, limits)]
+            if batch.kind in _BY_ROUNDING:
+                around = [self.original.answers(moved) for moved in near_ties.moved(those, limits)]
+                farther = [self.original.answers(moved) for moved in near_ties.moved_farther(those, limits)]
+                shares = self.original.shares_drawn(those)
             farther += self.original.equivalents(those)
         except Exception:  # noqa: BLE001 - a model is other people's code: what it refuses around a row is no answer
             return expected
-        drawn = self._drawn({n: a[rows] for n, a in expected.items()}, {n: a[rows] for n, a in found.items()})
         nearest = {}
         for name, answer in expected.items():
             own, given = answer[rows], found[name][rows]
             if _is_exact(name, own, self.original.task):
                 closest = own.copy()
-                closest[drawn] = given[drawn]
+                if shares is not None and own.ndim == 1:
+                    drawn = near_ties.drawn(own, given, self.original.class_labels, shares)
+                    closest[drawn] = given[drawn]
                 for other in around:
                     equal = ~self._apart(name, other[name], given).off
                     closest[equal] = other[name][equal]
             else:
                 closest = near_ties.nearest(given, own, [answers[name] for answers in [*around, *farther]])
+                closest = np.clip(closest, 0, 1) if role(name) == "probability" else closest
             turned = self._apart(name, own, given).off & ~self._apart(name, closest, given).off
             self._totals[name].ties += int((turned & ~tied[name][rows]).sum())
             self._totals[name].turned += int(turned.sum())
@@ -218,15 +230,6 @@ class Judge:
             nearest[name] = answer.astype(closest.dtype)
             nearest[name][rows[turned]] = closest[turned]
         return nearest
-
-    def _drawn(self, expected: Answers, found: Answers) -> Mask:
-        """Return the rows whose label rounding errors draw; see `near_ties.drawn`."""
-        by_role = {role(name): name for name in expected}
-        labels = self.original.class_labels
-        if not labels or not {"prediction", "probability"} <= set(by_role):
-            return np.zeros(len(next(iter(expected.values()))), dtype=bool)
-        label, shares = by_role["prediction"], by_role["probability"]
-        return near_ties.drawn(expected[label], found[label], labels, expected[shares], found[shares])
 
     def _apart(self, name: str, expected: Any, found: Any) -> Apart:
         if _is_exact(name, expected, self.original.task):

@@ -15,13 +15,13 @@ from convert.schema import Limits
 
 REFUSED_TIE = "training rows with other values are as near as the last neighbour:"
 """What a graph says that refuses a row whose answer hangs on the order in which the original meets its neighbours."""
-MOST_ROWS = 256
+MOST_ROWS = 2_000
 """So many rows at once may be near-ties; where more are off, something else is wrong."""
 _TURNS = 16
 _FARTHER = (2, 3, 4)
 _FARTHER_TURNS = 8
 _DRAWN = 1e-12
-"""Probabilities as near as this are equal but for rounding: Gaussian processes, for one, add terms of some thousand."""
+"""Probabilities as near as this are equal but for rounding: Gaussian processes add terms of some thousand for them."""
 
 Values = NDArray[Any]
 
@@ -42,7 +42,7 @@ def moved_farther(frame: pd.DataFrame, limits: Limits) -> list[pd.DataFrame]:
 def _moved(frame: pd.DataFrame, limits: Limits, ulps: int, turn: int) -> pd.DataFrame:
     """Return the rows with each float moved by so many float64: up in turn 0, down in turn 1, then either way.
 
-    Infinity is no rounding of any number, and stays.
+    Infinity is no rounding of any number, and stays; so does 0, whose neighbour below some models refuse.
     """
     rng = np.random.default_rng((SEED, ulps, turn))
     names = [name for name in frame if frame[name].dtype.kind == "f" and name not in limits.categories]
@@ -52,7 +52,7 @@ def _moved(frame: pd.DataFrame, limits: Limits, ulps: int, turn: int) -> pd.Data
     for name, way in zip(names, ways, strict=True):
         values = frame[name].to_numpy()
         for _ in range(ulps):
-            values = np.where(np.isinf(values), values, np.nextafter(values, way.astype(values.dtype)))
+            values = np.where(np.isinf(values) | (values == 0), values, np.nextafter(values, way.astype(values.dtype)))
         columns[name] = pd.Series(values, index=frame.index)
     return frame.assign(**columns)
 
@@ -80,16 +80,14 @@ def nearest(found: Values, expected: Values, around: list[Values]) -> Values:
     return np.asarray(np.where(same, found, np.where(ranged, clipped, expected)))
 
 
-def drawn(own: Values, given: Values, labels: list[Any], shares: Values, found: Values) -> Values:
+def drawn(own: Values, given: Values, labels: list[Any], shares: Values) -> Values:
     """Return where rounding errors draw the label: the original's probabilities of both labels are equal but for them.
 
-    `own` and `given` are the original's and the graph's label of each row, of `labels`; `shares` and `found` both
-    sides' probabilities [rows, labels]. Where the graph's own are equal to the bit, its rule for
-    ties is wrong.
+    `own` and `given` are the original's and the graph's label of each row, of `labels`; `shares` the original's
+    probabilities [rows, labels].
     """
     columns = {label: column for column, label in enumerate(labels)}
     mine, other = (np.array([columns.get(label, -1) for label in side.tolist()], dtype=int) for side in (own, given))
     rows = np.arange(len(own))
     apart = np.abs(shares[rows, mine] - shares[rows, other])
-    equal = (apart <= _DRAWN) & (found[rows, mine] != found[rows, other])
-    return np.asarray(equal & (mine >= 0) & (other >= 0))
+    return np.asarray((apart <= _DRAWN) & (mine >= 0) & (other >= 0))

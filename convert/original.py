@@ -4,12 +4,14 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClusterMixin, is_classifier, is_outlier_detector, is_regressor
+from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.naive_bayes import CategoricalNB
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
@@ -133,12 +135,29 @@ class Original:
 
     def equivalents(self, frame: pd.DataFrame) -> list[Answers]:
         """Return what the model answers where its own formula is computed with fewer rounding errors; often nothing."""
-        if not any(isinstance(step, closely.KINDS) for _, step in steps(self.model)):
+        if not any(closely.knows(step, len(frame)) for _, step in steps(self.model)):
             return []
+        return [self._asked(frame, self.methods, self._computed_closely)]
+
+    def shares_drawn(self, frame: pd.DataFrame) -> Array | None:
+        """Return the probabilities [rows, labels] between which rounding errors may draw a label, None for most models.
+
+        Far from all its rows, all that is left of the probabilities of a Gaussian process are their rounding errors.
+        """
+        rows = self.schema.for_original(frame)
+        draws = any(isinstance(step, GaussianProcessClassifier) for _, step in steps(self.model))
+        if not draws or not self.class_labels or not _answers(self.model, "predict_proba", rows):
+            return None
+        with _quiet():
+            return _dense(self.model.predict_proba(rows))
+
+    @cached_property
+    def _computed_closely(self) -> Any:
+        """A copy of the model that computes with fewer rounding errors."""
         model = copy.deepcopy(self.model)
         for _, step in steps(model):
             closely.compute(step)
-        return [self._asked(frame, self.methods, model)]
+        return model
 
     def _asked(self, frame: pd.DataFrame, methods: dict[str, str], model: Any = None) -> Answers:
         model = model or self.model

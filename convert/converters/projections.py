@@ -11,6 +11,8 @@ from convert.converters.expressions import Tensor, concat, where
 from convert.converters.writers import Answers, Rows, refuse_rows
 from convert.converters.writers import register as register_writer
 
+_COPIED = 8192  # numbers that a count sketch copies of a row at once
+
 
 def register() -> None:
     """Register every estimator of this family with skl2onnx."""
@@ -67,9 +69,16 @@ def _count_sketch(rows: Rows, model: Any) -> Answers:
         by_column = len(hashes) <= size
         offsets = hashes if by_column else np.arange(size)
         weights = x * np.asarray(signs, dtype=np.float64)[None, :] if by_column else x @ sketch
-        turned = convolved.take((np.arange(size)[None, :] - offsets[:, None]) % size)
-        convolved = (weights.reshape(0, 1, -1) @ turned).reshape(0, size)
+        portions = np.array_split(np.arange(len(offsets)), -(-len(offsets) * size // _COPIED))
+        parts = [_turned(convolved, weights.columns(*portion), offsets[portion], size) for portion in portions]
+        convolved = sum(parts[1:], parts[0])
     return Answers(transform=convolved)
+
+
+def _turned(x: Tensor, weights: Tensor, offsets: Any, size: int) -> Tensor:
+    """Return the sum of copies of x [n, size], each turned round by an offset, times their weights [n, offsets]."""
+    copies = x.take((np.arange(size)[None, :] - offsets[:, None]) % size)
+    return (weights.reshape(0, 1, -1) @ copies).reshape(0, size)
 
 
 def _sketch(hashes: Any, signs: Any, size: int) -> Any:

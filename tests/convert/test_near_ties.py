@@ -41,6 +41,9 @@ class Side:
     def equivalents(self, frame):
         return []
 
+    def shares_drawn(self, frame):
+        return None
+
 
 def judged(original, candidate_graph, batch):
     judge = Judge(original, candidate_graph, Tolerance())
@@ -115,12 +118,15 @@ class Shares(Side):
     methods = MappingProxyType({"prediction": "predict", "probability": "predict_proba"})
     class_labels = ("a", "b")
 
-    def __init__(self, label, first):
-        self.label, self.first = label, first
+    def __init__(self, label, first, draws=True):
+        self.label, self.first, self.draws = label, first, draws
 
     def answers(self, frame, limits=None):
         shares = np.tile([self.first, 1 - self.first], (len(frame), 1))
         return {"prediction": np.full(len(frame), self.label, dtype=object), "probability": shares}
+
+    def shares_drawn(self, frame):
+        return self.answers(frame)["probability"] if self.draws else None
 
 
 @pytest.mark.parametrize(
@@ -128,11 +134,11 @@ class Shares(Side):
     [
         (Shares("a", 0.5), Shares("b", 0.5 - 1e-15), True),
         (Shares("a", 0.5 + 1e-14), Shares("b", 0.5 - 1e-14), True),
-        (Shares("a", 0.5), Shares("b", 0.5), False),  # a rule for ties that is wrong
+        (Shares("a", 0.5, draws=False), Shares("b", 0.5), False),  # it has a rule for ties
         (Shares("a", 0.5 + 1e-9), Shares("b", 0.5 - 1e-9), False),
         (Shares("a", 0.5), Shares("c", 0.5 - 1e-15), False),
     ],
-    ids=["tied", "as good as tied", "tied in both", "not tied", "no such label"],
+    ids=["tied", "as good as tied", "a rule", "not tied", "no such label"],
 )
 def test_label_of_equal_probabilities_is_drawn_by_rounding_in_far_rows_alone(original, graph, passed):
     rows = pd.DataFrame({"x0": [1.0, 2.0]})
@@ -259,3 +265,35 @@ def test_originals_that_rounding_rules_far_out_are_served(model):
     assert conversion.parity.outputs[0].near_ties_turned > 0
     session = Session(conversion.onnx)
     assert selftest.check(conversion.manifest, session, *examples.read(conversion.examples)).rows > 40
+
+
+def test_labels_alone_are_drawn_as_labels_with_probabilities_are():
+    rng = np.random.default_rng(3)
+    rows = rng.normal(0, 1, (90, 5)).round(2)
+    model = GaussianProcessClassifier(random_state=0).fit(rows, rows[:, :3].argmax(axis=1))
+    for outputs in (None, ["prediction"]):
+        assert convert_model(model, rows, outputs=outputs).parity.passed
+
+
+def test_density_of_a_small_bandwidth_is_served_where_its_tree_is_off_in_rows_near_the_sample():
+    rows = np.random.default_rng(0).normal(20, 5, (200, 3)).round(1)
+    conversion = convert_model(make_pipeline(StandardScaler(), KernelDensity(bandwidth=0.3)).fit(rows), rows)
+    assert conversion.parity.passed
+    assert conversion.parity.outputs[0].near_ties_turned > 0
+
+
+def test_wide_count_sketch_is_written_in_portions_and_served():
+    rows = np.random.default_rng(0).normal(0, 1, (60, 110)).round(2)
+    model = PolynomialCountSketch(random_state=0).fit(rows)
+    assert convert_model(model, rows).parity.passed
+
+
+def test_probabilities_stay_between_0_and_1():
+    class Half(Shares):
+        def equivalents(self, frame):
+            answer = self.answers(frame)
+            return [answer | {"probability": answer["probability"][:, ::-1]}]
+
+    rows = pd.DataFrame({"x0": [1.0]})
+    assert judged(Half("a", 0.9), Shares("a", 1.0), Batch("edges", "", rows)).passed
+    assert not judged(Half("a", 0.9), Shares("a", 1.2), Batch("edges", "", rows)).passed
