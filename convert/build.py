@@ -97,7 +97,7 @@ class Conversion:
 
 def convert_model(
     model: Any,
-    sample: pd.DataFrame | NDArray[Any],
+    sample: pd.DataFrame | NDArray[Any] | list[str],
     *,
     name: str = "model",
     version: str = "0.1.0",
@@ -110,9 +110,9 @@ def convert_model(
 ) -> Conversion:
     """Return `model` converted to ONNX and proved on `sample` and rows around it, or refuse.
 
-    `sample` holds rows as the model was trained on, its answers left out. `outputs` picks some of `prediction`,
-    `probability` and `score`; all that the model has by default. float32 inputs are tried first, then float64.
-    `time_limit` is in seconds for each conversion; `told` hears of progress and `reports` of every proof.
+    `sample` holds rows as the model was trained on, its answers left out: a table, an array, or texts. `outputs` picks
+    some of `prediction`, `probability` and `score`; all that the model has by default. float32 inputs are tried first,
+    then float64. `time_limit` is in seconds for each conversion; `told` hears of progress and `reports` of every proof.
     Raises ConversionRefused, ParityFailed for a graph that answers otherwise, Misuse and InvalidInput.
     """
     model = native_boosters.estimator_of(model)
@@ -139,8 +139,8 @@ class _Recipe:
         self.tolerance = parity.check_tolerance(tolerance)
         self.told, self.reports = told, reports
         self.source = source or SourceModel(model, "memory", _digest(model))
-        self.schema = schema.infer(model, sample)
-        self.original = Original(model, self.schema, outputs)
+        self.original = Original(model, schema.infer(model, sample), outputs)
+        self.schema = self.original.schema
         self.libraries = libraries(model)
 
     def run(self, time_limit: float) -> Conversion:

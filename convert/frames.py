@@ -1,8 +1,8 @@
 """The table that a model was trained on, of pandas or polars, and how rows come back to it in that table's dtypes."""
 
 import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,16 @@ class Form:
             return frame
         return pd.DataFrame({name: self._of_pandas(frame[name]) for name in frame}, index=frame.index)
 
+    def is_categorical(self, name: str) -> bool:
+        """Return whether a column is of pandas' category dtype, whose missing values are NaN alone."""
+        return isinstance(self.dtypes.get(name), pd.CategoricalDtype)
+
+    def of_objects(self, names: Sequence[str], null: Any) -> "Form":
+        """Return the form with texts of dtype object, which may be missing as `null`; polars has None alone."""
+        if self.polars:
+            return self if null is None else Form()
+        return replace(self, dtypes={**self.dtypes, **dict.fromkeys(names, np.dtype(object))})
+
     def _of_pandas(self, values: "pd.Series[Any]") -> "pd.Series[Any]":
         dtype = self.dtypes.get(str(values.name), values.dtype)
         if dtype == values.dtype:
@@ -44,17 +54,30 @@ class Form:
 
 
 def plain(sample: Any) -> tuple[pd.DataFrame, Form]:
-    """Return a sample (a table of pandas or polars, or an array [rows, columns]) as pandas' table, and its form."""
+    """Return a sample (a table of pandas or polars, array [rows, columns], or texts) as pandas' table, and its form."""
+    if isinstance(sample, pd.Series):
+        sample = sample.to_frame("x0" if sample.name is None else sample.name)
     if type(sample).__module__.partition(".")[0] == "polars":
         table = sample.collect() if hasattr(sample, "collect") else sample
-        return table.to_pandas(), Form(dict(table.schema), polars=True)
+        return _objects(table), Form(dict(table.schema), polars=True)
     if isinstance(sample, pd.DataFrame):
         frame = sample.set_axis([str(name) for name in sample.columns], axis=1).reset_index(drop=True)
         objects = [(name, values) for name, values in frame.items() if pd.api.types.is_object_dtype(values.dtype)]
         nulls = {str(name): null_of(values) for name, values in objects}
         return frame, Form(dict(frame.dtypes), nulls)
+    if isinstance(sample, (list, tuple)) and sample and all(isinstance(text, str) for text in sample):
+        sample = np.array(sample, dtype=object)[:, None]
     frame = pd.DataFrame(np.atleast_2d(sample))
     return frame.set_axis([f"x{index}" for index in range(frame.shape[1])], axis=1), Form()
+
+
+def _objects(table: Any) -> pd.DataFrame:
+    """Return polars' table as pandas', a missing text as None, as scikit-learn sees it: pandas 3 would write NaN."""
+    frame: pd.DataFrame = table.to_pandas()
+    for name, values in frame.items():
+        if isinstance(values.dtype, (pd.StringDtype, pd.CategoricalDtype)) and values.hasnans:
+            frame[name] = pd.Series(table[name].to_list(), dtype=object)
+    return frame
 
 
 def null_of(values: "pd.Series[Any]") -> Any:

@@ -37,6 +37,14 @@ def hashed_columns(model: Any) -> list[int]:
     return sorted(map(int, indices())) if indices else []
 
 
+def column_positions(model: Any, part: str) -> list[int]:
+    """Return the positions of the columns that a ColumnTransformer gives to its part of this name.
+
+    They may have been named there by names, positions from either end, a mask, a slice or a function.
+    """
+    return [int(position) for position in model._transformer_to_input_indices[part]]
+
+
 def _inside(model: Any) -> Any:
     if isinstance(model, Pipeline):
         return next(iter(_kept(model.steps)), model)

@@ -26,10 +26,13 @@ def probe(original: Original) -> Limits:
     schema = original.schema
     floats = [column for column in schema.columns if column.kind == "float" and not column.levels]
     gaps = [column for column in schema.columns if column.kind in ("float", "string")]
+    missing = _taken(original, gaps, lambda column: [column.null])
+    texts = [column for column in gaps if column.kind == "string" and column.name in missing]
     limits = Limits(
-        missing=_taken(original, gaps, lambda column: [column.null]),
+        missing=missing,
         infinite=_taken(original, floats, lambda column: [np.inf, -np.inf]),
         categories=dict(_categories(original)),
+        missing_text={column.name: text_of_null(column.null) for column in texts},
     )
     return _for_one_tensor(schema, limits) if schema.style == "array" else limits
 
@@ -62,18 +65,14 @@ def _note(what: str, names: frozenset[str]) -> str:
 
 
 def _settle_missing(limits: Limits, schema: Schema, column: Column, needed: bool, agrees: Agrees) -> Limits:
-    """Return `limits` with the text that stands for null in a string column, or without missing values there.
+    """Return `limits`, or without missing values in this column where the graph answers them otherwise.
 
     Where the sample needs them they are kept: the proof will judge.
     """
-    rows = with_values(schema, {column.name: [column.null] * ROWS_PER_COLUMN})
-    candidate = limits
-    if column.kind == "string":
-        text = text_of_null(column.null)
-        candidate = replace(limits, missing_text={**limits.missing_text, column.name: text})
-    if needed or agrees(rows, candidate):
-        return candidate
-    return replace(limits, missing=limits.missing - {column.name})
+    if needed or agrees(with_values(schema, {column.name: [column.null] * ROWS_PER_COLUMN}), limits):
+        return limits
+    texts = {name: text for name, text in limits.missing_text.items() if name != column.name}
+    return replace(limits, missing=limits.missing - {column.name}, missing_text=texts)
 
 
 def _taken(original: Original, columns: list[Column], values: Callable[[Column], list[Any]]) -> frozenset[str]:

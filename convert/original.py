@@ -43,7 +43,7 @@ class Original:
 
     def __init__(self, model: Any, schema: Schema, outputs: list[str] | None = None) -> None:
         self.model = model
-        self.schema = schema
+        self.schema = schema.with_nulls(self.encoder_categories())
         self.task = _task(model)
         several = self.task == "classification" and self._has_several_targets()
         # The probabilities of several targets are a list of tables, or one without a column for each label.

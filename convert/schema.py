@@ -2,13 +2,14 @@
 
 import csv
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from sklearn.compose import ColumnTransformer
 
 from appliance.bundle.manifest import Category, Input, TensorType
@@ -78,6 +79,23 @@ class Schema:
         if self.is_mixed:
             return np.array(frame.astype(object))
         return np.array(frame, order="C")  # its own: pandas' is read-only, which some kernels do not take
+
+    def with_nulls(self, categories: Iterable[NDArray[Any]]) -> "Schema":
+        """Return the schema whose missing texts are None, or NaN, where the encoders' `categories` know that one alone.
+
+        Which of them a table holds hangs on how it was read (CSV gives NaN, polars None), and not on the model, to
+        which the other one is a text that training never saw.
+        """
+        known = {text_of_null(value) for values in categories for value in values if pd.isna(value)}
+        texts = [c for c in self.columns if c.kind == "string" and not self.form.is_categorical(c.name)]
+        strange = [column.name for column in texts if text_of_null(column.null) not in known]
+        if len(known) != 1 or not strange:
+            return self
+        null = None if NONE_TEXT in known else np.nan
+        columns = tuple(replace(c, null=null) if c.name in strange else c for c in self.columns)
+        changed = {name: _texts_with(self.frame[name], null) for name in strange}
+        form = self.form.of_objects(strange, null)
+        return replace(self, columns=columns, frame=self.frame.assign(**changed), form=form)
 
     def for_device(self, frame: pd.DataFrame) -> dict[str, Any]:
         """Return rows by column, as a device gets them: numbers as arrays [rows], texts as lists with None for null."""
@@ -309,9 +327,14 @@ def _texts(name: str, values: "pd.Series[Any]", missing: "pd.Series[Any]") -> tu
         next_step = "give numbers, texts or booleans alone, and train the model on the same"
         raise InvalidInput(f"read the column {name!r}", found, next_step)
     null = frames.null_of(values) if values.dtype == object else np.nan
+    return Column(name, "string", bool(missing.any()), null), _texts_with(values, null)
+
+
+def _texts_with(values: "pd.Series[Any]", null: Any) -> "pd.Series[Any]":
+    """Return texts as dtype object, a missing one as `null`."""
     array = np.empty(len(values), dtype=object)
-    array[:] = [null if gap else str(value) for value, gap in zip(values, missing, strict=True)]
-    return Column(name, "string", bool(missing.any()), null), pd.Series(array, name=name, dtype=object)
+    array[:] = [null if gap else str(value) for value, gap in zip(values, values.isna(), strict=True)]
+    return pd.Series(array, name=values.name, dtype=object)
 
 
 def _one_type(columns: Columns) -> Columns:

@@ -8,7 +8,7 @@ import copy
 from typing import Any
 
 import numpy as np
-from skl2onnx import update_registered_converter
+from skl2onnx import _parse, update_registered_converter
 from skl2onnx._parse import (
     _parse_sklearn,
     _parse_sklearn_column_transformer,
@@ -21,7 +21,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from convert.converters.expressions import Graph
 from convert.converters.writers import Rows, number_type, predictors_that_transform, transformed, unwrapped, width
-from convert.insides import before_last, hashed_columns
+from convert.insides import before_last, column_positions, hashed_columns
 
 _ALIAS = "ApplianceTransform"
 
@@ -39,6 +39,7 @@ def register() -> None:
     update_registered_parser(Pipeline, _parse_pipeline)
     update_registered_parser(FeatureUnion, _parse_union)
     update_registered_parser(ColumnTransformer, _parse_columns)
+    _parse._fetch_input_slice = _slice
 
 
 def _parse_pipeline(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
@@ -80,8 +81,7 @@ def _parse_columns_apart(scope: Any, model: Any, inputs: Any, custom_parsers: An
     for name, step, columns in model.transformers_:
         parts = [columns]
         if passes(step) and isinstance(columns, (list, np.ndarray)):
-            picked = np.flatnonzero(columns) if np.asarray(columns).dtype.kind == "b" else columns
-            parts = [[column] for column in picked]
+            parts = [[column] for column in columns]
         for part in parts:
             one = copy.copy(model)
             one.transformers_ = [(name, "passthrough" if passes(step) else step, part)]
@@ -97,21 +97,39 @@ def passes(step: Any) -> bool:
 
 
 def _by_position(model: Any, inputs: Any) -> Any:
-    """Return the column transformer with positions for names of columns that a step before it made (`set_output`)."""
+    """Return the column transformer with positions for names of columns that a step before it made (`set_output`).
+
+    Slices, masks and positions from the end become positions too, of which skl2onnx reads few.
+    """
     names = [str(name) for name in getattr(model, "feature_names_in_", ())]
-    if len(inputs) > 1 or {variable.raw_name for variable in inputs}.issuperset(names):
-        return model
-    inputs[0].type.shape = [None, len(names)]  # positions are looked up before shapes are inferred
+    named = len(inputs) > 1 or {variable.raw_name for variable in inputs}.issuperset(names)
+    if len(inputs) == 1:
+        inputs[0].type.shape = [None, int(model.n_features_in_)]  # positions are looked up before shapes are inferred
     numbered = copy.copy(model)
     numbered.transformers_ = [
-        (part, step, [names.index(name) for name in columns] if _are_names(columns) else columns)
+        (part, step, columns if named and _are_names(columns) else column_positions(model, part))
         for part, step, columns in model.transformers_
     ]
     return numbered
 
 
 def _are_names(columns: Any) -> bool:
-    return isinstance(columns, (list, np.ndarray)) and all(isinstance(name, str) for name in columns)
+    return all(isinstance(name, str) for name in np.ravel(columns)) and not isinstance(columns, slice)
+
+
+def _slice(scope: Any, inputs: Any, indices: list[int]) -> Any:
+    """Return the columns at `indices` of one input, as skl2onnx's function of this use.
+
+    That one takes as many columns as there are for all of them in their order, also where they are not.
+    """
+    kind = inputs[0].type
+    if list(indices) == list(range(len(indices))) and kind.shape[1] == len(indices):
+        return inputs
+    operator = scope.declare_local_operator("SklearnArrayFeatureExtractor")
+    operator.inputs, operator.column_indices = inputs, indices
+    own = type(kind)([None, len(indices)])
+    operator.outputs.append(scope.declare_local_variable("extracted_feature_columns", own))
+    return operator.outputs
 
 
 def _transforming() -> dict[type, Any]:

@@ -41,7 +41,7 @@ from convert.converters import (
     trees,
 )
 from convert.converters.narrowing import narrow
-from convert.insides import first_step, hashed_columns, last_step
+from convert.insides import column_positions, first_step, hashed_columns, last_step
 from convert.original import Answers, Original, role, steps
 
 TARGET_OPSET = {"": 21, "ai.onnx.ml": 5}
@@ -198,16 +198,11 @@ def _encoded_columns(model: Any) -> set[str]:
     encoded: set[str] = set()
     hashed = bool(hashed_columns(last_step(model)))
     for step in _first_steps(model):
-        for _, transformer, columns in getattr(step, "transformers_", []):
+        for name, transformer, _ in getattr(step, "transformers_", []):
             kept = hashed and pipelines.passes(transformer)
             if kept or (not isinstance(transformer, str) and _first_encodes(transformer)):
-                names = np.atleast_1d(step.feature_names_in_[columns] if _are_positions(columns) else columns)
-                encoded.update(map(str, names))
+                encoded.update(map(str, step.feature_names_in_[column_positions(step, name)]))
     return encoded
-
-
-def _are_positions(columns: Any) -> bool:
-    return isinstance(columns, slice) or np.asarray(columns).dtype.kind in "iub"
 
 
 def _name_inputs(graph: onnx.GraphProto, parts: list[_Part], outputs: list[str]) -> None:

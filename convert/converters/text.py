@@ -1,7 +1,8 @@
 """Writes bags of words and of characters (sklearn.feature_extraction.text): tokens by RE2, n-grams by TfIdfVectorizer.
 
 Letters are put into lower case by the C library's rules under C.UTF-8, one by one: a Greek final sigma and the
-Turkish dotted capital I come out unlike Python's. RE2 knows \\w, \\b and \\s for ASCII alone, so they are spelt out.
+Turkish dotted capital I come out unlike Python's, and texts with them are refused. RE2 knows \\w, \\b and \\s for
+ASCII alone, so they are spelt out.
 """
 
 import re
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer, TfidfVectorizer
 
+from convert.converters.answers import refuse_rows
 from convert.converters.expressions import Graph, Tensor, concat, where
 from convert.converters.writers import Answers, Rows, refusal
 from convert.converters.writers import register as register_writer
@@ -19,6 +21,9 @@ _SPACE = r"\x09-\x0d\x1c-\x20\x{85}\p{Z}"
 _ANY = r"(?s)."
 # In Python a run of \w between \b is as long as it can be; a greedy run without \b is the same.
 _WORD_RUN = re.compile(r"(?:\(\?u\))?(?:\\b)?((?:\\w)+(?:\+|\{\d+,\}))(?:\\b)?")
+# Capital sigma is final after a letter and before none, marks between them aside (Unicode 16, 3.13, Final_Sigma).
+_OTHER_LOWER_CASE = rf"(?s).*(?:\x{{130}}.*|[^{_SPACE}]\x{{3a3}}(?:[^\p{{Lu}}\p{{Ll}}\p{{Lt}}].*)?)"
+_REFUSED_LETTERS = "a text has \u0130, or \u03a3 at the end of a word, whose lower case no graph knows:"
 _REWRITE = r"use the default token_pattern, r'(?u)\b\w+\b' or a plain character class, and no functions"
 
 
@@ -51,8 +56,9 @@ def _counts(rows: Rows, model: Any) -> Tensor:
         raise refusal(model, "it calls a function of its own on texts", _REWRITE)
     if model.strip_accents is not None:
         raise refusal(model, f"strip_accents={model.strip_accents!r}", "strip accents before the model")
-    text = rows.joined().reshape(-1)
+    text, other = rows.joined().reshape(-1), None
     if model.lowercase:
+        other = text.op("RegexFullMatch", pattern=_OTHER_LOWER_CASE)
         text = text.op("StringNormalizer", case_change_action="LOWER", is_case_sensitive=1, locale="C.UTF-8")
     terms = sorted(model.vocabulary_, key=model.vocabulary_.__getitem__)
     pad = _unused(terms)
@@ -62,6 +68,7 @@ def _counts(rows: Rows, model: Any) -> Tensor:
         tokens = _characters(text, pad) if model.analyzer == "char" else _padded_words(text, pad)
         grams = [tuple(term) for term in terms]
     counts = _grams(tokens, grams).cast("float64")
+    counts = counts if other is None else refuse_rows(counts, other, _REFUSED_LETTERS)
     return counts.clip(None, 1.0) if model.binary else counts
 
 

@@ -19,6 +19,7 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.impute import KNNImputer, SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.multioutput import ClassifierChain, MultiOutputClassifier, MultiOutputRegressor, RegressorChain
@@ -391,3 +392,69 @@ def test_text_that_training_never_saw_becomes_one_more_category():
     restored = form.restore(pd.DataFrame({"c": pd.Series(["new", "a", None], dtype=object)}))["c"]
     assert restored.cat.categories.tolist() == ["b", "a", "new"]
     assert restored.isna().tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("unknown", ["ignore", "error"])
+@pytest.mark.parametrize("null", [None, np.nan], ids=str)
+def test_missing_texts_are_those_of_training_however_the_sample_was_read(plant, ask, tmp_path, unknown, null):
+    table, y = plant
+    # To scikit-learn None, as polars and databases give it, and NaN, as CSV gives it, are different categories.
+    written = pd.Series([null if gap else size for gap, size in zip(GAPS, table["größe"], strict=True)], dtype=object)
+    table = table.assign(größe=written)
+    columns = ColumnTransformer([("c", OneHotEncoder(handle_unknown=unknown), ["größe"])], remainder="passthrough")
+    model = make_pipeline(columns, LogisticRegression()).fit(table, y)
+    table.to_csv(tmp_path / "sample.csv", index=False)
+    for sample in (read_table(tmp_path / "sample.csv"), polars.from_pandas(table), table[~GAPS]):
+        assert agrees(ask, model, convert_model(model, sample), table)
+
+
+def test_polars_gaps_among_texts_and_booleans_reach_an_encoder(plant, ask):
+    table, y = plant
+    gaps = polars.Series(GAPS)
+    kept = [polars.when(~gaps).then(polars.col(name)).alias(name) for name in ("größe", "on")]
+    for dtype in (polars.String, polars.Categorical):
+        sample = polars.from_pandas(table).with_columns(*kept).with_columns(polars.col("größe").cast(dtype))
+        model = make_pipeline(ColumnTransformer([("c", OneHotEncoder(), ["größe", "on"])]), LogisticRegression())
+        model.fit(sample, y)
+        assert agrees(ask, model, convert_model(model, sample), sample, sample.to_pandas())
+
+
+COLUMNS = {
+    "from the end": [-1, 0],
+    "slice": slice(-2, None),
+    "slice of names": slice("temp-C", "serial no"),
+    "mask": [True, False, True],
+    "mask of numpy": np.array([False, True, True]),
+    "positions of numpy": np.array([2, 0]),
+    "all in another order": [2, 0, 1],
+}
+
+
+@pytest.mark.parametrize("array", [False, True], ids=["table", "array"])
+@pytest.mark.parametrize("columns", COLUMNS.values(), ids=COLUMNS)
+def test_columns_are_those_of_scikit_learn_however_they_are_named(plant, ask, columns, array):
+    table, y = plant
+    table = table.drop(columns="größe").astype(float)
+    if array and isinstance(columns, slice) and columns.start == "temp-C":
+        pytest.skip("an array has no names")
+    rows = table.to_numpy() if array else table
+    scaled = ColumnTransformer([("k", StandardScaler(), columns)], remainder="passthrough")
+    model = make_pipeline(scaled, LogisticRegression()).fit(rows, y)
+    assert agrees(ask, model, convert_model(model, table), rows, table)
+
+
+def test_columns_are_found_by_position_after_another_column_transformer(plant, ask):
+    table, y = plant
+    first = ColumnTransformer([("k", StandardScaler(), ["serial no"]), ("c", OneHotEncoder(), ["größe"])])
+    second = ColumnTransformer([("q", StandardScaler(), [3, 0]), ("p", "passthrough", slice(1, 3))])
+    model = make_pipeline(first, second, LogisticRegression()).fit(table, y)
+    assert agrees(ask, model, convert_model(model, table), table)
+
+
+@pytest.mark.parametrize("kind", [list, pd.Series, lambda texts: pd.DataFrame({"text": texts})], ids=str)
+def test_model_of_texts_takes_a_list_a_series_or_a_table_of_them(ask, kind):
+    texts = ["pump leaks oil", "valve stuck", "oil low", "stuck pump", ""] * 6
+    model = make_pipeline(CountVectorizer(), LogisticRegression()).fit(texts, [1, 0, 1, 0, 0] * 6)
+    conversion = convert_model(model, kind(texts))
+    (column,) = conversion.manifest.inputs[0].columns
+    assert np.allclose(ask(conversion, {column: texts})["probability"], model.predict_proba(texts), atol=1e-5)

@@ -78,6 +78,22 @@ def test_texts_are_classified_through_both_kinds_of_pipeline(graph, ask):
         np.testing.assert_allclose(probabilities, model.predict_proba(NEW), atol=1e-6)
 
 
+@pytest.mark.parametrize("text", ["İstanbul", "ΑΣ", "ΑΣ.", "ΟΔΟΣ fox", "x\nΣΑΣ\n", "fox’Σ"])
+def test_letters_whose_lower_case_no_graph_knows_are_refused(graph, ask, text):
+    session = graph(CountVectorizer().fit(TEXTS), NEW)
+    with pytest.raises(Exception, match="at the end of a word"):
+        ask(session, [text])
+    _same(CountVectorizer(lowercase=False).fit([*TEXTS, text]), graph, ask)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("options", [{}, {"analyzer": "char"}], ids=str)
+def test_sigma_elsewhere_than_at_the_end_of_a_word_is_put_into_lower_case(graph, ask, options):
+    texts = [*TEXTS, "ΣΩΜΑ Σ σωμα", "fox ΑΣΑ ας"]
+    model = CountVectorizer(**options).fit(texts)
+    np.testing.assert_allclose(ask(graph(model, NEW), texts)[0], model.transform(texts).toarray())
+
+
 # Left out: the one letter whose lower case differs, capital sigma whose lower case depends on its place, code points
 # that are letters only in a newer Unicode than onnxruntime's, and what no text holds.
 _LETTERS = st.characters(
