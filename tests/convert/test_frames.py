@@ -458,3 +458,10 @@ def test_model_of_texts_takes_a_list_a_series_or_a_table_of_them(ask, kind):
     conversion = convert_model(model, kind(texts))
     (column,) = conversion.manifest.inputs[0].columns
     assert np.allclose(ask(conversion, {column: texts})["probability"], model.predict_proba(texts), atol=1e-5)
+
+
+def test_texts_and_booleans_are_encoded_together_after_an_imputer(plant, ask):
+    table, y = plant
+    filled = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore"))
+    model = make_pipeline(ColumnTransformer([("c", filled, ["größe", "on"])]), LogisticRegression()).fit(table, y)
+    assert agrees(ask, model, convert_model(model, table), table)
