@@ -68,6 +68,8 @@ def _classifier(rows: Rows, model: Any) -> Answers:
     """Return `LGBMClassifier.predict_proba` and its argmax; of two classes LightGBM computes the second's."""
     if callable(model.objective) or len(model.classes_) < 2:
         raise refusal(model, "it has an objective of its own, or one class", "train it with a built-in objective")
+    if model.get_params().get("pred_early_stop"):
+        raise refusal(model, "it stops early at each row (pred_early_stop)", "leave pred_early_stop out")
     forest = _read(model)
     raw = _raw(rows, model, forest)
     given = _answer(raw, model, forest)

@@ -5,6 +5,7 @@ from typing import Any
 from sklearn import decomposition, feature_extraction, preprocessing
 from sklearn.feature_extraction.image import PatchExtractor
 from sklearn.feature_extraction.text import HashingVectorizer
+from sklearn.impute._iterative import IterativeImputer  # public only after an experimental import
 
 from convert.converters.writers import Answers, Rows, refusal
 from convert.converters.writers import register as register_writer
@@ -23,6 +24,10 @@ _REFUSED: dict[type, tuple[str, str]] = {
     decomposition.SparseCoder: (_SPARSE_CODE, "use SparsePCA"),
     feature_extraction.DictVectorizer: ("its rows are dictionaries", "use OneHotEncoder on a table with columns"),
     feature_extraction.FeatureHasher: ("its rows are dictionaries or lists", "use OneHotEncoder on a table"),
+    IterativeImputer: (
+        "it predicts gaps from the other columns, round after round",
+        "use SimpleImputer or KNNImputer",
+    ),
     HashingVectorizer: ("ONNX has no such hash of texts", "use CountVectorizer or TfidfVectorizer with max_features"),
     PatchExtractor: ("its rows are images", "cut the patches before the model"),
     preprocessing.MultiLabelBinarizer: ("its rows are sets of labels", "give the labels as columns of 0 and 1"),

@@ -16,6 +16,7 @@ from sklearn.cross_decomposition import CCA, PLSSVD, PLSCanonical, PLSRegression
 from sklearn.decomposition import NMF, FactorAnalysis, FastICA, MiniBatchSparsePCA, SparsePCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
 from sklearn.impute import KNNImputer, MissingIndicator, SimpleImputer
+from sklearn.impute._iterative import IterativeImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
 from sklearn.neighbors import KernelDensity
@@ -162,6 +163,13 @@ def test_iterative_solvers_are_refused_by_name_with_what_to_use_instead(data, gr
     with pytest.raises(ConversionRefused, match="NMF") as refused:
         graph(NMF(2, random_state=0).fit(rows), rows)
     assert "PCA" in refused.value.next_step
+
+
+def test_iterative_imputer_is_refused_by_name_with_what_to_use_instead(data, graph):
+    rows, _ = data["gaps"]
+    with pytest.raises(ConversionRefused, match="IterativeImputer: it predicts gaps") as refused:
+        graph(IterativeImputer(max_iter=2, random_state=0).fit(rows), rows)
+    assert "KNNImputer" in refused.value.next_step
 
 
 def test_every_refusal_says_why_and_what_to_use_instead():

@@ -320,6 +320,7 @@ def test_what_cannot_be_exact_is_refused_by_name(proof):
     categories = sample.x.astype(int).astype(str)
     refused = {
         "linear": lightgbm.LGBMRegressor(linear_tree=True, **LIGHT).fit(sample.x, sample.numbers),
+        "pred_early_stop": lightgbm.LGBMClassifier(pred_early_stop=True, **LIGHT).fit(sample.x, sample.two),
         "booster": xgboost.XGBRegressor(booster="gblinear", **EXTREME).fit(sample.x, sample.numbers),
         "vectors": xgboost.XGBRegressor(multi_strategy="multi_output_tree", **EXTREME).fit(
             sample.x, np.column_stack([sample.numbers, sample.numbers])
