@@ -90,11 +90,21 @@ def test_a_slower_average_request_is_a_fault():
     assert gate.slower(slow, WELL, {"latency_slack": 0.1}) == []
 
 
-def test_too_few_requests_say_nothing_of_the_latency_but_the_probe_does():
-    few = {"iris": {"requests": 19.0, "errors": 0.0, "answered": 19.0, "seconds": 19.0}}
-    assert gate.slower(readings(window__models=few), WELL) == []
-    (found,) = gate.slower(readings(window__models=few, probes__iris__document={"seconds": {"median": 0.03}}), WELL)
+def test_too_few_requests_before_say_nothing_of_the_latency_but_the_probe_does():
+    few = readings(window__models={"iris": {"requests": 19.0, "errors": 0.0, "answered": 19.0, "seconds": 0.019}})
+    slow = {"iris": {"requests": 1000.0, "errors": 0.0, "answered": 1000.0, "seconds": 1000.0}}
+    assert gate.slower(readings(window__models=slow), few) == []
+    (found,) = gate.slower(readings(window__models=slow, probes__iris__document={"seconds": {"median": 0.03}}), few)
     assert "an example took 2.0 ms, now 30.0 ms" in found
+
+
+def test_a_version_so_slow_that_it_answers_few_requests_is_slower():
+    # The callers wait for each answer: in five seconds 13 of 380 ms, where 50 were answered before.
+    slow = {"iris": {"requests": 13.0, "errors": 0.0, "answered": 13.0, "seconds": 3.64}}
+    (found,) = gate.slower(readings(window__models=slow), WELL)
+    assert "a request took 2.0 ms, now 280.0 ms" in found
+    none = {"iris": {"requests": 0.0, "errors": 0.0, "answered": 0.0, "seconds": 0.0}}
+    assert gate.slower(readings(window__models=none), WELL) == []
 
 
 def test_nothing_to_compare_with_is_no_fault():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 LEAST_REQUESTS = 20
-"""Fewer answered requests in a window say nothing of its latency."""
+"""Fewer answered requests before the change say nothing of the latency. After it any number does: the slower a version,
+the fewer it answers in the same time."""
 LIMITS = {"error_rate": 0.0, "latency_ratio": 2.0, "latency_slack": 0.005}
 """What a host may get worse by: a share of requests, a factor, and seconds below which a difference is noise."""
 
@@ -101,7 +102,7 @@ def _latencies(name, after, before):
     """Return [(what, seconds before, seconds after)] of a model: a request on average, and the probe's median."""
     found = []
     windows = [(side or {}).get("window", {}).get("models", {}).get(name) for side in (before, after)]
-    if all(one and one["answered"] >= LEAST_REQUESTS for one in windows):
+    if all(one and one["answered"] >= least for one, least in zip(windows, (LEAST_REQUESTS, 1))):
         found.append(("a request", *(one["seconds"] / one["answered"] for one in windows)))
     probes = [(side or {}).get("probes", {}).get(name, {}).get("document", {}) for side in (before, after)]
     medians = [(one.get("seconds") or {}).get("median") for one in probes]
