@@ -66,7 +66,8 @@ class Plain:
             found = [message for message in self.heard if topic in ("", message.topic)]
             return found if len(found) >= count else []
 
-        return self._until(enough, f"heard {count} of {topic!r}: {[(m.topic, m.payload) for m in self.heard]}")
+        what = f"heard {count} of {topic!r}: {[(m.topic, m.payload) for m in self.heard[:100]]}"
+        return self._until(enough, what, seconds=max(20.0, count / 50))  # thousands take their time on a busy machine
 
     def answers(self, count: int = 1, topic: str = "") -> list[Any]:
         """Return what was heard as JSON."""
