@@ -196,7 +196,6 @@ class Judge:
         """Return `expected`, in near-ties among `rows` with what the original answers one rounding further.
 
         Where rounding decides little, only what the original's formula gives with fewer rounding errors counts.
-
         Those that are `tied` were counted already.
         """
         those = batch.frame.iloc[rows]
@@ -226,7 +225,8 @@ class Judge:
             turned = self._apart(name, own, given).off & ~self._apart(name, closest, given).off
             self._totals[name].ties += int((turned & ~tied[name][rows]).sum())
             self._totals[name].turned += int(turned.sum())
-            self.by_rounding |= {batch.kind} if turned.any() else set()
+            if turned.any():
+                self.by_rounding.add(batch.kind)
             nearest[name] = answer.astype(closest.dtype)
             nearest[name][rows[turned]] = closest[turned]
         return nearest

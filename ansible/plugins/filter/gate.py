@@ -101,9 +101,9 @@ def _rate(counts):
 def _latencies(name, after, before):
     """Return [(what, seconds before, seconds after)] of a model: a request on average, and the probe's median."""
     found = []
-    windows = [(side or {}).get("window", {}).get("models", {}).get(name) for side in (before, after)]
-    if all(one and one["answered"] >= least for one, least in zip(windows, (LEAST_REQUESTS, 1), strict=True)):
-        found.append(("a request", *(one["seconds"] / one["answered"] for one in windows)))
+    then, now = ((side or {}).get("window", {}).get("models", {}).get(name) for side in (before, after))
+    if then and now and then["answered"] >= LEAST_REQUESTS and now["answered"]:
+        found.append(("a request", *(one["seconds"] / one["answered"] for one in (then, now))))
     probes = [(side or {}).get("probes", {}).get(name, {}).get("document", {}) for side in (before, after)]
     medians = [(one.get("seconds") or {}).get("median") for one in probes]
     if None not in medians:
