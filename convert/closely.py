@@ -9,6 +9,8 @@ from sklearn.impute import KNNImputer
 from sklearn.kernel_approximation import PolynomialCountSketch
 from sklearn.neighbors import KernelDensity, NearestCentroid
 
+from convert.converters.distances import dense
+
 Array = NDArray[Any]
 
 _KINDS = (KernelDensity, KNNImputer, NearestCentroid, PolynomialCountSketch)
@@ -50,7 +52,7 @@ def _nan_euclidean(a: Array, b: Array, missing_values: Any = np.nan, **_: Any) -
 
 def _discriminant(model: Any, rows: Any) -> Array:
     """As NearestCentroid._decision_function (scikit-learn 1.6 and later), from differences; [rows, classes]."""
-    x = np.asarray(rows.toarray() if hasattr(rows, "toarray") else rows, dtype=np.float64)
+    x = dense(rows)
     scale = np.where(model.within_class_std_dev_ != 0, model.within_class_std_dev_, 1.0)
     squares = ((x[:, None] / scale - np.asarray(model.centroids_) / scale) ** 2).sum(axis=2)
     return np.asarray(2.0 * np.log(model.class_prior_) - squares)
@@ -58,7 +60,7 @@ def _discriminant(model: Any, rows: Any) -> Array:
 
 def _convolved(model: Any, rows: Any) -> Array:
     """As PolynomialCountSketch.transform, the sketches of the columns convolved one by one."""
-    x = np.asarray(rows.toarray() if hasattr(rows, "toarray") else rows, dtype=np.float64) * np.sqrt(model.gamma)
+    x = dense(rows) * np.sqrt(model.gamma)
     if model.coef0 != 0:
         x = np.hstack([x, np.full((len(x), 1), np.sqrt(model.coef0))])
     answer = np.eye(1, model.n_components).repeat(len(x), axis=0)

@@ -103,7 +103,7 @@ def nearest(x: Tensor, points: Points, metric: str = "euclidean") -> Tensor:
 
 
 def dense(points: Any) -> Points:
-    """Return training points as a float64 array, sparse ones written out."""
+    """Return points as a float64 array, sparse ones written out."""
     return np.asarray(points.toarray() if hasattr(points, "toarray") else points, dtype=np.float64)
 
 

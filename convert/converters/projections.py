@@ -62,13 +62,12 @@ def _count_sketch(rows: Rows, model: Any) -> Answers:
     if model.coef0 != 0:
         x = concat([x, x.columns(0) * 0.0 + float(np.sqrt(model.coef0))])
     size = int(model.n_components)
-    sketches = [_sketch(hashes, signs, size) for hashes, signs in zip(model.indexHash_, model.bitHash_, strict=True)]
-    convolved = x @ sketches[0]
-    for sketch, hashes, signs in zip(sketches[1:], model.indexHash_[1:], model.bitHash_[1:], strict=True):
+    convolved = x @ _sketch(model.indexHash_[0], model.bitHash_[0], size)
+    for hashes, signs in zip(model.indexHash_[1:], model.bitHash_[1:], strict=True):
         # By columns or by components, whichever are fewer: that many copies are made, each turned round by an offset.
         by_column = len(hashes) <= size
         offsets = hashes if by_column else np.arange(size)
-        weights = x * np.asarray(signs, dtype=np.float64)[None, :] if by_column else x @ sketch
+        weights = x * np.asarray(signs, dtype=np.float64)[None, :] if by_column else x @ _sketch(hashes, signs, size)
         portions = np.array_split(np.arange(len(offsets)), -(-len(offsets) * size // _COPIED))
         parts = [_turned(convolved, weights.columns(*portion), offsets[portion], size) for portion in portions]
         convolved = sum(parts[1:], parts[0])
