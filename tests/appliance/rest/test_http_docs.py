@@ -1,0 +1,61 @@
+"""docs/http.md: what it shows is what is answered, and no route or status is left out."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from appliance.rest.openapi import DESCRIBED
+from appliance.rest.problems import REASONS
+
+ROOT = Path(__file__).parents[3]
+PAGE = (ROOT / "docs/http.md").read_text(encoding="utf-8")
+SHOWN = re.findall(r"^\$ curl http://127\.0\.0\.1:8080(\S+) (.*)\n(.*)$", PAGE, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def iris(tmp_path_factory):
+    """Return the bundle that `make run` makes."""
+    folder = tmp_path_factory.mktemp("iris")
+    subprocess.run([sys.executable, ROOT / "examples/iris/train.py", folder], check=True, capture_output=True)
+    command = [Path(sys.executable).parent / "appliance", "convert", folder / "model.joblib", "--name", "iris"]
+    options = ["--version", "1.0.0", "--sample", folder / "sample.csv", "--target", "species", "-o", folder]
+    subprocess.run([*command, *options], check=True, capture_output=True)
+    return (folder / "iris-1.0.0.bundle").read_bytes()
+
+
+def near(value):
+    """Return a JSON value with room for what processors differ by in a number's last digits."""
+    if isinstance(value, dict):
+        return {key: near(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [near(one) for one in value]
+    return pytest.approx(value, rel=1e-5) if isinstance(value, float) else value
+
+
+def test_each_request_shown_is_answered_as_shown(open_door, iris, tmp_path):
+    door = open_door()
+    door.install(iris, tmp_path)
+    assert len(SHOWN) >= 5
+    for path, options, answer in SHOWN:
+        words = shlex.split(options)
+        given = dict(zip(words[::2], words[1::2], strict=True))
+        assert given.keys() <= {"-d", "-H"}
+        media = given.get("-H", "Content-Type: application/x-www-form-urlencoded").removeprefix("Content-Type: ")
+        got = door.post(path, given["-d"].encode(), CONTENT_TYPE=media)
+        assert got.json == near(json.loads(answer)), path
+
+
+def test_every_route_is_listed_with_its_scope():
+    listed = re.findall(r"^\| `((?:GET|POST) \S+)` \| (\w+) \| (.+) \|$", PAGE, re.MULTILINE)
+    served = [(f"{route.method} {route.path}", route.scope, route.summary) for route in DESCRIBED]
+    assert listed == [route for route in served if route[2] != "An extension that is not served"]
+
+
+def test_every_status_of_an_error_is_explained():
+    explained = [int(status) for status in re.findall(r"^\| (\d{3}) \| .+ \|$", PAGE, re.MULTILINE)]
+    assert explained == sorted(status for status in REASONS if status >= 400)
