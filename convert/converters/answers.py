@@ -77,6 +77,11 @@ class Rows:
         return [self.graph.tensor(variable.onnx_name) for variable in self.variables]
 
     @property
+    def typed(self) -> list[tuple[Tensor, str]]:
+        """The inputs as they come, each with its dtype; float64 stands for any float."""
+        return list(zip(self.tensors, (_dtype(variable.type) for variable in self.variables), strict=True))
+
+    @property
     def dtype(self) -> str:
         """The dtype that all inputs have, or the common one of different numbers."""
         found = {_dtype(variable.type) for variable in self.variables}

@@ -38,11 +38,20 @@ def is_missing(tensor: Tensor, missing_values: Any, dtype: str) -> Tensor:
     return tensor.cast("float64").isnan()
 
 
+def _missing(rows: Rows, model: Any) -> Tensor:
+    """Return where an imputer or indicator finds its missing value, bool [n, features]; texts and numbers apart."""
+    columns = rows.typed if rows.dtype == "string" else [(rows.matrix, "float64")]
+    return concat([is_missing(tensor, model.missing_values, dtype) for tensor, dtype in columns])
+
+
 def _simple(rows: Rows, model: Any) -> Answers:
     """As sklearn.impute.SimpleImputer.transform: a column's statistic in every gap, empty columns left out."""
     dtype = "string" if rows.dtype == "string" else "float64"
+    if dtype == "string" and any(kind != "string" for _, kind in rows.typed):
+        next_step = "let an encoder follow it in the same Pipeline, or impute them apart in a ColumnTransformer"
+        raise refusal(model, "it makes one table of texts and numbers", next_step)
     x = rows.joined() if dtype == "string" else rows.matrix
-    missing = is_missing(x, model.missing_values, dtype)
+    missing = _missing(rows, model)
     statistics = np.asarray(model.statistics_, dtype=object)
     kept = [i for i, value in enumerate(statistics) if model.keep_empty_features or value == value]
     if dtype == "string":
@@ -71,9 +80,7 @@ def _with_indicator(filled: Tensor, missing: Tensor, model: Any) -> Tensor:
 
 
 def _indicator(rows: Rows, model: Any) -> Answers:
-    dtype = "string" if rows.dtype == "string" else "float64"
-    x = rows.joined() if dtype == "string" else rows.matrix
-    missing = is_missing(x, model.missing_values, dtype).cast("float64")
+    missing = _missing(rows, model).cast("float64")
     result = missing.columns(*model.features_)
     fresh = np.setdiff1d(np.arange(model._n_features), model.features_)
     if model.features == "missing-only" and model.error_on_new and len(fresh):

@@ -15,7 +15,10 @@ from skl2onnx._parse import (
     _parse_sklearn_feature_union,
     update_registered_parser,
 )
+from skl2onnx.common.data_types import StringTensorType
+from skl2onnx.common.utils import get_column_index
 from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
@@ -33,23 +36,34 @@ class _Step:
         self.model = model
 
 
+class _Apart(ColumnTransformer):  # type: ignore[misc]
+    """A part of a ColumnTransformer that takes texts and numbers: skl2onnx makes one tensor of them for all others."""
+
+    def __init__(self, step: Any) -> None:
+        self.step = step
+
+
 def register() -> None:
     """Make skl2onnx parse pipelines, unions and column transformers through this module."""
     update_registered_converter(_Step, _ALIAS, _shape, _convert)
     update_registered_parser(Pipeline, _parse_pipeline)
     update_registered_parser(FeatureUnion, _parse_union)
     update_registered_parser(ColumnTransformer, _parse_columns)
+    update_registered_parser(_Apart, _parse_apart)
     _parse._fetch_input_slice = _slice
 
 
 def _parse_pipeline(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
     before, end = before_last(model)
     for _, step in model.steps[:-1]:
-        if step is not None and not (isinstance(step, str) and step == "passthrough"):
+        if step is not None and not passes(step):
             custom = _transforming()
             if step is before[-1] and hashed_columns(end):
                 custom[ColumnTransformer] = _parse_columns_apart
-            inputs = _parse_sklearn(scope, step, inputs, custom_parsers=custom)
+            if isinstance(step, SimpleImputer) and _are_mixed(inputs) and _keeps_all(step):
+                inputs = _parse_imputer_apart(scope, step, inputs)
+            else:
+                inputs = _parse_sklearn(scope, step, inputs, custom_parsers=custom)
     last = model.steps[-1][1]
     if last is None or (isinstance(last, str) and last == "passthrough"):
         return inputs
@@ -62,7 +76,10 @@ def _parse_pipeline(scope: Any, model: Any, inputs: Any, custom_parsers: Any = N
 def _parse_union(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
     kept = copy.copy(model)
     kept.transformer_list = [part for part in model.transformer_list if not _is_dropped(part[1])]
-    return _parse_sklearn_feature_union(scope, kept, inputs, custom_parsers=_transforming())
+    outputs = _parse_sklearn_feature_union(scope, kept, inputs, custom_parsers=_transforming())
+    if isinstance(inputs[0].type, StringTensorType):  # skl2onnx takes float32 for what is made of texts
+        outputs[0].set_type(number_type(inputs, scope)([None, None]))
+    return outputs
 
 
 def _is_dropped(step: Any) -> bool:
@@ -106,11 +123,45 @@ def _by_position(model: Any, inputs: Any) -> Any:
     if len(inputs) == 1:
         inputs[0].type.shape = [None, int(model.n_features_in_)]  # positions are looked up before shapes are inferred
     numbered = copy.copy(model)
-    numbered.transformers_ = [
-        (part, step, columns if named and _are_names(columns) else column_positions(model, part))
-        for part, step, columns in model.transformers_
-    ]
+    numbered.transformers_ = []
+    for part, step, columns in model.transformers_:
+        if not (named and _are_names(columns)):
+            columns = column_positions(model, part)
+        takes_both = not isinstance(step, str) and not passes(step) and _are_mixed(_taken(inputs, columns))
+        numbered.transformers_.append((part, _Apart(step) if takes_both else step, columns))
     return numbered
+
+
+def _taken(inputs: Any, columns: Any) -> list[Any]:
+    return [inputs[get_column_index(column, inputs)[0]] for column in np.ravel(columns).tolist()]
+
+
+def _are_mixed(variables: Any) -> bool:
+    """Return whether some variables are texts and some are not."""
+    return len({isinstance(variable.type, StringTensorType) for variable in variables}) > 1
+
+
+def _keeps_all(imputer: Any) -> bool:
+    """Return whether an imputer gives the columns that it takes, and nothing beside them."""
+    return not imputer.add_indicator and all(value == value for value in imputer.statistics_)
+
+
+def _parse_imputer_apart(scope: Any, model: Any, inputs: Any) -> Any:
+    """Return an output for each input, for a step that tells them apart: texts and numbers fit no one tensor."""
+    outputs: list[Any] = []
+    start = 0
+    for variable in inputs:
+        one = copy.copy(model)
+        one.n_features_in_ = variable.type.shape[1]
+        one.statistics_ = model.statistics_[start : start + one.n_features_in_]
+        vars(one).pop("feature_names_in_", None)  # of all columns
+        start += one.n_features_in_
+        outputs += _parse_sklearn(scope, one, [variable])
+    return outputs
+
+
+def _parse_apart(scope: Any, part: _Apart, inputs: Any, custom_parsers: Any = None) -> Any:
+    return _parse_sklearn(scope, part.step, inputs, custom_parsers=custom_parsers)
 
 
 def _are_names(columns: Any) -> bool:

@@ -37,3 +37,38 @@ def ask():
         return dict(zip(names, Session(conversion.onnx).run(feeds, names), strict=True))
 
     return ask
+
+
+def rows_of(frame):
+    """Rows as a client sends them: plain numbers, texts and null by column."""
+    listed = {}
+    for name in frame:
+        values = [None if pd.isna(value) else value for value in frame[name].astype(object)]
+        if any(value is None for value in values):  # a boolean that may be missing travels as 0 and 1
+            values = [float(value) if isinstance(value, bool) else value for value in values]
+        listed[name] = values
+    return listed
+
+
+@pytest.fixture
+def agrees(ask):
+    """Return a function: whether the device gives every label and number of the original for the sample's rows.
+
+    agrees(model, conversion, sample, pandas=None); `pandas` is the sample as such a table where it is none.
+    """
+
+    def agrees(model, conversion, sample, pandas=None):
+        frame = sample if pandas is None else pandas
+        names = [column for tensor in conversion.manifest.inputs for column in tensor.columns]
+        found = ask(conversion, rows_of(frame[names]))
+        number = hasattr(model, "predict_proba") and "probability" in found
+        labels = np.asarray(model.predict(sample))
+        same = np.allclose(found["prediction"], labels, rtol=1e-5, atol=1e-5) if labels.dtype.kind == "f" else True
+        same = same and (
+            labels.dtype.kind == "f" or (found["prediction"] == labels.reshape(found["prediction"].shape)).all()
+        )
+        return same and (
+            not number or np.allclose(found["probability"], model.predict_proba(sample), rtol=1e-5, atol=1e-5)
+        )
+
+    return agrees

@@ -21,14 +21,11 @@ from sklearn.ensemble import (
 )
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.impute import KNNImputer, SimpleImputer
-from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
-from sklearn.multioutput import ClassifierChain, MultiOutputClassifier, MultiOutputRegressor, RegressorChain
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import FeatureUnion, make_pipeline
-from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, PolynomialFeatures, PowerTransformer, StandardScaler
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
-from appliance.errors import ConversionRefused, InvalidInput, Misuse
+from appliance.errors import InvalidInput
 from convert import convert_model
 from convert.frames import plain
 from convert.schema import infer, read_table
@@ -51,32 +48,7 @@ def nullable(plant):
     return table, y
 
 
-def rows_of(frame):
-    """Rows as a client sends them: plain numbers, texts and null by column."""
-    listed = {}
-    for name in frame:
-        values = [None if pd.isna(value) else value for value in frame[name].astype(object)]
-        if any(value is None for value in values):  # a boolean that may be missing travels as 0 and 1
-            values = [float(value) if isinstance(value, bool) else value for value in values]
-        listed[name] = values
-    return listed
-
-
-def agrees(ask, model, conversion, sample, pandas=None):
-    """Whether the device gives every label and number of the original for the sample's rows."""
-    frame = sample if pandas is None else pandas
-    names = [column for tensor in conversion.manifest.inputs for column in tensor.columns]
-    found = ask(conversion, rows_of(frame[names]))
-    number = hasattr(model, "predict_proba") and "probability" in found
-    labels = np.asarray(model.predict(sample))
-    same = np.allclose(found["prediction"], labels, rtol=1e-5, atol=1e-5) if labels.dtype.kind == "f" else True
-    same = same and (
-        labels.dtype.kind == "f" or (found["prediction"] == labels.reshape(found["prediction"].shape)).all()
-    )
-    return same and (not number or np.allclose(found["probability"], model.predict_proba(sample), rtol=1e-5, atol=1e-5))
-
-
-def test_nullable_columns_with_gaps_are_imputed_as_by_the_original(nullable, ask):
+def test_nullable_columns_with_gaps_are_imputed_as_by_the_original(nullable, ask, agrees):
     table, y = nullable
     table = table.astype({"größe": "str"})  # scikit-learn takes no NA among texts
     columns = ColumnTransformer(
@@ -90,58 +62,58 @@ def test_nullable_columns_with_gaps_are_imputed_as_by_the_original(nullable, ask
     inputs = {tensor.name: tensor for tensor in conversion.manifest.inputs}
     assert all(tensor.missing for tensor in inputs.values())
     assert inputs["on"].categories == [0.0, 1.0]
-    assert agrees(ask, model, conversion, table)
+    assert agrees(model, conversion, table)
     with pytest.raises(InvalidInput, match="never seen in training"):
         ask(conversion, {"temp-C": [1.0], "serial no": [1], "größe": ["S"], "on": [0.5]})
 
 
 @pytest.mark.parametrize("dtype", ["boolean", object], ids=str)
-def test_booleans_with_gaps_reach_a_model_that_takes_them(plant, ask, dtype):
+def test_booleans_with_gaps_reach_a_model_that_takes_them(plant, agrees, dtype):
     table, y = plant
     table = table[["temp-C", "on"]].astype({"on": object})
     table.loc[GAPS, "on"] = None
     table = table.astype({"on": dtype})
     model = HistGradientBoostingClassifier(max_iter=5).fit(table, y)
-    assert agrees(ask, model, convert_model(model, table), table)
+    assert agrees(model, convert_model(model, table), table)
 
 
-def test_nullable_texts_are_known_and_missing_as_by_the_original(nullable, ask):
+def test_nullable_texts_are_known_and_missing_as_by_the_original(nullable, agrees):
     table, y = nullable
     imputer = SimpleImputer(missing_values=pd.NA, strategy="constant", fill_value="none")
     model = make_pipeline(imputer, OneHotEncoder(handle_unknown="ignore"), LogisticRegression())
     model.fit(table[["größe"]], y)
     conversion = convert_model(model, table[["größe"]])
     assert conversion.manifest.inputs[0].missing
-    assert agrees(ask, model, conversion, table[["größe"]])
+    assert agrees(model, conversion, table[["größe"]])
 
 
 @pytest.mark.parametrize("name", BOOSTERS)
 @pytest.mark.parametrize("gaps", [False, True], ids=["whole", "with gaps"])
-def test_category_dtype_is_rebuilt_for_boosters_that_need_it(plant, ask, name, gaps):
+def test_category_dtype_is_rebuilt_for_boosters_that_need_it(plant, agrees, name, gaps):
     table, y = plant
     table = table.astype({"größe": "category", "serial no": "category"})
     if gaps:
         table.loc[GAPS, "größe"] = np.nan
     model = BOOSTERS[name].fit(table, y)
-    assert agrees(ask, model, convert_model(model, table), table)
+    assert agrees(model, convert_model(model, table), table)
 
 
 @pytest.mark.parametrize("name", ["lightgbm", "xgboost"])
-def test_sample_read_from_csv_serves_for_categories_of_texts(plant, ask, tmp_path, name):
+def test_sample_read_from_csv_serves_for_categories_of_texts(plant, agrees, tmp_path, name):
     table, y = plant
     categories = table.astype({"größe": "category"})
     model = BOOSTERS[name].fit(categories, y)
     table.to_csv(tmp_path / "sample.csv", index=False)
     conversion = convert_model(model, pd.read_csv(tmp_path / "sample.csv"))
-    assert agrees(ask, model, conversion, categories)
+    assert agrees(model, conversion, categories)
 
 
-def test_categories_are_selected_by_dtype_and_encoded(plant, ask):
+def test_categories_are_selected_by_dtype_and_encoded(plant, agrees):
     table, y = plant
     table = table.astype({"größe": "category", "serial no": "category"})
     encoded = ("c", OneHotEncoder(handle_unknown="ignore"), make_column_selector(dtype_include="category"))
     model = make_pipeline(ColumnTransformer([encoded], remainder="passthrough"), LogisticRegression()).fit(table, y)
-    assert agrees(ask, model, convert_model(model, table), table)
+    assert agrees(model, convert_model(model, table), table)
 
 
 def test_dates_are_refused_with_the_way_to_give_them(plant):
@@ -168,7 +140,7 @@ def test_every_kind_of_date_is_refused_as_such(value):
         infer(ColumnTransformer([], remainder="passthrough").fit(sample), sample)
 
 
-def test_dates_that_the_model_drops_do_no_harm(plant, ask):
+def test_dates_that_the_model_drops_do_no_harm(plant, agrees):
     table, y = plant
     table = table.assign(since=pd.date_range("2024-01-01", periods=300))
     scaled = ("k", StandardScaler(), ["temp-C", "serial no"])
@@ -176,11 +148,11 @@ def test_dates_that_the_model_drops_do_no_harm(plant, ask):
         model = make_pipeline(columns, LogisticRegression()).fit(table, y)
         conversion = convert_model(model, table)
         assert "since" not in {tensor.name for tensor in conversion.manifest.inputs}
-        assert agrees(ask, model, conversion, table)
+        assert agrees(model, conversion, table)
 
 
 @pytest.mark.parametrize("output", ["default", "polars"])
-def test_polars_table_is_taken_and_given_back_to_the_model(plant, ask, output):
+def test_polars_table_is_taken_and_given_back_to_the_model(plant, agrees, output):
     table, y = plant
     sample = polars.from_pandas(table)
     columns = ColumnTransformer(
@@ -189,10 +161,10 @@ def test_polars_table_is_taken_and_given_back_to_the_model(plant, ask, output):
     )
     model = make_pipeline(columns, LogisticRegression()).set_output(transform=output).fit(sample, y)
     assert isinstance(infer(model, sample).for_original(infer(model, sample).frame), polars.DataFrame)
-    assert agrees(ask, model, convert_model(model, sample), sample, table)
+    assert agrees(model, convert_model(model, sample), sample, table)
 
 
-def test_polars_gaps_and_categories_are_given_back(plant, ask):
+def test_polars_gaps_and_categories_are_given_back(plant, agrees):
     table, y = plant
     gaps = polars.Series(GAPS)
     sample = polars.from_pandas(table).with_columns(
@@ -203,28 +175,17 @@ def test_polars_gaps_and_categories_are_given_back(plant, ask):
     model = HistGradientBoostingClassifier(max_iter=5, categorical_features="from_dtype").fit(sample, y)
     schema = infer(model, sample)
     assert schema.for_original(schema.frame).equals(sample)
-    assert agrees(ask, model, convert_model(model, sample), sample, sample.to_pandas())
+    assert agrees(model, convert_model(model, sample), sample, sample.to_pandas())
 
 
-def test_polars_parquet_reads_as_the_table_it_was(plant, ask, tmp_path):
+def test_polars_parquet_reads_as_the_table_it_was(plant, agrees, tmp_path):
     table, y = plant
     polars.from_pandas(table).lazy().collect().write_parquet(tmp_path / "sample.parquet")
     columns = ColumnTransformer([("c", OneHotEncoder(sparse_output=False), ["größe"])], remainder="passthrough")
     model = make_pipeline(columns, LogisticRegression()).fit(
         polars.scan_parquet(tmp_path / "sample.parquet").collect(), y
     )
-    assert agrees(ask, model, convert_model(model, read_table(tmp_path / "sample.parquet")), table)
-
-
-def test_columns_found_by_name_after_set_output_are_the_right_ones(plant, ask):
-    table, y = plant
-    first = ColumnTransformer(
-        [("k", StandardScaler(), ["temp-C", "serial no"])], remainder="passthrough", verbose_feature_names_out=False
-    )
-    second = ColumnTransformer([("q", PowerTransformer(), ["serial no"])], remainder="passthrough")
-    numbers = table[["on", "temp-C", "serial no"]]
-    model = make_pipeline(first, second, LogisticRegression()).set_output(transform="pandas").fit(numbers, y)
-    assert agrees(ask, model, convert_model(model, numbers), numbers)
+    assert agrees(model, convert_model(model, read_table(tmp_path / "sample.parquet")), table)
 
 
 @pytest.mark.parametrize(
@@ -237,13 +198,13 @@ def test_columns_found_by_name_after_set_output_are_the_right_ones(plant, ask):
     ],
     ids=lambda model: type(model).__name__,
 )
-def test_numeric_table_goes_straight_into_trees(plant, ask, model):
+def test_numeric_table_goes_straight_into_trees(plant, agrees, model):
     table, y = plant
     numbers = table[["temp-C", "serial no", "on"]]
     model.fit(numbers, y)
     conversion = convert_model(model, numbers)
     assert [tensor.name for tensor in conversion.manifest.inputs] == list(numbers)
-    assert agrees(ask, model, conversion, numbers)
+    assert agrees(model, conversion, numbers)
 
 
 @pytest.mark.parametrize(
@@ -256,7 +217,7 @@ def test_numeric_table_goes_straight_into_trees(plant, ask, model):
     ],
     ids=["forest", "scaled", "histograms", "codes"],
 )
-def test_integers_beyond_float32_keep_their_digits(ask, model):
+def test_integers_beyond_float32_keep_their_digits(agrees, model):
     rng = np.random.default_rng(0)
     table = pd.DataFrame(
         {
@@ -266,80 +227,14 @@ def test_integers_beyond_float32_keep_their_digits(ask, model):
         }
     )
     model.fit(table, table["id"] % 2 + table["float"] % 3)
-    assert agrees(ask, model, convert_model(model, table), table)
+    assert agrees(model, convert_model(model, table), table)
 
 
-def test_large_whole_numbers_are_proved_with_rows_that_fit_int64(ask):
+def test_large_whole_numbers_are_proved_with_rows_that_fit_int64(agrees):
     table = pd.DataFrame({"id": 2**50 + np.random.default_rng(0).integers(0, 30, 200)})
     encoder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
     model = make_pipeline(encoder, LinearRegression()).fit(table, table["id"] % 7)
-    assert agrees(ask, model, convert_model(model, table), table)
-
-
-def test_union_with_passthrough_and_dropped_columns(plant, ask):
-    table, y = plant
-    taken = ColumnTransformer([("k", "passthrough", ["temp-C", "on"]), ("d", "drop", ["größe"])])
-    union = FeatureUnion([("a", StandardScaler()), ("b", PolynomialFeatures(2)), ("c", "passthrough"), ("d", "drop")])
-    model = make_pipeline(taken, union, LogisticRegression(max_iter=1000)).fit(table, y)
-    assert agrees(ask, model, convert_model(model, table), table)
-
-
-def test_union_of_column_transformers(plant, ask):
-    table, y = plant
-    numbers = ColumnTransformer([("k", StandardScaler(), ["temp-C"])])
-    names = ColumnTransformer([("c", OneHotEncoder(), ["größe"])])
-    model = make_pipeline(FeatureUnion([("a", numbers), ("b", names)]), LogisticRegression()).fit(table, y)
-    assert agrees(ask, model, convert_model(model, table), table)
-
-
-@pytest.mark.parametrize(
-    "model",
-    [
-        LinearRegression(),
-        MultiOutputRegressor(GradientBoostingRegressor(n_estimators=4)),
-        RegressorChain(Ridge()),
-        RandomForestRegressor(5, random_state=0),
-    ],
-    ids=lambda model: type(model).__name__,
-)
-def test_several_numbers_are_predicted_side_by_side(plant, ask, model):
-    table, _ = plant
-    numbers = table[["temp-C", "serial no"]]
-    model.fit(numbers, np.column_stack([numbers.sum(axis=1), numbers["temp-C"] ** 2]))
-    conversion = convert_model(model, numbers)
-    assert [output.shape for output in conversion.manifest.outputs] == [[-1, 2]]
-    assert agrees(ask, model, conversion, numbers)
-
-
-@pytest.mark.parametrize(
-    "model",
-    [
-        MultiOutputClassifier(LogisticRegression()),
-        MultiOutputClassifier(RandomForestClassifier(5, random_state=0)),
-        ClassifierChain(LogisticRegression()),
-        MLPClassifier((5,), max_iter=30, random_state=0),
-    ],
-    ids=["each", "forests", "chain", "network"],
-)
-def test_several_labels_are_predicted_side_by_side(plant, ask, model):
-    table, y = plant
-    numbers = table[["temp-C", "serial no"]]
-    model.fit(numbers, np.column_stack([y, numbers["temp-C"] > 20]).astype(int))
-    conversion = convert_model(model, numbers)
-    assert [(output.name, output.shape) for output in conversion.manifest.outputs] == [("prediction", [-1, 2])]
-    assert conversion.manifest.class_labels == []
-    assert agrees(ask, model, conversion, numbers)
-    with pytest.raises(Misuse, match="choose from prediction"):
-        convert_model(model, numbers, outputs=["probability"])
-
-
-@pytest.mark.parametrize("model", [KNeighborsClassifier()], ids=str)
-def test_classifiers_that_cannot_give_several_labels_are_refused_by_name(plant, model):
-    table, y = plant
-    numbers = table[["temp-C", "serial no"]]
-    model.fit(numbers, np.column_stack([y, ~y]).astype(int))
-    with pytest.raises(ConversionRefused, match=type(model).__name__):
-        convert_model(model, numbers)
+    assert agrees(model, convert_model(model, table), table)
 
 
 def test_neighbours_impute_every_column_where_the_sample_has_gaps_in_one(ask):
@@ -396,7 +291,7 @@ def test_text_that_training_never_saw_becomes_one_more_category():
 
 @pytest.mark.parametrize("unknown", ["ignore", "error"])
 @pytest.mark.parametrize("null", [None, np.nan], ids=str)
-def test_missing_texts_are_those_of_training_however_the_sample_was_read(plant, ask, tmp_path, unknown, null):
+def test_missing_texts_are_those_of_training_however_the_sample_was_read(plant, agrees, tmp_path, unknown, null):
     table, y = plant
     # To scikit-learn None, as polars and databases give it, and NaN, as CSV gives it, are different categories.
     written = pd.Series([null if gap else size for gap, size in zip(GAPS, table["größe"], strict=True)], dtype=object)
@@ -405,10 +300,10 @@ def test_missing_texts_are_those_of_training_however_the_sample_was_read(plant, 
     model = make_pipeline(columns, LogisticRegression()).fit(table, y)
     table.to_csv(tmp_path / "sample.csv", index=False)
     for sample in (read_table(tmp_path / "sample.csv"), polars.from_pandas(table), table[~GAPS]):
-        assert agrees(ask, model, convert_model(model, sample), table)
+        assert agrees(model, convert_model(model, sample), table)
 
 
-def test_polars_gaps_among_texts_and_booleans_reach_an_encoder(plant, ask):
+def test_polars_gaps_among_texts_and_booleans_reach_an_encoder(plant, agrees):
     table, y = plant
     gaps = polars.Series(GAPS)
     kept = [polars.when(~gaps).then(polars.col(name)).alias(name) for name in ("größe", "on")]
@@ -416,42 +311,7 @@ def test_polars_gaps_among_texts_and_booleans_reach_an_encoder(plant, ask):
         sample = polars.from_pandas(table).with_columns(*kept).with_columns(polars.col("größe").cast(dtype))
         model = make_pipeline(ColumnTransformer([("c", OneHotEncoder(), ["größe", "on"])]), LogisticRegression())
         model.fit(sample, y)
-        assert agrees(ask, model, convert_model(model, sample), sample, sample.to_pandas())
-
-
-BY_NAME = {"slice of names": slice("temp-C", "serial no")}
-BY_POSITION = {
-    "from the end": [-1, 0],
-    "slice": slice(-2, None),
-    "mask": [True, False, True],
-    "mask of numpy": np.array([False, True, True]),
-    "positions of numpy": np.array([2, 0]),
-    "all in another order": [2, 0, 1],
-}
-
-
-@pytest.mark.parametrize(
-    ("columns", "array"),
-    [
-        *(pytest.param(columns, False, id=f"{name}-table") for name, columns in {**BY_NAME, **BY_POSITION}.items()),
-        *(pytest.param(columns, True, id=f"{name}-array") for name, columns in BY_POSITION.items()),
-    ],
-)
-def test_columns_are_those_of_scikit_learn_however_they_are_named(plant, ask, columns, array):
-    table, y = plant
-    table = table.drop(columns="größe").astype(float)
-    rows = table.to_numpy() if array else table
-    scaled = ColumnTransformer([("k", StandardScaler(), columns)], remainder="passthrough")
-    model = make_pipeline(scaled, LogisticRegression()).fit(rows, y)
-    assert agrees(ask, model, convert_model(model, table), rows, table)
-
-
-def test_columns_are_found_by_position_after_another_column_transformer(plant, ask):
-    table, y = plant
-    first = ColumnTransformer([("k", StandardScaler(), ["serial no"]), ("c", OneHotEncoder(), ["größe"])])
-    second = ColumnTransformer([("q", StandardScaler(), [3, 0]), ("p", "passthrough", slice(1, 3))])
-    model = make_pipeline(first, second, LogisticRegression()).fit(table, y)
-    assert agrees(ask, model, convert_model(model, table), table)
+        assert agrees(model, convert_model(model, sample), sample, sample.to_pandas())
 
 
 @pytest.mark.parametrize("kind", [list, pd.Series, lambda texts: pd.DataFrame({"text": texts})], ids=str)
@@ -461,11 +321,3 @@ def test_model_of_texts_takes_a_list_a_series_or_a_table_of_them(ask, kind):
     conversion = convert_model(model, kind(texts))
     (column,) = conversion.manifest.inputs[0].columns
     assert np.allclose(ask(conversion, {column: texts})["probability"], model.predict_proba(texts), atol=1e-5)
-
-
-def test_texts_and_booleans_are_encoded_together_after_an_imputer(plant, ask):
-    table, y = plant
-    table = table.astype({"größe": object})  # scikit-learn 1.5 takes no categories there
-    filled = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore"))
-    model = make_pipeline(ColumnTransformer([("c", filled, ["größe", "on"])]), LogisticRegression()).fit(table, y)
-    assert agrees(ask, model, convert_model(model, table), table)
