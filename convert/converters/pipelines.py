@@ -22,6 +22,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+from convert.converters.answers import FLOATS
 from convert.converters.expressions import Graph
 from convert.converters.writers import Rows, number_type, predictors_that_transform, transformed, unwrapped, width
 from convert.insides import before_last, column_positions, hashed_columns
@@ -77,7 +78,7 @@ def _parse_union(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None
     kept = copy.copy(model)
     kept.transformer_list = [part for part in model.transformer_list if not _is_dropped(part[1])]
     outputs = _parse_sklearn_feature_union(scope, kept, inputs, custom_parsers=_transforming())
-    if isinstance(inputs[0].type, StringTensorType):  # skl2onnx takes float32 for what is made of texts
+    if not isinstance(inputs[0].type, FLOATS):  # skl2onnx takes float32 for what is made of others
         outputs[0].set_type(number_type(inputs, scope)([None, None]))
     return outputs
 

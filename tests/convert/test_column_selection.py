@@ -1,4 +1,4 @@
-"""Which columns a step takes, and as what: by name, position, slice, mask, after other steps, in unions, of any type."""
+"""Which columns a step takes and as what: by name, position, slice, mask; after other steps, in unions, of any type."""
 
 import numpy as np
 import pytest
