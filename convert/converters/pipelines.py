@@ -1,7 +1,8 @@
 """Knows what skl2onnx's parsers get wrong: a predictor in the middle of a pipeline is to transform, not to predict.
 
 That is so for KMeans and other clusterings, discriminant analysis and partial least squares, before the last step of
-a Pipeline and inside a FeatureUnion or ColumnTransformer.
+a Pipeline and inside a FeatureUnion or ColumnTransformer. And texts and numbers that one step takes together stay in
+tensors of their own, where skl2onnx would make one of texts: to it 1.0 is then "1", and a gap a text.
 """
 
 import copy
@@ -117,7 +118,8 @@ def passes(step: Any) -> bool:
 def _by_position(model: Any, inputs: Any) -> Any:
     """Return the column transformer with positions for names of columns that a step before it made (`set_output`).
 
-    Slices, masks and positions from the end become positions too, of which skl2onnx reads few.
+    Slices, masks and positions from the end become positions too, of which skl2onnx reads few. What takes texts and
+    numbers is marked.
     """
     names = [str(name) for name in getattr(model, "feature_names_in_", ())]
     named = len(inputs) > 1 or {variable.raw_name for variable in inputs}.issuperset(names)
@@ -157,7 +159,9 @@ def _parse_imputer_apart(scope: Any, model: Any, inputs: Any) -> Any:
         one.statistics_ = model.statistics_[start : start + one.n_features_in_]
         vars(one).pop("feature_names_in_", None)  # of all columns
         start += one.n_features_in_
-        outputs += _parse_sklearn(scope, one, [variable])
+        (output,) = _parse_sklearn(scope, one, [variable])
+        output.type.shape = [None, one.n_features_in_]  # another imputer may follow before shapes are inferred
+        outputs.append(output)
     return outputs
 
 

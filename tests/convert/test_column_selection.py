@@ -89,6 +89,7 @@ IMPUTED = make_pipeline(SimpleImputer(strategy="most_frequent"), ONE_HOT)
 MIXED = {
     "imputed, one hot": IMPUTED,
     "imputed, codes": make_pipeline(SimpleImputer(strategy="most_frequent"), ORDINAL),
+    "imputed twice, one hot": make_pipeline(SimpleImputer(strategy="most_frequent"), IMPUTED),
     "identity, one hot": make_pipeline(FunctionTransformer(), ONE_HOT),
     "indicator": MissingIndicator(features="all"),
     "target": TargetEncoder(random_state=0),
