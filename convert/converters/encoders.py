@@ -91,7 +91,12 @@ def _entries(categories: Any, dtype: str) -> list[tuple[int, Any]]:
     """Return (place, value) of each category, of a missing text the one that stands for it."""
     if dtype != "string":
         return [(i, np.nan if _is_missing(value) else float(value)) for i, value in enumerate(categories)]
-    return [(i, text_of_null(value) if _is_missing(value) else str(value)) for i, value in enumerate(categories)]
+    return [(i, text_of_null(value) if _is_missing(value) else _text(value)) for i, value in enumerate(categories)]
+
+
+def _text(value: Any) -> str:
+    """Return a category as a graph writes it that an imputer put among texts: ONNX writes booleans as numbers."""
+    return str(int(value)) if isinstance(value, bool | np.bool_) else str(value)
 
 
 def _equal(spread: Tensor, dtype: str, values: list[Any]) -> Tensor:

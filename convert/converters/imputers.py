@@ -47,12 +47,12 @@ def _missing(rows: Rows, model: Any) -> Tensor:
 def _simple(rows: Rows, model: Any) -> Answers:
     """As sklearn.impute.SimpleImputer.transform: a column's statistic in every gap, empty columns left out."""
     dtype = "string" if rows.dtype == "string" else "float64"
-    if dtype == "string" and any(kind != "string" for _, kind in rows.typed):
+    statistics = np.asarray(model.statistics_, dtype=object)
+    if dtype == "string" and any(isinstance(value, float) and value == value for value in statistics):
         next_step = "let an encoder follow it in the same Pipeline, or impute them apart in a ColumnTransformer"
-        raise refusal(model, "it makes one table of texts and numbers", next_step)
+        raise refusal(model, "it makes one table of texts and decimals", next_step)
     x = rows.joined() if dtype == "string" else rows.matrix
     missing = _missing(rows, model)
-    statistics = np.asarray(model.statistics_, dtype=object)
     kept = [i for i, value in enumerate(statistics) if model.keep_empty_features or value == value]
     if dtype == "string":
         texts = np.array([[NONE_TEXT if value is None else str(value) for value in statistics]], dtype=object)

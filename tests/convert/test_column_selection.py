@@ -125,9 +125,17 @@ def test_texts_and_numbers_of_a_whole_table_are_imputed_and_encoded(mixed, agree
     assert agrees(model, convert_model(model, table), table)
 
 
-def test_an_imputer_that_would_make_texts_of_numbers_is_refused_by_name(mixed):
+@pytest.mark.parametrize("other", ["serial no", "on"])
+def test_texts_beside_whole_numbers_or_booleans_are_encoded_after_the_part_that_imputes(mixed, agrees, other):
+    table, y = mixed
+    imputed = ColumnTransformer([("c", SimpleImputer(strategy="most_frequent"), ["größe", other])])
+    model = make_pipeline(imputed, ONE_HOT, LogisticRegression()).fit(table, y)
+    assert agrees(model, convert_model(model, table), table)
+
+
+def test_an_imputer_that_would_make_texts_of_decimals_is_refused_by_name(mixed):
     table, y = mixed
     imputed = ColumnTransformer([("c", SimpleImputer(strategy="most_frequent"), ["größe", "tenths"])])
     model = make_pipeline(imputed, ONE_HOT, LogisticRegression()).fit(table, y)
-    with pytest.raises(ConversionRefused, match="SimpleImputer: it makes one table of texts and numbers"):
+    with pytest.raises(ConversionRefused, match="SimpleImputer: it makes one table of texts and decimals"):
         convert_model(model, table)
