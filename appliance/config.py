@@ -42,6 +42,8 @@ class HttpConfig(_Section, frozen=True):
     """File of `scope token` lines (scope predict or admin), readable by the service alone."""
     max_body_bytes: Positive = 32 * 1024 * 1024
     """Of the body as sent and as decompressed."""
+    max_decoded_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Of memory for all large requests of one process, decoded and answered; 0: see budget.default_bytes()."""
     max_rows: Positive = 100_000
     """Rows in one request."""
     max_nesting: Positive = 32
@@ -71,6 +73,8 @@ class ModelsConfig(_Section, frozen=True):
     """Seconds between two looks at activation.json."""
     pinned_versions: Annotated[int, msgspec.Meta(ge=0)] = 2
     """Inactive versions kept loaded because requests named them."""
+    overflow: Literal["refuse", "answer"] = "refuse"
+    """Whether answers that are infinite where every number of the row was finite are refused."""
     default: str = ""
     """The model that `/predict` and `/invocations` mean; empty where only one is active."""
 

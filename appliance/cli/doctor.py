@@ -14,8 +14,8 @@ from typing import Literal
 
 import click
 
-from appliance import inference
-from appliance.cli import cgroup, common_options, options, print_json
+from appliance import cgroup, inference
+from appliance.cli import common_options, options, print_json
 from appliance.cli.models import as_json
 from appliance.cli.status import ask
 from appliance.config import Config

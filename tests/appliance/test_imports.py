@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[2]
 
 # Left to right: a part imports only parts of its own group or of groups to its left, and of its own group only itself.
 GROUPS = [
-    {"__init__", "errors", "correlation", "mqtt_state", "systemd"},
-    {"config", "bundle"},
+    {"__init__", "errors", "correlation", "mqtt_state", "systemd", "cgroup", "memory"},
+    {"config", "bundle", "budget"},
     {"store", "inference"},
     {"routing", "live"},
     {"predictor"},
@@ -25,6 +25,7 @@ GROUPS = [
 BESIDE = {
     ("monitoring", "__init__"),
     ("routing", "live"),
+    ("memory", "cgroup"),
     ("cli", "__main__"),
     ("__main__", "cli"),
 }

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
+from appliance import cgroup
 from appliance.bundle import keys
 from appliance.cli import appliance as command
-from appliance.cli import cgroup, doctor
+from appliance.cli import doctor
 from appliance.config import Config, HttpConfig, ModelsConfig
 
 CHECKS = [

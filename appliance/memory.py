@@ -1,0 +1,102 @@
+"""What memory this process may use, and giving back what it no longer needs (Linux, glibc).
+
+What a large request took and freed stays with the process unless it is given back: glibc keeps free memory below what
+is still in use.
+"""
+
+import contextlib
+import ctypes
+import functools
+import gc
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from appliance import cgroup
+
+GIVE_BACK_SECONDS = 1.0
+"""Between two times that freed memory is given back: each looks through all that is free, some milliseconds."""
+LARGEST_KEPT = 1024 * 1024
+"""Bytes from which on a piece of memory is the system's own again as soon as it is freed."""
+
+_M_MMAP_THRESHOLD = -3  # malloc.h
+
+
+def limit_bytes() -> int:
+    """Return the bytes of memory that this process may use: the tightest of its cgroups' limits and the host's."""
+    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(host, cgroup.limits().memory_bytes or host)
+
+
+def give_back() -> None:
+    """Return free memory to the system; of another C library than glibc, nothing happens."""
+    trim = _function("malloc_trim")
+    if trim:
+        trim(0)
+
+
+def keep_little() -> None:
+    """Have large pieces given back as they are freed: glibc would keep ever larger ones, up to 32 MiB."""
+    option = _function("mallopt")
+    if option:
+        option(_M_MMAP_THRESHOLD, LARGEST_KEPT)
+
+
+class GiveBack:
+    """Gives memory back when asked, not more often than every GIVE_BACK_SECONDS; safe in any thread."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, give: Callable[[], None] = give_back) -> None:
+        self._clock = clock
+        self._give = give
+        self._lock = threading.Lock()
+        self._next = 0.0
+        self._owed = False
+
+    def __call__(self) -> None:
+        """Give back now, or remember that it is owed."""
+        with self._lock:
+            now = self._clock()
+            self._owed = now < self._next
+            if self._owed:
+                return
+            self._next = now + GIVE_BACK_SECONDS
+        self._give()
+
+    def settle(self) -> None:
+        """Give back what was owed, once its time has come; to be called now and then."""
+        if self._owed:
+            self()
+
+
+_pausing = threading.Lock()
+_pauses = 0
+
+
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+    """Keep the garbage collector away while much is built: it would look at all of it again and again.
+
+    A million small lists take a tenth of the time, in which no other thread runs.
+    """
+    global _pauses
+    with _pausing:
+        _pauses += 1
+        gc.disable()
+    try:
+        yield
+    finally:
+        with _pausing:
+            _pauses -= 1
+            if not _pauses:
+                gc.enable()
+
+
+@functools.cache
+def _function(name: str) -> Callable[..., int] | None:
+    """Return a function of the C library, None where it has no such one."""
+    try:
+        found: Callable[..., int] = getattr(ctypes.CDLL(None), name)
+    except (OSError, AttributeError):
+        return None
+    return found
