@@ -126,7 +126,5 @@ class Channel(HTTPChannel):  # type: ignore[misc]
                 return
             found = f"it did not arrive within {request_timeout:g} seconds"
             request.error = Refusal(SlowRequest("read the request", found, "send it faster"))
-            if not request.headers_finished:
-                request.parse_header(b"GET / HTTP/1.0\r\n")
             self.requests.append(request)
             self.server.task_dispatcher.ready.append(self)

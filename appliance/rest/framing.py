@@ -1,26 +1,22 @@
 """Where a request begins and ends (RFC 9112), read more strictly than waitress does.
 
 What two readers could take for different requests is refused, and no framing may cost much more time or memory than
-the body that it carries.
+the body that it carries. request_head.py reads the head, chunked_body.py a body in chunks.
 """
 
 from typing import Any
 
 from waitress.buffers import OverflowableBuffer
-from waitress.parser import HTTPRequestParser, ParsingError
-from waitress.receiver import ChunkedReceiver, FixedStreamReceiver
-from waitress.utilities import BadRequest, RequestEntityTooLarge
+from waitress.parser import HTTPRequestParser
+from waitress.receiver import FixedStreamReceiver
+from waitress.utilities import BadRequest, RequestEntityTooLarge, RequestHeaderFieldsTooLarge
 
+from appliance.rest import request_head
+from appliance.rest.chunked_body import ChunkedBody
 from appliance.rest.heads import Head, Heads, WholeBody
+from appliance.rest.request_head import LONGEST_HEAD, BadHead
 
-AT_ONCE = 8192
-"""Bytes of a chunked body taken at once: waitress copies what is left of them at every chunk."""
-MAX_CHUNK_LINE = 1024
-"""Bytes of a chunk's size and extensions."""
-MAX_TRAILER = 8192
-"""Bytes of the fields behind a chunked body."""
-
-_OWN = frozenset({"adj", "body_rcv", "completed", "head"})
+_OWN = frozenset({"adj", "begun", "body_rcv", "completed", "head"})
 """The parser's attributes that belong to one request, whatever its head says."""
 
 
@@ -29,31 +25,100 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
 
     head: Head | None = None
     """What a head of these bytes said before, and says again."""
+    command, path, query, request_uri, version = "", "", "", "", "1.1"
+    url_scheme = "http"
+    begun: bytearray | None = None
+    """A head that has not arrived whole."""
+    body_rcv: Any
+    chunked: bool
+    content_length: int
+    error: Any
 
     def received(self, data: bytes) -> int:
-        """Take bytes; return how many belonged to this request."""
-        begins = self.body_rcv is None and not self.header_plus
-        if begins and (consumed := self._recall(data)):
-            return consumed
-        consumed = int(super().received(data[:AT_ONCE] if self.chunked else data))
-        if begins and self.headers_finished:
-            self._remember(data[:consumed])
-        if self.chunked and not self.completed:
-            self._check_chunks(self.body_rcv)
+        """Take bytes; return how many belonged to this request. A wrong one takes all: nothing behind it is read."""
+        if self.completed:
+            return 0
+        if self.body_rcv is not None:
+            consumed = int(super().received(data))
+        elif self.begun:
+            consumed = self._continue_head(self.begun, data)
+        else:
+            consumed = self._recall(data) or self._begin_head(data)
         if self.error:
             self.expect_continue = False  # a body that will be refused must not be asked for
+            return len(data)
         return consumed
 
-    def parse_header(self, header_plus: bytes) -> None:
-        """Read the request line and the fields. Raises ParsingError."""
+    def _begin_head(self, data: bytes) -> int:
+        """Take the first bytes of a request; empty lines before it are passed over (RFC 9112, section 2.2)."""
+        begins = 0
+        while data.startswith(b"\r\n", begins):
+            begins += 2
+        if begins == len(data):
+            self.empty = self.completed = True
+            return begins
+        end = data.find(b"\r\n\r\n", begins) + 4
+        if end < 4:
+            self.begun = bytearray(data[begins:])
+            self._check_begun(self.begun, 0)
+            return len(data)
+        self._read_head(data[begins:end])
+        if not begins and not self.error and not self.chunked and not self.expect_continue:
+            fields = {name: value for name, value in vars(self).items() if name not in _OWN}
+            self.head = Head(fields, self.content_length)
+            heads: Heads = self.adj.heads
+            heads.remember(data[:end], self.head)
+        return end
+
+    def _continue_head(self, begun: bytearray, data: bytes) -> int:
+        """Take more bytes of a head."""
+        before = len(begun)
+        begun += data
+        end = begun.find(b"\r\n\r\n", max(0, before - 3)) + 4
+        if end < 4:
+            self._check_begun(begun, before)
+            return len(data)
+        self._read_head(bytes(begun[:end]))
+        return end - before
+
+    def _check_begun(self, begun: bytearray, before: int) -> None:
+        """Refuse a head that nothing could make right any more, before its end has come."""
+        if len(begun) > LONGEST_HEAD:
+            self._refuse(BadHead(f"The head has more than {LONGEST_HEAD} bytes", 431))
+        elif request_head.stray(begun, before):
+            self._refuse(BadHead("Bare CR, LF or NUL in the head"))
+
+    def _read_head(self, content: bytes) -> None:
+        """Take what a whole head says."""
+        self.headers_finished = True
+        self.begun = None
         try:
-            super().parse_header(header_plus)
-        except ValueError as error:  # a length of thousands of digits, brackets around what is no IPv6 address
-            raise ParsingError(f"Malformed number or address ({str(error)[:60]})") from error
-        lengths = {"CONTENT_LENGTH", "TRANSFER_ENCODING"} & self.headers.keys()
-        # Section 6.1: with both, or in HTTP/1.0, somebody between the client and us may have read another request.
-        if "TRANSFER_ENCODING" in lengths or (self.chunked and lengths):
-            raise ParsingError("Transfer-Encoding with Content-Length, or in HTTP/1.0")
+            if len(content) > LONGEST_HEAD:
+                raise BadHead(f"The head has more than {LONGEST_HEAD} bytes", 431)
+            head = request_head.read(content)
+        except BadHead as error:
+            self._refuse(error)
+            return
+        self.command, self.path, self.query, self.version = head.method, head.path, head.query, head.version
+        self.request_uri, self.headers = head.target, head.headers
+        self.connection_close, self.expect_continue = head.closes, head.expects_continue
+        self.content_length, self.chunked = head.length, head.chunked
+        if head.chunked:
+            self.body_rcv = ChunkedBody(self.adj.max_request_body_size)
+        elif head.length >= self.adj.max_request_body_size:
+            self.error = RequestEntityTooLarge("the body is longer than allowed")
+            self.completed = True
+        elif head.length:
+            self.body_rcv = FixedStreamReceiver(head.length, OverflowableBuffer(self.adj.inbuf_overflow))
+        else:
+            self.completed = True
+
+    def _refuse(self, error: BadHead) -> None:
+        """Make an error of waitress' kind of `error`."""
+        kind = RequestHeaderFieldsTooLarge if error.status == 431 else BadRequest
+        self.error = kind(error.found)
+        self.error.code = error.status
+        self.completed = self.headers_finished = True
 
     def _recall(self, data: bytes) -> int:
         """Take a request whose head came before; return how many bytes belonged to it, 0 for a new head."""
@@ -71,24 +136,3 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
             return end + length
         self.body_rcv = FixedStreamReceiver(length, OverflowableBuffer(self.adj.inbuf_overflow))
         return end
-
-    def _remember(self, head: bytes) -> None:
-        """Keep what was read, of a request that is right and has a body of known length."""
-        if self.error or self.empty or self.chunked or self.expect_continue:
-            return
-        fields = {name: value for name, value in vars(self).items() if name not in _OWN}
-        self.head = Head(fields, self.content_length)
-        self.adj.heads.remember(head, self.head)
-
-    def _check_chunks(self, body: ChunkedReceiver) -> None:
-        """Refuse a chunked body as soon as it is clear that it will be too large, or is mostly framing."""
-        problem: Any = None
-        if len(body) + body.chunk_remainder >= self.adj.max_request_body_size:
-            problem = RequestEntityTooLarge("a chunk goes beyond the limit")
-        elif len(body.control_line) > MAX_CHUNK_LINE:
-            problem = BadRequest(f"A chunk's size has more than {MAX_CHUNK_LINE} bytes")
-        elif len(body.trailer) > MAX_TRAILER:
-            problem = BadRequest(f"The trailer has more than {MAX_TRAILER} bytes")
-        if problem:
-            self.error = problem
-            self.completed = True

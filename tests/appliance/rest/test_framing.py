@@ -11,9 +11,13 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from waitress.adjustments import Adjustments
 
-from appliance.rest import server
-from appliance.rest.framing import MAX_CHUNK_LINE, MAX_TRAILER
+from appliance.rest import request_head, server
+from appliance.rest.chunked_body import MAX_CHUNK_LINE, MAX_TRAILER, ChunkedBody
+from appliance.rest.framing import Parser
+from appliance.rest.heads import Heads
+from appliance.rest.request_head import LONGEST_HEAD, MOST_FIELDS, BadHead
 
 ROW = b'{"features": [1, 2, 3, 4]}'
 PATH = b"/models/regression/predict"
@@ -37,26 +41,181 @@ def post(headers: bytes = b"", body: bytes = ROW, version: bytes = b"1.1") -> by
 
 
 SMUGGLED = b"0\r\n\r\nGET /ping HTTP/1.1\r\nHost: x\r\n\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+GET = b"GET /ping HTTP/1.1\r\n"
 REFUSED = {
-    "both lengths": post(b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n", SMUGGLED),
-    "both lengths, the other way round": post(b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n", SMUGGLED),
-    "chunks in HTTP/1.0": post(b"Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n", SMUGGLED, b"1.0"),
+    "both lengths": post(b"Content-Length: 4\r\n" + CHUNKED, SMUGGLED),
+    "both lengths, the other way round": post(CHUNKED + b"Content-Length: 4\r\n", SMUGGLED),
+    "chunks in HTTP/1.0": post(b"Connection: keep-alive\r\n" + CHUNKED, SMUGGLED, b"1.0"),
+    "chunked twice": post(b"Transfer-Encoding: chunked, chunked\r\n", SMUGGLED),
+    "chunked in two lines": post(CHUNKED * 2, SMUGGLED),
+    "a coding that is nearly chunked": post(b"Transfer-Encoding: xchunked\r\n", SMUGGLED),
+    "a coding behind chunked": post(b"Transfer-Encoding: chunked, gzip\r\n", SMUGGLED),
+    "an empty coding": post(b"Transfer-Encoding:\r\nContent-Length: 26\r\n"),
+    "a coding in quotes": post(b'Transfer-Encoding: "chunked"\r\n', SMUGGLED),
+    "a coding behind a vertical tab": post(b"Transfer-Encoding: \x0bchunked\r\n", SMUGGLED),
     "two lengths": post(b"Content-Length: 26\r\nContent-Length: 26\r\n"),
+    "two lengths that differ": post(b"Content-Length: 26\r\nContent-Length: 2\r\n"),
+    "two lengths in one line": post(b"Content-Length: 26, 26\r\n"),
     "a signed length": post(b"Content-Length: +26\r\n"),
+    "a negative length": post(b"Content-Length: -26\r\n"),
+    "a hexadecimal length": post(b"Content-Length: 0x1a\r\n"),
+    "a length with an underscore": post(b"Content-Length: 2_6\r\n"),
+    "a length in other digits": post("Content-Length: ²6\r\n".encode("latin-1")),
+    "an empty length": post(b"Content-Length:\r\n"),
     "a length of 5000 digits": post(b"Content-Length: " + b"1" * 5000 + b"\r\n"),
+    "a folded length": post(b"Content-Length:\r\n 26\r\n"),
+    "a length that goes on": post(b"Content-Length: 2\r\n 6\r\n"),
+    "any folded field": post(b"X-Trace: a\r\n\tb\r\nContent-Length: 26\r\n"),
+    "a fold before the first field": GET + b" Host: x\r\nHost: x\r\n\r\n",
+    "no host": GET + b"\r\n",
+    "two hosts": GET + b"Host: x\r\nHost: x\r\n\r\n",
+    "two hosts, one of them empty": GET + b"Host: x\r\nhost:\r\n\r\n",
+    "two hosts in HTTP/1.0": b"GET /ping HTTP/1.0\r\nHost: x\r\nHost: y\r\n\r\n",
+    "a host with a path and a blank": GET + b"Host: a/b c\r\n\r\n",
+    "a host with a path": GET + b"Host: a/b\r\n\r\n",
+    "a host with a user": GET + b"Host: u@a\r\n\r\n",
+    "a host with a port that is none": GET + b"Host: a:b\r\n\r\n",
+    "a host of half an address": GET + b"Host: [::1\r\n\r\n",
+    "a host of no address": GET + b"Host: [:::]\r\n\r\n",
     "half an IPv6 address": b"GET http://[::1/ping HTTP/1.1\r\nHost: x\r\n\r\n",
-    "a chunk's endless extension": post(b"Transfer-Encoding: chunked\r\n", b"1;" + b"a" * (MAX_CHUNK_LINE + 9)),
-    "an endless trailer": post(b"Transfer-Encoding: chunked\r\n", b"0\r\n" + b"A: b\r\n" * MAX_TRAILER),
-    "a chunk without its end": post(b"Transfer-Encoding: chunked\r\n", b"3\r\nabcXX"),
+    "a target with a user": b"GET http://u@x/ping HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a target without a host": b"GET http:///ping HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a target of another scheme": b"GET ftp://x/ping HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a target that is no path": b"GET ping HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a target that is a host": b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a target with a blank": b"GET /pi ng HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a target with a fragment": b"GET /ping#a HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a target with a control": b"GET /ping\x7f HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a target with a tab": b"GET /ping\tHTTP/1.1\r\nHost: x\r\n\r\n",
+    "all of the server, but not OPTIONS": b"GET * HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a method in small letters": b"get /ping HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a method that is no token": b"GE(T /ping HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a blank before the method": b" GET /ping HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a blank behind the version": b"GET /ping HTTP/1.1 \r\nHost: x\r\n\r\n",
+    "no version": b"GET /ping\r\nHost: x\r\n\r\n",
+    "a version with a zero": b"GET /ping HTTP/1.01\r\nHost: x\r\n\r\n",
+    "a version in small letters": b"GET /ping http/1.1\r\nHost: x\r\n\r\n",
+    "a blank before the colon": post(b"Content-Length : 26\r\n"),
+    "a field without a name": post(b": 26\r\nContent-Length: 26\r\n"),
+    "a field without a colon": post(b"Content-Length\r\n"),
+    "a name that is no token": post(b"X(y): 1\r\nContent-Length: 26\r\n"),
+    "a NUL": post(b"X-Trace: a\x00b\r\nContent-Length: 26\r\n"),
+    "a control": post(b"X-Trace: a\x01b\r\nContent-Length: 26\r\n"),
+    "a bare LF": post(b"X-Trace: a\nContent-Length: 26\r\n"),
+    "a bare CR": post(b"X-Trace: a\rContent-Length: 26\r\n"),
+    "lines that end with LF alone": b"GET /ping HTTP/1.1\nHost: x\n\n",
+    "a chunk's endless extension": post(CHUNKED, b"1;" + b"a" * (MAX_CHUNK_LINE + 9)),
+    "an endless size": post(CHUNKED, b"0" * (MAX_CHUNK_LINE + 9)),
+    "an endless trailer": post(CHUNKED, b"0\r\n" + b"A: b\r\n" * MAX_TRAILER),
+    "a trailer that is none": post(CHUNKED, b"0\r\nGET / HTTP/1.1\r\n\r\n"),
+    "a folded trailer": post(CHUNKED, b"0\r\nA: b\r\n c\r\n\r\n"),
+    "a trailer that ends with LF": post(CHUNKED, b"0\r\nA: b\n\r\n"),
+    "a chunk without its end": post(CHUNKED, b"3\r\nabcXX"),
+    "a chunk that ends with LF": post(CHUNKED, b"3\r\nabc\n0\r\n\r\n"),
+    "an empty line before a chunk": post(CHUNKED, b"\r\n3\r\nabc\r\n0\r\n\r\n"),
+    "a size with 0x": post(CHUNKED, b"0x3\r\nabc\r\n0\r\n\r\n"),
+    "a size with a sign": post(CHUNKED, b"+3\r\nabc\r\n0\r\n\r\n"),
+    "a size with an underscore": post(CHUNKED, b"0_3\r\nabc\r\n0\r\n\r\n"),
+    "a size behind a blank": post(CHUNKED, b" 3\r\nabc\r\n0\r\n\r\n"),
+    "a size before a blank": post(CHUNKED, b"3 \r\nabc\r\n0\r\n\r\n"),
+    "a size that ends with LF": post(CHUNKED, b"3\nabc\r\n0\r\n\r\n"),
+    "a size that ends with LF CR LF": post(CHUNKED, b"3\n\r\nabc\r\n0\r\n\r\n"),
+    "no size": post(CHUNKED, b";a=b\r\nabc\r\n0\r\n\r\n"),
+    "an extension without a name": post(CHUNKED, b"3;\r\nabc\r\n0\r\n\r\n"),
+    "an extension without a value": post(CHUNKED, b"3;a=\r\nabc\r\n0\r\n\r\n"),
+    "an extension with half a text": post(CHUNKED, b'3;a="b\r\nabc\r\n0\r\n\r\n'),
+    "an extension with a LF": post(CHUNKED, b"3;a\n\r\nabc\r\n0\r\n\r\n"),
+}
+OTHERS_REFUSED = {
+    "a coding that we do not know": (post(b"Transfer-Encoding: gzip, chunked\r\n", SMUGGLED), b"501"),
+    "too long a head": (GET + b"Host: x\r\nX-Trace: " + b"a" * LONGEST_HEAD + b"\r\n\r\n", b"431"),
+    "too long a head, without its end": (GET + b"Host: x\r\nX-Trace: " + b"a" * LONGEST_HEAD, b"431"),
+    "too long a target": (b"GET /" + b"a" * LONGEST_HEAD + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"431"),
+    "too many fields": (GET + b"Host: x\r\n" + b"A: b\r\n" * MOST_FIELDS + b"\r\n", b"431"),
+    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"505"),
+    "HTTP/9.9": (b"GET /ping HTTP/9.9\r\nHost: x\r\n\r\n", b"505"),
+    "HTTP/0.9": (b"GET /ping HTTP/0.9\r\nHost: x\r\n\r\n", b"505"),
+    "a chunk beyond 64 bits": (post(CHUNKED, b"f" * 17 + b"\r\nabc"), b"413"),
+    "a length beyond the limit": (post(b"Content-Length: %d\r\n" % 10**17), b"413"),
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("case", [*REFUSED, *OTHERS_REFUSED])
 def test_framing_that_can_be_read_in_two_ways_is_refused_and_ends_the_connection(address, caplog, case):
-    got = exchange(address, REFUSED[case])
-    assert got.split(b"\r\n")[0].split()[1] == b"400"
-    assert got.count(b"\r\nContent-Length: ") == 1
+    sent, status = OTHERS_REFUSED.get(case) or (REFUSED[case], b"400")
+    for behind in (b"", post(b"Content-Length: 26\r\n")):  # what follows is not read, whatever it is
+        got = exchange(address, sent + behind)
+        assert got.split(b"\r\n")[0].split()[1] == status
+        assert len(re.findall(rb"HTTP/1\.1 \d", got)) == got.count(b"\r\nConnection: close\r\n") == 1
     assert not caplog.records
+
+
+@pytest.mark.parametrize("case", [*REFUSED, *OTHERS_REFUSED])
+def test_what_is_refused_is_refused_in_any_packets(case):
+    sent, status = OTHERS_REFUSED.get(case) or (REFUSED[case], b"400")
+    adjustments = Adjustments(max_request_body_size=10_000)
+    adjustments.heads = Heads()
+    for size in (1, 7, len(sent)) if len(sent) < 5000 else (997, len(sent)):
+        parser, place = Parser(adjustments), 0
+        while place < len(sent) and not parser.completed:
+            place += parser.received(sent[place : place + size])
+        assert str(parser.error.code).encode() == status
+    assert Parser(adjustments).received(b"") == 0
+
+
+TAKEN = {
+    "empty lines before it": b"\r\n\r\n" + post(b"Content-Length: 26\r\n"),
+    "a minor version that is to come": post(b"Content-Length: 26\r\n", version=b"1.7"),
+    "zeros before the length": post(b"Content-Length: 00026\r\n"),
+    "chunked in capitals": post(b"Transfer-Encoding:  Chunked \t\r\n", b"1A\r\n" + ROW + b"\r\n0\r\n\r\n"),
+    "extensions": post(CHUNKED, b'1a;a;b=c ; d = "e\\"\xff" \r\n'.replace(b'" \r', b'"\r') + ROW + b"\r\n0;x\r\n\r\n"),
+    "a trailer": post(CHUNKED, b"1a\r\n" + ROW + b"\r\n000\r\nContent-Length: 3\r\nHost: y\r\n\r\n"),
+    "an absolute target": b"POST http://y:80" + post(b"Content-Length: 26\r\n")[5:],
+    "no host in HTTP/1.0": post(b"Connection: keep-alive\r\nContent-Length: 26\r\n", version=b"1.0").replace(
+        b"Host: x", b"A: b"
+    ),
+    "an empty host": post(b"Content-Length: 26\r\n").replace(b"Host: x", b"Host:"),
+    "an IPv6 host": post(b"Content-Length: 26\r\n").replace(b"Host: x", b"Host: [::1]:80"),
+    "blanks around a value": post(b"X-Trace: \t a \t \r\nContent-Length: \t26 \r\n"),
+    "other bytes in a value": post(b"X-Trace: \xe9\x80\r\nContent-Length: 26\r\n"),
+    "several options of Connection": post(b"Connection: TE, keep-alive\r\nContent-Length: 26\r\n"),
+}
+
+
+@pytest.mark.parametrize("case", TAKEN)
+def test_what_the_rfc_allows_is_answered_and_the_next_request_too(address, case):
+    got = exchange(address, TAKEN[case] + post(b"Connection: foo, Close\r\nContent-Length: 26\r\n"))
+    assert re.findall(rb"HTTP/1\.[01] (\d+) ", got) == [b"200", b"200"]
+    assert got.count(b"110.0") == 2
+
+
+def test_head_of_an_absolute_target_names_the_host_that_counts():
+    head = request_head.read(b"GET http://Other.example:81?q HTTP/1.1\r\nHost: x\r\nX_Y: 1\r\n\r\n")
+    assert (head.path, head.query, head.headers) == ("/", "q", {"HOST": "Other.example:81"})
+
+
+@pytest.mark.parametrize("filler", [b" ", b"\t", b"a ", b'\\"', b"a:", b";", b","])
+def test_time_to_read_a_head_grows_no_faster_than_the_head(filler):
+    fillers = filler * (60_000 // len(filler))
+    begun = time.thread_time()
+    for head in (
+        GET + b"Host: x\r\nA:" + fillers + b"\x01\r\n\r\n",  # took minutes, with nobody else answered
+        GET + b"Host: " + fillers + b"\x01\r\n\r\n",
+        GET + b"Host: x\r\nTransfer-Encoding: " + fillers + b"\r\n\r\n",
+        b"GET http://" + fillers + b" HTTP/1.1\r\n\r\n",
+    ):
+        with pytest.raises(BadHead):
+            request_head.read(head)
+    body = ChunkedBody(100)
+    body.received(b"1" + filler * (1000 // len(filler)) + b'"\x01\r\n')
+    assert body.error
+    assert time.thread_time() - begun < 0.5
+
+
+def test_answer_is_not_waited_for_where_a_client_asks_to_go_on_without_a_body(address):
+    got = exchange(address, post(b"Connection: close\r\nExpect: 100-continue\r\nContent-Length: 0\r\n", b""))
+    assert got.startswith(b"HTTP/1.1 400")  # an empty body is no JSON; it never came to this
 
 
 def test_chunk_beyond_the_limit_is_refused_before_it_is_sent(address):
