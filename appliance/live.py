@@ -35,7 +35,7 @@ class LoadedVersion:
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
         """Load the version in `folder`. Raises BundleRefused, NotReady or SelfTestFailed."""
-        bundle = archive.read_folder(folder)
+        bundle = archive.read_folder(folder, within=folder.parents[2])
         self.manifest: Manifest = bundle.manifest
         self.name = bundle.manifest.name
         self.version = bundle.manifest.version

@@ -6,6 +6,7 @@ from the first byte, then the central directory, then nothing. Whatever lies out
 
 import hashlib
 import io
+import os
 import stat
 import struct
 import zipfile
@@ -17,6 +18,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from appliance import nofollow
 from appliance.bundle.manifest import READABLE_FORMATS, Manifest, Member, check_name, check_version
 from appliance.errors import BundleRefused, Misuse, NotFound
 
@@ -119,30 +121,32 @@ def read(content: bytes) -> Bundle:
     return _read_zip(io.BytesIO(content), "bundle")
 
 
-def read_folder(folder: Path) -> Bundle:
+def read_folder(folder: Path, *, within: Path | None = None) -> Bundle:
     """Return the installed (unpacked) version in `folder`, held to the same rules as a zip.
 
-    Raises NotFound when the folder is absent, BundleRefused when it is not sound.
+    No link is followed below `within`, the state folder; by default in `folder`. Raises NotFound when the folder is
+    absent, BundleRefused when it is not sound, StoreError at a link.
     """
-    if not folder.is_dir():
-        raise NotFound(f"read {folder}", "there is no such folder", "see: appliance models")
+    base = within or folder
 
     def read_file(name: str) -> bytes:
-        return (folder / name).read_bytes()
+        return nofollow.read(folder / name, within=base)
 
     try:
-        return _judge(_folder_sizes(folder), read_file, str(folder))
+        return _judge(_folder_sizes(folder, base), read_file, str(folder))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotFound(f"read {folder}", "there is no such folder", "see: appliance models") from error
     except OSError as error:
         raise BundleRefused(f"read {folder}", str(error), "install the bundle again as another version") from error
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path, *, within: Path | None = None) -> Manifest:
     """Return the manifest of an installed version without reading (or proving) the other members.
 
-    Raises NotFound when there is none, BundleRefused when it cannot be understood.
+    Raises NotFound when there is none, BundleRefused when it cannot be understood, StoreError at a link.
     """
     try:
-        with (folder / MANIFEST).open("rb") as file:
+        with os.fdopen(nofollow.open_file(folder / MANIFEST, within=within or folder), "rb") as file:
             raw = file.read(MAX_MANIFEST_BYTES + 1)
     except OSError as error:
         raise NotFound(f"read {folder / MANIFEST}", error.strerror or str(error), "see: appliance models") from error
@@ -223,15 +227,13 @@ def _entry_fault(info: zipfile.ZipInfo) -> str | None:
     return None if name in ORDER else "is no member of a bundle"
 
 
-def _folder_sizes(folder: Path) -> dict[str, int]:
+def _folder_sizes(folder: Path, base: Path) -> dict[str, int]:
     """Return {file name: bytes} of a version's folder, or refuse what is no plain file."""
-    sizes = {}
-    for path in sorted(folder.iterdir()):
-        status = path.lstat()
+    found = nofollow.entries(folder, within=base)
+    for name, status in found.items():
         if not stat.S_ISREG(status.st_mode):
-            raise BundleRefused(str(folder), f"{path.name!r}: is a link or a folder, not a file", _AGAIN)
-        sizes[path.name] = status.st_size
-    return sizes
+            raise BundleRefused(str(folder), f"{name!r}: is a link or a folder, not a file", _AGAIN)
+    return {name: status.st_size for name, status in found.items()}
 
 
 def _judge(sizes: Mapping[str, int], read_member: Callable[[str], bytes], where: str) -> Bundle:

@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance import nofollow
 from appliance.bundle import archive, examples
 from appliance.bundle.manifest import Manifest
 from appliance.cli import common_options, exit_code, options, print_json
@@ -177,8 +178,8 @@ def _examples(store: Store, name: str, version: str | None) -> Examples:
         next_step = f"appliance activate {name} {installed[-1]}" if installed else "see: appliance models"
         raise NotFound(f"probe {name}", "no version of it is active", next_step)
     folder = store.folder(name, wanted)
-    manifest = archive.read_manifest(folder)
-    content = _proof(folder, manifest)
+    manifest = archive.read_manifest(folder, within=store.state_dir)
+    content = _proof(store, folder, manifest)
     inputs, outputs = examples.read(content)
     if not inputs or not len(inputs[0]) or (len(inputs), len(outputs)) != (len(manifest.inputs), len(manifest.outputs)):
         raise BundleRefused(f"probe {name} {wanted}", "its examples prove nothing", "install a sound bundle")
@@ -186,11 +187,11 @@ def _examples(store: Store, name: str, version: str | None) -> Examples:
     return Examples(manifest, inputs, outputs, path)
 
 
-def _proof(folder: Path, manifest: Manifest) -> bytes:
+def _proof(store: Store, folder: Path, manifest: Manifest) -> bytes:
     """Return examples.npz, which must be the one that the manifest names."""
     tried, next_step = f"read {folder / archive.EXAMPLES}", "install the bundle again as another version"
     try:
-        content = (folder / archive.EXAMPLES).read_bytes()
+        content = nofollow.read(folder / archive.EXAMPLES, within=store.state_dir)
     except OSError as error:
         raise BundleRefused(tried, error.strerror or str(error), next_step) from error
     if hashlib.sha256(content).hexdigest() != manifest.members[archive.EXAMPLES].sha256:

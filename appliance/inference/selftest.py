@@ -39,7 +39,7 @@ def self_test(folder: Path) -> SelfTest:
     Raises NotFound or BundleRefused when the folder is absent or not sound, SelfTestFailed when the graph does not
     load, does not run, or answers otherwise than the original model did.
     """
-    return try_bundle(archive.read_folder(folder))
+    return try_bundle(archive.read_folder(folder, within=folder.parents[2]))
 
 
 def try_bundle(bundle: archive.Bundle) -> SelfTest:

@@ -10,12 +10,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from appliance import nofollow
 from appliance.errors import StoreError
+from appliance.store import durable
 
 log = logging.getLogger(__name__)
 
 Write = tuple[str, Sequence[Sequence[Any]]]
 """(SQL statement, one tuple of parameters for each time it runs)."""
+
+_BESIDE = ("-wal", "-shm", "-journal")  # what SQLite keeps beside the file, by its name
 
 _SCHEMA = """
 create table if not exists answers (
@@ -102,8 +106,7 @@ class Disk:
 
     def _opened(self) -> sqlite3.Connection:
         """Return a connection whose commits are durable, the tables made."""
-        # The path decides the file's rights: SQLite gives its own to the files beside it.
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        self._refuse_links()
         connection = sqlite3.connect(self.path, isolation_level=None, timeout=5, check_same_thread=False)
         try:
             connection.execute("pragma auto_vacuum = incremental")  # has a meaning before the first table alone
@@ -119,10 +122,21 @@ class Disk:
             raise
         return connection
 
+    def _refuse_links(self) -> None:
+        """Make the file where it is absent, and raise StoreError where one of its names leads elsewhere.
+
+        SQLite opens by name alone, but follows no link to the files beside it. It gives them the rights of the file.
+        """
+        within = self.path.parents[1]
+        os.close(durable.open_or_make(self.path, os.O_RDWR, 0o600, within=within))
+        for suffix in _BESIDE:
+            with contextlib.suppress(FileNotFoundError):
+                os.close(nofollow.open_file(self.path.with_name(self.path.name + suffix), within=within))
+
     def _anew(self, error: sqlite3.DatabaseError) -> sqlite3.Connection:
         """Set the damaged file aside and return a connection to a fresh one."""
         mark = f".damaged-{int(time.time())}"
-        for suffix in ("", "-wal", "-shm"):
+        for suffix in ("", *_BESIDE):
             damaged = self.path.with_name(self.path.name + suffix)
             if damaged.exists():
                 damaged.rename(damaged.with_name(damaged.name + mark))

@@ -1,5 +1,6 @@
 """The folder of one MQTT door: who we are for brokers, what they still send us, and that only one service has it."""
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from appliance import nofollow
 from appliance.errors import Misuse
 from appliance.mqtt.disk import Disk
 from appliance.store import durable
@@ -19,16 +21,21 @@ def kept_id(folder: Path) -> str:
     """Return the client id of this appliance, made once: a broker keeps our messages under it."""
     path = folder / "client-id"
     with durable.reported(f"read {path}"):
-        if path.exists():
-            return path.read_text(encoding="utf-8").strip()
+        with contextlib.suppress(FileNotFoundError):
+            return nofollow.read(path, within=folder.parent).decode("utf-8").strip()
         made = f"appliance-{secrets.token_hex(6)}"
-        durable.write_atomically(path, f"{made}\n".encode())
+        durable.write_atomically(path, f"{made}\n".encode(), within=folder.parent)
         return made
 
 
 def only_one(folder: Path) -> int:
-    """Return the lock that keeps a second service from the same outbox. Raises Misuse when another holds it."""
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Return the lock that keeps a second service from the same outbox.
+
+    Raises Misuse when another holds it, StoreError.
+    """
+    path = folder / "lock"
+    with durable.reported(f"open {path}"):
+        descriptor = durable.open_or_make(path, os.O_RDWR, 0o600, within=folder.parent)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

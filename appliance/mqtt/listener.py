@@ -70,7 +70,8 @@ class Listener:
         self._report = report
         self._started = time.time()
         with durable.reported(f"make {folder}"):
-            durable.make_folder(folder)
+            durable.make_folder(folder.parent)
+            durable.make_folder(folder, within=folder.parent)
         self.client_id = config.client_id or kept_id(folder)
         self._plan = Plan(config, self.client_id, way=UPSTREAM if config.upstream.host else LOCAL)
         with contextlib.ExitStack() as undo:  # should the disk be full, the next try must find the folder free

@@ -219,8 +219,9 @@ def _circumstances(config: Config) -> str:
 def _alone(folder: Path, state_dir: Path) -> Iterator[None]:
     """Be the only pull on this host within; an OSError within becomes a StoreError."""
     with durable.reported("pull"):
-        durable.make_folder(folder, within=state_dir if state_dir.is_dir() else None)
-        with durable.locked(folder / ".lock", 0) as held:
+        durable.make_folder(state_dir)
+        durable.make_folder(folder, within=state_dir)
+        with durable.locked(folder / ".lock", 0, within=state_dir) as held:
             if not held:
                 raise NotReady("pull", "another pull is running on this host", "let it end")
             yield

@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from appliance import nofollow
 from appliance.store import durable
 
 FILE = "record.json"
@@ -45,7 +46,7 @@ def read(folder: Path, source: str) -> Record:
     Acting on an offer again does no harm: the same bundle is installed and activated once.
     """
     try:
-        found = msgspec.json.decode((folder / FILE).read_bytes(), type=Record)
+        found = msgspec.json.decode(nofollow.read(folder / FILE, within=folder.parent), type=Record)
     except (OSError, msgspec.MsgspecError, ValueError):
         return Record(source)
     return found if found.source == source else Record(source)
@@ -54,4 +55,4 @@ def read(folder: Path, source: str) -> Record:
 def write(folder: Path, record: Record) -> None:
     """Keep the record. Raises StoreError."""
     with durable.reported(f"write {folder / FILE}"):
-        durable.write_atomically(folder / FILE, msgspec.json.encode(record))
+        durable.write_atomically(folder / FILE, msgspec.json.encode(record), within=folder.parent)

@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
-from appliance import __version__
+from appliance import __version__, nofollow
 from appliance.config import PullConfig
 from appliance.errors import (
     ApplianceError,
@@ -96,7 +96,7 @@ class Transfer:
             if not have or place is None or int(place[1]) != have:
                 _empty(path)
                 raise NotReady(f"fetch {url}", "the server sent another part than was asked for", _LATER)
-        with durable.reported(f"write {path}"), path.open("ab" if response.status == 206 else "wb") as file:
+        with durable.reported(f"write {path}"), _opened(path, response.status) as file:
             for chunk in _chunks(response, url):
                 if file.tell() + len(chunk) > offer.size:
                     file.truncate(0)
@@ -242,20 +242,29 @@ def _unreachable(url: str, error: Exception) -> ApplianceError:
 def _begun(path: Path) -> int:
     """Return how many bytes of a download are there, making the file where it is absent."""
     with durable.reported(f"write {path}"):
-        if not path.exists():
-            durable.write_atomically(path, b"")  # with the store's rights and owner
-        return path.stat().st_size
+        # With the store's rights and owner.
+        descriptor = durable.open_or_make(path, os.O_RDONLY, within=path.parents[1])
+        try:
+            return os.fstat(descriptor).st_size
+        finally:
+            os.close(descriptor)
 
 
 def _empty(path: Path) -> None:
     with durable.reported(f"write {path}"):
-        os.truncate(path, 0)
+        os.close(nofollow.open_file(path, os.O_WRONLY | os.O_TRUNC, within=path.parents[1]))
+
+
+def _opened(path: Path, status: int) -> IO[bytes]:
+    """Return the begun download in `path`, to be gone on with (206, Partial Content) or written anew."""
+    how, mode = (os.O_APPEND, "ab") if status == 206 else (os.O_TRUNC, "wb")
+    return os.fdopen(nofollow.open_file(path, os.O_WRONLY | how, within=path.parents[1]), mode)
 
 
 def _check_digest(path: Path, offer: Offer, url: str, *, begun: bool) -> None:
     """Refuse and delete what is not as stated; what was `begun` by an earlier pull a power cut may have damaged."""
     try:
-        with path.open("rb") as file:
+        with os.fdopen(nofollow.open_file(path, within=path.parents[1]), "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise StoreError(f"read {path}", error.strerror or str(error), "see: appliance doctor") from error

@@ -3,10 +3,13 @@
 Every system call that changes the disk is made here and through `os`, so that a test can cut the power at each.
 The order is SaveFile's of BorgBackup: write beside the target, fsync the file, rename, fsync the folder. Names that
 begin with a dot are unfinished work: readers pass over them, and the store's sweep takes them away.
+
+`within` is the folder below which no link is followed, the state folder; by default the one that holds the path. What
+is made gets its mode whatever the umask is; nothing that was there before is given another owner or mode.
 """
 
 # pathlib would hide the system calls, and with them the places where the power can go.
-# ruff: noqa: PTH102, PTH104, PTH105, PTH106, PTH108, PTH116
+# ruff: noqa: PTH208
 
 import errno
 import fcntl
@@ -15,13 +18,15 @@ import secrets
 import stat
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
+from appliance import nofollow
 from appliance.errors import StoreError
 
 FOLDER_MODE = 0o750
 FILE_MODE = 0o640
+_NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @contextmanager
@@ -34,17 +39,18 @@ def reported(tried: str) -> Iterator[None]:
         raise StoreError(tried, f"{error.strerror or error}{place}", _advice(error)) from error
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, *, within: Path | None = None) -> None:
     """Make `path` hold `content`; at any moment it holds either all of the old or all of the new."""
     temporary = beside(path, "partial")
-    try:
-        _write_new(temporary, content)
-        os.replace(temporary, path)
-    except OSError:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
-    _fsync_folder(path.parent)
+    with _around(path, within) as above:
+        try:
+            _write_new(above, temporary.name, content)
+            os.replace(temporary.name, path.name, src_dir_fd=above, dst_dir_fd=above)
+        except OSError:
+            with suppress(OSError):
+                os.unlink(temporary.name, dir_fd=above)
+            raise
+        os.fsync(above)
 
 
 def make_folder(path: Path, *, within: Path | None = None) -> None:
@@ -55,75 +61,77 @@ def make_folder(path: Path, *, within: Path | None = None) -> None:
     if path == within or (within is None and path.is_dir()):
         return
     make_folder(path.parent, within=within)
-    with suppress(FileExistsError):
-        os.mkdir(path, FOLDER_MODE)
-    _adopt(path)
-    _fsync_folder(path)
-    _fsync_folder(path.parent)
+    with _around(path, within) as above:
+        _make_folder(above, path)
+        os.fsync(above)
 
 
-def publish_folder(path: Path, contents: Mapping[str, bytes]) -> None:
+def publish_folder(path: Path, contents: Mapping[str, bytes], *, within: Path | None = None) -> None:
     """Make the folder `path` with `contents` ({file name: bytes}) appear whole; it must not exist yet."""
     partial = beside(path, "partial")
-    try:
-        os.mkdir(partial, FOLDER_MODE)
-        _adopt(partial)
-        for name, content in contents.items():
-            _write_new(partial / name, content)
-        _fsync_folder(partial)
-        os.rename(partial, path)
-    except OSError:
-        with suppress(OSError):
-            delete(partial)
-        raise
-    _fsync_folder(path.parent)
+    with _around(path, within) as above:
+        try:
+            os.mkdir(partial.name, FOLDER_MODE, dir_fd=above)
+            with _opened(above, partial) as folder:
+                _adopt_folder(folder, above)
+                for name, content in contents.items():
+                    _write_new(folder, name, content)
+                os.fsync(folder)
+            os.rename(partial.name, path.name, src_dir_fd=above, dst_dir_fd=above)
+        except (OSError, StoreError):
+            with suppress(OSError):
+                _delete(above, partial)
+            raise
+        os.fsync(above)
 
 
-def remove_folder(path: Path) -> None:
+def remove_folder(path: Path, *, within: Path | None = None) -> None:
     """Make the folder `path` disappear whole, then delete what it held."""
     doomed = beside(path, "removed")
-    os.rename(path, doomed)
-    _fsync_folder(path.parent)
-    delete(doomed)
+    with _around(path, within) as above:
+        os.rename(path.name, doomed.name, src_dir_fd=above, dst_dir_fd=above)
+        os.fsync(above)
+        _delete(above, doomed)
 
 
-def delete(path: Path) -> None:
+def delete(path: Path, *, within: Path | None = None) -> None:
     """Delete a file or a folder with all it holds; following no link. Not atomic: for unfinished work alone."""
-    if not stat.S_ISDIR(path.lstat().st_mode):
-        os.unlink(path)
-        return
-    for entry in sorted(path.iterdir()):
-        delete(entry)
-    os.rmdir(path)
+    with _around(path, within) as above:
+        _delete(above, path)
 
 
-def append_line(path: Path, line: bytes) -> None:
+def append_line(path: Path, line: bytes, *, within: Path | None = None) -> None:
     """Append `line` and its newline to `path`; a line that a power cut tore before stays a line of its own."""
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
-    try:
-        size = os.fstat(descriptor).st_size
-        torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-        _write_all(descriptor, (b"\n" if torn else b"") + line + b"\n")
-        _adopt(path, descriptor)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    if not size:
-        _fsync_folder(path.parent)
+    with _around(path, within) as above:
+        descriptor = _open_or_make(above, path, os.O_RDWR | os.O_APPEND)
+        try:
+            size = os.fstat(descriptor).st_size
+            torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            _write_all(descriptor, (b"\n" if torn else b"") + line + b"\n")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if not size:
+            os.fsync(above)
 
 
 @contextmanager
-def locked(path: Path, seconds: float) -> Iterator[bool]:
+def locked(path: Path, seconds: float, *, within: Path | None = None) -> Iterator[bool]:
     """Hold the lock of the file `path` within (flock(2)); gives False when another held it for `seconds` seconds.
 
     The system lets go of it when the process ends, however it ends.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    descriptor = open_or_make(path, os.O_RDONLY, within=within)
     try:
-        _adopt(path, descriptor)
         yield _lock(descriptor, seconds)
     finally:
         os.close(descriptor)
+
+
+def open_or_make(path: Path, flags: int, mode: int = FILE_MODE, *, within: Path | None = None) -> int:
+    """Return a descriptor of the file `path`, made with `mode` where it is absent; the name is not fsynced."""
+    with _around(path, within) as above:
+        return _open_or_make(above, path, flags, mode)
 
 
 def beside(path: Path, kind: str) -> Path:
@@ -131,15 +139,64 @@ def beside(path: Path, kind: str) -> Path:
     return path.parent / f".{path.name}.{kind}-{secrets.token_hex(4)}"
 
 
-def _write_new(path: Path, content: bytes) -> None:
+def _around(path: Path, within: Path | None) -> AbstractContextManager[int]:
+    """Give the descriptor of the folder that holds `path`: no link is followed to it below `within`, nor in it."""
+    return nofollow.folder(path.parent, within=within or path.parent)
+
+
+@contextmanager
+def _opened(above: int, path: Path) -> Iterator[int]:
+    """Give the descriptor of the folder `path` in the folder `above`."""
+    descriptor = nofollow.open_folder_in(above, path)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _open_or_make(above: int, path: Path, flags: int, mode: int = FILE_MODE) -> int:
+    """Return a descriptor of the file `path` in the folder `above`; it is made where absent."""
+    try:
+        descriptor = os.open(path.name, flags | _NEW_FILE, mode, dir_fd=above)
+    except FileExistsError:
+        return nofollow.open_in(above, path, flags)
+    _adopt(descriptor, above, mode)
+    return descriptor
+
+
+def _write_new(above: int, name: str, content: bytes) -> None:
     """Write a file that must not exist yet, and fsync it; its name is not fsynced yet."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+    descriptor = os.open(name, os.O_WRONLY | _NEW_FILE, FILE_MODE, dir_fd=above)
     try:
         _write_all(descriptor, content)
-        _adopt(path, descriptor)
+        _adopt(descriptor, above, FILE_MODE)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _make_folder(above: int, path: Path) -> None:
+    """Make the folder `path` in the folder `above` where it is absent, and fsync it."""
+    try:
+        os.mkdir(path.name, FOLDER_MODE, dir_fd=above)
+        made = True
+    except FileExistsError:
+        made = False
+    with _opened(above, path) as folder:
+        if made:
+            _adopt_folder(folder, above)
+        os.fsync(folder)
+
+
+def _delete(above: int, path: Path) -> None:
+    """Delete what is at `path` in the folder `above`."""
+    if not stat.S_ISDIR(os.stat(path.name, dir_fd=above, follow_symlinks=False).st_mode):
+        os.unlink(path.name, dir_fd=above)
+        return
+    with _opened(above, path) as folder:
+        for name in sorted(os.listdir(folder)):
+            _delete(folder, path / name)
+    os.rmdir(path.name, dir_fd=above)
 
 
 def _write_all(descriptor: int, content: bytes) -> None:
@@ -149,20 +206,23 @@ def _write_all(descriptor: int, content: bytes) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def _fsync_folder(path: Path) -> None:
-    """Make the names in a folder last (fsync(2): fsyncing a file does not do that)."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _adopt_folder(descriptor: int, above: int) -> None:
+    """Give a folder that was made just now to the owner of the folder around it.
+
+    mkdir(2) returns no descriptor: another one may stand in its place by now. Nothing of anybody is given away with an
+    empty folder of our own.
+    """
+    if os.fstat(descriptor).st_uid == os.geteuid() and not os.listdir(descriptor):
+        _adopt(descriptor, above, FOLDER_MODE)
 
 
-def _adopt(path: Path, descriptor: int | None = None) -> None:
-    """Give what root made to the owner of the folder around it: the service that reads it is not root."""
+def _adopt(descriptor: int, above: int, mode: int) -> None:
+    """Give what was made just now the rights that a umask took from its owner; and what root made, that owner."""
+    if mode & 0o700 & ~os.fstat(descriptor).st_mode:
+        os.fchmod(descriptor, mode)
     if os.geteuid() == 0:
-        owner = os.stat(path.parent)
-        os.chown(path if descriptor is None else descriptor, owner.st_uid, owner.st_gid)
+        owner = os.fstat(above)
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def _lock(descriptor: int, seconds: float) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from appliance import nofollow
 from appliance.errors import StoreError
 from appliance.store import durable
 
@@ -36,20 +37,24 @@ def now() -> str:
 
 
 def append(folder: Path, receipt: Receipt) -> None:
-    """Write `receipt` behind the others of its month, in `folder`/YYYY-MM.jsonl."""
-    durable.make_folder(folder)
-    durable.append_line(folder / f"{receipt.when[:7]}.jsonl", msgspec.json.encode(receipt))
+    """Write `receipt` behind the others of its month, in `folder`/YYYY-MM.jsonl; `folder` is in the state folder."""
+    durable.make_folder(folder, within=folder.parent)
+    durable.append_line(folder / f"{receipt.when[:7]}.jsonl", msgspec.json.encode(receipt), within=folder.parent)
 
 
 def read(folder: Path) -> list[Receipt]:
     """Return all receipts in the order in which they were written, passing over lines that a power cut tore."""
     receipts = []
     try:
-        for file in sorted(folder.glob("*.jsonl")):
-            for line in file.read_bytes().split(b"\n"):
+        for name in nofollow.entries(folder, within=folder.parent):
+            if not name.endswith(".jsonl"):
+                continue
+            for line in nofollow.read(folder / name, within=folder.parent).split(b"\n"):
                 receipt = _decode(line)
                 if receipt:
                     receipts.append(receipt)
+    except FileNotFoundError:
+        return receipts
     except OSError as error:
         raise StoreError(f"read receipts {folder}", str(error), "see: appliance doctor") from error
     return receipts

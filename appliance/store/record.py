@@ -5,6 +5,7 @@ from typing import Literal
 
 import msgspec
 
+from appliance import nofollow
 from appliance.errors import StoreError
 from appliance.store import durable
 
@@ -33,7 +34,7 @@ def read(folder: Path) -> Activation:
     """Return the record of the model in `folder`; the default where it has none. Raises StoreError when damaged."""
     path = folder / FILE
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Activation)
+        return msgspec.json.decode(nofollow.read(path, within=_state_dir(folder)), type=Activation)
     except FileNotFoundError:
         return Activation()
     except (OSError, ValueError, msgspec.MsgspecError) as error:
@@ -43,4 +44,9 @@ def read(folder: Path) -> Activation:
 def write(folder: Path, activation: Activation) -> None:
     """Replace the record of the model in `folder`."""
     content = msgspec.json.format(msgspec.json.encode(activation), indent=1) + b"\n"
-    durable.write_atomically(folder / FILE, content)
+    durable.write_atomically(folder / FILE, content, within=_state_dir(folder))
+
+
+def _state_dir(folder: Path) -> Path:
+    """Return the state folder around STATE_DIR/models/NAME."""
+    return folder.parents[1]

@@ -3,11 +3,13 @@
 import difflib
 import re
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from appliance import nofollow
 from appliance.bundle import archive
 from appliance.bundle.archive import Bundle
 from appliance.bundle.manifest import NAME_PATTERN, VERSION_PATTERN, Manifest, version_order
@@ -55,25 +57,26 @@ class Store:
         name, version = bundle.manifest.name, bundle.manifest.version
         folder = self.models_dir / name / version
         with self.writing(f"install {name} {version}"):
-            if folder.exists():
-                _check_same(bundle, folder)
+            if version in self.versions(name):
+                _check_same(bundle, folder, self.state_dir)
                 return Installed(name, version, folder, fresh=False)
             self._check_space(bundle)
             durable.make_folder(folder.parent, within=self.state_dir)
-            durable.publish_folder(folder, bundle.members)
+            durable.publish_folder(folder, bundle.members, within=self.state_dir)
             self.note("install", name, version, why=why, signer=signer)
         return Installed(name, version, folder, fresh=True)
 
     def names(self) -> list[str]:
         """Return the names of the models that have a version installed, sorted."""
-        return sorted(name for name in _entries(self.models_dir, NAME_PATTERN) if self.versions(name))
+        return sorted(name for name in self._entries(self.models_dir, NAME_PATTERN) if self.versions(name))
 
     def versions(self, name: str) -> list[str]:
         """Return the installed versions of the model `name`, oldest first (SemVer precedence); [] if it is unknown."""
         if not re.fullmatch(NAME_PATTERN, name):
             return []
         return sorted(
-            _entries(self.models_dir / name, VERSION_PATTERN), key=lambda version: (version_order(version), version)
+            self._entries(self.models_dir / name, VERSION_PATTERN),
+            key=lambda version: (version_order(version), version),
         )
 
     def folder(self, name: str, version: str) -> Path:
@@ -87,7 +90,7 @@ class Store:
 
     def manifest(self, name: str, version: str) -> Manifest:
         """Return the manifest of an installed version. Raises NotFound, BundleRefused."""
-        return archive.read_manifest(self.folder(name, version))
+        return archive.read_manifest(self.folder(name, version), within=self.state_dir)
 
     def remove(self, name: str, version: str, *, why: str = "") -> None:
         """Delete an installed version. Raises NotFound, ActiveVersion (the active one stays), StoreError."""
@@ -97,19 +100,25 @@ class Store:
                 raise ActiveVersion(
                     f"remove {name} {version}", "it is the version that serves", f"first activate another one of {name}"
                 )
-            durable.remove_folder(folder)
+            durable.remove_folder(folder, within=self.state_dir)
             self._remove_if_bare(folder.parent)
             self.note("remove", name, version, why=why)
 
     def sweep(self) -> list[Path]:
         """Delete what a power cut left unfinished; return what was deleted. Raises StoreError."""
-        if not self.models_dir.is_dir():
-            return []
+        with durable.reported("sweep the store"):
+            if not self._folders():
+                return []
         with self.writing("sweep the store"):
-            leftovers = sorted(self.models_dir.glob("*/.*"))
+            leftovers = [
+                folder / name
+                for folder in self._folders()
+                for name in nofollow.entries(folder, within=self.state_dir)
+                if name.startswith(".")
+            ]
             for path in leftovers:
-                durable.delete(path)
-            bare = [folder for folder in sorted(self.models_dir.iterdir()) if self._remove_if_bare(folder)]
+                durable.delete(path, within=self.state_dir)
+            bare = [folder for folder in self._folders() if self._remove_if_bare(folder)]
         return leftovers + bare
 
     def receipts(self) -> list[Receipt]:
@@ -121,7 +130,7 @@ class Store:
         """Hold the store's lock within; `tried` names the work in the StoreError that an OSError becomes."""
         with durable.reported(tried):
             durable.make_folder(self.state_dir)
-            with durable.locked(self.state_dir / ".lock", self._lock_seconds) as held:
+            with durable.locked(self.state_dir / ".lock", self._lock_seconds, within=self.state_dir) as held:
                 if not held:
                     found = f"another command has been changing {self.state_dir} for {self._lock_seconds:g} s"
                     raise StoreError(tried, found, "let it end, then repeat this one")
@@ -152,29 +161,41 @@ class Store:
                 "free some disk space, or remove a version: appliance remove NAME VERSION",
             )
 
+    def _folders(self) -> list[Path]:
+        """Return all folders in models/, those of unknown names too. Raises OSError, StoreError."""
+        try:
+            found = nofollow.entries(self.models_dir, within=self.state_dir)
+        except FileNotFoundError:
+            return []
+        return [self.models_dir / name for name, status in found.items() if stat.S_ISDIR(status.st_mode)]
+
+    def _entries(self, folder: Path, pattern: str) -> list[str]:
+        """Return the names of the folders in `folder` that match `pattern`; [] when it is absent. Raises StoreError."""
+        found = []
+        try:
+            for name, status in nofollow.entries(folder, within=self.state_dir).items():
+                if re.fullmatch(pattern, name):
+                    nofollow.check(status, folder / name)
+                    found += [name] * stat.S_ISDIR(status.st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise StoreError(f"list {folder}", error.strerror or str(error), "see: appliance doctor") from error
+        return found
+
     def _remove_if_bare(self, folder: Path) -> bool:
         """Delete a model's folder that holds no version and of which none is active; return whether it was so."""
         if self.versions(folder.name) or record.read(folder).active is not None:
             return False
-        durable.remove_folder(folder)
+        durable.remove_folder(folder, within=self.state_dir)
         return True
 
 
-def _entries(folder: Path, pattern: str) -> list[str]:
-    """Return the names of the folders in `folder` that match `pattern`; [] when it is absent."""
-    try:
-        return [path.name for path in folder.iterdir() if re.fullmatch(pattern, path.name) and path.is_dir()]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise StoreError(f"list {folder}", error.strerror or str(error), "see: appliance doctor") from error
-
-
-def _check_same(bundle: Bundle, folder: Path) -> None:
+def _check_same(bundle: Bundle, folder: Path, state_dir: Path) -> None:
     """Raise BundleRefused unless the version in `folder` is the very same bundle."""
     tried = f"install {bundle.manifest.name} {bundle.manifest.version}"
     try:
-        same = dict(archive.read_folder(folder).members) == dict(bundle.members)
+        same = dict(archive.read_folder(folder, within=state_dir).members) == dict(bundle.members)
     except BundleRefused as error:
         found = f"this version is installed, but damaged ({error.found})"
         raise BundleRefused(tried, found, "remove it first, or install it under another version number") from error

@@ -6,7 +6,7 @@ that a mere kill -9 does not show. `pytest -s` prints how many calls there are.
 """
 
 # The calls that durable.py makes are stood for one by one.
-# ruff: noqa: PTH102, PTH104, PTH106, PTH108, PTH202
+# ruff: noqa: PTH104, PTH115, PTH202
 
 import os
 import shutil
@@ -42,7 +42,6 @@ class DyingOs:
     def __init__(self, die_at: int | None = None, *, after: bool = False, lost: bool = False) -> None:
         self.calls: list[str] = []
         self.die_at, self.after, self.lost = die_at, after, lost
-        self.names: dict[int, str] = {}
         self.synced_size: dict[str, int] = {}
         self.changes: list[Change] = []
 
@@ -67,24 +66,21 @@ class DyingOs:
             change.undo(*change.paths)
         os._exit(DIED)
 
-    def open(self, path, flags, mode=0o777):
+    def open(self, name, flags, mode=0o777, *, dir_fd):
+        path = place(name, dir_fd)
+
         def work() -> int:
             fresh = not os.path.lexists(path)
-            descriptor = os.open(path, flags, mode)
-            self.names[descriptor] = str(path)
+            descriptor = os.open(name, flags, mode, dir_fd=dir_fd)
             if fresh:
                 self.changed(path, os.unlink, path)
             return descriptor
 
         return self.step("open", work) if flags & os.O_CREAT else work()
 
-    def close(self, descriptor):
-        self.names.pop(descriptor)
-        os.close(descriptor)
-
     def write(self, descriptor, content):
         def work() -> int:
-            path = self.names[descriptor]
+            path = place("", descriptor)
             self.synced_size.setdefault(path, os.path.getsize(path))
             return os.write(descriptor, content)
 
@@ -92,7 +88,7 @@ class DyingOs:
 
     def fsync(self, descriptor):
         def work() -> None:
-            path = self.names[descriptor]
+            path = place("", descriptor)
             self.synced_size.pop(path, None)
             for change in [change for change in self.changes if change.folder == path]:
                 self.changes.remove(change)
@@ -101,17 +97,21 @@ class DyingOs:
 
         self.step("fsync", work)
 
-    def mkdir(self, path, mode=0o777):
+    def mkdir(self, name, mode=0o777, *, dir_fd):
+        path = place(name, dir_fd)
+
         def work() -> None:
-            os.mkdir(path, mode)
+            os.mkdir(name, mode, dir_fd=dir_fd)
             self.changed(path, shutil.rmtree, path)
 
         self.step("mkdir", work)
 
-    def rename(self, source, target):
+    def rename(self, old_name, new_name, *, src_dir_fd, dst_dir_fd):
+        source, target = place(old_name, src_dir_fd), place(new_name, dst_dir_fd)
+
         def work() -> None:
             old = Path(target).read_bytes() if Path(target).is_file() else None
-            os.rename(source, target)
+            os.rename(old_name, new_name, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
             if old is not None:
                 self.changed(target, lambda path: Path(path).write_bytes(old), target)
             self.changed(target, unrename, source, target)
@@ -122,17 +122,21 @@ class DyingOs:
 
     replace = rename
 
-    def unlink(self, path):
+    def unlink(self, name, *, dir_fd):
+        path = place(name, dir_fd)
+
         def work() -> None:
             old = Path(path).read_bytes()
-            os.unlink(path)
+            os.unlink(name, dir_fd=dir_fd)
             self.changed(path, lambda path: Path(path).write_bytes(old), path)
 
         self.step("unlink", work)
 
-    def rmdir(self, path):
+    def rmdir(self, name, *, dir_fd):
+        path = place(name, dir_fd)
+
         def work() -> None:
-            os.rmdir(path)
+            os.rmdir(name, dir_fd=dir_fd)
             self.changed(path, os.mkdir, path)
 
         self.step("rmdir", work)
@@ -147,6 +151,11 @@ class DyingOs:
                 target + path[len(source) :] if inside(path, source) else path
                 for path in (change.folder, *change.paths)
             )
+
+
+def place(name: str, descriptor: int) -> str:
+    """Return the path of a name in an open folder; of the open file itself for ""."""
+    return str(Path(os.readlink(f"/proc/self/fd/{descriptor}")) / name)
 
 
 def unrename(source: str, target: str) -> None:
