@@ -15,7 +15,7 @@ from typing import Literal
 import click
 
 from appliance import cgroup, inference
-from appliance.cli import common_options, options, print_json
+from appliance.cli import common_options, no_effect, options, print_json
 from appliance.cli.models import as_json
 from appliance.cli.status import ask
 from appliance.config import Config
@@ -74,6 +74,7 @@ def examine(config: Config) -> list[Finding]:
         lambda: check_noexec("state mount", nearest(config.state_dir)),
         lambda: check_noexec("temp mount", temporary),
         lambda: check_keys(config.store.trusted_keys),
+        lambda: check_settings(config),
         lambda: check_port(config),
         lambda: check_memory(cgroup.limits().memory_bytes),
         lambda: check_processors(cgroup.limits().processors, config),
@@ -177,6 +178,20 @@ def check_keys(files: Sequence[str]) -> Finding:
         except ApplianceError as error:
             return Finding(check, "fail", str(error), "put a public key (PEM) there, or mend [store] trusted_keys")
     return Finding(check, "ok", ", ".join(files))
+
+
+def check_settings(config: Config) -> Finding:
+    """Return whether every setting that is set has an effect."""
+    try:
+        no_effect.refuse(config)
+    except ApplianceError as error:
+        return Finding("settings", "fail", str(error), "the service refuses to start with them")
+    idle = no_effect.found(config)
+    return (
+        Finding("settings", "warn", "; ".join(idle), "remove them, or set what they need")
+        if idle
+        else Finding("settings", "ok", "each has an effect")
+    )
 
 
 def check_disk(folder: Path) -> Finding:

@@ -1,5 +1,6 @@
 """`appliance serve`: binds the port, then answers on it from one process or several, and on MQTT from the first."""
 
+import logging
 import os
 import socket
 import tempfile
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING
 import click
 
 from appliance import systemd
-from appliance.cli import common_options, exit_code, options, report
+from appliance.cli import common_options, exit_code, no_effect, options, report
 from appliance.config import Config
 from appliance.errors import ApplianceError, Misuse
 
 if TYPE_CHECKING:
     from appliance.rest.shares import Share
+
+log = logging.getLogger(__name__)
 
 
 @click.command()
@@ -34,12 +37,15 @@ def serve(host: str | None, port: int | None, no_http: bool) -> None:
 
 def run(config: Config, *, http: bool = True) -> int:
     """Serve and return the exit code. Raises ConfigError and Misuse before anything is served."""
+    no_effect.refuse(config)
     if not http and not config.mqtt.host:
         raise Misuse("serve without HTTP", "no other door is open", "set [mqtt] host, or leave out --no-http")
     from appliance.monitoring import logs
     from appliance.rest.listener import bind
 
     logs.configure(config.log.level)
+    for sentence in no_effect.found(config):
+        log.warning("setting without effect", extra={"found": sentence})
     if not http:
         return _run_alone(config, None)
     listener = bind(config.http.host, config.http.port)

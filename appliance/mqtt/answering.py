@@ -34,7 +34,7 @@ class Job:
     responds: bool = False
     """Whether that is the message's Response Topic, so that it goes back to the broker that the message came from."""
     subscription: str = ""
-    """The subscription's topic filter; "" for a row."""
+    """The subscription's key; "" for a row."""
     partial: bool = False
     """Whether it is passed over while a column is lacking that the model must have."""
 
@@ -50,6 +50,8 @@ class Outcome:
     refused: dict[str, int] = field(default_factory=dict)
     """Bad messages by reason."""
     answered: int = 0
+    responded: set[str] = field(default_factory=set)
+    """Response Topics among the topics of the answers."""
 
 
 class Answerer:
@@ -77,7 +79,7 @@ class Answerer:
         except Exception as error:  # noqa: BLE001 - see refuse()
             self.refuse(outcome, target, message, error)
             return None
-        return Job(target, message, call, topic, responds, subscription.config.topic)
+        return Job(target, message, call, topic, responds, subscription.key)
 
     def answer(self, jobs: Sequence[Job], outcome: Outcome) -> None:
         """Add what jobs come to."""
@@ -136,6 +138,7 @@ class Answerer:
             slots[indices[0]] = self._refusal(version, chosen[0], error, outcome)
             return
         first = 0
+        outcome.responded.update(job.topic for job in chosen if job.responds)
         for index, job, rows in zip(indices, chosen, counts, strict=True):
             slots[index] = _answer(job, job.target.codec.write(answer.part(first, first + rows), job.call), version)
             first += rows

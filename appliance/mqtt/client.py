@@ -25,6 +25,7 @@ from appliance.mqtt import packets
 from appliance.mqtt.buffered import Buffered
 from appliance.mqtt.credentials import password, tls_context
 from appliance.mqtt.messages import TOO_LARGE, Handler, Message, Note, Session
+from appliance.mqtt.overlaps import Ask
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class Client:
         self._lost = ""
         self._mid = _FIRST_MID
         self._largest = packets.LARGEST
-        self._asked: list[str] = []  # filters of the last SUBSCRIBE
+        self._asked: dict[int, list[str]] = {}  # mid of a SUBSCRIBE that the broker has not answered -> its filters
         self._closed = False
         if config.tls:
             tls_context(config)
@@ -167,28 +168,17 @@ class Client:
         if self._paho and message.qos:
             self._paho.buffer.send(packets.puback(message.mid))
 
-    def subscribe(self, filters: Sequence[tuple[str, int]]) -> None:
-        """Ask for messages: (filter, QoS) each; retained ones when a subscription is new, not at each connection."""
-        if self._paho is None or not filters:
-            return
-        self._asked = [text for text, _ in filters]
-        if not self._five:
-            self._check(self._paho.subscribe(list(filters))[0])
-            self._check(self._paho.loop_write())
-            return
-        asked = [
-            (
-                text,
-                SubscribeOptions(
-                    qos=qos,
-                    noLocal=not text.startswith("$share/"),
-                    retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB,
-                ),
-            )
-            for text, qos in filters
-        ]
-        self._check(self._paho.subscribe(asked)[0])
-        self._check(self._paho.loop_write())  # what is published next must come after it
+    def subscribe(self, asks: Sequence[Ask]) -> None:
+        """Ask for messages; for retained ones when a subscription is new, not at each connection (MQTT 5)."""
+        plain = [ask for ask in asks if not ask.identifier]
+        # An identifier is that of a whole SUBSCRIBE, so each filter that has one takes its own.
+        for together in filter(None, (plain, *([ask] for ask in asks if ask.identifier))):
+            if self._paho is None:
+                return
+            code, mid = self._paho.ask(together)
+            self._check(code)
+            self._asked[mid or 0] = [ask.text for ask in together]
+            self._check(self._paho.loop_write())  # what is published next must come after it
 
     def unsubscribe(self, filters: Sequence[str]) -> None:
         """Ask for no more messages of these filters."""
@@ -293,11 +283,12 @@ class Client:
             return
         self.problem = ""
         self._since = time.monotonic()
-        self.refused = []
+        self.refused, self._asked = [], {}
         maximum = getattr(properties, "ReceiveMaximum", _NO_LIMIT)
         self._largest = int(getattr(properties, "MaximumPacketSize", packets.LARGEST))
         log.info("broker is there", extra={"broker": self.address, "session": bool(flags.session_present)})
-        self._handler.up(Session(bool(flags.session_present), int(maximum)))
+        has_identifiers = self._five and bool(getattr(properties, "SubscriptionIdentifierAvailable", True))
+        self._handler.up(Session(bool(flags.session_present), int(maximum), has_identifiers))
 
     def _on_disconnect(self, client: paho.Client, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         """Take note of why the connection ended."""
@@ -305,12 +296,13 @@ class Client:
 
     def _on_subscribe(self, client: paho.Client, data: Any, mid: int, reasons: Any, properties: Any) -> None:
         """Take note of what the broker gives us from now on, and of subscriptions that it refused."""
-        for text, reason in zip(self._asked, reasons, strict=False):
+        asked = self._asked.pop(mid, [])
+        for text, reason in zip(asked, reasons, strict=False):
             if reason.is_failure:
                 self.refused.append(text)
                 about = {"broker": self.address, "topic": text, "reason": str(reason)}
                 log.error("broker refuses a subscription", extra=about)
-        given = [text for text in self._asked if text not in self.refused]
+        given = [text for text in asked if text not in self.refused]
         log.info("subscribed", extra={"broker": self.address, "topics": given})
 
 
@@ -354,6 +346,20 @@ class _Paho(paho.Client):
         """Return paho's own socket, buffered; every connection of paho is made here."""
         self.buffer = Buffered(super()._create_socket())
         return self.buffer
+
+    def ask(self, asks: Sequence[Ask]) -> tuple[MQTTErrorCode, int | None]:
+        """Send one SUBSCRIBE, for filters of one identifier; return how that went and its mid."""
+        if not self._five:
+            return self.subscribe([(ask.text, ask.qos) for ask in asks])
+        properties = None
+        if asks[0].identifier:
+            properties = Properties(PacketTypes.SUBSCRIBE)  # type: ignore[no-untyped-call]
+            properties.SubscriptionIdentifier = asks[0].identifier
+        new = SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
+        options = [
+            (ask.text, SubscribeOptions(qos=ask.qos, noLocal=not ask.filter.shared, retainHandling=new)) for ask in asks
+        ]
+        return self.subscribe(options, properties=properties)
 
     def fileno(self) -> int:
         """Return the socket's number, -1 once it is closed."""

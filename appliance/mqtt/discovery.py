@@ -1,17 +1,41 @@
-"""What Home Assistant is told, so that it shows every topic that answers go to. Pure.
+"""What Home Assistant is told, so that it shows every topic that answers go to.
 
 Source: Home Assistant's MQTT discovery (home-assistant.io/integrations/mqtt, "MQTT Discovery").
 """
 
 import hashlib
 import re
+from collections.abc import Callable, Container, Sequence
 
 import msgspec
 
 from appliance import __version__
-from appliance.mqtt.outbox import Answer
+from appliance.mqtt.outbox import Answer, Stored
 
 _NO_OBJECT_ID = re.compile(r"[^a-zA-Z0-9_-]+")
+_MOST = 500  # topics that Home Assistant is told of
+
+
+class Discovery:
+    """Announces each topic once, again after forget()."""
+
+    def __init__(self, prefix: str, client_id: str, availability: str) -> None:
+        self._prefix, self._client_id, self._availability = prefix, client_id, availability
+        self._told: set[str] = set()
+
+    def forget(self) -> None:
+        """Home Assistant may have forgotten everything: announce anew."""
+        self._told.clear()
+
+    def tell(self, stored: Sequence[Stored], others: Container[str], publish: Callable[[str, bytes], object]) -> None:
+        """Announce the topics of answers, `others` apart, which somebody else than the configuration has chosen."""
+        for one in stored:
+            answer = one.answer
+            if answer.model and answer.topic not in self._told and answer.topic not in others:
+                if len(self._told) >= _MOST:
+                    return
+                self._told.add(answer.topic)
+                publish(*announcement(self._prefix, self._client_id, self._availability, answer))
 
 
 def announcement(prefix: str, client_id: str, availability: str, answer: Answer) -> tuple[str, bytes]:

@@ -83,10 +83,9 @@ class Flow:
         now = time.time()
         jobs: list[Job] = []
         for message in messages:
-            for subscription, topic in self._plan.asked(message.topic):
-                name = subscription.config.topic
-                if self.parking.holds(name):
-                    work.park.append((name, message))
+            for subscription, topic in self._plan.asked(message.topic, message.identifiers):
+                if self.parking.holds(subscription.key):
+                    work.park.append((subscription.key, message))
                 elif job := self._answerer.job(subscription, topic, message, work.outcome):
                     jobs.append(job)
             jobs += self._fed(message, now, work)
@@ -107,7 +106,7 @@ class Flow:
     def unpark(self, limit: int) -> Work | None:
         """Answer up to `limit` messages that waited and whose model is ready now; None when there are none."""
         for name in self.parking.subscriptions():
-            subscription = next((one for one in self._plan.subscriptions if one.config.topic == name), None)
+            subscription = next((one for one in self._plan.subscriptions if one.key == name), None)
             if subscription is None or not self._is_ready(subscription.target.model, subscription.target.version):
                 continue
             work = Work(taken=self.parking.oldest(name, limit))
@@ -157,12 +156,12 @@ class Flow:
 
     def lost(self) -> list[str]:
         """Return the subscriptions that messages wait for and that the configuration no longer has."""
-        known = {one.config.topic for one in self._plan.subscriptions}
+        known = {one.key for one in self._plan.subscriptions}
         return [name for name in self.parking.subscriptions() if name not in known]
 
     def _fed(self, message: Message, now: float, work: Work) -> list[Job]:
         """Return the rows that a message completes; one that was kept before has its answers on disk."""
-        feeds = self._plan.fed(message.topic)
+        feeds = self._plan.fed(message.topic, message.identifiers)
         if not feeds or self._repeats.holds(message):
             return []
         work.fed.append(message)

@@ -15,11 +15,11 @@ import msgspec
 
 from appliance import __version__
 from appliance.config import MqttConfig
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, ConfigError
 from appliance.mqtt.answering import Answerer
 from appliance.mqtt.codec import iso_time
 from appliance.mqtt.committer import RETRY_SECONDS, Committer
-from appliance.mqtt.discovery import announcement
+from appliance.mqtt.discovery import Discovery
 from appliance.mqtt.disk import Disk
 from appliance.mqtt.flow import Flow, Work
 from appliance.mqtt.folder import OUTBOX, kept_id, only_one, stale_filters
@@ -46,7 +46,6 @@ MOST_MESSAGES, MOST_BYTES = 16_384, 64 * 1024 * 1024
 """Waiting in memory, after which messages are let go of while nothing can be committed: acknowledgements that may make
 room stand behind them. QoS 0 is lost then; the others come again over a new connection."""
 _SPLIT = 32  # messages that are worth two commits
-_DISCOVERED = 500  # topics that Home Assistant is told of at most
 
 
 class Listener:
@@ -79,7 +78,7 @@ class Listener:
             undo.callback(os.close, self._lock)
             self._disk = Disk(folder / OUTBOX)
             undo.callback(self._disk.close)
-            self._no_more = stale_filters(self._disk, [text for text, _ in self._plan.filters()])
+            self._no_more = stale_filters(self._disk, self._plan.filters())
             undo.pop_all()
         self._outbox = Outbox(
             self._disk, max_bytes=config.outbox_bytes, max_age=config.outbox_seconds, when_full=config.outbox_full
@@ -100,7 +99,9 @@ class Listener:
         self._committer = Committer(self._flow, self._disk.end, self._kept, self.wake)
         self._unparking = False  # whether there is more of what waited for its model
         self._hindrance = ""  # why nothing can be committed
-        self._discovered: set[str] = set()
+        self._discovery = (
+            Discovery(config.discovery_prefix, self.client_id, self._plan.online) if config.discovery else None
+        )
         self._done: dict[str, float] = {}  # what the clock asks for -> when it was done last
         self._stop = threading.Event()
 
@@ -149,8 +150,14 @@ class Listener:
     def link_up(self, link: Link, session: Session) -> None:
         """A broker is there: ask for messages, and send what waited for it."""
         if link.way == LOCAL:
-            link.client.unsubscribe(self._no_more)
-            link.client.subscribe(self._plan.filters())
+            try:
+                asks = self._plan.asks(with_identifiers=session.identifiers)
+            except ConfigError as error:  # known only now: MQTT 5 without subscription identifiers
+                link.client.begin_anew(f"the broker has no subscription identifiers: {error}")
+                return
+            chosen = {ask.text for ask in asks}
+            link.client.unsubscribe([*self._no_more, *(text for text in self._plan.filters() if text not in chosen)])
+            link.client.subscribe(asks)
         link.sender.up(session.receive_maximum, time.monotonic())
         self._announce_anew()
 
@@ -280,8 +287,8 @@ class Listener:
             self._source.client.acknowledge(message)
         for link in self._links:
             link.sender.add(stored)
-        if self._config.discovery:
-            self._discover(stored)
+        if self._discovery:
+            self._discovery.tell(stored, work.outcome.responded, self._publish_retained)
 
     def _hinder(self, error: ApplianceError) -> None:
         """Take note of why nothing can be committed."""
@@ -317,7 +324,8 @@ class Listener:
     def _announce_anew(self) -> None:
         """Have status and discovery published again."""
         self._done.pop("status", None)
-        self._discovered.clear()
+        if self._discovery:
+            self._discovery.forget()
 
     def _link(self, way: int) -> Link:
         """Return the link of one way."""
@@ -336,15 +344,9 @@ class Listener:
         for link in self._links:
             link.client.publish(self._plan.status, msgspec.json.encode(status), qos=0, retain=True)
 
-    def _discover(self, stored: list[Stored]) -> None:
-        """Tell Home Assistant of topics that an answer goes to for the first time."""
-        for one in stored:
-            answer = one.answer
-            if answer.topic in self._discovered or not answer.model or len(self._discovered) >= _DISCOVERED:
-                continue
-            self._discovered.add(answer.topic)
-            topic, payload = announcement(self._config.discovery_prefix, self.client_id, self._plan.online, answer)
-            self._source.client.publish(topic, payload, qos=0, retain=True)
+    def _publish_retained(self, topic: str, payload: bytes) -> None:
+        """Publish what the broker is to keep."""
+        self._source.client.publish(topic, payload, qos=0, retain=True)
 
     def _problems(self) -> list[str]:
         """Return what keeps messages from being answered or answers from being sent."""

@@ -17,6 +17,8 @@ class Message:
     """Whether the broker sent it before, and cannot know whether it arrived."""
     response: str = ""
     correlation: bytes = b""
+    identifiers: tuple[int, ...] = ()
+    """Subscription identifiers of the filters that this copy stands for (MQTT 5); none where the broker says none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class Session:
     """Whether it kept our subscriptions and messages."""
     receive_maximum: int
     """Messages that we may send before its acknowledgement."""
+    identifiers: bool
+    """Whether it has subscription identifiers."""
 
 
 TOO_LARGE = -1

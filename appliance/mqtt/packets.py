@@ -60,16 +60,17 @@ def read_publish(first: int, body: bytes, *, five: bool) -> Message:
             mid = int.from_bytes(body[place : place + 2], "big")
             place += 2
         response, correlation = "", b""
+        identifiers: tuple[int, ...] = ()
         if five:
             if body[place]:
-                place, response, correlation = _read_properties(body, place)
+                place, response, correlation, identifiers = _read_properties(body, place)
             else:
                 place += 1
     except (IndexError, UnicodeDecodeError) as error:
         raise MalformedPacket(str(error)) from error
     if place > len(body) or (qos and not mid):
         raise MalformedPacket("a message is shorter than it says")
-    return Message(topic, body[place:], qos, mid, bool(first & 1), bool(first & 8), response, correlation)
+    return Message(topic, body[place:], qos, mid, bool(first & 1), bool(first & 8), response, correlation, identifiers)
 
 
 def read_puback(body: bytes) -> tuple[int, str]:
@@ -156,11 +157,12 @@ def _read_variable(body: bytes, place: int) -> tuple[int, int]:
     raise MalformedPacket("a number has more than four bytes")
 
 
-def _read_properties(body: bytes, place: int) -> tuple[int, str, bytes]:
-    """Return where the properties at `place` end, the Response Topic and the Correlation Data."""
+def _read_properties(body: bytes, place: int) -> tuple[int, str, bytes, tuple[int, ...]]:
+    """Return where the properties at `place` end, the Response Topic, Correlation Data, subscription identifiers."""
     length, place = _read_variable(body, place)
     end = place + length
     response, correlation = "", b""
+    identifiers: list[int] = []
     while place < end:
         kind = body[place]
         place += 1
@@ -175,12 +177,13 @@ def _read_properties(body: bytes, place: int) -> tuple[int, str, bytes]:
             elif kind == _USER:
                 _, place = _read_sized(body, place)
         elif kind == _SUBSCRIPTION_ID:
-            _, place = _read_variable(body, place)
+            number, place = _read_variable(body, place)
+            identifiers.append(number)
         else:
             raise MalformedPacket(f"property {kind} in a message")
     if place != end or end > len(body):
         raise MalformedPacket("properties are shorter than they say")
-    return end, response, correlation
+    return end, response, correlation, tuple(identifiers)
 
 
 def _read_sized(body: bytes, place: int) -> tuple[bytes, int]:

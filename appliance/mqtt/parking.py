@@ -15,7 +15,7 @@ _OVERHEAD = 100  # bytes that a row takes beside its topic and payload
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """One message on disk, and the topic filter of the subscription that it waits for."""
+    """One message on disk, and the key of the subscription that it waits for."""
 
     seq: int
     subscription: str

@@ -6,6 +6,7 @@ from functools import lru_cache
 from appliance.config import MqttConfig, RowsConfig, SubscriptionConfig
 from appliance.errors import ConfigError, InvalidInput
 from appliance.mqtt.codec import RESERVED, Codec
+from appliance.mqtt.overlaps import Ask, covering, identifiers, numbered
 from appliance.mqtt.topics import Filter, KeyedFilter, Template, answer_template, is_topic, values_of
 
 _KEPT = 4096  # topics whose subscriptions are remembered
@@ -33,6 +34,8 @@ class Subscription:
     filter: Filter
     template: Template | None
     target: Target
+    key: str
+    """What tells it from the others: its topic filter, and more where several have the same."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,20 +57,29 @@ class Plan:
         self.online, self.status, self.errors = (f"{base}/{name}" for name in ("online", "status", "errors"))
         self.birth = f"{config.discovery_prefix}/status" if config.discovery else ""
         """Where Home Assistant says that it has started; "" when it is not told of us."""
-        self.subscriptions = [_subscription(one, config, way) for one in config.subscriptions]
+        topics = [one.topic for one in config.subscriptions]
+        self.subscriptions = [
+            _subscription(one, config, way, alone=topics.count(one.topic) == 1) for one in config.subscriptions
+        ]
         self.rows = [_rows(one, config, way) for one in config.rows]
         self._check(config, way)
+        self._filters = self._unique()
+        self._filter_of = identifiers([one.text for one, _ in self._filters])
+        self._five = config.protocol == "5"
+        self.asks(with_identifiers=self._five)
         self.asked = lru_cache(maxsize=_KEPT)(self._asked)
         self.fed = lru_cache(maxsize=_KEPT)(self._fed)
 
-    def filters(self) -> list[tuple[str, int]]:
-        """Return (filter, QoS) for the broker, each filter once."""
-        asked = [(one.filter.text, one.config.qos) for one in self.subscriptions]
-        asked += [(feed.filter.text, rows.config.qos) for rows in self.rows for feed in rows.feeds]
-        asked += [(self.birth, 1)] if self.birth else []
-        return [
-            (text, max(qos for other, qos in asked if other == text)) for text in dict.fromkeys(t for t, _ in asked)
-        ]
+    def asks(self, *, with_identifiers: bool) -> list[Ask]:
+        """Return what to ask the broker for, so that each publish counts once.
+
+        Raises ConfigError for filters that overlap where only identifiers could tell whose a copy is.
+        """
+        return numbered(self._filters) if with_identifiers and self._five else covering(self._filters)
+
+    def filters(self) -> list[str]:
+        """Return the filters that the broker's session is to have."""
+        return [ask.text for ask in self.asks(with_identifiers=True)]
 
     def is_ours(self, topic: str) -> bool:
         """Return whether what is published to `topic` would come back to us as a message."""
@@ -83,24 +95,50 @@ class Plan:
         except InvalidInput:
             return ""
 
-    def _asked(self, topic: str) -> tuple[tuple[Subscription, str], ...]:
-        """Return the subscriptions that mean a topic, each with where its answers go; "" for nowhere."""
-        meant = (one for one in self.subscriptions if one.filter.match(topic) is not None)
-        return tuple((one, self.answer_topic(one, topic)) for one in meant)
+    def _asked(self, topic: str, copy_of: tuple[int, ...] = ()) -> tuple[tuple[Subscription, str], ...]:
+        """Return the subscriptions that mean a topic, each with where its answers go; "" for nowhere.
 
-    def _fed(self, topic: str) -> tuple[tuple[int, int, dict[str, str]], ...]:
-        """Return (index of rows, index of feed, key) of what a topic feeds."""
+        `copy_of` are the message's subscription identifiers: the other filters that match have a copy of their own.
+        """
+        texts = self._texts(copy_of)
+        meant = (one for one in self.subscriptions if one.filter.match(topic) is not None)
+        return tuple((one, self.answer_topic(one, topic)) for one in meant if not texts or one.filter.text in texts)
+
+    def _fed(self, topic: str, copy_of: tuple[int, ...] = ()) -> tuple[tuple[int, int, dict[str, str]], ...]:
+        """Return (index of rows, index of feed, key) of what a topic feeds; `copy_of` as in _asked()."""
+        texts = self._texts(copy_of)
         found = (
             (index, place, feed.match(topic))
             for index, rows in enumerate(self.rows)
             for place, feed in enumerate(rows.feeds)
+            if not texts or feed.filter.text in texts
         )
         return tuple((index, place, key) for index, place, key in found if key is not None)
+
+    def _texts(self, copy_of: tuple[int, ...]) -> set[str]:
+        """Return the filters that identifiers stand for; none for those of an earlier configuration.
+
+        What such a message is, its topic must say, or it would be lost.
+        """
+        return {self._filter_of[number] for number in copy_of if number in self._filter_of}
+
+    def _unique(self) -> list[tuple[Filter, int]]:
+        """Return (filter, QoS) of everything that is subscribed to, each filter once."""
+        asked = [(one.filter, one.config.qos) for one in self.subscriptions]
+        asked += [(feed.filter, rows.config.qos) for rows in self.rows for feed in rows.feeds]
+        asked += [(Filter(self.birth), 1)] if self.birth else []
+        unique = {filter_.text: filter_ for filter_, _ in asked}
+        return [(unique[text], max(qos for other, qos in asked if other.text == text)) for text in unique]
 
     def _check(self, config: MqttConfig, way: int) -> None:
         """Raise ConfigError for what cannot be."""
         if not self.subscriptions and not self.rows:
             raise ConfigError("configuration [mqtt]", "nothing is subscribed to", "add [[mqtt.subscriptions]]")
+        keys = [one.key for one in self.subscriptions]
+        if len(set(keys)) != len(keys):
+            twice = next(one for one in self.subscriptions if keys.count(one.key) > 1).config
+            found = f"{twice.topic!r} stands there twice with the same model and answer"
+            raise ConfigError("configuration [[mqtt.subscriptions]]", found, "leave one out")
         names = [one.config.name for one in self.rows]
         if len(set(names)) != len(names):
             raise ConfigError("configuration [[mqtt.rows]]", "two have the same name", "name each differently")
@@ -120,19 +158,24 @@ class Plan:
                     )
 
 
-def _subscription(config: SubscriptionConfig, mqtt: MqttConfig, way: int) -> Subscription:
-    """Return a subscription, checked."""
+def _subscription(config: SubscriptionConfig, mqtt: MqttConfig, way: int, *, alone: bool) -> Subscription:
+    """Return a subscription, checked; `alone` says whether no other has the same topic filter."""
     filter_ = Filter(config.topic)
     if not config.answer and not config.respond:
         found = "its answers go nowhere"
         raise ConfigError(f"[[mqtt.subscriptions]] {config.topic!r}", found, "set answer, or respond = true")
+    unused = [key for key in ("at", "fields", "id", "echo") if config.payload == "value" and getattr(config, key)]
+    if unused:
+        found = f'{", ".join(unused)} has no meaning with payload = "value"'
+        raise ConfigError(f"[[mqtt.subscriptions]] {config.topic!r}", found, 'leave it out, or use payload = "json"')
     template = answer_template(config.answer, filter_) if config.answer else None
     codec = Codec(config, max_bytes=mqtt.max_payload_bytes, max_rows=mqtt.max_rows)
     target = Target(
         config.model or None, config.version or None, config.fields, codec, way, config.answer_qos, config.retain,
         config.expiry,
     )  # fmt: skip
-    return Subscription(config, filter_, template, target)
+    key = config.topic if alone else "\n".join((config.topic, config.model, config.version, config.answer))
+    return Subscription(config, filter_, template, target, key)
 
 
 def _rows(config: RowsConfig, mqtt: MqttConfig, way: int) -> Rows:

@@ -54,6 +54,18 @@ class Filter:
                 return False
         return True
 
+    def covers(self, other: "Filter") -> bool:
+        """Return whether every topic that matches `other` matches this filter too, none of them shared."""
+        if self.shared or other.shared or (other.levels[0].startswith("$") and self.levels[0] in ("+", "#")):
+            return False
+        for index, level in enumerate(self.levels):
+            if level == "#":
+                return True
+            theirs = other.levels[index] if index < len(other.levels) else None
+            if theirs is None or theirs == "#" or level not in ("+", theirs):
+                return False
+        return len(self.levels) == len(other.levels)
+
     @staticmethod
     def _check(text: str, plain: str) -> None:
         """Raise ConfigError for what MQTT does not let a filter be."""

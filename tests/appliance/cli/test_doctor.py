@@ -14,7 +14,7 @@ from appliance.config import Config, HttpConfig, ModelsConfig
 
 CHECKS = [
     "python", "onnxruntime", "telemetry", "processor", "glibc", "state folder", "disk", "state mount", "temp mount",
-    "trusted keys", "port", "memory limit", "processors",
+    "trusted keys", "settings", "port", "memory limit", "processors",
 ]  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def test_what_a_broker_may_send_is_read(topic, payload, mid, response, correlati
     body = len(name).to_bytes(2, "big") + name + mid.to_bytes(2, "big") + properties.pack() + payload
     first = packets.PUBLISH | 2 | retain | repeat << 3
     read = packets.read_publish(first, body, five=True)
-    assert read == Message(topic, payload, 1, mid, retain, repeat, response, correlation)
+    assert read == Message(topic, payload, 1, mid, retain, repeat, response, correlation, (300,))
 
 
 @given(TOPICS, st.binary(max_size=50), st.integers(0, 1), st.booleans())
