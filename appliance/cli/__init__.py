@@ -6,6 +6,7 @@ that run a model.
 
 import difflib
 import importlib
+import platform
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -160,8 +161,25 @@ def exit_code(error: ApplianceError) -> int:
     return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), EXIT_FAILED)
 
 
+def _show_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    """Print our version on the first line, and below it what we stand on: security advisories name those."""
+    if not value:
+        return
+    import ssl  # takes longer to import than the commands that do not need it
+
+    click.echo(f"appliance, version {__version__}\nPython {platform.python_version()}, {ssl.OPENSSL_VERSION}")
+    ctx.exit()
+
+
 @click.group(cls=Appliance, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="appliance")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
 def appliance() -> None:
     """Carry a trained model to this host, with proof that it still answers the same, and serve it here."""
 

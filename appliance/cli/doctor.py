@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import socket
+import ssl
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -18,14 +19,16 @@ from appliance import cgroup, inference
 from appliance.cli import common_options, no_effect, options, print_json
 from appliance.cli.models import as_json
 from appliance.cli.status import ask
-from appliance.config import Config
-from appliance.errors import ApplianceError
+from appliance.config import BrokerConfig, Config
+from appliance.errors import ApplianceError, ConfigError
 from appliance.inference import processor
 
 LEAST_PYTHON = (3, 11)
 LEAST_ONNXRUNTIME = (1, 21)
 LEAST_GLIBC = (2, 28)
 """onnxruntime's wheels are built for manylinux_2_28."""
+LEAST_OPENSSL = (3, 0)
+"""OpenSSL's own support of 1.1.1 ended in September 2023; some distributions keep mending theirs."""
 LOW_DISK_BYTES, WANTED_DISK_BYTES = 64 * 1024**2, 512 * 1024**2
 LOW_MEMORY_BYTES, WANTED_MEMORY_BYTES = 96 * 1024**2, 160 * 1024**2
 """A service with a small model takes up to 80 MiB; large forests take more."""
@@ -66,6 +69,7 @@ def examine(config: Config) -> list[Finding]:
     checks: list[Callable[[], Finding]] = [
         check_python,
         check_onnxruntime,
+        lambda: check_openssl(ssl.OPENSSL_VERSION, ssl.OPENSSL_VERSION_INFO[:2]),
         check_telemetry,
         check_processor,
         check_glibc,
@@ -76,6 +80,7 @@ def examine(config: Config) -> list[Finding]:
         lambda: check_keys(config.store.trusted_keys),
         lambda: check_settings(config),
         lambda: check_port(config),
+        lambda: check_broker(config.mqtt),
         lambda: check_memory(cgroup.limits().memory_bytes),
         lambda: check_processors(cgroup.limits().processors, config),
     ]
@@ -105,6 +110,16 @@ def check_onnxruntime() -> Finding:
     if _numbers(number) < LEAST_ONNXRUNTIME:
         return Finding("onnxruntime", "fail", number, f"install onnxruntime {_dotted(LEAST_ONNXRUNTIME)} or later")
     return Finding("onnxruntime", "ok", number)
+
+
+def check_openssl(name: str, number: tuple[int, ...]) -> Finding:
+    """Return which OpenSSL does TLS for MQTT and `pull`; signatures are checked by the one inside of `cryptography`."""
+    if number >= LEAST_OPENSSL:
+        return Finding("openssl", "ok", name)
+    next_step = (
+        "use a Python that is linked with OpenSSL 3, or the kit's binary, unless your distribution mends this one"
+    )
+    return Finding("openssl", "warn", name, next_step)
 
 
 def check_telemetry() -> Finding:
@@ -233,6 +248,26 @@ def check_port(config: Config) -> Finding:
         next_step = "name another host or port in [http], or end what uses it (ss -ltnp)"
         return Finding("port", "fail", f"{host}:{port} cannot be bound ({error.strerror or error})", next_step)
     return Finding("port", "ok", f"{host}:{port} is free")
+
+
+def check_broker(broker: BrokerConfig) -> Finding:
+    """Return whether the broker answers, and whether it has dropped messages: its queues are too small then."""
+    check = "broker"
+    if not broker.host:
+        return Finding(check, "ok", "none is configured")
+    from appliance.mqtt import broker_report  # paho takes longer to import than all other checks
+
+    try:
+        report = broker_report.ask(broker)
+    except ConfigError as error:
+        return Finding(check, "fail", error.found, error.next_step)
+    if report.problem:
+        return Finding(check, "warn", f"{broker.host}: {report.problem}", "see docs/how-to/connect-a-plant-broker.md")
+    name = f"{broker.host} ({report.version or 'its $SYS topics do not tell its version'})"
+    if report.dropped:
+        next_step = "raise the broker's max_queued_messages and max_queued_bytes: docs/how-to/connect-a-plant-broker.md"
+        return Finding(check, "warn", f"{name} has dropped {report.dropped} messages since it started", next_step)
+    return Finding(check, "ok", f"{name} {'does not tell of' if report.dropped is None else 'has no'} dropped messages")
 
 
 def check_memory(limit: int | None) -> Finding:

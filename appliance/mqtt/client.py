@@ -204,7 +204,7 @@ class Client:
 
     def _open(self) -> None:
         """Begin to connect in a thread: names, TCP and TLS may each keep one waiting for long."""
-        client = _Paho(self._five, self.client_id, self.config, self._will)
+        client = _Paho(self._five, self.client_id, self.config, self._will, kept=self._session_expiry > 0)
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
         client.on_subscribe = self._on_subscribe
 
@@ -309,11 +309,14 @@ class Client:
 class _Paho(paho.Client):
     """A paho client for one connection, which reads and writes through our buffer."""
 
-    def __init__(self, five: bool, client_id: str, config: BrokerConfig, will: tuple[str, bytes] | None) -> None:
+    def __init__(
+        self, five: bool, client_id: str, config: BrokerConfig, will: tuple[str, bytes] | None, *, kept: bool
+    ) -> None:
+        """`kept` says whether the broker is to keep our session when we are away; in MQTT 5 its expiry says it."""
         super().__init__(
             CallbackAPIVersion.VERSION2,
             client_id,
-            clean_session=None if five else False,
+            clean_session=None if five else not kept,
             protocol=MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311,
             reconnect_on_failure=False,
             manual_ack=True,

@@ -13,6 +13,7 @@ out=$(cd "$1" && pwd)
 root=${ROOT:+$(cd "$ROOT" && pwd)}
 python=${PYTHON:-python3}
 [ -z "$root" ] || python=/opt/python/bin/python3.11
+[ -z "$root" ] || [ -e "$root/opt/openssl" ] || { echo "$root has no OpenSSL 3; first: make old-root" >&2; exit 2; }
 build=${root:-$source/.cache}/binary-build # as this machine sees it
 inside=${build#"$root"}                    # as the interpreter sees it
 in_root() { if [ -n "$root" ]; then chroot "$root" env -i PATH=/usr/bin:/bin HOME=/tmp QEMU_CPU=cortex-a72 "$@"; else "$@"; fi; }

@@ -18,6 +18,8 @@ from pathlib import Path
 import parts
 from parts import Component
 
+OPENSSL = Path("/opt/openssl")
+"""Where old-root.sh puts the OpenSSL that it compiles from Debian's source package, with that package's version."""
 LICENCE_FILE = re.compile(r"(^|/)(LICEN[CS]E|COPYING|NOTICE|ThirdPartyNotices|AUTHORS)[^/]*$", re.IGNORECASE)
 
 
@@ -63,21 +65,24 @@ def _holds(distribution: Distribution, sources: list[Path]) -> bool:
 
 def _libraries(sources: list[Path]) -> list[tuple[Component, Path]]:
     """Return (component, its copyright file) of the system's libraries that travel in the binary, by Debian package."""
-    system = [path.resolve() for path in sources if path.parts[1:2] in (("lib",), ("usr",)) and ".so" in path.name]
     found: dict[str, tuple[Component, Path]] = {}
-    for path in sorted(system):
+    for path in sorted(path.resolve() for path in sources if ".so" in path.name):
         owner = _owner(path)
         if owner is None:
             continue
-        package, version = owner
+        package, version, copyright_file = owner
         component = parts.debian(package, version)
         component["hashes"] = [{"alg": "SHA-256", "content": hashlib.sha256(path.read_bytes()).hexdigest()}]
-        found.setdefault(package, (component, Path("/usr/share/doc") / package / "copyright"))
+        found.setdefault(package, (component, copyright_file))
     return [found[package] for package in sorted(found)]
 
 
-def _owner(path: Path) -> tuple[str, str] | None:
-    """Return (package, version) of the Debian package that a file belongs to, None if it belongs to none."""
+def _owner(path: Path) -> tuple[str, str, Path] | None:
+    """Return (package, version, copyright file) of the Debian package that a library is of, None if it is of none."""
+    if path.is_relative_to(OPENSSL):
+        return "openssl", (OPENSSL / "debian-version").read_text().strip(), OPENSSL / "LICENSE.txt"
+    if path.parts[1:2] not in (("lib",), ("usr",)):
+        return None
     names = {str(path), str(path).removeprefix("/usr"), f"/usr{path}"}  # /lib may be a link into /usr
     for name in sorted(names):
         asked = subprocess.run(["dpkg", "-S", name], capture_output=True, text=True, check=False)  # noqa: S603, S607
@@ -85,7 +90,7 @@ def _owner(path: Path) -> tuple[str, str] | None:
             package = asked.stdout.partition(":")[0]
             query = ["dpkg-query", "-W", "-f", "${Version}\n", package]
             shown = subprocess.run(query, capture_output=True, text=True, check=True)  # noqa: S603
-            return package, shown.stdout.splitlines()[0]
+            return package, shown.stdout.splitlines()[0], Path("/usr/share/doc") / package / "copyright"
     return None
 
 

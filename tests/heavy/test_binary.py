@@ -1,5 +1,6 @@
 """What is inside the binary that `make binary` left, and that nothing of the build machine is."""
 
+import json
 import os
 import re
 import subprocess
@@ -45,3 +46,19 @@ def test_libraries_find_one_another_without_a_path_of_the_build_machine():
         shown = subprocess.run(["objdump", "-p", library], capture_output=True, text=True, check=True).stdout
         for path in re.findall(r"^\s*(?:RUNPATH|RPATH)\s+(.*)$", shown, re.MULTILINE):
             assert all(part.startswith("$ORIGIN") for part in path.split(":")), (library.name, path)
+
+
+def test_its_openssl_is_one_that_is_supported_and_the_bill_of_materials_names_it():
+    said = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, check=True).stdout
+    number = re.search(r"OpenSSL (\d+\.\d+\.\d+)", said)
+    assert number
+    assert number[1].startswith("3.")
+    inside = (BINARY / "appliance" / "_internal").glob("libssl.so.*")
+    assert [path.name for path in inside] == ["libssl.so.3"]
+    assert number[1].encode() in (BINARY / "appliance" / "_internal" / "libcrypto.so.3").read_bytes()
+    components = json.loads((BINARY / "sbom.cdx.json").read_text())["components"]
+    named = [one["version"] for one in components if one["name"] in ("openssl", "libssl3", "libssl3t64")]
+    assert len(named) == 1
+    assert named[0].startswith(number[1])
+    checks = json.loads(subprocess.run([PROGRAM, "doctor", "--json"], capture_output=True, text=True).stdout)["checks"]
+    assert [one["state"] for one in checks if one["check"] == "openssl"] == ["ok"]

@@ -55,7 +55,7 @@ def shown(unit_property: str) -> str:
 
 
 def running_version() -> str:
-    return host("appliance --version").stdout.split()[-1]
+    return host("appliance --version").stdout.split()[2]
 
 
 @pytest.fixture(scope="session", autouse=True)

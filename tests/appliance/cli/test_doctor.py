@@ -1,20 +1,24 @@
 import json
 import os
+import platform
+import re
 import socket
+import ssl
+import subprocess
 from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
-from appliance import cgroup
+from appliance import __version__, cgroup
 from appliance.bundle import keys
 from appliance.cli import appliance as command
 from appliance.cli import doctor
-from appliance.config import Config, HttpConfig, ModelsConfig
+from appliance.config import Config, HttpConfig, ModelsConfig, MqttConfig
 
 CHECKS = [
-    "python", "onnxruntime", "telemetry", "processor", "glibc", "state folder", "disk", "state mount", "temp mount",
-    "trusted keys", "settings", "port", "memory limit", "processors",
+    "python", "onnxruntime", "openssl", "telemetry", "processor", "glibc", "state folder", "disk", "state mount",
+    "temp mount", "trusted keys", "settings", "port", "broker", "memory limit", "processors",
 ]  # fmt: skip
 
 
@@ -43,12 +47,82 @@ def test_a_failing_check_ends_with_exit_code_1(tmp_path):
     assert "-> name another by --state-dir" in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("name", "number", "state"),
+    [
+        ("OpenSSL 1.1.1w  11 Sep 2023", (1, 1), "warn"),
+        ("OpenSSL 3.0.20", (3, 0), "ok"),
+        ("OpenSSL 3.5.7", (3, 5), "ok"),
+    ],
+)
+def test_an_openssl_that_its_authors_no_longer_support_is_told(name, number, state):
+    finding = doctor.check_openssl(name, number)
+    assert (finding.state, finding.found) == (state, name)
+
+
+def test_version_tells_what_it_stands_on():
+    lines = CliRunner().invoke(command, ["--version"]).stdout.splitlines()
+    assert lines == [f"appliance, version {__version__}", f"Python {platform.python_version()}, {ssl.OPENSSL_VERSION}"]
+
+
 def test_a_port_in_use_by_another_program_fails():
     with socket.create_server(("127.0.0.1", 0)) as other:
         other.settimeout(0.1)
         finding = doctor.check_port(Config(http=HttpConfig(port=other.getsockname()[1])))
     assert finding.state == "fail"
     assert "cannot be bound" in finding.found
+
+
+@pytest.fixture
+def small_broker(start_broker):
+    return start_broker("small", "max_queued_messages 10", "max_inflight_messages 5", "sys_interval 1")
+
+
+def mosquitto(program, broker, *words, **more):
+    line = [f"mosquitto_{program}", "-p", str(broker.port), "-q", "1", *words]
+    subprocess.run(line, check=True, capture_output=True, timeout=60, **more)
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_a_broker_that_has_dropped_messages_is_told(small_broker, protocol, until):
+    mosquitto("sub", small_broker, "-i", "away", "-c", "-t", "line/#", "-E")
+    config = MqttConfig(host=small_broker.host, port=small_broker.port, protocol=protocol)
+    until(lambda: "has no dropped messages" in doctor.check_broker(config).found, "told of none dropped")
+    mosquitto("pub", small_broker, "-t", "line/1", "-l", input=b"m\n" * 100)
+    finding = until(lambda: (found := doctor.check_broker(config)).state == "warn" and found, "warned")
+    assert "mosquitto version 2" in finding.found
+    assert re.search(r"has dropped (8|9)\d messages", finding.found)
+    assert "max_queued_messages" in finding.next
+
+
+def test_asking_a_broker_leaves_no_session_there(small_broker, until):
+    config = MqttConfig(host=small_broker.host, port=small_broker.port, protocol="3.1.1")
+    until(lambda: doctor.check_broker(config).state == "ok", "answered")
+    shown = subprocess.run(
+        [
+            "mosquitto_sub",
+            "-p",
+            str(small_broker.port),
+            "-t",
+            "$SYS/broker/clients/disconnected",
+            "-C",
+            "1",
+            "-W",
+            "10",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout.strip() == "0"
+
+
+def test_a_broker_that_is_away_is_told_with_the_reason():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    finding = doctor.check_broker(MqttConfig(host="127.0.0.1", port=port))
+    assert finding.state == "warn"
+    assert "refused" in finding.found
 
 
 def test_a_free_port_is_well_and_an_address_of_another_host_fails(config):

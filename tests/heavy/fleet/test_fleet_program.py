@@ -16,7 +16,7 @@ BINARY_HOSTS = tuple(name for name in HOSTS if name not in CONTAINER_HOSTS)
 
 def versions() -> set[str]:
     """Return the program versions of the hosts that have the binary."""
-    return {out.split()[-1] for out in everywhere("appliance --version", BINARY_HOSTS).values()}
+    return {out.split()[2] for out in everywhere("appliance --version", BINARY_HOSTS).values()}
 
 
 def test_program_goes_up_and_down_and_the_models_stay(serving, run):
