@@ -96,8 +96,10 @@ class PullConfig(_Section, frozen=True):
     """Folder, `https://HOST/PATH/index.json`, or `oci://REGISTRY/REPOSITORY:TAG`."""
     activate: bool = True
     """Whether what was installed is activated."""
-    allow_downgrade: bool = False
-    """Whether a version smaller than the active one is taken."""
+    models: tuple[str, ...] = ()
+    """Models that may come although they are not installed here yet; one that is installed follows the source."""
+    allow_older: bool = False
+    """Whether a version is taken that is not newer than the newest that was ever installed here."""
     ca_file: str = ""
     """Authorities (PEM) that may vouch for the server; empty: the system's."""
     cert_file: str = ""

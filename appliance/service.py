@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance import systemd
+from appliance.bundle import archive
+from appliance.bundle.manifest import version_order
 from appliance.config import Config
 from appliance.errors import ApplianceError
 from appliance.inference import selftest
@@ -24,7 +26,8 @@ from appliance.rest.app import App, create_app
 from appliance.rest.exchange import Context
 from appliance.rest.server import Server, make_server
 from appliance.rest.shares import Share
-from appliance.store import activation
+from appliance.store import activation, versions
+from appliance.store.marks import Offered
 from appliance.store.versions import Store
 
 if TYPE_CHECKING:
@@ -201,15 +204,42 @@ class Service:
         self.metrics.switched(served)
 
     def _preload(self, folder: Path) -> None:
-        """Install and activate the bundles in `folder`; one that is refused is logged and the others go on."""
-        for path in sorted(folder.glob("*.bundle")):
+        """Install and activate of each model the newest bundle in `folder`; one that is refused is logged.
+
+        What an operator went back from stays so: the folder holds the same bundle at every start.
+        """
+        why = f"found in {folder}"
+        for path in _newest(sorted(folder.glob("*.bundle"))):
             try:
-                installed = self.store.install(path, why=f"found in {folder}")
-                name, version = installed.name, installed.version
-                if activation.read(self.store, name).active != version:
-                    activation.activate(self.store, name, version, selftest.self_test, why=f"found in {folder}")
+                offered = Offered(versions.digest(path), allow_older=True)
+                done = self.store.install(path, why=why, offered=offered)
+                if activation.read(self.store, done.name).active != done.version:
+                    activation.activate(
+                        self.store, done.name, done.version, selftest.self_test, why=why, undecided=True
+                    )
             except (ApplianceError, OSError) as error:
-                log.error("bundle cannot be preloaded", extra={"bundle": path.name, "error": str(error)})
+                _not_preloaded(path, error)
+
+
+def _newest(paths: list[Path]) -> list[Path]:
+    """Return the file of the greatest version of each model."""
+    if len(paths) < 2:
+        return paths
+    best: dict[str, tuple[tuple[object, ...], Path]] = {}
+    for path in paths:
+        try:
+            manifest = archive.open_bundle(path).manifest
+        except (ApplianceError, OSError) as error:
+            _not_preloaded(path, error)
+            continue
+        order = version_order(manifest.version)
+        if manifest.name not in best or order > best[manifest.name][0]:
+            best[manifest.name] = order, path
+    return [path for _, path in best.values()]
+
+
+def _not_preloaded(path: Path, error: Exception) -> None:
+    log.error("bundle cannot be preloaded", extra={"bundle": path.name, "error": str(error)})
 
 
 def _give_back_memory() -> None:

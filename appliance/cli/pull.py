@@ -18,16 +18,22 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--again", is_flag=True, help="Try also what was refused before.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be fetched.")
+@click.option(
+    "--allow-older", is_flag=True, help="Take a version also if it is older than what was here ([pull] allow_older)."
+)
 @as_json
 @common_options
-def pull(again: bool, dry_run: bool, as_json: bool) -> None:
+def pull(again: bool, dry_run: bool, allow_older: bool, as_json: bool) -> None:
     """Take what [pull] source offers: fetch, verify, install and activate what is new there."""
-    outcomes = puller.pull(options().config(), self_test, again=again, dry_run=dry_run)
+    said = {"pull": {"allow_older": True}} if allow_older else {}
+    outcomes = puller.pull(options().config(**said), self_test, again=again, dry_run=dry_run)
     if as_json:
         print_json({"changed": any(_changed(one) for one in outcomes), "bundles": [_document(one) for one in outcomes]})
     else:
         for one in outcomes:
-            click.echo(f"{one.model} {one.version} {one.what}" if one.model else f"{one.offer} {one.what}")
+            skipped = " (neither installed nor in [pull] models)" if one.what == "skipped" else ""
+            named = f"{one.model} {one.version}" if one.model else one.offer
+            click.echo(f"{named} {one.what}{skipped}")
         if not outcomes:
             click.echo("nothing is offered")
     errors = [one.error for one in outcomes if one.error]

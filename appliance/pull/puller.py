@@ -15,23 +15,26 @@ import msgspec
 
 from appliance import __version__
 from appliance.bundle import archive, keys
-from appliance.bundle.manifest import version_order
 from appliance.config import Config
 from appliance.errors import ApplianceError, BundleRefused, ConfigError, NotReady, Refused, StoreError
 from appliance.pull import record
 from appliance.pull.offers import Offer
 from appliance.pull.record import Verdict
 from appliance.pull.sources import Document, Source, open_source
-from appliance.store import activation, durable, receipts
+from appliance.store import activation, durable, marks, receipts
 from appliance.store.activation import SelfTest
+from appliance.store.marks import Offered
 from appliance.store.versions import SPARE_BYTES, Store
 
-What = Literal["activated", "installed", "unchanged", "wanted", "refused", "failed"]
+What = Literal["activated", "installed", "unchanged", "wanted", "skipped", "refused", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one offer; `error` says why it was refused or failed."""
+    """What became of one offer; `error` says why it was refused or failed.
+
+    `unchanged`: it is here, or an operator decided about it; `skipped`: a model that this host does not want.
+    """
 
     offer: Offer
     what: What
@@ -44,7 +47,8 @@ def pull(config: Config, self_test: SelfTest, *, again: bool = False, dry_run: b
     """Bring this host to what `[pull] source` offers; return what became of each offer.
 
     `again` tries also what was refused before; `dry_run` only says what would be done (`wanted`). One bundle's failure
-    does not keep the others from coming. Raises ConfigError when nothing may be pulled, else what the source raises.
+    does not keep the others from coming. Raises ConfigError when nothing may be pulled, or no model is wanted here;
+    else what the source raises.
     """
     if not config.pull.source:
         raise ConfigError("pull", "[pull] source is not set: nothing is pulled", "name a folder or an address there")
@@ -55,6 +59,10 @@ def pull(config: Config, self_test: SelfTest, *, again: bool = False, dry_run: b
     puller = _Puller(config, source, self_test, again=again, dry_run=dry_run)
     with _alone(puller.folder, config.state_dir):
         return puller.run()
+
+
+class _NotNewer(Refused):
+    """An offer is not newer than what was here: told each time, since the mark may move; nothing to remember."""
 
 
 class _Puller:
@@ -71,6 +79,7 @@ class _Puller:
     def run(self) -> list[Outcome]:
         """Take what the source offers, one after the other."""
         offers = self._offers()
+        self._check_wanted(offers)
         offered = {offer.sha256 for offer in offers}
         verdicts = {sha256: verdict for sha256, verdict in self._record.verdicts.items() if sha256 in offered}
         self._keep(verdicts=verdicts)
@@ -87,61 +96,88 @@ class _Puller:
             self._keep(document=kept[0], etag=kept[1])
         return offers
 
+    def _check_wanted(self, offers: list[Offer]) -> None:
+        """Raise ConfigError where nothing could ever be taken: a host without models, and none is named."""
+        if offers and not self._config.pull.models and not self._store.names():
+            known = [offer.name for offer in offers if offer.name][:10]
+            names = ", ".join(f'"{name}"' for name in known or ["NAME"])
+            found = "no model is installed here, and [pull] models names none that may come"
+            raise ConfigError("pull", found, f"set [pull] models = [{names}]")
+
     def _take(self, offer: Offer) -> Outcome:
-        """Act on an offer, unless it was acted on before."""
-        settled = self._settled(offer)
-        if settled:
-            return settled
-        if self._dry_run:
-            return Outcome(offer, "wanted", offer.name, offer.version)
-        named = offer
-        path = None
+        """Act on an offer, where something is left to do."""
+        known = self._record.verdicts.get(offer.sha256)
+        if known and not offer.name:
+            offer = msgspec.structs.replace(offer, name=known.model, version=known.version)
         try:
-            path = self._fetch(offer)
-            named = _identify(offer, path)
-            what = self._apply(named, path)
+            settled = self._refused_before(offer, known) or (self._standing(offer) if offer.name else None)
+            if settled:
+                return settled
+            if self._dry_run:
+                return Outcome(offer, "wanted", offer.name, offer.version)
+            self._check_room(offer)
+            path = self._source.fetch(offer, self._partial(offer))
         except Refused as error:
+            # Not remembered: the source may mend it without a word, as a file that was not yet copied whole.
             self._partial(offer).unlink(missing_ok=True)
-            if path:  # What the source mends without a word, as a file that was not yet copied whole, is tried again.
-                self._settle(offer, self._refusal(named, error))
-            return Outcome(offer, "refused", named.name, named.version, error)
+            return Outcome(offer, "refused", offer.name, offer.version, error)
         except ApplianceError as error:
-            return Outcome(offer, "failed", named.name, named.version, error)
-        self._settle(offer, Verdict(what, named.name, named.version, receipts.now()))
-        return Outcome(offer, what, named.name, named.version)
+            return Outcome(offer, "failed", offer.name, offer.version, error)
+        return self._judge(offer, path)
 
-    def _refusal(self, offer: Offer, error: Refused) -> Verdict:
-        """Return the verdict that stands until the circumstances change."""
-        return Verdict("refused", offer.name, offer.version, receipts.now(), error.found, self._circumstances)
+    def _judge(self, offer: Offer, path: Path) -> Outcome:
+        """Act on an offer that was fetched to `path`."""
+        named = offer
+        try:
+            named = _identify(offer, path)
+            outcome = self._standing(named) or Outcome(named, self._apply(named, path), named.name, named.version)
+        except _NotNewer as error:
+            outcome = Outcome(named, "refused", named.name, named.version, error)
+        except Refused as error:
+            why = error.found
+            self._settle(named, Verdict(named.name, named.version, why, receipts.now(), self._circumstances))
+            return Outcome(named, "refused", named.name, named.version, error)
+        except ApplianceError as error:
+            return Outcome(named, "failed", named.name, named.version, error)
+        self._settle(named, Verdict(named.name, named.version))
+        return outcome
 
-    def _settled(self, offer: Offer) -> Outcome | None:
-        """Return the outcome of an offer on which nothing is left to do, None for another."""
-        before = self._record.verdicts.get(offer.sha256)
-        if before is None:
+    def _refused_before(self, offer: Offer, known: Verdict | None) -> Outcome | None:
+        """Return the outcome of an offer that was refused and would be again; None for another."""
+        if known is None or not known.refused or self._again or known.circumstances != self._circumstances:
             return None
-        if before.outcome == "refused":
-            if self._again or before.circumstances != self._circumstances:
-                return None
-            error = Refused(
-                f"pull {offer}", f"refused on {before.when}: {before.found}", "try again: appliance pull --again"
-            )
-            return Outcome(offer, "refused", before.model, before.version, error)
-        if before.outcome == "installed" and self._config.pull.activate:
-            return None
-        return Outcome(offer, "unchanged", before.model, before.version)
+        found = f"refused on {known.when}: {known.refused}"
+        error = Refused(f"pull {offer}", found, "try again: appliance pull --again")
+        return Outcome(offer, "refused", known.model, known.version, error)
 
-    def _fetch(self, offer: Offer) -> Path:
-        """Return a file that holds what is offered. What can be refused is refused before the first byte of it."""
-        if offer.name:
-            self._check_upward(offer)
-        self._check_room(offer)
-        return self._source.fetch(offer, self._partial(offer))
+    def _standing(self, offer: Offer) -> Outcome | None:
+        """Return the outcome of an offer on which nothing is to be done here, None for another.
+
+        Raises Refused when it is not newer than the model's mark, StoreError.
+        """
+        wanted = self._config.pull
+        installed = self._store.versions(offer.name)
+        if not installed and offer.name not in wanted.models:
+            return Outcome(offer, "skipped", offer.name, offer.version)
+        mark = self._store.mark(offer.name)
+        try:
+            verdict = marks.judge(offer.name, offer.version, self._offered(offer), mark)
+        except Refused as error:
+            if mark and mark.version != offer.version == activation.read(self._store, offer.name).active:
+                verdict = "closed"  # an operator went back to it, and the source did too
+            else:
+                raise _NotNewer(error.tried, error.found, error.next_step) from error
+        if verdict == "closed" or (verdict == "open" and offer.version in installed and not wanted.activate):
+            return Outcome(offer, "unchanged", offer.name, offer.version)
+        return None
+
+    def _offered(self, offer: Offer) -> Offered:
+        return Offered(offer.sha256, self._config.pull.allow_older)
 
     def _apply(self, offer: Offer, path: Path) -> Literal["installed", "activated"]:
         """Install a fetched file and, where wanted, activate it; the store asks who signed it."""
-        self._check_upward(offer)
         try:
-            self._store.install(path, why=self._why)
+            self._store.install(path, why=self._why, offered=self._offered(offer))
         except Refused as error:
             with self._store.writing(f"note the refusal of {offer}"):
                 why = f"{self._why}: {error.found}"
@@ -149,23 +185,14 @@ class _Puller:
             raise
         if not self._config.pull.activate:
             return "installed"
-        activation.activate(self._store, offer.name, offer.version, self._self_test, why=self._why)
-        return "activated"
+        now = activation.activate(
+            self._store, offer.name, offer.version, self._self_test, why=self._why, undecided=True
+        )
+        return "activated" if now.active == offer.version else "installed"
 
     @property
     def _why(self) -> str:
         return f"pulled from {self._config.pull.source}"
-
-    def _check_upward(self, offer: Offer) -> None:
-        """Refuse a version smaller than the active one: an old index could bring an old fault back."""
-        active = activation.read(self._store, offer.name).active
-        downward = active is not None and version_order(offer.version) < version_order(active)
-        if downward and not self._config.pull.allow_downgrade:
-            raise Refused(
-                f"pull {offer}",
-                f"it is older than the active version, {active}",
-                "publish it under a greater version number, or set [pull] allow_downgrade",
-            )
 
     def _check_room(self, offer: Offer) -> None:
         """Raise Refused or StoreError before the first byte of what cannot be had."""
@@ -210,7 +237,7 @@ def _identify(offer: Offer, path: Path) -> Offer:
 
 def _circumstances(config: Config) -> str:
     """Return a digest of what may turn a refusal into a consent. Raises NotFound when a key cannot be read."""
-    parts = [__version__, str(config.pull.allow_downgrade), str(config.pull.max_bytes)]
+    parts = [__version__, str(config.pull.max_bytes)]
     digests = [hashlib.sha256(keys.read_file(Path(file))).hexdigest() for file in config.store.trusted_keys]
     return hashlib.sha256("\n".join([*parts, *sorted(digests)]).encode()).hexdigest()
 

@@ -1,11 +1,10 @@
-"""What the last pull found and did, in STATE_DIR/pull/record.json: so that each offer is acted on once.
+"""What the last pull found, in STATE_DIR/pull/record.json: so that nothing is fetched twice for the same answer.
 
-An offer that was activated here is not activated again, or a roll back on the host would last until the next pull. An
-offer that was refused is not fetched again until something that could change the verdict has changed.
+An offer that was refused is not fetched again until something that could change the verdict has changed. What may go
+live is not decided here but by the store's marks: losing this file costs a download and undoes nothing.
 """
 
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
@@ -16,15 +15,14 @@ FILE = "record.json"
 
 
 class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of an offer."""
+    """What is known of an offer that was fetched."""
 
-    outcome: Literal["installed", "activated", "refused"]
     model: str = ""
     version: str = ""
+    refused: str = ""
+    """Why it was refused; empty: it was not."""
     when: str = ""
     """UTC, ISO 8601."""
-    found: str = ""
-    """Why it was refused."""
     circumstances: str = ""
     """Digest of what a refusal depends on beside the bundle: keys, settings, the program's version."""
 
@@ -37,13 +35,13 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     document: bytes = b""
     """The index or manifest that `etag` names, so that it need not be sent again."""
     verdicts: dict[str, Verdict] = {}
-    """SHA-256 of an offered bundle -> what became of it."""
+    """SHA-256 of an offered bundle -> what is known of it."""
 
 
 def read(folder: Path, source: str) -> Record:
     """Return the record for `source`; an empty one where there is none, or it is of another source or damaged.
 
-    Acting on an offer again does no harm: the same bundle is installed and activated once.
+    Fetching an offer again does no harm: the same bundle is installed and activated once.
     """
     try:
         found = msgspec.json.decode(nofollow.read(folder / FILE, within=folder.parent), type=Record)

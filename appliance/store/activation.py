@@ -12,6 +12,7 @@ import msgspec
 
 from appliance.errors import ApplianceError, NotFound
 from appliance.store import receipts, record
+from appliance.store.marks import Mark
 from appliance.store.receipts import What
 from appliance.store.record import Activation
 from appliance.store.versions import Store
@@ -32,22 +33,31 @@ def read(store: Store, name: str) -> Activation:
     return record.read(store.models_dir / name)
 
 
-def activate(store: Store, name: str, version: str, self_test: SelfTest, *, why: str = "") -> Activation:
+def activate(
+    store: Store, name: str, version: str, self_test: SelfTest, *, why: str = "", undecided: bool = False
+) -> Activation:
     """Make `version` the one that serves, after its self-test passed here; on probation until it is marked good.
 
-    The version that is active already is tested again and stays as it is. Raises NotFound, SelfTestFailed, StoreError.
+    The version that is active already is tested again and stays as it is; `undecided` activates only while the model's
+    mark is open at this version, so that a pull does not overtake an operator. Returns what holds afterwards.
+    Raises NotFound, SelfTestFailed, StoreError.
     """
     with store.writing(f"activate {name} {version}"):
-        folder = store.folder(name, version)
         now = read(store, name)
+        if undecided and not _is_open(store.mark(name), version):
+            return now
+        folder = store.folder(name, version)
         figures = _tested(store, "activate", folder, self_test)
         if now.active == version:
+            store.decide(name)
             return now
+        store.decide(name, but=version)
         previous, previous_state = _way_back(now, version)
         activation = Activation(
             active=version, previous=previous, previous_state=previous_state, since=receipts.now(), why=why
         )
         record.write(folder.parent, activation)
+        store.decide(name)
         store.note("activate", name, version, why=why, self_test=figures)
     return activation
 
@@ -79,6 +89,7 @@ def roll_back(store: Store, name: str, self_test: SelfTest, *, why: str = "") ->
         folder = store.folder(name, now.previous)
         figures = _tested(store, "roll back", folder, self_test)
         activation = Activation(active=now.previous, state=now.previous_state, since=receipts.now(), why=why)
+        store.decide(name)
         record.write(folder.parent, activation)
         store.note("roll back", name, now.previous, why=why, self_test=figures)
     return activation
@@ -91,9 +102,15 @@ def deactivate(store: Store, name: str, *, why: str = "") -> Activation:
         if now.active is None:
             raise _none_active(store, name, "deactivate")
         activation = Activation(previous=now.active, previous_state=now.state, since=receipts.now(), why=why)
+        store.decide(name)
         record.write(store.models_dir / name, activation)
         store.note("deactivate", name, now.active, why=why)
     return activation
+
+
+def _is_open(mark: Mark | None, version: str) -> bool:
+    """Return whether a pull brought `version` and nobody has decided about it yet."""
+    return mark is not None and mark.open and mark.version == version
 
 
 def _way_back(now: Activation, version: str) -> tuple[str | None, record.State]:

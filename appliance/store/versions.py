@@ -1,20 +1,25 @@
 """The installed versions: one folder each, complete or absent."""
 
 import difflib
+import hashlib
+import os
 import re
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from appliance import nofollow
 from appliance.bundle import archive
 from appliance.bundle.archive import Bundle
 from appliance.bundle.manifest import NAME_PATTERN, VERSION_PATTERN, Manifest, version_order
-from appliance.errors import ActiveVersion, BundleRefused, NotFound, StoreError
-from appliance.store import durable, receipts, record
+from appliance.errors import ActiveVersion, ApplianceError, BundleRefused, NotFound, NotReady, StoreError
+from appliance.store import durable, marks, receipts, record
+from appliance.store.marks import Mark, Offered
 from appliance.store.receipts import Receipt, What
 
 LOCK_SECONDS = 60.0
@@ -43,26 +48,31 @@ class Store:
         self.state_dir = state_dir
         self.models_dir = state_dir / "models"
         self.receipts_dir = state_dir / "receipts"
+        self.marks_dir = state_dir / "marks"
         self._trusted_keys = [Path(file) for file in trusted_keys]
         self._lock_seconds = lock_seconds
 
-    def install(self, path: Path, *, why: str = "") -> Installed:
-        """Unpack the bundle in the file `path` as models/NAME/VERSION.
+    def install(self, path: Path, *, why: str = "", offered: Offered | None = None) -> Installed:
+        """Unpack the bundle in the file `path` as models/NAME/VERSION, and raise the model's high-water mark to it.
 
+        What is `offered` is held to the mark, and leaves it open until the version is live or an operator decides.
         Raises NotFound, BundleRefused (damaged, not signed by a trusted key, or the same version with other content),
-        StoreError.
+        Refused (offered, and not newer than the mark), NotReady (an operator has just decided about it), StoreError.
         """
         bundle = archive.open_bundle(path)
         signer = self._signer(bundle)
         name, version = bundle.manifest.name, bundle.manifest.version
         folder = self.models_dir / name / version
+        sha256 = offered.sha256 if offered else digest(path)
         with self.writing(f"install {name} {version}"):
             if version in self.versions(name):
-                _check_same(bundle, folder, self.state_dir)
+                with self._marked(name, version, sha256, offered):
+                    _check_same(bundle, folder, self.state_dir)
                 return Installed(name, version, folder, fresh=False)
             self._check_space(bundle)
-            durable.make_folder(folder.parent, within=self.state_dir)
-            durable.publish_folder(folder, bundle.members, within=self.state_dir)
+            with self._marked(name, version, sha256, offered):
+                durable.make_folder(folder.parent, within=self.state_dir)
+                durable.publish_folder(folder, bundle.members, within=self.state_dir)
             self.note("install", name, version, why=why, signer=signer)
         return Installed(name, version, folder, fresh=True)
 
@@ -100,6 +110,7 @@ class Store:
                 raise ActiveVersion(
                     f"remove {name} {version}", "it is the version that serves", f"first activate another one of {name}"
                 )
+            self.decide(name)
             durable.remove_folder(folder, within=self.state_dir)
             self._remove_if_bare(folder.parent)
             self.note("remove", name, version, why=why)
@@ -112,14 +123,38 @@ class Store:
         with self.writing("sweep the store"):
             leftovers = [
                 folder / name
-                for folder in self._folders()
-                for name in nofollow.entries(folder, within=self.state_dir)
+                for folder in [*self._folders(), self.marks_dir]
+                for name in self._in(folder)
                 if name.startswith(".")
             ]
             for path in leftovers:
                 durable.delete(path, within=self.state_dir)
             bare = [folder for folder in self._folders() if self._remove_if_bare(folder)]
         return leftovers + bare
+
+    def mark(self, name: str) -> Mark | None:
+        """Return the newest version of `name` that was ever installed here; None for a model that never was.
+
+        Raises StoreError when it cannot be read.
+        """
+        mark = marks.read(self.marks_dir, name)
+        if mark is None and (installed := self.versions(name)):
+            return Mark(installed[-1])
+        return mark
+
+    def decide(self, name: str, *, but: str = "") -> None:
+        """Close the mark of `name`: what was offered until now does not go live by itself any more.
+
+        `but` is a version whose mark stays as it is. The caller holds the lock. A mark that cannot be read is left: it
+        keeps pulls away, and must not keep an operator from going back.
+        """
+        with suppress(StoreError):
+            mark = self.mark(name)
+            if mark is None or mark.version == but:
+                return
+            if mark.open or marks.read(self.marks_dir, name) is None:
+                closed = msgspec.structs.replace(mark, open=False)
+                marks.write(self.marks_dir, name, closed)
 
     def receipts(self) -> list[Receipt]:
         """Return all receipts, oldest first. Raises StoreError."""
@@ -141,6 +176,37 @@ class Store:
         receipt = Receipt(when=receipts.now(), what=what, model=name, version=version, **rest)  # type: ignore[arg-type]
         receipts.append(self.receipts_dir, receipt)
 
+    def _mark_for(self, name: str, version: str, sha256: str, offered: Offered | None) -> Mark | None:
+        """Return the mark that installing `version` leaves; None for the one that is there. Holds the lock."""
+        if offered:
+            verdict = marks.judge(name, version, offered, self.mark(name))
+            if verdict == "closed" and version not in self.versions(name):
+                found = "it was rolled back, deactivated or removed meanwhile"
+                raise NotReady(f"pull {name} {version}", found, f"appliance activate {name} {version}")
+            return Mark(version, offered.sha256, open=True) if verdict == "newer" else None
+        try:
+            mark = self.mark(name)
+        except StoreError:
+            return None  # it keeps pulls away, and must not keep an operator from installing
+        newer = mark is None or version_order(version) > version_order(mark.version)
+        return Mark(version, sha256) if newer else None
+
+    @contextmanager
+    def _marked(self, name: str, version: str, sha256: str, offered: Offered | None) -> Iterator[None]:
+        """Raise the mark, then let the version appear within; what fails there leaves the mark as it was."""
+        mark = self._mark_for(name, version, sha256, offered)
+        if mark is None:
+            yield
+            return
+        before = marks.read_raw(self.marks_dir, name)
+        marks.write(self.marks_dir, name, mark)
+        try:
+            yield
+        except (OSError, ApplianceError):
+            with suppress(OSError, StoreError):
+                marks.write_raw(self.marks_dir, name, before)
+            raise
+
     def _signer(self, bundle: Bundle) -> str:
         """Return the fingerprint of the trusted key that signed a bundle; "" where any bundle is trusted."""
         if not self._trusted_keys:
@@ -161,12 +227,16 @@ class Store:
                 "free some disk space, or remove a version: appliance remove NAME VERSION",
             )
 
+    def _in(self, folder: Path) -> dict[str, os.stat_result]:
+        """Return {name: status} of what lies in a folder, {} where it is absent. Raises OSError, StoreError."""
+        try:
+            return nofollow.entries(folder, within=self.state_dir)
+        except FileNotFoundError:
+            return {}
+
     def _folders(self) -> list[Path]:
         """Return all folders in models/, those of unknown names too. Raises OSError, StoreError."""
-        try:
-            found = nofollow.entries(self.models_dir, within=self.state_dir)
-        except FileNotFoundError:
-            return []
+        found = self._in(self.models_dir)
         return [self.models_dir / name for name, status in found.items() if stat.S_ISDIR(status.st_mode)]
 
     def _entries(self, folder: Path, pattern: str) -> list[str]:
@@ -189,6 +259,15 @@ class Store:
             return False
         durable.remove_folder(folder, within=self.state_dir)
         return True
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a bundle's file. Raises BundleRefused when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BundleRefused(f"read {path}", error.strerror or str(error), "check the file and its rights") from error
 
 
 def _check_same(bundle: Bundle, folder: Path, state_dir: Path) -> None:

@@ -294,6 +294,20 @@ def test_container_started_with_serve_alone_serves_the_bundle_that_was_put_besid
     assert service.stop() == 0
 
 
+def test_a_preloaded_version_that_was_rolled_back_stays_so_at_the_next_start(tmp_path, serve):
+    models, state = tmp_path / "model", tmp_path / "empty"
+    models.mkdir()
+    for version in ("1.0.0", "2.0.0"):
+        write_bundle(models, version)
+        service = serve(state, APPLIANCE_STORE_PRELOAD_DIR=str(models))
+        assert service.predict([1, 2])["version"] == version
+        assert service.stop() == 0
+    done(state, "rollback", "plant")
+    service = serve(state, APPLIANCE_STORE_PRELOAD_DIR=str(models))
+    assert service.predict([1, 2])["version"] == "1.0.0"
+    assert service.stop() == 0
+
+
 def test_request_lines_carry_the_callers_request_id_when_switched_on(serve):
     service = serve(APPLIANCE_LOG_REQUESTS="true")
     request = urllib.request.Request(

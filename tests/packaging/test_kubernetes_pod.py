@@ -35,7 +35,7 @@ def bundles(tmp_path_factory) -> Path:
         folder,
         "convert",
         "model.joblib",
-        "--name=sum",
+        "--name=iris",
         "--version=1.0.0",
         "--sample=sample.csv",
         "--sign=plant",
@@ -95,7 +95,7 @@ def test_a_pod_becomes_ready_answers_who_has_a_token_and_ends_in_time(pod, tmp_p
     state = tmp_path / "var/lib/appliance"
     (first,) = pod["initContainers"]
     pulled = command(tmp_path, *first["args"], **environment(first, state))
-    assert pulled.stdout == "sum 1.0.0 activated\n"
+    assert pulled.stdout == "iris 1.0.0 activated\n"
     (container,) = pod["containers"]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -251,6 +251,7 @@ class Host:
 
     def config(self, source: object, **settings: Any) -> Config:
         keys_ = settings.pop("trusted_keys", (str(self.key),))
+        settings.setdefault("models", ("iris", "pump", "a", "b"))
         return Config(
             store=StoreConfig(state_dir=str(self.state), trusted_keys=keys_),
             pull=PullConfig(source=str(source), **{"timeout": 20.0, **settings}),

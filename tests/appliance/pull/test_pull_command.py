@@ -24,6 +24,7 @@ def run(host):
             "APPLIANCE_STATE_DIR": str(host.state),
             "APPLIANCE_STORE_TRUSTED_KEYS": str(host.key),
             "APPLIANCE_PULL_SOURCE": str(source),
+            "APPLIANCE_PULL_MODELS": "iris",
             **environment,
         }
         return CliRunner().invoke(command, [str(argument) for argument in arguments], env=known)

@@ -173,7 +173,7 @@ def test_a_write_that_fails_halfway_leaves_nothing_behind(tmp_path, store, make_
     """The system's limit on file size stands for the full disk: the write fails in the middle of a member."""
     path = make_bundle(tmp_path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
     try:
         with pytest.raises(StoreError) as caught:
             store.install(path)
@@ -182,6 +182,7 @@ def test_a_write_that_fails_halfway_leaves_nothing_behind(tmp_path, store, make_
     assert caught.value.tried == "install iris 1.0.0"
     assert "disk space" in caught.value.next_step
     assert files(store.models_dir) == ["iris"]
+    assert store.mark("iris") is None
     assert store.names() == []
     assert store.install(path).fresh
 
