@@ -164,8 +164,8 @@ class SubscriptionConfig(_Section, frozen=True):
     """Empty: the active one."""
     answer: str = ""
     """Topic of the answer: `{1}` is what the first wildcard stood for, `{topic}` the whole incoming topic."""
-    respond: bool = True
-    """Whether a message's Response Topic (MQTT 5) is answered to, before `answer`."""
+    respond: tuple[str, ...] | bool = ()
+    """Topic filters under which a message's Response Topic (MQTT 5) is answered to, before `answer`; empty: none."""
     payload: Literal["json", "cbor", "value"] = "json"
     """`value`: the payload is one number or text, for models of one column. Answers are CBOR where requests are."""
     at: str = ""

@@ -64,6 +64,8 @@ def _of_mqtt(config: MqttConfig) -> list[str]:
         place = f"[[mqtt.subscriptions]] {one.topic!r}"
         if one.retain and not one.answer:
             said.append(f"{place} retain has no effect without answer")
+        if one.respond and old:
+            said.append(f'{place} respond has no effect with protocol = "3.1.1"')
     for rows in config.rows:
         if rows.when != "every" and rows.seconds != defaults["seconds"]:
             said.append(f'[[mqtt.rows]] {rows.name!r} seconds has no effect without when = "every"')

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from appliance.errors import ApplianceError
@@ -12,12 +12,14 @@ from appliance.mqtt.codec import BadMessage, Call, error_payload, feeds_of, mess
 from appliance.mqtt.messages import Message
 from appliance.mqtt.outbox import LOCAL, Answer
 from appliance.mqtt.plan import Subscription, Target
-from appliance.mqtt.topics import is_topic
+from appliance.mqtt.rights import Rights
 from appliance.predictor import Predictor
 from appliance.wording import wording_of
 
 log = logging.getLogger(__name__)
 
+LONGEST_CORRELATION = 1024
+"""Bytes of Correlation Data: it goes back with the answer, and waits with it on disk."""
 ROWS_PER_RUN = 4096
 """Rows after which a run is closed: what one takes in memory stays bounded."""
 
@@ -57,11 +59,11 @@ class Outcome:
 class Answerer:
     """Turns messages into answers. Raises nothing: every job ends as an answer, an error or unready."""
 
-    def __init__(self, predictor: Predictor, errors: str, is_ours: Callable[[str], bool]) -> None:
-        """`errors` is the error topic; `is_ours` says whether what is published to a topic would come back to us."""
+    def __init__(self, predictor: Predictor, errors: str, rights: Rights) -> None:
+        """`errors` is the error topic; `rights` say where a message may have its answer published."""
         self._predictor = predictor
         self._errors = errors
-        self._is_ours = is_ours
+        self._rights = rights
 
     def job(self, subscription: Subscription, topic: str, message: Message, outcome: Outcome) -> Job | None:
         """Return what a message asks of a subscription; None when it is bad, which the outcome then has.
@@ -70,11 +72,14 @@ class Answerer:
         """
         target = subscription.target
         try:
-            responds = bool(message.response) and subscription.config.respond
-            topic = self._response_topic(message) if responds else topic
+            responds = bool(message.response and subscription.respond)
+            topic = self._response_topic(message, subscription) if responds else topic
             if not topic:
-                next_step = "send a Response Topic (MQTT 5), or look at the subscription's answer"
+                next_step = "send a Response Topic (MQTT 5) that `respond` allows, or look at the subscription's answer"
                 raise BadMessage("answer_topic", "find the answer's topic", "there is none", next_step)
+            if len(message.correlation) > LONGEST_CORRELATION:
+                found = f"it has {len(message.correlation)} bytes, {LONGEST_CORRELATION} may be"
+                raise BadMessage("too_large", "read the Correlation Data", found, "send a short one")
             call = target.codec.read(message.topic, message.payload, message.correlation)
         except Exception as error:  # noqa: BLE001 - see refuse()
             self.refuse(outcome, target, message, error)
@@ -138,11 +143,16 @@ class Answerer:
             slots[indices[0]] = self._refusal(version, chosen[0], error, outcome)
             return
         first = 0
-        outcome.responded.update(job.topic for job in chosen if job.responds)
         for index, job, rows in zip(indices, chosen, counts, strict=True):
-            slots[index] = _answer(job, job.target.codec.write(answer.part(first, first + rows), job.call), version)
+            try:
+                slots[index] = _answer(job, job.target.codec.write(answer.part(first, first + rows), job.call), version)
+            except Exception as error:  # noqa: BLE001 - see refuse()
+                slots[index] = self._refusal(version, job, error, outcome)
+            else:
+                outcome.answered += 1
+                if job.responds:
+                    outcome.responded.add(job.topic)
             first += rows
-        outcome.answered += len(indices)
 
     def _refusal(self, version: LoadedVersion, job: Job, error: Exception, outcome: Outcome) -> Answer:
         """Count a job that cannot be answered and return what the error topic is told."""
@@ -157,11 +167,11 @@ class Answerer:
         payload = error_payload(error, reason, message.topic, identifier, message.payload)
         return Answer(self._errors, payload, LOCAL, content_type="application/json")
 
-    def _response_topic(self, message: Message) -> str:
-        """Return where a message wants its answer. Raises BadMessage."""
-        if not is_topic(message.response) or self._is_ours(message.response):
-            found = f"an answer cannot go to {message.response[:80]!r}"
-            raise BadMessage("answer_topic", "read the Response Topic", found, "name a topic that nobody answers")
+    def _response_topic(self, message: Message, subscription: Subscription) -> str:
+        """Return where a message wants its answer. Raises BadMessage where it may not have it."""
+        if not self._rights.may_respond(message.response, subscription.respond):
+            found = f"no answer goes to {message.response[:80]!r}"
+            raise BadMessage("answer_topic", "read the Response Topic", found, "name one that `respond` allows")
         return message.response
 
 

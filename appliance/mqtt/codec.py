@@ -21,6 +21,8 @@ from appliance.wording import PredictAnswer, as_rows
 RESERVED = frozenset({"id", "prediction", "probability", "score", "model", "version", "replayed", "predicted_at"})
 """Fields of an answer that no echoed field may hide."""
 
+_LONGEST_ID = 256  # characters of an id that a payload bears
+_LARGEST_ECHO = 16_384  # bytes of all fields that one answer repeats
 _SHOWN = 256  # bytes of a bad payload that its error message quotes
 _DEEPEST = 32  # levels of a CBOR payload
 _NUMBERS = {float, int, type(None)}
@@ -78,7 +80,7 @@ class Codec:
             return Call(message_id(topic, payload, correlation), [PlainText(_text(payload))])
         document = self._document(payload)
         identifier = self._id(document) or message_id(topic, payload, correlation)
-        echo = {path: value for path in self._config.echo if (value := at_path(document, path)) is not _ABSENT}
+        echo = self._echo(document, len(payload)) if self._config.echo else {}
         body = document
         if self._config.at and (body := at_path(document, self._config.at)) is _ABSENT:
             raise BadMessage("field", "read the payload", f"there is no {self._config.at!r}", "send the row there")
@@ -117,9 +119,25 @@ class Codec:
         return rows
 
     def _id(self, document: Any) -> str:
-        """Return the id that the payload bears; "" when it bears none."""
+        """Return the id that the payload bears; "" when it bears none. Raises BadMessage for a long one."""
         value = at_path(document, self._config.id) if self._config.id else ""
-        return str(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else ""
+        if not isinstance(value, (str, int, float)) or isinstance(value, bool):
+            return ""
+        if (isinstance(value, int) and abs(value) > 2**64) or len(text := str(value)) > _LONGEST_ID:
+            found = f"{self._config.id!r} is longer than {_LONGEST_ID} characters"
+            raise BadMessage("too_large", "read the message's id", found, "send a short id")
+        return text
+
+    def _echo(self, document: Any, size: int) -> dict[str, Any]:
+        """Return the fields that the answer repeats, of a payload of `size` bytes. Raises BadMessage for large ones."""
+        echo = {path: value for path in self._config.echo if (value := at_path(document, path)) is not _ABSENT}
+        # A field is written at most eight times as long as it was sent: 1e15 has four bytes and becomes eighteen.
+        if size * len(echo) > _LARGEST_ECHO // 8:
+            written = len(self._cbor.dumps(echo) if self._cbor else _encode(echo))
+            if written > _LARGEST_ECHO:
+                found = f"the fields to echo have {written} bytes, {_LARGEST_ECHO} may be"
+                raise BadMessage("too_large", "read the payload", found, "send less in them")
+        return echo
 
 
 def message_id(topic: str, payload: bytes, correlation: bytes = b"") -> str:

@@ -83,7 +83,7 @@ class Listener:
         self._outbox = Outbox(
             self._disk, max_bytes=config.outbox_bytes, max_age=config.outbox_seconds, when_full=config.outbox_full
         )
-        answerer = Answerer(predictor, self._plan.errors, self._plan.is_ours)
+        answerer = Answerer(predictor, self._plan.errors, self._plan.rights)
         self._flow = Flow(config, self._plan, predictor, answerer, self._disk, self._outbox)
         # A pair of sockets, so that stop() and connecting threads can end the loop's wait.
         self._wake_read, self._wake_write = socket.socketpair()

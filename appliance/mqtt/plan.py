@@ -7,6 +7,7 @@ from appliance.config import MqttConfig, RowsConfig, SubscriptionConfig
 from appliance.errors import ConfigError, InvalidInput
 from appliance.mqtt.codec import RESERVED, Codec
 from appliance.mqtt.overlaps import Ask, covering, identifiers, numbered
+from appliance.mqtt.rights import Rights
 from appliance.mqtt.topics import Filter, KeyedFilter, Template, answer_template, is_topic, values_of
 
 _KEPT = 4096  # topics whose subscriptions are remembered
@@ -33,6 +34,10 @@ class Subscription:
     config: SubscriptionConfig
     filter: Filter
     template: Template | None
+    guard: tuple[Filter, ...]
+    """What the template must not give."""
+    respond: tuple[Filter, ...]
+    """Where a Response Topic may lie."""
     target: Target
     key: str
     """What tells it from the others: its topic filter, and more where several have the same."""
@@ -45,6 +50,7 @@ class Rows:
     config: RowsConfig
     feeds: tuple[KeyedFilter, ...]
     template: Template
+    guard: tuple[Filter, ...]
     target: Target
 
 
@@ -57,11 +63,13 @@ class Plan:
         self.online, self.status, self.errors = (f"{base}/{name}" for name in ("online", "status", "errors"))
         self.birth = f"{config.discovery_prefix}/status" if config.discovery else ""
         """Where Home Assistant says that it has started; "" when it is not told of us."""
+        self.rights = Rights(config, base, self.is_ours)
         topics = [one.topic for one in config.subscriptions]
         self.subscriptions = [
-            _subscription(one, config, way, alone=topics.count(one.topic) == 1) for one in config.subscriptions
+            _subscription(one, config, way, self.rights, alone=topics.count(one.topic) == 1)
+            for one in config.subscriptions
         ]
-        self.rows = [_rows(one, config, way) for one in config.rows]
+        self.rows = [_rows(one, config, way, self.rights) for one in config.rows]
         self._check(config, way)
         self._filters = self._unique()
         self._filter_of = identifiers([one.text for one, _ in self._filters])
@@ -91,7 +99,7 @@ class Plan:
         if subscription.template is None or parts is None:
             return ""
         try:
-            return subscription.template.render(values_of(topic, parts))
+            return subscription.template.render(values_of(topic, parts), subscription.guard)
         except InvalidInput:
             return ""
 
@@ -158,12 +166,17 @@ class Plan:
                     )
 
 
-def _subscription(config: SubscriptionConfig, mqtt: MqttConfig, way: int, *, alone: bool) -> Subscription:
+def _subscription(
+    config: SubscriptionConfig, mqtt: MqttConfig, way: int, rights: Rights, *, alone: bool
+) -> Subscription:
     """Return a subscription, checked; `alone` says whether no other has the same topic filter."""
     filter_ = Filter(config.topic)
-    if not config.answer and not config.respond:
-        found = "its answers go nowhere"
-        raise ConfigError(f"[[mqtt.subscriptions]] {config.topic!r}", found, "set answer, or respond = true")
+    respond = rights.respond_filters(config)
+    if not config.answer and (not respond or mqtt.protocol != "5"):
+        next_step = (
+            'set answer, or with protocol = "5" respond = ["FILTER"], under which Response Topics are answered to'
+        )
+        raise ConfigError(f"[[mqtt.subscriptions]] {config.topic!r}", "its answers go nowhere", next_step)
     unused = [key for key in ("at", "fields", "id", "echo") if config.payload == "value" and getattr(config, key)]
     if unused:
         found = f'{", ".join(unused)} has no meaning with payload = "value"'
@@ -175,10 +188,10 @@ def _subscription(config: SubscriptionConfig, mqtt: MqttConfig, way: int, *, alo
         config.expiry,
     )  # fmt: skip
     key = config.topic if alone else "\n".join((config.topic, config.model, config.version, config.answer))
-    return Subscription(config, filter_, template, target, key)
+    return Subscription(config, filter_, template, rights.guard(template) if template else (), respond, target, key)
 
 
-def _rows(config: RowsConfig, mqtt: MqttConfig, way: int) -> Rows:
+def _rows(config: RowsConfig, mqtt: MqttConfig, way: int, rights: Rights) -> Rows:
     """Return a recipe for rows, checked."""
     place = f"[[mqtt.rows]] {config.name!r}"
     if not config.feeds:
@@ -196,4 +209,4 @@ def _rows(config: RowsConfig, mqtt: MqttConfig, way: int) -> Rows:
     target = Target(
         config.model or None, config.version or None, {}, codec, way, config.answer_qos, config.retain, config.expiry
     )
-    return Rows(config, feeds, template, target)
+    return Rows(config, feeds, template, rights.guard(template), target)

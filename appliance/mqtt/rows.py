@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from appliance.config import FeedConfig
+from appliance.errors import InvalidInput
 from appliance.inference.values import kind_of
 from appliance.mqtt.answering import Job
 from appliance.mqtt.codec import BadMessage, Call, at_path, is_absent
@@ -141,7 +142,11 @@ class RowBuilder:
         """Return the device of a key, made when first needed."""
         if place not in self._devices:
             windows = [Window(values=feed.values, seconds=feed.seconds) for feed in self._config.feeds]
-            self._devices[place] = _Device(self._rows.template.render(self._named(place)), windows)
+            try:
+                topic = self._rows.template.render(self._named(place), self._rows.guard)
+            except InvalidInput as error:
+                raise BadMessage("answer_topic", error.tried, error.found, error.next_step) from error
+            self._devices[place] = _Device(topic, windows)
         return self._devices[place]
 
     def _named(self, place: Key) -> dict[str, str]:

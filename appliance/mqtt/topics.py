@@ -116,11 +116,15 @@ class Template:
             )
         self._wide = frozenset(wide)
 
-    def render(self, values: Mapping[str, str]) -> str:
-        """Return the topic. Raises InvalidInput when what stands in its places makes it no topic."""
+    def render(self, values: Mapping[str, str], guard: Sequence[Filter] = ()) -> str:
+        """Return the topic.
+
+        Raises InvalidInput when what stands in its places makes it no topic, or one that `guard` matches.
+        """
         topic = _PLACE.sub(lambda place: values[place[1]], self.text)
-        if not is_topic(topic):
-            raise InvalidInput("build the answer's topic", f"{topic[:80]!r} is no topic", "change the incoming one")
+        if not is_topic(topic) or any(filter_.match(topic) is not None for filter_ in guard):
+            found = f"no answer goes to {topic[:80]!r}"
+            raise InvalidInput("build the answer's topic", found, "change the incoming one")
         return topic
 
     def as_filter(self) -> Filter:

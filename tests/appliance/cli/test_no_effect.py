@@ -61,6 +61,11 @@ def test_files_that_would_not_be_used_are_refused(section, settings):
         ({"http": {"auth": "none", "tokens_file": "tokens"}}, "tokens_file"),
         ({"mqtt": {"host": "near", "protocol": "3.1.1", "session_expiry": 5}}, "session_expiry"),
         ({"mqtt": {"host": "near", "protocol": "3.1.1", "subscriptions": [{**SUBSCRIPTION, "expiry": 5}]}}, "expiry"),
+        (
+            {"mqtt": {"host": "near", "protocol": "3.1.1", "subscriptions": [{**SUBSCRIPTION, "respond": ["x"]}]}},
+            "respond",
+        ),
+        ({"mqtt": {"host": "near", "subscriptions": [{"topic": "in", "respond": ["x"], "retain": True}]}}, "retain"),
         ({"mqtt": {"host": "near", "rows": [{**ROWS, "seconds": 5}]}}, "seconds"),
     ],
 )

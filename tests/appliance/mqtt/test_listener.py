@@ -51,7 +51,7 @@ def test_both_versions_of_the_protocol_are_answered(door, plain, five):
 
 
 def test_a_response_topic_is_answered_with_its_correlation_data(door, plain):
-    door(subscriptions=[{"topic": "ask", "model": "iris"}]).connected()
+    door(subscriptions=[{"topic": "ask", "model": "iris", "respond": ["replies/#"]}]).connected()
     client = plain("replies/me")
     client.publish("ask", ROW, ResponseTopic="replies/me", CorrelationData=b"\x00\xff17")
     (message,) = client.wait()
@@ -108,7 +108,7 @@ def test_one_bad_message_among_many_is_the_only_one_refused(door, plain):
 
 
 def test_a_response_topic_that_would_come_back_or_cannot_be_is_refused(door, plain):
-    door(subscriptions=[{"topic": "ask/#", "model": "iris"}]).connected()
+    door(subscriptions=[{"topic": "ask/#", "model": "iris", "respond": ["#"]}]).connected()
     client = plain("appliance/door/errors")
     for response in ("ask/again", "$SYS/x"):
         client.publish("ask/me", ROW, ResponseTopic=response)
@@ -291,7 +291,15 @@ def test_home_assistant_is_told_of_each_topic_that_answers_go_to(door, plain):
         {"subscriptions": [{"topic": "a/#", "answer": "a/out"}]},
         {"subscriptions": [{"topic": "a/+", "answer": "{topic}"}]},
         {"subscriptions": [{"topic": "#", "answer": "x"}]},
+        {"subscriptions": [{"topic": "a"}]},
         {"subscriptions": [{"topic": "a", "respond": False}]},
+        {"subscriptions": [{"topic": "a", "answer": "x", "respond": True}]},
+        {"subscriptions": [{"topic": "a", "respond": ["b"]}], "protocol": "3.1.1"},
+        {"subscriptions": [{"topic": "a", "respond": ["$share/g/b"]}]},
+        {"subscriptions": [{"topic": "a", "respond": ["appliance/#"]}]},
+        {"subscriptions": [{"topic": "a", "respond": ["homeassistant/+/x/config"]}]},
+        {"subscriptions": [{"topic": "+/a", "answer": "appliance/door/{1}"}]},
+        {"subscriptions": [{"topic": "a", "answer": "homeassistant/sensor/x/config"}]},
         {"subscriptions": [{"topic": "a#", "answer": "x"}]},
         {"subscriptions": [PLANT], "topic": "x/{name}"},
         {"subscriptions": [PLANT], "discovery": True, "discovery_prefix": "a/#"},

@@ -44,7 +44,7 @@ class Bench:
     def restart(self) -> None:
         self.disk = disk = Disk(self.path)
         plan = Plan(self.config, "door", way=0)
-        answerer = Answerer(self.predictor, plan.errors, plan.is_ours)
+        answerer = Answerer(self.predictor, plan.errors, plan.rights)
         self.flow = Flow(self.config, plan, self.predictor, answerer, disk, Outbox(disk, max_bytes=10**6))
 
     def send(self, value: float, mid: int, *, repeat: bool = False) -> list[list[float]]:

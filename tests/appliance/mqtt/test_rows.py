@@ -185,7 +185,7 @@ def test_a_bad_value_has_its_reason_and_changes_nothing(bench, topic, payload, r
 
 def test_a_key_that_makes_no_topic_is_refused(bench):
     one = bench(answer="{device}")
-    with pytest.raises(InvalidInput, match="no topic"):
+    with pytest.raises(InvalidInput, match="no answer goes to"):
         one.temp(1, 100.0, "")
 
 

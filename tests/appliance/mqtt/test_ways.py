@@ -19,7 +19,7 @@ def upstream(far, **rest) -> dict:
 
 
 def test_answers_go_upstream_while_responses_and_errors_go_back(door, plain, far):
-    running = door(subscriptions=[PLANT], upstream=upstream(far)).connected()
+    running = door(subscriptions=[{**PLANT, "respond": ["replies"]}], upstream=upstream(far)).connected()
     near, head = plain("replies", "plant/+/prediction", "appliance/door/errors"), plain("#", port=far.port)
     near.publish("plant/a/sensors", ROW)
     near.publish("plant/a/sensors", ROW, ResponseTopic="replies")
@@ -110,7 +110,7 @@ def test_messages_of_a_dropped_subscription_are_said_to_wait(door, plain, until)
     plain().publish("plant/a/sensors", ROW)
     until(lambda: running.listener.state().parked == 1, "waits")
     running.stop()
-    again = door(subscriptions=[{"topic": "other", "model": "iris"}]).connected()
+    again = door(subscriptions=[{"topic": "other", "model": "iris", "answer": "out"}]).connected()
     assert any("subscribed to no more" in problem for problem in again.listener.state().problems)
 
 

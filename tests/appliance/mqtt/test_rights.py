@@ -1,0 +1,106 @@
+"""No sender gains a right to publish by the appliance: neither by a Response Topic nor by the levels of its topic."""
+
+import msgspec
+import pytest
+
+from appliance.config import MqttConfig
+from appliance.mqtt.outbox import LOCAL, UPSTREAM
+from appliance.mqtt.plan import Plan
+
+ROW = [5.1, 3.5, 1.4, 0.2]
+NEVER = [
+    "appliance/door/status", "appliance/door/online", "appliance/door/errors", "appliance/door",
+    "appliance/other/status", "homeassistant/sensor/x/config", "homeassistant/status", "$SYS/broker",
+    "reply/+", "reply/#", "ask/again", "", "line/a/t", "reply/\0",
+]  # fmt: skip
+
+
+def plan(way=LOCAL, **settings):
+    return Plan(msgspec.convert(settings, MqttConfig), "door", way=way)
+
+
+@pytest.mark.parametrize("topic", NEVER)
+def test_no_response_goes_there_even_where_every_topic_is_allowed(topic):
+    rows = {"name": "r", "answer": "x", "feeds": [{"topic": "line/{a}/t", "columns": {"c": "last"}}]}
+    made = plan(subscriptions=[{"topic": "ask/#", "respond": ["#"]}], rows=[rows])
+    (subscription,) = made.subscriptions
+    assert not made.rights.may_respond(topic, subscription.respond)
+    assert made.rights.may_respond("reply/me", subscription.respond)
+
+
+def test_a_response_topic_is_not_followed_unless_listed(door, plain):
+    """Where there is an answer, it goes there; else the error topic is told."""
+    quiet = {"topic": "in", "model": "iris", "answer": "out"}
+    door(subscriptions=[quiet, {"topic": "ask", "model": "iris", "respond": ["reply/+"]}]).connected()
+    client = plain("valve/#", "homeassistant/#", "appliance/door/status", "appliance/door/errors", "out", "reply/#")
+    for response in ("valve/7/set", "appliance/door/status", "homeassistant/x/config", "reply/me"):
+        client.publish("in", ROW, ResponseTopic=response)
+        client.publish("ask", ROW, ResponseTopic=response, CorrelationData=b"x")
+    assert len(client.wait(4, "out")) == 4
+    told = client.answers(3, "appliance/door/errors")
+    assert [one["error"] for one in told] == ["answer_topic"] * 3
+    assert len(client.wait(1, "reply/me")) == 1
+    assert {message.topic for message in client.heard} <= {
+        "out", "reply/me", "appliance/door/errors", "appliance/door/status",
+    }  # fmt: skip
+    assert all(b"client_id" in message.payload for message in client.wait(1, "appliance/door/status"))
+
+
+@pytest.mark.parametrize(
+    ("topic", "answer", "sent", "given"),
+    [
+        ("+/in", "{1}/set", "valve/in", "valve/set"),
+        ("+/+/in", "{1}/{2}/status", "appliance/door/in", ""),
+        ("+/+/in", "{1}/{2}/status", "appliance/other/in", ""),
+        ("+/+/in", "{1}/{2}/status", "plant/a/in", "plant/a/status"),
+        ("in/#", "{1}", "in/homeassistant/sensor/x/config", ""),
+        ("in/#", "{1}", "in/$SYS/x", ""),
+        ("in/#", "{1}", "in/", ""),
+        ("in/+", "appliance/{1}/prediction", "in/other", "appliance/other/prediction"),
+        ("in/+", "appliance/{1}/prediction", "in/door", ""),
+        ("in/+/+", "homeassistant/sensor/{1}/{2}", "in/x/state", "homeassistant/sensor/x/state"),
+        ("in/+/+", "homeassistant/sensor/{1}/{2}", "in/x/config", ""),
+    ],
+)
+def test_the_levels_of_a_topic_steer_no_answer_to_where_only_we_publish(topic, answer, sent, given):
+    made = plan(UPSTREAM, subscriptions=[{"topic": topic, "answer": answer}])
+    assert made.answer_topic(made.subscriptions[0], sent) == given
+
+
+def test_a_key_of_a_row_steers_no_answer_either(door, plain):
+    feeds = [{"topic": "in/{a}/{b}", "columns": {"sepal_length": "last"}}]
+    rows = {"name": "r", "model": "gaps", "answer": "{a}/{b}", "when": "each", "feeds": feeds}
+    door(rows=[rows]).connected()
+    client = plain("appliance/door/#", "x/y")
+    client.publish("in/appliance/door", "1")
+    client.publish("in/x/y", "1")
+    client.wait(1, "x/y")
+    assert client.answers(1, "appliance/door/errors")[0]["error"] == "answer_topic"
+    assert {message.topic for message in client.heard} <= {
+        "appliance/door/errors", "appliance/door/online", "appliance/door/status", "x/y",
+    }  # fmt: skip
+
+
+def test_a_response_topic_is_not_told_to_home_assistant(door, plain):
+    asked = {"topic": "in", "model": "iris", "answer": "out", "respond": ["reply/#"]}
+    door(subscriptions=[asked], discovery=True).connected()
+    client = plain("homeassistant/sensor/#", "out", "reply/#")
+    client.publish("in", ROW, ResponseTopic="reply/me")
+    client.publish("in", ROW)
+    client.wait(1, "out")
+    told = [message for message in client.wait(3) if message.topic.endswith("/config")]
+    assert [msgspec.json.decode(message.payload)["state_topic"] for message in told] == ["out"]
+
+
+def test_correlation_data_id_and_echo_are_bounded(door, plain):
+    subscription = {"topic": "in", "model": "iris", "answer": "out", "at": "row", "id": "id", "echo": ["more"]}
+    door(subscriptions=[subscription]).connected()
+    client = plain("out", "appliance/door/errors")
+    client.publish("in", {"row": ROW}, CorrelationData=b"x" * 1025)
+    client.publish("in", {"row": ROW, "id": "x" * 257})
+    client.publish("in", b'{"row": [5.1, 3.5, 1.4, 0.2], "id": %s}' % (b"7" * 300))
+    client.publish("in", {"row": ROW, "more": "x" * 20_000})
+    told = client.answers(4, "appliance/door/errors")
+    assert [one["error"] for one in told] == ["too_large"] * 4
+    client.publish("in", {"row": ROW, "id": "x" * 256, "more": "x" * 1000}, CorrelationData=b"x" * 1024)
+    assert client.answers(1, "out")[0]["id"] == "x" * 256
