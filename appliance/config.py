@@ -87,6 +87,8 @@ class StoreConfig(_Section, frozen=True):
     """Bundles found here are installed and activated when the service starts (SageMaker puts the model there)."""
     trusted_keys: tuple[str, ...] = ()
     """Files of public keys (PEM), one of which must have signed a bundle for it to be installed; none asks for none."""
+    max_bundle_bytes: Positive = 1024**3
+    """Of one bundle, unpacked; a larger one is refused by its table of members, before anything of it is inflated."""
 
 
 class PullConfig(_Section, frozen=True):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance.bundle import archive, examples
+from appliance.bundle import archive, examples, onnx_wire
 from appliance.bundle.manifest import Manifest
 from appliance.errors import ApplianceError, Misuse, NotFound, NotReady
 from appliance.inference import selftest
@@ -36,6 +36,7 @@ class LoadedVersion:
     def __init__(self, folder: Path, threads: int = 1) -> None:
         """Load the version in `folder`. Raises BundleRefused, NotReady or SelfTestFailed."""
         bundle = archive.read_folder(folder, within=folder.parents[2])
+        onnx_wire.check(bundle.members[archive.MODEL])
         self.manifest: Manifest = bundle.manifest
         self.name = bundle.manifest.name
         self.version = bundle.manifest.version

@@ -66,7 +66,7 @@ class Service:
         connections; None when there is but one.
         """
         self.config = config
-        self.store = Store(config.state_dir, trusted_keys=config.store.trusted_keys)
+        self.store = Store.of(config)
         self.models = LiveModels(
             self.store,
             threads=config.models.threads,

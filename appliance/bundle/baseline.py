@@ -8,6 +8,7 @@ from typing import Annotated
 
 import msgspec
 
+from appliance.bundle import strict_json
 from appliance.errors import BundleRefused
 
 FORMAT = 1
@@ -69,8 +70,8 @@ def write(baseline: Baseline) -> bytes:
 def read(content: bytes) -> Baseline:
     """Return the baseline of a bundle. Raises BundleRefused when it is damaged or of another format."""
     try:
-        found = msgspec.json.decode(content, type=Baseline)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        found = strict_json.decode(content, Baseline)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise BundleRefused("baseline.json", str(error), "build the bundle again") from error
     if found.format != FORMAT:
         raise BundleRefused("baseline.json", f"format {found.format} is unknown", f"this appliance reads {FORMAT}")

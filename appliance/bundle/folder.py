@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from appliance.bundle import signature
-from appliance.bundle.archive import MAX_SIGNATURE_BYTES, SIGNATURE
+from appliance.bundle.members import MAX_SIGNATURE_BYTES, SIGNATURE
 from appliance.bundle.signature import Signer
 from appliance.errors import BundleRefused
 

@@ -1,6 +1,7 @@
 """The key pairs that sign bundles: ECDSA on the curve P-256 (FIPS 186-5), in PEM (RFC 7468)."""
 
 import hashlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ _READ_PRIVATE = "read the private key"
 _READ_PUBLIC = "read the public key"
 # A key has some hundred bytes; a model named by mistake need not be read whole.
 _MAX_BYTES = 65536
+_PUBLIC = re.compile(rb"-----BEGIN PUBLIC KEY-----[^-]*-----END PUBLIC KEY-----")
 _MAKE_ONE = "make a pair of keys: appliance keygen FILE"
 
 
@@ -38,6 +40,19 @@ def load_private_key(pem: bytes, password: bytes | None = None) -> ec.EllipticCu
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise Misuse(_READ_PRIVATE, "it is not an ECDSA key on the curve P-256", _MAKE_ONE)
     return key
+
+
+def load_public_keys(pem: bytes) -> list[ec.EllipticCurvePublicKey]:
+    """Return every public key in `pem`, in their order: a file may hold the old and the new one of a rotation.
+
+    Raises Misuse when there is none, when one cannot be used, and for anything else beside them: it could be a key
+    that somebody believes to be trusted.
+    """
+    found = _PUBLIC.findall(pem)
+    if not found or _PUBLIC.sub(b"", pem).strip():
+        what = "it holds something beside public keys in PEM form" if found else "it is no public key in PEM form"
+        raise Misuse(_READ_PUBLIC, what, "give the .pub file that appliance keygen wrote, or several of them in one")
+    return [load_public_key(one) for one in found]
 
 
 def load_public_key(pem: bytes) -> ec.EllipticCurvePublicKey:
@@ -94,9 +109,13 @@ def fingerprint(key: ec.EllipticCurvePublicKey) -> str:
 
 
 def read_file(path: Path) -> bytes:
-    """Return the content of a key's file. Raises NotFound when it cannot be read."""
+    """Return the content of a key's file. Raises NotFound when it cannot be read, Misuse when it is too large."""
     try:
         with path.open("rb") as file:
-            return file.read(_MAX_BYTES)
+            content = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise NotFound(f"read the key {path}", error.strerror or str(error), "check the path and its rights") from error
+    if len(content) > _MAX_BYTES:
+        found = f"it has more than {_MAX_BYTES} bytes"
+        raise Misuse(f"read the key {path}", found, "give the file that appliance keygen wrote")
+    return content

@@ -9,7 +9,6 @@ is the part that needs neither network nor clock: the method `key` on P-256, the
 import base64
 import binascii
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +20,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from appliance.bundle import keys
-from appliance.bundle.archive import MANIFEST, MAX_SIGNATURE_BYTES, SIGNATURE
+from appliance.bundle import keys, strict_json
+from appliance.bundle.members import MANIFEST, MAX_SIGNATURE_BYTES, SIGNATURE
 from appliance.errors import BundleRefused, Misuse
 
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -77,7 +76,7 @@ def verify(members: Mapping[str, bytes], signature: bytes | None, public_keys: S
     one is enough. Raises BundleRefused, with the reason, unless one of them signed exactly these members.
     """
     if signature is None:
-        raise BundleRefused(_VERIFY, f"the bundle is unsigned: it has no {SIGNATURE}", _SIGN_AGAIN)
+        raise unsigned()
     return verify_digests(_digests(members), signature, public_keys)
 
 
@@ -86,12 +85,26 @@ def verify_digests(digests: Mapping[str, str], signature: bytes, public_keys: Se
 
     Raises BundleRefused, with the reason, unless one of the keys (PEM) signed exactly these files.
     """
-    trusted = [_trusted(pem) for pem in public_keys]
+    signer, signed = vouched(signature, public_keys)
+    _check_members(signed, digests)
+    return signer
+
+
+def vouched(signature: bytes, public_keys: Sequence[bytes]) -> tuple[Signer, dict[str, str]]:
+    """Return who signed, and the digests that were signed ({path: SHA-256 in hex}); no file is needed for it.
+
+    Raises BundleRefused, with the reason, unless one of the keys (PEM; a text may hold several) signed it.
+    """
+    trusted = [key for pem in public_keys for key in _trusted(pem)]
     payload, signed = _open(signature)
     # Nothing in the payload is looked at, let alone believed, before this line.
     signer = _signer(payload, signed, trusted)
-    _check_members(_resources(_decode(payload, _Statement, "the signed statement")), digests)
-    return signer
+    return signer, _resources(_decode(payload, _Statement, "the signed statement"))
+
+
+def unsigned() -> BundleRefused:
+    """Return the refusal of a bundle that has no signature."""
+    return BundleRefused(_VERIFY, f"the bundle is unsigned: it has no {SIGNATURE}", _SIGN_AGAIN)
 
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
@@ -302,10 +315,10 @@ def _ecdsa() -> ec.ECDSA:
         return ec.ECDSA(hashes.SHA256())
 
 
-def _trusted(pem: bytes) -> ec.EllipticCurvePublicKey:
-    """Return a trusted key; one that cannot be used is never passed over in silence."""
+def _trusted(pem: bytes) -> list[ec.EllipticCurvePublicKey]:
+    """Return the trusted keys in a text; one that cannot be used is never passed over in silence."""
     try:
-        return keys.load_public_key(pem)
+        return keys.load_public_keys(pem)
     except Misuse as error:
         raise BundleRefused(_VERIFY, f"a trusted key cannot be used: {error.found}", error.next_step) from error
 
@@ -313,24 +326,10 @@ def _trusted(pem: bytes) -> ec.EllipticCurvePublicKey:
 def _decode(raw: bytes, kind: type[T], what: str) -> T:
     """Return the JSON text `raw` as a `kind`, or refuse it."""
     try:
-        document = json.loads(raw.decode(), object_pairs_hook=_object, parse_constant=_constant)
-        return msgspec.convert(document, kind)
+        return msgspec.convert(strict_json.load(raw), kind)
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:
         # The text may quote the file, and a terminal obeys control characters.
         raise _refused(f"{what}: {ascii(str(error))[1:-1][:200]}") from error
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object; of a key that is there twice, two readers could believe different values."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a JSON object has a key twice")
-    return found
-
-
-def _constant(name: str) -> Any:
-    """Refuse what Python reads and JSON does not know: NaN, Infinity, -Infinity."""
-    raise ValueError(f"{name} is no JSON")
 
 
 def _expect(what: str, found: str, wanted: str) -> None:

@@ -189,7 +189,7 @@ def check_keys(files: Sequence[str]) -> Finding:
 
     for file in files:
         try:
-            keys.load_public_key(keys.read_file(Path(file)))
+            keys.load_public_keys(keys.read_file(Path(file)))
         except ApplianceError as error:
             return Finding(check, "fail", str(error), "put a public key (PEM) there, or mend [store] trusted_keys")
     return Finding(check, "ok", ", ".join(files))

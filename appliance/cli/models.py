@@ -1,5 +1,7 @@
 """The commands on bundles and on the store: inspect, verify, install, activate and what follows, models, remove."""
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +10,8 @@ import msgspec
 
 from appliance.bundle import archive
 from appliance.bundle.manifest import Input, Manifest, Output
+from appliance.bundle.opened import Opened
+from appliance.bundle.trust import TrustedKeys
 from appliance.cli import common_options, options, print_json
 from appliance.errors import ApplianceError
 from appliance.store import activation
@@ -30,13 +34,14 @@ bundle_file = click.argument("bundle", type=click.Path(path_type=Path))
 @common_options
 def inspect(bundle: Path, certificate: bool, as_json: bool) -> None:
     """Show what BUNDLE holds, after checking that it is sound."""
-    opened = archive.open_bundle(bundle)
-    if certificate:
-        click.echo(msgspec.json.format(opened.members[archive.PARITY], indent=2))
-    elif as_json:
-        print_json(opened.manifest)
-    else:
-        click.echo("\n".join(_described(opened.manifest)))
+    with _opened(bundle, ()) as opened:
+        opened.check()
+        if certificate:
+            click.echo(msgspec.json.format(opened.read(archive.PARITY), indent=2))
+        elif as_json:
+            print_json(opened.manifest)
+        else:
+            click.echo("\n".join(_described(opened.manifest)))
 
 
 @click.command()
@@ -57,23 +62,18 @@ def verify(bundle: Path, run: bool, key_files: tuple[Path, ...], as_json: bool) 
         done = {"folder": str(bundle), "sound": True, "signed": True, "signer": by}
         print_json(done) if as_json else click.echo(f"{bundle} is sound, signed by the key with SHA-256 {by}")
         return
-    opened = archive.open_bundle(bundle)
-    figures = signer = None
-    if key_files:
-        from appliance.cli.signing import signer_of
-
-        signer = signer_of(opened, key_files)
-    if run:
-        from appliance.inference import selftest
-
-        figures = selftest.try_bundle(opened)
-    manifest = opened.manifest
+    with _opened(bundle, key_files) as opened:
+        opened.check()
+        opened.check_model()
+        figures = _try(opened) if run else None
+        manifest, signed = opened.manifest, archive.SIGNATURE in opened.sizes
+        signer = opened.signer or None
     if as_json:
         document = {"model": manifest.name, "version": manifest.version, "sound": True, "self_test": figures}
-        print_json({**document, "signed": archive.SIGNATURE in opened.members, "signer": signer})
+        print_json({**document, "signed": signed, "signer": signer})
         return
-    click.echo(f"{manifest.name} {manifest.version} is sound: {len(opened.members)} members, {opened.size} bytes")
-    unasked = "signed; by whom is asked by --key PUB" if archive.SIGNATURE in opened.members else "unsigned"
+    click.echo(f"{manifest.name} {manifest.version} is sound: {len(opened.sizes)} members, {opened.size} bytes")
+    unasked = "signed; by whom is asked by --key PUB" if signed else "unsigned"
     click.echo(f"signed by the key with SHA-256 {signer}" if signer else unasked)
     if figures:
         click.echo(_figures(figures))
@@ -184,10 +184,23 @@ def described(store: Store, name: str) -> dict[str, Any]:
     return {**model, **msgspec.to_builtins(record)}
 
 
+def _opened(bundle: Path, key_files: Sequence[Path]) -> AbstractContextManager[Opened]:
+    """Give an opened bundle, bounded as an install has it, and signed by one of the keys where any are named."""
+    trust = TrustedKeys(key_files) if key_files else None
+    return archive.opened(bundle, most_bytes=options().config().store.max_bundle_bytes, trust=trust)
+
+
+def _try(opened: Opened) -> "SelfTest":
+    """Run the self-test of an opened bundle; it is what needs numpy and onnxruntime."""
+    from appliance.inference import selftest
+
+    return selftest.try_bundle(archive.whole(opened))
+
+
 def _store() -> Store:
     """Return the store that the options and the configuration name."""
     config = options().config()
-    return Store(config.state_dir, trusted_keys=config.store.trusted_keys)
+    return Store.of(config)
 
 
 def self_test(folder: Path) -> "SelfTest":

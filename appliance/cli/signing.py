@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from appliance.bundle import archive, folder, keys, signature
-from appliance.bundle.archive import SIGNATURE, Bundle
+from appliance.bundle.archive import SIGNATURE
 from appliance.cli import common_options
 from appliance.errors import ApplianceError, Misuse
 from appliance.store import durable
@@ -73,15 +73,6 @@ def signer_of_folder(path: Path, key_files: Sequence[Path]) -> str:
     if not key_files:
         raise Misuse(f"verify the folder {path}", "only its signature can tell", "give --key PUB")
     return folder.verify(path, [keys.read_file(key) for key in key_files]).fingerprint
-
-
-def signer_of(bundle: Bundle, key_files: Sequence[Path]) -> str:
-    """Return the fingerprint of the public key, among those in `key_files`, that signed the bundle.
-
-    Raises NotFound when a file cannot be read, BundleRefused when none of them signed it.
-    """
-    trusted = [keys.read_file(path) for path in key_files]
-    return signature.verify(bundle.members, bundle.members.get(SIGNATURE), trusted).fingerprint
 
 
 def _sign_folder(path: Path, key_file: Path, password_file: Path | None) -> None:

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.bundle import archive, examples
+from appliance.bundle import archive, examples, onnx_wire
 from appliance.bundle.manifest import Input, Manifest, Output
 from appliance.errors import ApplianceError, SelfTestFailed
 from appliance.inference import processor
@@ -47,6 +47,7 @@ def try_bundle(bundle: archive.Bundle) -> SelfTest:
     inputs, outputs = examples.read(bundle.members[archive.EXAMPLES])
     start = time.perf_counter()
     try:
+        onnx_wire.check(bundle.members[archive.MODEL])
         session = Session(bundle.members[archive.MODEL])
     except ApplianceError as error:
         raise SelfTestFailed(_tried(bundle.manifest), f"it does not load ({error.found})", _NEXT_STEP) from error

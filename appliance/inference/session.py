@@ -39,6 +39,8 @@ class Session:
         # Idle threads that spin cost a core and buy microseconds.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        # Else onnxruntime takes a model for one of its own format by its fifth to eighth byte.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         try:
             self._session = onnxruntime.InferenceSession(
                 model if isinstance(model, bytes) else str(model),

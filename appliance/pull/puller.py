@@ -5,6 +5,7 @@ Every step before the activation leaves what serves as it is, and the store's ow
 
 import hashlib
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ class _Puller:
         self.folder = config.state_dir / "pull"
         self._config, self._source, self._self_test = config, source, self_test
         self._again, self._dry_run = again, dry_run
-        self._store = Store(config.state_dir, trusted_keys=config.store.trusted_keys)
+        self._store = Store.of(config)
         self._circumstances = _circumstances(config)
         self._record = record.read(self.folder, config.pull.source)
 
@@ -227,17 +228,20 @@ class _Puller:
 
 
 def _identify(offer: Offer, path: Path) -> Offer:
-    """Return the offer with the model that its file holds. Raises BundleRefused when the index named another."""
-    manifest = archive.open_bundle(path).manifest
-    held = (manifest.name, manifest.version)
+    """Return the offer with the model that its file claims to hold; only the install asks who signed it.
+
+    Nothing but the table and the manifest is read, both bounded. Raises BundleRefused when the index named another.
+    """
+    with archive.opened(path, most_bytes=sys.maxsize) as bundle:
+        held = (bundle.manifest.name, bundle.manifest.version)
     if offer.name and (offer.name, offer.version) != held:
         raise BundleRefused(f"pull {offer}", f"the file holds {' '.join(held)}", "write the index again")
-    return msgspec.structs.replace(offer, name=manifest.name, version=manifest.version)
+    return msgspec.structs.replace(offer, name=held[0], version=held[1])
 
 
 def _circumstances(config: Config) -> str:
     """Return a digest of what may turn a refusal into a consent. Raises NotFound when a key cannot be read."""
-    parts = [__version__, str(config.pull.max_bytes)]
+    parts = [__version__, str(config.pull.max_bytes), str(config.store.max_bundle_bytes)]
     digests = [hashlib.sha256(keys.read_file(Path(file))).hexdigest() for file in config.store.trusted_keys]
     return hashlib.sha256("\n".join([*parts, *sorted(digests)]).encode()).hexdigest()
 

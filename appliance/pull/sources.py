@@ -193,7 +193,9 @@ def describe(path: Path) -> Offer:
 def _bundles(folder: Path) -> Iterator[tuple[Offer, Manifest]]:
     """Yield every bundle in a folder."""
     for path in sorted(folder.glob("*.bundle")):
-        manifest = archive.open_bundle(path).manifest
+        with archive.opened(path) as bundle:
+            bundle.check()
+            manifest = bundle.manifest
         plain = describe(path)
         yield Offer(plain.sha256, plain.size, path.name, manifest.name, manifest.version), manifest
 

@@ -17,15 +17,16 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from appliance import nofollow
-from appliance.errors import StoreError
+from appliance.errors import ApplianceError, StoreError
 
 FOLDER_MODE = 0o750
 FILE_MODE = 0o640
+Pieces = Iterable[bytes]
 _NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -66,8 +67,11 @@ def make_folder(path: Path, *, within: Path | None = None) -> None:
         os.fsync(above)
 
 
-def publish_folder(path: Path, contents: Mapping[str, bytes], *, within: Path | None = None) -> None:
-    """Make the folder `path` with `contents` ({file name: bytes}) appear whole; it must not exist yet."""
+def publish_folder(path: Path, contents: Mapping[str, bytes | Pieces], *, within: Path | None = None) -> None:
+    """Make the folder `path` with `contents` ({file name: bytes, or pieces of them}) appear whole; it must not exist.
+
+    Pieces may raise at their end, as those of a bundle that changed meanwhile: then there is no folder.
+    """
     partial = beside(path, "partial")
     with _around(path, within) as above:
         try:
@@ -78,7 +82,7 @@ def publish_folder(path: Path, contents: Mapping[str, bytes], *, within: Path | 
                     _write_new(folder, name, content)
                 os.fsync(folder)
             os.rename(partial.name, path.name, src_dir_fd=above, dst_dir_fd=above)
-        except (OSError, StoreError):
+        except (OSError, ApplianceError):
             with suppress(OSError):
                 _delete(above, partial)
             raise
@@ -164,11 +168,12 @@ def _open_or_make(above: int, path: Path, flags: int, mode: int = FILE_MODE) -> 
     return descriptor
 
 
-def _write_new(above: int, name: str, content: bytes) -> None:
+def _write_new(above: int, name: str, content: bytes | Pieces) -> None:
     """Write a file that must not exist yet, and fsync it; its name is not fsynced yet."""
     descriptor = os.open(name, os.O_WRONLY | _NEW_FILE, FILE_MODE, dir_fd=above)
     try:
-        _write_all(descriptor, content)
+        for piece in (content,) if isinstance(content, bytes) else content:
+            _write_all(descriptor, piece)
         _adopt(descriptor, above, FILE_MODE)
         os.fsync(descriptor)
     finally:

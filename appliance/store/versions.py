@@ -6,8 +6,9 @@ import os
 import re
 import shutil
 import stat
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,10 @@ import msgspec
 
 from appliance import nofollow
 from appliance.bundle import archive
-from appliance.bundle.archive import Bundle
+from appliance.bundle.archive import MAX_BUNDLE_BYTES, Opened
 from appliance.bundle.manifest import NAME_PATTERN, VERSION_PATTERN, Manifest, version_order
+from appliance.bundle.trust import trusted
+from appliance.config import Config
 from appliance.errors import ActiveVersion, ApplianceError, BundleRefused, NotFound, NotReady, StoreError
 from appliance.store import durable, marks, receipts, record
 from appliance.store.marks import Mark, Offered
@@ -42,15 +45,30 @@ class Store:
     """The state folder of one host. Reading needs no lock; what changes it holds the lock of the whole folder."""
 
     def __init__(
-        self, state_dir: Path, *, trusted_keys: Sequence[str] = (), lock_seconds: float = LOCK_SECONDS
+        self,
+        state_dir: Path,
+        *,
+        trusted_keys: Sequence[str] = (),
+        max_bundle_bytes: int = MAX_BUNDLE_BYTES,
+        lock_seconds: float = LOCK_SECONDS,
     ) -> None:
-        """`trusted_keys` are files of public keys (PEM), one of which must sign what is installed; where given."""
+        """`trusted_keys` are files of public keys (PEM), one of which must sign what is installed; where given.
+
+        `max_bundle_bytes` bounds what one bundle has unpacked.
+        """
         self.state_dir = state_dir
         self.models_dir = state_dir / "models"
         self.receipts_dir = state_dir / "receipts"
         self.marks_dir = state_dir / "marks"
-        self._trusted_keys = [Path(file) for file in trusted_keys]
+        self._trust = trusted(trusted_keys)
+        self._max_bundle_bytes = max_bundle_bytes
         self._lock_seconds = lock_seconds
+
+    @classmethod
+    def of(cls, config: Config) -> "Store":
+        """Return the store that a configuration names."""
+        settings = config.store
+        return cls(config.state_dir, trusted_keys=settings.trusted_keys, max_bundle_bytes=settings.max_bundle_bytes)
 
     def install(self, path: Path, *, why: str = "", offered: Offered | None = None) -> Installed:
         """Unpack the bundle in the file `path` as models/NAME/VERSION, and raise the model's high-water mark to it.
@@ -59,22 +77,29 @@ class Store:
         Raises NotFound, BundleRefused (damaged, not signed by a trusted key, or the same version with other content),
         Refused (offered, and not newer than the mark), NotReady (an operator has just decided about it), StoreError.
         """
-        bundle = archive.open_bundle(path)
-        signer = self._signer(bundle)
-        name, version = bundle.manifest.name, bundle.manifest.version
-        folder = self.models_dir / name / version
-        sha256 = offered.sha256 if offered else digest(path)
-        with self.writing(f"install {name} {version}"):
-            if version in self.versions(name):
+        with self.opened(path) as bundle:
+            bundle.check()
+            bundle.check_model()
+            name, version = bundle.manifest.name, bundle.manifest.version
+            folder = self.models_dir / name / version
+            sha256 = offered.sha256 if offered else digest(path)
+            with self.writing(f"install {name} {version}"):
+                if version in self.versions(name):
+                    with self._marked(name, version, sha256, offered):
+                        _check_same(bundle, folder, self.state_dir)
+                    return Installed(name, version, folder, fresh=False)
+                self._check_space(bundle)
                 with self._marked(name, version, sha256, offered):
-                    _check_same(bundle, folder, self.state_dir)
-                return Installed(name, version, folder, fresh=False)
-            self._check_space(bundle)
-            with self._marked(name, version, sha256, offered):
-                durable.make_folder(folder.parent, within=self.state_dir)
-                durable.publish_folder(folder, bundle.members, within=self.state_dir)
-            self.note("install", name, version, why=why, signer=signer)
+                    durable.make_folder(folder.parent, within=self.state_dir)
+                    # Read, and held to its digests, once more: nothing of it need be in memory.
+                    contents = {member: bundle.pieces(member) for member in bundle.names}
+                    durable.publish_folder(folder, contents, within=self.state_dir)
+                self.note("install", name, version, why=why, signer=bundle.signer)
         return Installed(name, version, folder, fresh=True)
+
+    def opened(self, path: Path) -> AbstractContextManager[Opened]:
+        """Give the bundle in the file `path`, trusted and bounded as an install has it; see archive.opened."""
+        return archive.opened(path, most_bytes=self._max_bundle_bytes, trust=self._trust)
 
     def names(self) -> list[str]:
         """Return the names of the models that have a version installed, sorted."""
@@ -207,17 +232,7 @@ class Store:
                 marks.write_raw(self.marks_dir, name, before)
             raise
 
-    def _signer(self, bundle: Bundle) -> str:
-        """Return the fingerprint of the trusted key that signed a bundle; "" where any bundle is trusted."""
-        if not self._trusted_keys:
-            return ""
-        # Not above: whoever trusts no key does not pay for the cryptography library.
-        from appliance.bundle import keys, signature
-
-        trusted = [keys.read_file(file) for file in self._trusted_keys]
-        return signature.verify(bundle.members, bundle.members.get(archive.SIGNATURE), trusted).fingerprint
-
-    def _check_space(self, bundle: Bundle) -> None:
+    def _check_space(self, bundle: Opened) -> None:
         """Raise StoreError when the bundle's members would not fit."""
         need, free = bundle.size + SPARE_BYTES, shutil.disk_usage(self.state_dir).free
         if need > free:
@@ -270,17 +285,24 @@ def digest(path: Path) -> str:
         raise BundleRefused(f"read {path}", error.strerror or str(error), "check the file and its rights") from error
 
 
-def _check_same(bundle: Bundle, folder: Path, state_dir: Path) -> None:
+def _check_same(bundle: Opened, folder: Path, state_dir: Path) -> None:
     """Raise BundleRefused unless the version in `folder` is the very same bundle."""
     tried = f"install {bundle.manifest.name} {bundle.manifest.version}"
     try:
-        same = dict(archive.read_folder(folder, within=state_dir).members) == dict(bundle.members)
+        there = archive.open_folder(folder, within=state_dir, most_bytes=sys.maxsize)
+        there.check()
+        same = (there.digest, _signature(there)) == (bundle.digest, _signature(bundle))
     except BundleRefused as error:
         found = f"this version is installed, but damaged ({error.found})"
         raise BundleRefused(tried, found, "remove it first, or install it under another version number") from error
     if not same:
         found = "this version is installed already, with other content"
         raise BundleRefused(tried, found, "give the new bundle another version number")
+
+
+def _signature(bundle: Opened) -> bytes | None:
+    """Return a bundle's model.sig, None where it has none."""
+    return bundle.read(archive.SIGNATURE) if archive.SIGNATURE in bundle.sizes else None
 
 
 def _not_found(what: str, given: str, known: Sequence[str]) -> NotFound:

@@ -1,0 +1,33 @@
+"""Whose signatures are believed: the public keys of [store] trusted_keys, read anew each time that somebody asks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from appliance.bundle.opened import Vouched
+
+
+class TrustedKeys:
+    """The keys in some files (PEM); a key that was put into a file or taken out of it counts from the next question."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        """`files` are read when vouched() is called, never before; they are small."""
+        self._files = tuple(files)
+
+    def vouched(self, signature: bytes | None) -> Vouched:
+        """Return what a model.sig vouches for (None: there is none).
+
+        Raises BundleRefused, with the reason, when none of the keys signed it, and when a file holds no key.
+        """
+        # Not above: whoever trusts no key does not pay for the cryptography library.
+        from appliance.bundle import keys
+        from appliance.bundle import signature as signatures
+
+        if signature is None:
+            raise signatures.unsigned()
+        signer, digests = signatures.vouched(signature, [keys.read_file(file) for file in self._files])
+        return Vouched(signer.fingerprint, digests)
+
+
+def trusted(files: Sequence[str]) -> TrustedKeys | None:
+    """Return who is trusted by [store] trusted_keys; None where it is empty: any bundle is taken."""
+    return TrustedKeys([Path(file) for file in files]) if files else None
