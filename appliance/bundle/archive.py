@@ -172,7 +172,7 @@ def read(content: bytes) -> Bundle:
 def read_folder(
     folder: Path, *, within: Path | None = None, most_bytes: int = MAX_BUNDLE_BYTES, trust: Trust | None = None
 ) -> Bundle:
-    """Return the installed (unpacked) version in `folder`, whole in memory; see open_folder(), which raises the same."""
+    """Return the installed (unpacked) version in `folder`, whole in memory; see open_folder(), which raises alike."""
     with _reading(folder):
         return whole(open_folder(folder, within=within, most_bytes=most_bytes, trust=trust))
 
