@@ -40,6 +40,8 @@ class HttpConfig(_Section, frozen=True):
     """`none` says outright that a port beyond loopback needs no token."""
     tokens_file: str = ""
     """File of `scope token` lines (scope predict or admin), readable by the service alone."""
+    hosts: tuple[str, ...] = ()
+    """Names by which this host is asked, where no token is needed; beside its addresses and localhost."""
     max_body_bytes: Positive = 32 * 1024 * 1024
     """Of the body as sent and as decompressed."""
     max_decoded_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -51,7 +53,7 @@ class HttpConfig(_Section, frozen=True):
     max_waiting: Positive = 256
     """Requests of one process that run or wait; one more is answered 503."""
     max_connections: Positive = 1024
-    """Open connections of one process; for one more, the one that was silent longest makes room."""
+    """Open connections of one process; for one more, one that does not read, is silent or slow makes room."""
     request_timeout: Seconds = 30.0
     """Seconds from a request's first byte to its last; a slower one is answered 408."""
     idle_timeout: Seconds = 120.0

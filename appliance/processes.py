@@ -14,19 +14,21 @@ import sys
 import time
 from collections.abc import Callable
 
+from appliance import signals
+
 log = logging.getLogger(__name__)
 
 Work = Callable[[int, Callable[[], None]], int]
 """(slot, ready) -> exit code; calls ready() once it serves, and may call it again."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds before a dead process is started again; doubled each time
-_STOPPING = (signal.SIGTERM, signal.SIGINT)
+_HELD = (*signals.STOPPING, signals.RELOADING)
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _STEADY = 60.0  # seconds after which a process that dies is no longer part of a series
 
 
 class Supervisor:
-    """Keeps `count` processes running `work` until SIGTERM or SIGINT."""
+    """Keeps `count` processes running `work` until a signal of signals.STOPPING; passes a SIGHUP on to them."""
 
     def __init__(
         self,
@@ -61,8 +63,9 @@ class Supervisor:
     def run(self) -> int:
         """Run until told to stop; return 0, or the exit code of a process that could not start."""
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        for number in _STOPPING:
+        for number in signals.STOPPING:
             signal.signal(number, self._stop)
+        signal.signal(signals.RELOADING, self._reload)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         # The first one alone until it serves: what it must do once it does alone, and what is wrong is said once.
         self._start(0)
@@ -82,9 +85,9 @@ class Supervisor:
         sys.stdout.flush()
         sys.stderr.flush()
         # Held back over the fork: the child must not meet a signal with our handler, which knows nothing of it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
         if self._stopping:  # since the caller looked
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
             return
         pid = os.fork()
         if pid == 0:
@@ -92,14 +95,15 @@ class Supervisor:
         self._slots[pid] = slot
         self._started[slot] = time.monotonic()
         self._due.pop(slot, None)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)  # a signal held back meets the new process as well
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)  # a signal held back meets the new process as well
 
     def _child(self, slot: int) -> int:
         """Do the work in a fresh process; the supervisor's signals and pipes are not its own."""
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, *_STOPPING):
+        for number in (signal.SIGCHLD, *signals.STOPPING):
             signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
+        signals.hold_off()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
         _end_with_parent()
         for end in (self._wake_read, self._wake_write, self._ready_read):
             os.close(end)
@@ -121,6 +125,12 @@ class Supervisor:
         for pid in self._slots:
             with contextlib.suppress(ProcessLookupError):  # it ended, and was waited for, just now
                 os.kill(pid, signal.SIGTERM)
+
+    def _reload(self, number: int, frame: object) -> None:
+        """Pass a signal to reload on to every process; one that is starting reads everything anyway."""
+        for pid in self._slots:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def _wait(self) -> None:
         """Sleep until a signal arrives, a process is ready or one is due to be started."""

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from appliance import systemd
+from appliance import signals, systemd
 from appliance.bundle import archive
 from appliance.bundle.manifest import version_order
 from appliance.config import Config
@@ -113,15 +113,27 @@ class Service:
         elif self.mqtt:
             self.mqtt.stop()
 
-    def stop_on_signals(self, stopping: Callable[[], object] = lambda: None) -> None:
-        """Call `stopping` and stop, on SIGTERM and SIGINT; for the main thread."""
+    def handle_signals(self, stopping: Callable[[], object] = lambda: None) -> None:
+        """Stop on SIGTERM, SIGINT and SIGQUIT, after `stopping`; read the tokens again on SIGHUP; for the main thread.
+
+        A handler may interrupt itself, so it takes no lock twice. SIGUSR1 and SIGUSR2 mean nothing and end nothing.
+        """
+        told = False
 
         def stop(number: int, frame: object) -> None:
-            stopping()
-            self.stop()
+            nonlocal told
+            if not told:  # a service manager tells every process, and their parent tells them again
+                told = True
+                stopping()
+                self.stop()
 
-        for number in (signal.SIGTERM, signal.SIGINT):
+        def reload(number: int, frame: object) -> None:
+            if self.server:
+                self.server.call_soon(self._guard.reload)
+
+        for number in signals.STOPPING:
             signal.signal(number, stop)
+        signal.signal(signals.RELOADING, reload)
 
     def _alive(self) -> str:
         """Return what keeps this process from answering rightly: a failing self-test, a loop that hangs; else ""."""
@@ -154,6 +166,7 @@ class Service:
     def _http(self, listener: socket.socket, share: Share | None) -> Server:
         """Return the HTTP door on a bound socket."""
         auth.refuse_open_port(self.config.http)
+        self._guard = auth.guard(self.config.http)
         app = self._app()
         return make_server(app, listener, self.config.http, app.is_small, share)
 
@@ -187,8 +200,7 @@ class Service:
             mqtt=self.metrics.mqtt_state,
             stopping=self._stop_is_set,
         )
-        authorize = auth.authorizer(http)
-        return create_app(context, ROUTES, authorize, log_requests=self.config.log.requests)
+        return create_app(context, ROUTES, self._guard.check, log_requests=self.config.log.requests)
 
     def _stop_is_set(self) -> bool:
         """Return whether the service is finishing."""

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from appliance import __version__
+from appliance import __version__, signals
 from appliance.config import Config, load
 from appliance.errors import ApplianceError, Misuse, NotFound, Refused
 
@@ -80,6 +80,8 @@ class Options:
 
 def main() -> None:
     """Run the command with the arguments of this process, and end it with its exit code."""
+    if "serve" in sys.argv[1:]:
+        signals.hold_off()  # as early as can be: a reload must not end a service that is starting
     appliance.main(prog_name="appliance")
 
 

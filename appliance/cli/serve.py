@@ -70,7 +70,7 @@ def _run(
     from appliance.service import Service  # here: a forked process imports onnxruntime for itself, its parent never
 
     service = Service(config, listener, slot=slot, runtime=runtime, share=share)
-    service.stop_on_signals(stopping)
+    service.handle_signals(stopping)
     service.run(ready)
     return 0
 

@@ -33,7 +33,7 @@ class App:
     ) -> None:
         self.context = context
         self.routes = tuple(routes)
-        self._authorize = authorize
+        self.authorize = authorize
         self._log_requests = log_requests
         self._hot = [(route.pattern, route) for route in hot_routes(routes)]
         self._match = functools.lru_cache(maxsize=256)(self._find)
@@ -78,7 +78,7 @@ class App:
     def _answer(self, route: Route, request: Request, variables: dict[str, str]) -> Answer:
         """Return the handler's answer, or the error's in the words of the route's protocol."""
         try:
-            self._authorize(request, route.scope)
+            self.authorize(request, route.scope)
             return route.handler(self.context, request, variables)
         except ApplianceError as error:
             failure, status = error, status_of(error)
@@ -134,7 +134,20 @@ def _flask_app(app: App) -> "Flask":
 
     for route in app.routes:
         rule = re.sub(r"\{(\w+)\}", r"<\1>", route.path)
-        flask.add_url_rule(rule, f"{route.method} {route.path}", view(route), methods=[route.method])
+        name = f"{route.method} {route.path}"
+        flask.add_url_rule(rule, name, view(route), methods=[route.method], provide_automatic_options=False)
+
+    @flask.before_request
+    def refuse_first() -> Response | None:
+        """Refuse what no route answers as its routes would: nobody learns from it what he may not ask for."""
+        if request.url_rule is not None:
+            return None  # its route does
+        scopes = {route.scope for route in app.routes if route.pattern.fullmatch(request.path)}
+        try:
+            app.authorize(Request(request.environ, 0), "predict" if scopes and "none" not in scopes else "none")
+        except ApplianceError as error:
+            return respond(form_for(request.path)(status_of(error), error))
+        return None
 
     @flask.errorhandler(404)
     def unknown_path(error: Any) -> Response:

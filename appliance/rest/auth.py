@@ -26,17 +26,27 @@ LEAST_CHARACTERS = 16
 CHECK_SECONDS = 1.0
 """Between two looks at the file's date."""
 
+_LOOKS = ("GET", "HEAD")
+_OWN_SITES = ("same-origin", "none")
+"""Of Sec-Fetch-Site (Fetch Metadata): this page's own requests, and what the user asked for by hand."""
+_ASK_OTHERWISE = "use the command line or this host's own page, or name the site in [http] hosts"
+
 _GRANTS = {"predict": frozenset({"predict"}), "admin": frozenset({"predict", "admin"})}
 _TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")  # RFC 6750, section 2.1
 
 log = logging.getLogger(__name__)
 
 
-def authorizer(config: HttpConfig) -> Authorize:
-    """Return the check that stands before every route. Raises ConfigError for a tokens file that cannot be used."""
+def guard(config: HttpConfig) -> "Tokens | Pages":
+    """Return what stands before every route. Raises ConfigError for a tokens file that cannot be used."""
     if config.tokens_file and config.auth == "tokens":
-        return Tokens.load(Path(config.tokens_file)).check
-    return functools.partial(refuse_other_pages, config)
+        return Tokens.load(Path(config.tokens_file))
+    return Pages(config)
+
+
+def authorizer(config: HttpConfig) -> Authorize:
+    """Return the check of what stands before every route. Raises ConfigError, as guard() does."""
+    return guard(config).check
 
 
 def refuse_open_port(config: HttpConfig) -> None:
@@ -53,21 +63,56 @@ def refuse_open_port(config: HttpConfig) -> None:
     )
 
 
-def refuse_other_pages(config: HttpConfig, request: Request, scope: str) -> None:
-    """Raise Forbidden for a change that another site's page asks for through the browser of somebody who may.
+class Pages:
+    """Refuses what other sites' pages ask for through the browser of somebody who may; where no token is needed.
 
-    Without tokens, any page that is open on this host could otherwise roll a model back (RFC 6454, section 7), also one
-    whose name was made to mean this host after it was loaded (DNS rebinding): only an address, or localhost, is surely
-    meant. A port of loopback is asked for by no other name, whoever asks.
+    Any page that is open on this host could otherwise ask whatever it likes: of its own name, made to mean this host
+    after it was loaded (DNS rebinding), or of this host's name, whose answer it cannot read but whose work is done
+    (cross-site request forgery). A port of loopback is asked for by an address, by localhost or by the names in
+    `[http] hosts`, and by no other name, whoever asks; no name server can make those mean another host.
     """
-    if scope != "admin":
-        return
-    host, origin = request.header("Host"), request.header("Origin")
-    if origin and (_netloc(origin) != host.lower() or not _is_certain(host)):
-        raise Forbidden(_tried(request), "another site's page asks for it", "use the command line or this host's page")
-    if host and _is_loopback(config.host) and not _is_certain(host):
-        next_step = "ask by http://127.0.0.1, or set [http] tokens_file"
-        raise Forbidden(_tried(request), f"it was asked of {host[:80]!r}, which is no name of this host", next_step)
+
+    def __init__(self, config: HttpConfig) -> None:
+        self._sites = {name.lower().rstrip(".") for name in config.hosts if name}
+        self._names = self._sites | {config.host.lower().rstrip(".")}
+        self._by_name = not _is_loopback(config.host) and not config.hosts
+        """Whether the port may be asked for by any name: it is open to a network whose names are not known here."""
+        self._is_own = functools.lru_cache(maxsize=256)(self._knows)
+
+    def check(self, request: Request, scope: str) -> None:
+        """Raise Forbidden for a request that is not meant for this host, or that another site's page makes."""
+        environ = request.environ
+        host, origin = environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN")
+        # No Host at all (HTTP/1.0) is no browser's.
+        if host and not self._by_name and not self._is_own(host):
+            next_step = "ask by 127.0.0.1 or localhost, or name it in [http] hosts, or set [http] tokens_file"
+            raise Forbidden(_tried(request), f"it was asked of {host[:80]!r}, which is no name of this host", next_step)
+        if origin is not None:
+            self._check_origin(request, scope, host, origin)
+        elif request.method not in _LOOKS and environ.get("HTTP_SEC_FETCH_SITE", "none") not in _OWN_SITES:
+            raise Forbidden(_tried(request), "another site's page asks for it", _ASK_OTHERWISE)
+
+    def reload(self) -> None:
+        """Read nothing: where no token is needed, nothing is read but at the start."""
+        log.info("nothing to reload: there are no tokens, and other settings need a restart")
+
+    def _check_origin(self, request: Request, scope: str, host: str, origin: str) -> None:
+        """Raise Forbidden where the page that asks (RFC 6454, section 7) is not this service's own."""
+        netloc = _netloc(origin)
+        own = netloc == host.lower() or _name(netloc) in self._sites
+        # What only an administrator may is asked for by a page of a name that no name server can give to another host.
+        if not netloc or not own or (scope == "admin" and not self._is_own(netloc)):
+            raise Forbidden(_tried(request), "another site's page asks for it", _ASK_OTHERWISE)
+
+    def _knows(self, host: str) -> bool:
+        """Return whether a host, with or without a port, surely means this host."""
+        name = _name(host)
+        if name in self._names or name == "localhost" or name.endswith(".localhost"):  # RFC 6761, section 6.3
+            return bool(name)
+        try:
+            return bool(ipaddress.ip_address(name))
+        except ValueError:
+            return False
 
 
 class Tokens:
@@ -105,6 +150,11 @@ class Tokens:
             raise NotAllowed(_tried(request), "the token is unknown", "ask the operator for one in tokens_file")
         if scope not in granted:
             raise Forbidden(_tried(request), f"the token lacks the scope {scope}", f"use a token of scope {scope}")
+
+    def reload(self) -> None:
+        """Read the file now, whether it has changed or not; a broken one leaves the old tokens in force."""
+        self._mark = object()
+        self._look_again()
 
     def _granted(self, token: str) -> frozenset[str]:
         """Return the scopes of `token`; the time it takes does not tell how near it comes to a known one."""
@@ -193,13 +243,12 @@ def _netloc(origin: str) -> str:
         return ""
 
 
-def _is_certain(host: str) -> bool:
-    """Return whether a Host header has an address or localhost, which no name server can make mean another host."""
+def _name(netloc: str) -> str:
+    """Return the host of a host and port, "" for what is none."""
     try:
-        name = urlsplit(f"//{host}").hostname or ""
-        return name == "localhost" or bool(ipaddress.ip_address(name))
+        return (urlsplit(f"//{netloc}").hostname or "").rstrip(".")
     except ValueError:
-        return False
+        return ""
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,18 +1,38 @@
-"""One connection: requests read, answered in order and sent, with a deadline for the slow and a lingering close."""
+"""One connection: requests read, answered in order and sent, with a deadline for the slow and a lingering close.
 
+States, by what a connection waits for (`standing` tells which): idle for a request; arriving for the rest of one;
+busy for an answer; unsent for the client to read answers; lingering for the client to close. All of it happens on the
+loop's thread, but for service() and what that calls. `requests_lock` guards `requests`, `request` and `unread`.
+
+Every time here is monotonic: a clock that is set must neither end a request nor keep one that is over.
+"""
+
+import fcntl
 import socket
+import termios
 import time
+from enum import IntEnum
 from typing import Any
 
 from waitress.channel import HTTPChannel
 
-from appliance.errors import InvalidInput
+from appliance.errors import ApplianceError, InvalidInput
 from appliance.rest.dispatcher import UNSENT
 from appliance.rest.framing import Parser
 from appliance.rest.tasks import Refusal, RefusalTask, Task
 
 LINGER_SECONDS = 2.0
 """After an error answer, so that the client can read it before its unread body resets the connection."""
+MOST_PIPELINED = 16
+"""Requests of a connection that are read ahead; what the client sent behind them waits as bytes."""
+LEAST_TAKEN = 4096
+"""Bytes of answers that a client has to take in each `request_timeout`, or the rest where that is less."""
+COUNTED = 64 * 1024
+"""Bytes by which a body grows between two looks at what all connections hold."""
+LAST_LINGER_SECONDS = 1.0
+"""The same when the service stops."""
+FRESH_SECONDS = 1.0
+"""For which a connection that does nothing is not counted as doing nothing."""
 
 
 class SlowRequest(InvalidInput):
@@ -21,19 +41,53 @@ class SlowRequest(InvalidInput):
     status = 408
 
 
+class Standing(IntEnum):
+    """What a connection waits for; the first ones are the first to make room for others."""
+
+    LINGERING = 0
+    STUCK = 1
+    """Answers are unsent, and the client has taken nothing lately."""
+    IDLE = 2
+    ARRIVING = 3
+    UNSENT = 4
+    """Answers are unsent, and the client is taking them, or has only begun not to."""
+    BUSY = 5
+    """A request is being answered, or everything is too fresh to tell: never made to make room."""
+
+
 class Channel(HTTPChannel):  # type: ignore[misc]
     """One connection, with a deadline for each request and a lingering close after an error answer."""
 
     request: Any
+    requests: list[Any]
+    sent_continue: bool
     parser_class = Parser
     task_class = Task
     error_task_class = RefusalTask
     request_started = 0.0
-    """Unix time of the first byte of a request that has not arrived whole; 0 when there is none."""
+    """When the first byte of a request came that has not arrived whole; 0 when there is none."""
     parked = False
     """Whether the next request waits until the client has read the answers before it."""
+    unread = b""
+    """What was received behind the requests that wait."""
+    behind = 0
+    """Requests answered since the client last waited for an answer: how far it is ahead of the others."""
     lingers = False
     linger_until = 0.0
+    _active = 0.0
+    _counted = 0
+    """Bytes of the body that arrives when the server last looked."""
+    _mark = (0.0, 0)
+    """When how many bytes of answers were left: what `_takes_answers` compares with."""
+
+    @property
+    def last_activity(self) -> float:
+        """When something was last read, sent or answered."""
+        return self._active
+
+    @last_activity.setter
+    def last_activity(self, wall: float) -> None:  # waitress gives the wall's time
+        self._active = time.monotonic()
 
     def add_channel(self, map: dict[int, Any] | None = None) -> None:
         """Become one of the server's connections."""
@@ -47,23 +101,69 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def service(self) -> None:
         """Answer the first request, on the loop's thread or another."""
+        self.behind += 1
         super().service()
+        if self.unread:
+            with self.requests_lock:
+                if not self.requests and not self._closes():  # else who answers the next one goes on
+                    self._take(self.unread)
         self.server.watch.stir(self)
         self.server.pull_trigger()  # again: the loop may have turned before it was told of this connection
 
     def received(self, data: bytes) -> bool:
         """Take bytes and answer at once what can be."""
-        taken: bool = super().received(data)
+        with self.requests_lock:
+            # A thread may have found meanwhile that the connection ends; what comes then is not read.
+            if not data or self._closes():
+                return False
+            self.behind = 0
+            self._take(data)
+        if self.request is not None and self.request.body_rcv is not None:
+            self._count_body(len(self.request.body_rcv))
+        self.server.task_dispatcher.run_ready()
+        return True
+
+    def _count_body(self, size: int) -> None:
+        """Have the server look at what all connections hold, each time that the body that arrives has grown by much."""
+        if size < self._counted:
+            self._counted = 0  # another body
+        if size - self._counted >= COUNTED:
+            self._counted = size
+            self.server.give_back()
+
+    def _closes(self) -> bool:
+        """Return whether no further request will be answered."""
+        return bool(self.will_close or self.close_when_flushed)
+
+    def _take(self, data: bytes) -> None:
+        """Make requests of bytes, as many as may wait; with `requests_lock` held."""
+        self.unread = b""
+        while data:
+            if len(self.requests) >= MOST_PIPELINED:
+                self.unread = data
+                break
+            request = self.request
+            if request is None:
+                request = self.request = Parser(self.adj)
+            consumed = request.received(data)
+            if request.expect_continue and request.headers_finished and not self.requests and not self.sent_continue:
+                self.send_continue()  # else service() does, when the answers before it are on their way
+            if request.completed:
+                self.request = None
+                self.sent_continue = False
+                if not request.empty:
+                    self.requests.append(request)
+                    if len(self.requests) == 1:
+                        self.server.add_task(self)
+            data = data[consumed:]
         if self.request is None:
             self.request_started = 0.0
-        elif not self.request_started:
-            self.request_started = time.time()
-        self.server.task_dispatcher.run_ready()
-        return taken
+        else:
+            self.request_started = self.request_started or time.monotonic()
 
     def readable(self) -> bool:
         """Return whether the loop should read from the connection."""
-        return bool(self.linger_until) or bool(super().readable())
+        return bool(self.linger_until) or (not self.unread and bool(super().readable()))
 
     def writable(self) -> bool:
         """Return whether the loop should write to the connection."""
@@ -90,15 +190,15 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         """Read, and while lingering throw away."""
         if not self.linger_until:
             super().handle_read()
-        elif time.time() > self.linger_until:
+        elif time.monotonic() > self.linger_until:
             super().handle_close()
         else:
             self.recv(self.adj.recv_bytes)  # at the end of the stream this calls handle_close
 
     def handle_close(self) -> None:
         """Close; after an error answer, end only our direction first and wait for the client to end its own."""
-        if self.lingers and self.connected and not self.linger_until:
-            self.linger_until = time.time() + LINGER_SECONDS
+        if (self.lingers or self.server.stopping) and self.connected and not self.linger_until:
+            self.linger_until = time.monotonic() + LINGER_SECONDS
             self.will_close = self.close_when_flushed = False
             try:
                 self.socket.shutdown(socket.SHUT_WR)
@@ -107,24 +207,94 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             return
         super().handle_close()
 
-    def time_out(self, now: float, request_timeout: float) -> None:
-        """End a connection that lingers, sends or reads too slowly."""
+    def end(self) -> None:
+        """End our direction of an idle connection, so that a request on its way is not answered by a reset."""
+        self.lingers = True
+        self.handle_close()
+        self.server.watch.stir(self)
+
+    def drop(self) -> None:
+        """Close at once, whatever is unsent; on the loop's thread, while no request of this connection runs."""
+        self.parked = False
+        self.requests, self.request, self.unread = [], None, b""
+        super().handle_close()
+
+    def has_more(self) -> bool:
+        """Return whether the client has sent something that was not read yet."""
+        try:
+            return bool(self.socket and self.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            return False
+
+    def is_last(self) -> bool:
+        """Return whether the client has sent nothing behind the request that is being answered."""
+        return len(self.requests) <= 1 and not self.unread and not self.has_more()
+
+    def held(self) -> int:
+        """Return the bytes of requests and answers that this connection holds."""
+        bodies = sum(
+            len(request.body_rcv) for request in (*self.requests, self.request) if request and request.body_rcv
+        )
+        return int(self.total_outbufs_len) + len(self.unread) + bodies
+
+    def standing(self, now: float) -> tuple[Standing, float]:
+        """Return what the connection waits for, and for how many seconds."""
+        silent = now - self.last_activity
+        if self.linger_until:
+            return Standing.LINGERING, silent
+        if self.parked or (self.total_outbufs_len and not self.requests):
+            return Standing.STUCK if silent > FRESH_SECONDS else Standing.UNSENT, silent
+        arriving = now - self.request_started if self.request_started else 0.0
+        if self.requests or self.unread or max(silent, arriving) < FRESH_SECONDS:
+            return Standing.BUSY, 0.0
+        return (Standing.ARRIVING, arriving) if arriving else (Standing.IDLE, silent)
+
+    def time_out(self, now: float, request_timeout: float, idle_timeout: float) -> None:
+        """End a connection that lingers, sends or reads too slowly, or does nothing."""
         if self.linger_until:
             if now > self.linger_until:
-                self.handle_close()
+                self.drop()
         elif self.request_started and now - self.request_started > request_timeout:
-            self._refuse_slow(request_timeout)
-        elif self.total_outbufs_len and now - self.last_activity > request_timeout:
-            super().handle_close()  # the client does not read its answer, so no event would ever come
+            found = f"it did not arrive within {request_timeout:g} seconds"
+            self.refuse(SlowRequest("read the request", found, "send it faster"))
+        elif self.parked or (self.total_outbufs_len and not self.requests):
+            if not self._takes_answers(now, request_timeout):
+                self.drop()  # no event would ever come
+        elif not self._is_unfinished() and now - self.last_activity > idle_timeout:
+            self.end()
 
-    def _refuse_slow(self, request_timeout: float) -> None:
-        """Answer 408 to the request that is still arriving."""
+    def finish(self, now: float, quiet: float) -> None:
+        """End the connection when nothing of it is unanswered, while the service stops; silent ones at `quiet`."""
+        if self.linger_until:
+            if now > self.linger_until - LINGER_SECONDS + LAST_LINGER_SECONDS:
+                self.drop()
+        elif now > quiet and not self._is_unfinished() and not self.has_more():
+            self.end()
+
+    def _is_unfinished(self) -> bool:
+        """Return whether a request arrives or waits, or an answer is unsent."""
+        return bool(self.requests or self.unread or self.request_started or self.total_outbufs_len)
+
+    def refuse(self, error: ApplianceError) -> None:
+        """Answer the request that is still arriving with an error, which ends the connection."""
         with self.requests_lock:
             request, self.request, self.request_started = self.request, None, 0.0
             if request is None or self.requests:
                 self.will_close = True
                 return
-            found = f"it did not arrive within {request_timeout:g} seconds"
-            request.error = Refusal(SlowRequest("read the request", found, "send it faster"))
+            request.error = Refusal(error)
             self.requests.append(request)
             self.server.task_dispatcher.ready.append(self)
+
+    def _takes_answers(self, now: float, request_timeout: float) -> bool:
+        """Return whether the client has read enough of its answers lately; the kernel's own buffer is counted too."""
+        try:
+            queued = fcntl.ioctl(self.socket, termios.TIOCOUTQ, b"\0" * 4)  # bytes that it has not acknowledged
+        except OSError:
+            return False
+        left = self.total_outbufs_len + int.from_bytes(queued, "little")
+        since, before = self._mark
+        if not since or abs(before - left) >= LEAST_TAKEN:  # more of them: it has taken enough for the next ones
+            self._mark = (now, left)
+            return True
+        return now - since <= request_timeout

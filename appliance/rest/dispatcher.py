@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from waitress.task import ThreadedTaskDispatcher
@@ -25,8 +26,49 @@ SLOW_SECONDS = 0.005
 """Of processor time: two requests that take more on the loop send their path to the threads for a while."""
 SLOW_MEMORY = 10.0
 """Seconds within which the two come, and for which the path stays with the threads then."""
+OTHERS_FIRST = 4
+"""Requests answered between two of clients that send many ahead."""
 UNSENT = 64 * 1024
 """Bytes of answers in a connection beyond which its next request waits until the client has read."""
+
+
+class Turns:
+    """The channels whose request waits for a thread; with the lock of the threads held.
+
+    Those whose client waits for this answer come before those that have sent many requests ahead of it; of these, one
+    has its turn after every few others.
+    """
+
+    def __init__(self) -> None:
+        self._first: deque[Channel] = deque()
+        self._behind: deque[Channel] = deque()
+        self._turns = 0
+
+    def __len__(self) -> int:
+        return len(self._first) + len(self._behind)
+
+    def append(self, channel: "Channel") -> None:
+        """Let a channel wait."""
+        (self._behind if channel.behind else self._first).append(channel)
+
+    def popleft(self) -> "Channel":
+        """Return the channel whose turn it is."""
+        self._turns += 1
+        behind = self._behind and (not self._first or self._turns % OTHERS_FIRST == 0)
+        return (self._behind if behind else self._first).popleft()
+
+    def give_way(self, channel: "Channel") -> "Channel":
+        """Return who is refused when there is no room for `channel`: whose client is further ahead than its own."""
+        greedy = max((*self._first, *self._behind, channel), key=_ahead)
+        if _ahead(greedy) <= _ahead(channel):
+            return channel
+        (self._behind if greedy in self._behind else self._first).remove(greedy)
+        return greedy
+
+
+def _ahead(channel: "Channel") -> int:
+    """Return how many answers a client could have waited for and has not."""
+    return channel.behind + len(channel.requests) + bool(channel.unread)
 
 
 class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has no types
@@ -37,6 +79,7 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has 
 
     def __init__(self, threads: int, max_waiting: int, is_small: Callable[[str], bool]) -> None:
         super().__init__()
+        self.queue = Turns()
         self.loop_thread = 0
         self.ready: deque[Channel] = deque()
         self._max_waiting = max_waiting
@@ -47,6 +90,7 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has 
         """Path -> monotonic time until which one more slow request shows that the first was no accident."""
         self.set_thread_count(threads)
         self._looks = ThreadedTaskDispatcher()
+        self._looks.queue = Turns()
         self._looks.set_thread_count(1)
 
     def add_task(self, task: "Channel") -> None:
@@ -60,15 +104,18 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has 
             self.ready.append(task)
             return
         threads = self._looks if _only_looks(request) else self
+        refused: Channel | None = None
         with threads.lock:
-            if len(threads.queue) + threads.active_count < self._max_waiting:
+            if len(threads.queue) + threads.active_count >= self._max_waiting:
+                refused = threads.queue.give_way(task)
+            if refused is not task:
                 threads.queue.append(task)
                 threads.queue_cv.notify()
-                return
-        request.error = Refusal(
-            Overloaded("take the request", f"{self._max_waiting} requests run or wait already", "try again in a second")
-        )
-        self.ready.append(task)
+        if refused:
+            found = f"{self._max_waiting} requests run or wait already"
+            refused.requests[0].error = Refusal(Overloaded("take the request", found, "try again in a second"))
+            self.ready.append(refused)
+            task.server.pull_trigger()
 
     def on_loop(self) -> bool:
         """Return whether the caller is the loop's thread."""
@@ -79,9 +126,18 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has 
         return bool(self.ready) or any(threads.queue or threads.active_count for threads in (self, self._looks))
 
     def shutdown(self, cancel_pending: bool = True, timeout: float = 5) -> bool:
-        """End all threads."""
-        self._looks.shutdown(cancel_pending, timeout)
-        return bool(super().shutdown(cancel_pending, timeout))
+        """End all threads, and wait for them up to `timeout` seconds; those that still run end with the process."""
+        deadline = time.monotonic() + timeout
+        ended = True
+        for threads in (self._looks, self):
+            threads.set_thread_count(0)
+        for threads in (self._looks, self):
+            with threads.lock:
+                left = partial(len, threads.threads)
+                ended &= threads.thread_exit_cv.wait_for(lambda left=left: not left(), deadline - time.monotonic())
+                while cancel_pending and threads.queue:
+                    threads.queue.popleft().cancel()
+        return ended
 
     def run_ready(self) -> None:
         """Answer what was put aside for the loop's thread; called there, when no lock is held.

@@ -1,11 +1,14 @@
 """waitress, tuned for small answers, with limits for slow, large and many requests."""
 
 import contextlib
+import errno
 import logging
+import os
 import resource
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +16,10 @@ from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
 
+from appliance import budget
 from appliance.config import HttpConfig
+from appliance.errors import Overloaded
+from appliance.rest import crowd
 from appliance.rest.channel import Channel
 from appliance.rest.dispatcher import Dispatcher
 from appliance.rest.heads import Heads
@@ -23,66 +29,122 @@ from appliance.rest.watch import Watch
 SPARE_FILES = 64
 """Of those that the process may open, kept for models, logs and the store."""
 
+ACCEPTED_AT_ONCE = 16
+"""Connections taken in one turn of the loop."""
+NO_FILE_SECONDS = 0.1
+"""Until the next connection is tried after the system had no file or memory for one."""
+QUIET_SECONDS = 0.5
+"""For which a silent connection stays open when the service stops: a request may be on its way."""
+KERNEL_UNSENT = 128 * 1024
+"""Bytes of answers that the kernel takes of one connection before it sends them; else a client that reads nothing has
+megabytes of them there (tcp(7))."""
+_FULL = "read the request", "other requests and answers take the memory there is for them", "try again in a second"
+
 log = logging.getLogger(__name__)
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Any]
 
 
 class Server(TcpWSGIServer):  # type: ignore[misc]
-    """Serves a WSGI application on sockets that are bound already, until stop() is called."""
+    """Serves a WSGI application on sockets that are bound already, until stop() is called.
+
+    All of it is for the loop's thread, which is the one that calls run(), but stop(), call_soon() and pull_trigger().
+    """
 
     channel_class = Channel
     stopping = False
     share: Share | None = None
     yields_until = 0.0
-    """Monotonic time until which a new connection is left to a process that holds fewer."""
+    """Until when a new connection is left to a process that holds fewer, or to a moment with a free file."""
+    http: HttpConfig
+    most_connections: int
+    most_held: int
+    """Bytes of requests and answers that all connections may hold."""
 
     def __init__(self, *settings: Any, **named: Any) -> None:
+        self._calls: deque[Callable[[], object]] = deque()
+        self._next_look = time.monotonic()
         super().__init__(*settings, **named)
+        os.set_blocking(self.trigger.trigger, False)  # a full pipe wakes the loop as well
         self.watch = Watch(self._map)
         self.watch.stir(self.trigger)
 
     def handle_accept(self) -> None:
-        """Take a new connection, or leave it for a moment to a process that holds fewer."""
-        now = time.monotonic()
-        if self.share and self.share.is_over() and now > self.yields_until + YIELD_SECONDS:
-            self.yields_until = now + YIELD_SECONDS
-            return
-        self.yields_until = 0.0
-        super().handle_accept()
+        """Take new connections, or leave them for a moment to a process that holds fewer."""
+        for _ in range(ACCEPTED_AT_ONCE):
+            now = time.monotonic()
+            if self.share and self.share.is_over() and now > self.yields_until + YIELD_SECONDS:
+                self.yields_until = now + YIELD_SECONDS
+                return
+            self.yields_until = 0.0
+            if len(self.active_channels) >= self.most_connections or not self._accept():
+                return
+            if self.share:
+                self.share.hold(len(self.active_channels))
+
+    def _accept(self) -> bool:
+        """Take one new connection; return whether there was one."""
+        try:
+            connection, address = self.socket.accept()
+        except BlockingIOError:
+            return False
+        except OSError as error:  # no file is free, or the client is gone again
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                self.yields_until = time.monotonic() + NO_FILE_SECONDS
+                return False
+            return True
+        with contextlib.suppress(OSError):
+            self.set_socket_options(connection)
+        self.channel_class(self, connection, address, self.adj, map=self._map)
+        return True
 
     def readable(self) -> bool:
-        """Return whether to accept a connection; for the last one, the one that was silent longest makes room."""
+        """Return whether to accept a connection; where there are too many, others make room (see crowd.py)."""
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + min(5.0, self.http.request_timeout / 4, self.http.idle_timeout / 4)
+            self._look(now)
+        if not self.accepting:
+            return False
         if self.share:
             self.share.hold(len(self.active_channels))
-            if self.yields_until > time.monotonic():
-                return False
-        if len(self._map) >= self.adj.connection_limit - 1:
-            self._make_room()
-        return bool(super().readable())
+        if self.yields_until > now:
+            return False
+        if len(self.active_channels) >= self.most_connections:
+            for channel in crowd.to_make_room(self.active_channels.values(), now):
+                channel.drop()
+        return len(self.active_channels) < self.most_connections
 
-    def _make_room(self) -> None:
-        """Close the connection without a whole request or an unsent answer that was silent longest, if there is one."""
-        waiting = [one for one in self.active_channels.values() if not one.requests and not one.total_outbufs_len]
-        if waiting and not any(channel.will_close for channel in waiting):
-            silent = min(waiting, key=lambda channel: channel.last_activity)
-            silent.lingers, silent.linger_until = False, 0.0
-            silent.will_close = True
-            self.watch.stir(silent)
-
-    def maintenance(self, now: float) -> None:
-        """Time out connections; runs on the loop's thread."""
-        super().maintenance(now)
+    def _look(self, now: float) -> None:
+        """Time out connections."""
         for channel in list(self.active_channels.values()):
-            channel.time_out(now, self.request_timeout)
+            channel.time_out(now, self.http.request_timeout, self.http.idle_timeout)
         self.watch.stir(*self.active_channels.values())
+        self.give_back()
         self.task_dispatcher.run_ready()
+
+    def held(self) -> int:
+        """Return the bytes of requests and answers that all connections hold; safe in any thread."""
+        return sum(channel.held() for channel in list(self.active_channels.values()))
+
+    def give_back(self) -> None:
+        """End connections while all of them hold too much: requests that still arrive, answers that are not read."""
+        if self.held() > self.most_held:
+            for channel in crowd.to_give_back(list(self.active_channels.values()), time.monotonic(), self.most_held):
+                if channel.request_started and not channel.requests:
+                    channel.refuse(Overloaded(*_FULL))
+                else:
+                    channel.drop()
+
+    def call_soon(self, call: Callable[[], object]) -> None:
+        """Have the loop's thread call something; safe in a signal handler and from any thread."""
+        self._calls.append(call)
+        self._wake()
 
     def pull_trigger(self) -> None:
         """Wake the loop, unless the caller is the loop."""
-        if not self.task_dispatcher.on_loop() or self.stopping:
-            with contextlib.suppress(OSError):  # the loop has ended already
-                super().pull_trigger()
+        if not self.task_dispatcher.on_loop():
+            self._wake()
 
     def run(self) -> None:
         """Serve until stop() was called and what ran then has ended, or its time is over."""
@@ -97,27 +159,35 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
     def stop(self) -> None:
         """Take no more connections and let run() return; safe in a signal handler and from any thread."""
         self.stopping = True
-        self.pull_trigger()
+        self._wake()
+
+    def _wake(self) -> None:
+        """Have the loop take its next turn now."""
+        with contextlib.suppress(OSError):  # the loop has ended already
+            super().pull_trigger()
 
     def _drain(self) -> None:
-        """Finish running requests, then close every connection."""
+        """Answer every request that has been sent whole, then end every connection."""
+        begun = time.monotonic()
         self.accepting = False
         self.watch.forget(self._fileno)
+        while self._accept():  # who was told that we listen is answered
+            pass
         # Refused at once, a new client asks elsewhere; in the queue of a listener that accepts no more, it would wait.
         wasyncore.dispatcher.close(self)
-        deadline = time.time() + self.drain_timeout
-        while time.time() < deadline:
+        deadline, quiet = begun + self.http.drain_timeout, begun + min(QUIET_SECONDS, self.http.drain_timeout)
+        while (now := time.monotonic()) < deadline:
+            self._turn(0.02)
             for channel in list(self.active_channels.values()):
-                if not channel.requests and not channel.total_outbufs_len and not channel.request_started:
-                    channel.will_close = True
-                    self.watch.stir(channel)
+                channel.finish(now, quiet)
             if not self.active_channels and not self.task_dispatcher.busy():
                 return
-            self._turn(0.05)
 
     def _turn(self, pause: float) -> None:
         """Wait up to `pause` seconds for something to do, and do it."""
         dispatcher = self.task_dispatcher
+        while self._calls:
+            self._calls.popleft()()
         if self.yields_until > time.monotonic():
             pause = YIELD_SECONDS
         self.watch.stir(self)  # the clock, too, decides whether to accept
@@ -131,17 +201,16 @@ def make_server(
     http: HttpConfig,
     is_small: Callable[[str], bool],
     share: Share | None = None,
+    most_held: int = 0,
 ) -> Server:
     """Return a server of `app` on `listener`; `is_small` says of a path whether its requests may run on the loop.
 
-    `share` is given where several processes share the listener.
+    `share` is given where several processes share the listener; `most_held` says how many bytes of requests and answers
+    the connections may hold together.
     """
     adjustments = Adjustments(
         sockets=[listener],
         threads=http.threads,
-        connection_limit=_connection_limit(http.max_connections)
-        + 3,  # it counts the listener, the trigger and one spare
-        channel_timeout=int(http.idle_timeout) or 1,
         # waitress refuses from this size on, we beyond the limit.
         max_request_body_size=http.max_body_bytes + 1,
         # Bodies stay in memory: the file system of a device may be read-only, and the limit bounds them.
@@ -155,14 +224,16 @@ def make_server(
     # Head and body leave in one packet: two cost a system call more and wait for each other's acknowledgement.
     adjustments.send_bytes = 256 * 1024  # set here: as an argument it is deprecated
     adjustments.heads = Heads()
+    with contextlib.suppress(OSError):  # another system
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_UNSENT)  # its connections inherit it
     dispatcher = Dispatcher(http.threads, http.max_waiting, is_small)
     sockinfo = (listener.family, listener.type, listener.proto, listener.getsockname())
     server = Server(
         app, {}, True, listener, dispatcher=dispatcher, adj=adjustments, bind_socket=False, sockinfo=sockinfo
     )
-    server.adj.cleanup_interval = min(5.0, http.request_timeout / 4)
-    server.request_timeout = http.request_timeout
-    server.drain_timeout = http.drain_timeout
+    server.http = http
+    server.most_connections = _connection_limit(http.max_connections)
+    server.most_held = most_held or http.max_decoded_bytes or budget.MOST
     server.share = share
     return server
 

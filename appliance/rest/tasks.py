@@ -80,7 +80,7 @@ class Task(WSGITask):  # type: ignore[misc]
 
     def build_response_header(self) -> bytes:
         """Return the head of the answer."""
-        if self.channel.server.stopping:
+        if self.channel.server.stopping and self.channel.is_last():
             self.set_close_on_finish()
         head: bytes = super().build_response_header()
         return head

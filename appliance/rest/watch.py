@@ -38,7 +38,7 @@ class Watch:
             self._ask(self._stirred.popleft())
         for key, events in self._selector.select(pause):
             flags = (select.POLLIN if events & READ else 0) | (select.POLLOUT if events & WRITE else 0)
-            if key.fd in self._members:  # else another's turn has just closed it
+            if self._members.get(key.fd) is key.data:  # else another's turn has just closed it
                 wasyncore.readwrite(key.data, flags)
                 self._stirred.append(key.data)
 

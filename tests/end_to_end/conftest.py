@@ -32,6 +32,7 @@ from appliance.inference import selftest
 from appliance.mqtt import packets
 from appliance.store import activation
 from appliance.store.versions import Store
+from tests.end_to_end.services import Service, done, write_bundle
 
 APPLIANCE = str(Path(sys.executable).parent / "appliance")
 _NUMBER = re.compile(rb'"n":(\d+)')
@@ -333,3 +334,28 @@ def make_plant(tmp_path: Path, plant_state: Path) -> Iterator[Callable[..., Plan
     yield make
     for plant in plants:
         plant.stop(signal.SIGKILL)
+
+
+@pytest.fixture
+def state(tmp_path) -> Path:
+    """A state folder with version 1.0.0 active and 2.0.0 installed."""
+    folder = tmp_path / "state"
+    for version in ("1.0.0", "2.0.0"):
+        done(folder, "install", str(write_bundle(tmp_path, version)))
+    done(folder, "activate", "plant", "1.0.0")
+    return folder
+
+
+@pytest.fixture
+def serve(state) -> Iterator[Callable[..., Service]]:
+    services: list[Service] = []
+
+    def serve(folder: Path = state, **settings: str) -> Service:
+        services.append(Service(folder, **settings))
+        return services[-1]
+
+    yield serve
+    for service in services:
+        if service.process.poll() is None:
+            service.process.kill()
+            service.process.wait(20)

@@ -31,8 +31,8 @@ def file(tmp_path: Path) -> Path:
     return write(tmp_path / "tokens", f"# two of them\n\npredict {READER}\n  admin\t{WRITER}  \n")
 
 
-def request(authorization: str | None = None, **headers: str) -> Request:
-    environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/models/iris/rollback"}
+def request(authorization: str | None = None, method: str = "POST", **headers: str) -> Request:
+    environ = {"REQUEST_METHOD": method, "PATH_INFO": "/models/iris/rollback"}
     if authorization is not None:
         environ["HTTP_AUTHORIZATION"] = authorization
     return Request(environ | {f"HTTP_{name.upper()}": value for name, value in headers.items()}, 1000)
@@ -179,6 +179,23 @@ def test_with_a_tokens_file_loopback_needs_a_token_too(file):
         authorizer(HttpConfig(tokens_file=str(file)))(request(), "predict")
 
 
+def test_with_tokens_the_name_that_was_asked_for_does_not_matter(file):
+    check = authorizer(HttpConfig(tokens_file=str(file)))
+    assert check(request(f"Bearer {WRITER}", host="edge-7.plant", origin="https://other.example"), "admin") is None
+
+
+def test_a_reload_takes_effect_at_once_and_keeps_the_old_tokens_of_a_broken_file(file, caplog):
+    guard = auth.guard(HttpConfig(tokens_file=str(file)))
+    write(file, f"predict {READER}-new\n")
+    guard.reload()
+    assert allowed(guard, f"{READER}-new", "predict")
+    write(file, "nonsense\n")
+    guard.reload()
+    assert allowed(guard, f"{READER}-new", "predict")
+    assert "old tokens stay" in caplog.text
+    auth.guard(HttpConfig()).reload()
+
+
 def test_another_sites_page_cannot_change_anything_through_the_browser():
     check = authorizer(HttpConfig())
     with pytest.raises(Forbidden):
@@ -189,17 +206,84 @@ def test_another_sites_page_cannot_change_anything_through_the_browser():
     assert check(request(host="127.0.0.1:8080"), "admin") is None
 
 
-@pytest.mark.parametrize("name", ["evil.example:8080", "evil.example", "127.0.0.1.evil.example", "[evil]", "x y"])
-def test_a_name_made_to_mean_this_host_changes_nothing(name):
-    for config in (HttpConfig(), HttpConfig(host="0.0.0.0", auth="none")):
+OTHER_NAMES = [
+    "evil.example:8080", "evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "notlocalhost", "[evil]",
+    "x y", "2130706433", "0x7f.1", "127.1", "127.0.0.1@evil.example", ":8080",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHER_NAMES)
+@pytest.mark.parametrize("scope", ["none", "predict", "admin"])
+def test_a_name_made_to_mean_this_host_is_answered_nothing_on_loopback(name, scope):
+    for config in (HttpConfig(), HttpConfig(auth="none"), HttpConfig(host="::1"), HttpConfig(host="localhost")):
+        for method in ("GET", "POST"):
+            asked = request(method=method, host=name)
+            with pytest.raises(Forbidden, match=r"\[http\] hosts"):
+                authorizer(config)(asked, scope)
+            with pytest.raises(Forbidden):
+                authorizer(config)(request(method=method, host=name, origin=f"http://{name}"), scope)
+
+
+@pytest.mark.parametrize("name", OTHER_NAMES)
+def test_a_name_made_to_mean_this_host_changes_nothing_where_every_name_may_ask(name):
+    check = authorizer(HttpConfig(host="0.0.0.0", auth="none"))
+    assert check(request(host=name), "predict") is None
+    with pytest.raises(Forbidden):
+        check(request(origin=f"http://{name}", host=name), "admin")
+
+
+def test_names_that_the_settings_give_are_this_hosts():
+    for config in (
+        HttpConfig(hosts=("Edge-7.plant", "")),
+        HttpConfig(host="0.0.0.0", auth="none", hosts=("edge-7.plant",)),
+    ):
+        check = authorizer(config)
+        for name in ("edge-7.plant", "EDGE-7.plant:8080", "edge-7.plant.", "127.0.0.1", "[::1]:80"):
+            assert check(request(host=name), "admin") is None
+            assert check(request(host="127.0.0.1:8080", origin="https://edge-7.plant"), "predict") is None  # a proxy's
+        for name in ("edge-8.plant", "edge-7.plant.evil.example", "x.edge-7.plant"):
+            with pytest.raises(Forbidden):
+                check(request(host=name), "predict")
+
+
+@pytest.mark.parametrize("scope", ["predict", "admin"])
+@pytest.mark.parametrize(
+    "origin",
+    ["https://elsewhere.example", "null", "", "http://127.0.0.1:3000", "http://localhost:8080", "file://", "http://["],
+)
+def test_another_sites_page_asks_for_nothing_through_the_browser(scope, origin):
+    for config in (HttpConfig(), HttpConfig(host="localhost"), HttpConfig(host="0.0.0.0", auth="none")):
+        with pytest.raises(Forbidden, match="another site"):
+            authorizer(config)(request(origin=origin, host="127.0.0.1:8080"), scope)
+
+
+@pytest.mark.parametrize(
+    ("site", "asks"), [("cross-site", False), ("same-site", False), ("same-origin", True), ("none", True)]
+)
+def test_browser_that_says_whose_page_asks_is_believed(site, asks):
+    asked = request(host="127.0.0.1:8080", sec_fetch_site=site)
+    if asks:
+        assert authorizer(HttpConfig())(asked, "predict") is None
+    else:
         with pytest.raises(Forbidden):
-            authorizer(config)(request(origin=f"http://{name}", host=name), "admin")
-        assert authorizer(config)(request(origin=f"http://{name}", host=name), "predict") is None
-    with pytest.raises(Forbidden, match=r"127\.0\.0\.1"):
-        authorizer(HttpConfig())(request(host=name), "admin")
+            authorizer(HttpConfig())(asked, "predict")
+    look = request(method="GET", host="127.0.0.1:8080", sec_fetch_site=site)  # a link to the dashboard
+    assert authorizer(HttpConfig())(look, "none") is None
 
 
-@pytest.mark.parametrize("name", ["127.0.0.1:8080", "localhost:8080", "localhost", "[::1]:8080", "10.0.0.7:80"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "127.0.0.1:8080",
+        "127.8.8.8",
+        "localhost:8080",
+        "localhost",
+        "a.localhost",
+        "LOCALHOST.",
+        "[::1]:8080",
+        "10.0.0.7:80",
+    ],
+)
 def test_this_hosts_own_page_and_command_line_may_change_what_serves(name):
     check = authorizer(HttpConfig())
     assert check(request(origin=f"http://{name}", host=name), "admin") is None

@@ -1,0 +1,56 @@
+"""Which connections end where there are too many of them, or where they hold too much; pure.
+
+None that is being answered ends. Of the others those go first whose client holds more than its share of all
+connections, then those that do not read their answers, are silent, or send a request slowly, the longest first: so
+whoever opens many connections ends its own, and a client that asks and reads the answer is served.
+"""
+
+import functools
+import ipaddress
+from collections import Counter
+from collections.abc import Collection
+
+from appliance.rest.channel import Channel, Standing
+
+AT_ONCE = 8
+"""Connections that end at a time: to look at all of them for each one that comes would cost the others."""
+
+
+def to_make_room(channels: Collection[Channel], now: float) -> list[Channel]:
+    """Return the connections to end so that others can come; empty where each is being answered or has just come."""
+    holders = Counter(_peer(channel.addr[0]) for channel in channels)
+    share = len(channels) / max(1, len(holders))
+    found = []
+    for place, channel in enumerate(channels):
+        standing, seconds = channel.standing(now)
+        if standing is not Standing.BUSY:
+            fair = holders[_peer(channel.addr[0])] <= share
+            found.append((fair, standing, -seconds, place, channel))
+    return [channel for *_, channel in sorted(found)[:AT_ONCE]]
+
+
+def to_give_back(channels: Collection[Channel], now: float, most: int) -> list[Channel]:
+    """Return the connections to end so that all hold `most` bytes: those not reading first, then the largest."""
+    held = {channel: channel.held() for channel in channels}
+    too_much = sum(held.values()) - most
+    standings = {channel: channel.standing(now)[0] for channel in channels}
+    found = []
+    for channel in sorted(channels, key=lambda one: (standings[one] is not Standing.STUCK, -held[one])):
+        if too_much <= 0:
+            break
+        if standings[channel] is not Standing.BUSY or (channel.request_started and not channel.requests):
+            found.append(channel)
+            too_much -= held[channel]
+    return found
+
+
+@functools.lru_cache(maxsize=4096)
+def _peer(address: str) -> str:
+    """Return whom an address belongs to, as far as can be said: of IPv6 a network of 64 bits is one host's."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv4Address):
+        return address
+    return str(found.ipv4_mapped or int(found) >> 64)
