@@ -12,9 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from appliance import nofollow
 from appliance.bundle import archive, examples, onnx_wire
 from appliance.bundle.manifest import Manifest
-from appliance.errors import ApplianceError, Misuse, NotFound, NotReady
+from appliance.errors import ApplianceError, Misuse, NotFound, NotReady, StoreError
 from appliance.inference import selftest
 from appliance.inference.session import Session
 from appliance.inference.tensors import InputSchema
@@ -108,7 +109,7 @@ class LiveModels:
         with self._refreshing:
             names = set(self._store.names())
             for name in sorted(names):
-                mark = _mark(activation.path(self._store, name))
+                mark = _mark(activation.path(self._store, name), self._store.state_dir)
                 known, when = self._seen.get(name, (_NEVER, 0.0))
                 retry = (
                     self._served.get(name) and self._served[name].problem and time.monotonic() - when > RETRY_SECONDS
@@ -121,10 +122,14 @@ class LiveModels:
                 self._drop(name)
             self._unpin_removed()
 
-    def follow(self, stop: threading.Event, poll_seconds: float) -> None:
-        """Refresh every `poll_seconds` until `stop` is set; a store that cannot be read is logged and tried again."""
+    def follow(self, stop: threading.Event, poll_seconds: float, beside: Callable[[], object] = lambda: None) -> None:
+        """Refresh every `poll_seconds` until `stop` is set; a store that cannot be read is logged and tried again.
+
+        `beside` is called each time as well.
+        """
         while not stop.wait(poll_seconds):
             try:
+                beside()
                 self.refresh()
             except (ApplianceError, OSError) as error:
                 log.error("store cannot be followed", extra={"error": str(error)})
@@ -198,10 +203,12 @@ class LiveModels:
         return NotFound(f"Request for unknown model: '{name}'", "it is not installed", f"installed models: {known}")
 
 
-def _mark(path: Path) -> object:
+def _mark(path: Path, state_dir: Path) -> object:
     """Return something that differs once the file at `path` was replaced; None while there is none."""
     try:
-        found = path.stat()
+        found = nofollow.status(path, within=state_dir)
     except FileNotFoundError:
         return None
+    except StoreError as error:  # a link: whoever reads it is told
+        return str(error)
     return found.st_ino, found.st_mtime_ns, found.st_size

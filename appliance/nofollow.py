@@ -36,6 +36,11 @@ def hold(base: Path) -> int:
     return _held[base]
 
 
+def is_folder(base: Path) -> bool:
+    """Return whether there is a folder at `base`, be it behind a link or one that was held."""
+    return base in _held or base.is_dir()
+
+
 @contextmanager
 def folder(path: Path, *, within: Path) -> Iterator[int]:
     """Give the descriptor of the folder `path`, which is `within` or lies below it. Raises OSError, StoreError."""

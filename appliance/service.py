@@ -16,7 +16,7 @@ from appliance import signals, systemd
 from appliance.bundle import archive
 from appliance.bundle.manifest import version_order
 from appliance.config import Config
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, StoreError
 from appliance.inference import selftest
 from appliance.live import LiveModels, Served
 from appliance.monitoring.metrics import Metrics
@@ -26,7 +26,7 @@ from appliance.rest.app import App, create_app
 from appliance.rest.exchange import Context
 from appliance.rest.server import Server, make_server
 from appliance.rest.shares import Share
-from appliance.store import activation, versions
+from appliance.store import activation, condition, versions
 from appliance.store.marks import Offered
 from appliance.store.versions import Store
 
@@ -73,7 +73,7 @@ class Service:
             pinned_versions=config.models.pinned_versions,
             default=config.models.default,
         )
-        self.metrics = Metrics(runtime, slot)
+        self.metrics = Metrics(runtime, slot, state_dir=config.state_dir)
         self.models.switched = self._switched
         self.predictor = Predictor(self.models, [self.metrics])
         self._first = slot == 0
@@ -86,14 +86,16 @@ class Service:
 
         Where a service manager watches, it is called again and again while they are answered rightly.
         """
+        watch = condition.Watch(self.config.state_dir)
         if self._first:
-            self.store.sweep()
+            watch.look()
+            self._sweep()
             self._preload(Path(self.config.store.preload_dir))
         self.models.refresh()
         _give_back_memory()
         follower = threading.Thread(
             target=self.models.follow,
-            args=(self._stop, self.config.models.poll_seconds),
+            args=(self._stop, self.config.models.poll_seconds, *([watch.look] if self._first else [])),
             name="follow-store",
             daemon=True,
         )
@@ -214,6 +216,13 @@ class Service:
         else:
             log.info("serving", extra=extra)
         self.metrics.switched(served)
+
+    def _sweep(self) -> None:
+        """Delete what a power cut left; a store that cannot be written is served as it is, and swept another time."""
+        try:
+            self.store.sweep()
+        except StoreError as error:
+            log.warning("store is not swept", extra={"error": str(error)})
 
     def _preload(self, folder: Path) -> None:
         """Install and activate of each model the newest bundle in `folder`; one that is refused is logged.

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from appliance import nofollow
+from appliance import ahead, nofollow
 from appliance.bundle import zipped
 from appliance.bundle.manifest import Manifest, Member
 from appliance.bundle.members import (
@@ -113,12 +113,12 @@ def opened(path: Path, *, most_bytes: int = MAX_BUNDLE_BYTES, trust: Trust | Non
     `most_bytes` bounds what it has unpacked; with `trust` nothing but model.sig is read before its signature was found
     good. Raises NotFound when there is no such file, BundleRefused when it is not sound or not trusted.
     """
-    if not path.exists():
+    if not ahead.is_file(path) and not os.path.exists(path):  # noqa: PTH110 - pathlib raises where the way is closed
         raise NotFound(f"open bundle {path}", "there is no such file", "check the path")
-    if not path.is_file():
+    if not ahead.is_file(path):
         raise BundleRefused(f"open bundle {path}", "is no regular file", "name the .bundle file itself")
     try:
-        with path.open("rb") as file:
+        with ahead.open_file(path) as file:
             yield _open_zip(file, path.name, most_bytes, trust)
     except OSError as error:
         raise BundleRefused(

@@ -9,6 +9,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from appliance import ahead
 from appliance.errors import Misuse, NotFound
 
 _READ_PRIVATE = "read the private key"
@@ -111,7 +112,7 @@ def fingerprint(key: ec.EllipticCurvePublicKey) -> str:
 def read_file(path: Path) -> bytes:
     """Return the content of a key's file. Raises NotFound when it cannot be read, Misuse when it is too large."""
     try:
-        with path.open("rb") as file:
+        with ahead.open_file(path) as file:
             content = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise NotFound(f"read the key {path}", error.strerror or str(error), "check the path and its rights") from error

@@ -6,6 +6,7 @@ that run a model.
 
 import difflib
 import importlib
+import os
 import platform
 import sys
 import traceback
@@ -19,6 +20,7 @@ import click
 import msgspec
 
 from appliance import __version__, signals
+from appliance.cli import owner
 from appliance.config import Config, load
 from appliance.errors import ApplianceError, Misuse, NotFound, Refused
 
@@ -68,11 +70,18 @@ class Options:
     config_file: Path | None = None
     debug: bool = False
 
-    def config(self, **overrides: dict[str, Any]) -> Config:
+    def config(self, *, files: Sequence[Path] = (), **overrides: dict[str, Any]) -> Config:
         """Return the configuration; `overrides` are {section: {key: value}} of the command's own options.
 
-        Raises ConfigError.
+        Who asks for it is about to use the state folder: root has become its owner afterwards. `files` were named on
+        the command line, and are opened before. Raises ConfigError, StoreError.
         """
+        config = self.config_only(**overrides)
+        owner.become(config, files)
+        return config
+
+    def config_only(self, **overrides: dict[str, Any]) -> Config:
+        """Return the configuration as config() does; who this process is stays as it is. Raises ConfigError."""
         if self.state_dir is not None:
             overrides = {**overrides, "store": {**overrides.get("store", {}), "state_dir": self.state_dir}}
         return load(self.config_file, overrides=overrides)
@@ -82,6 +91,8 @@ def main() -> None:
     """Run the command with the arguments of this process, and end it with its exit code."""
     if "serve" in sys.argv[1:]:
         signals.hold_off()  # as early as can be: a reload must not end a service that is starting
+    # What is made stays usable by its owner and closed to others' writing, whatever the caller's umask is.
+    os.umask((os.umask(0o077) | 0o002) & 0o077)
     appliance.main(prog_name="appliance")
 
 

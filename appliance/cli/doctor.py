@@ -2,7 +2,6 @@
 
 import os
 import platform
-import shutil
 import socket
 import ssl
 import sys
@@ -22,6 +21,7 @@ from appliance.cli.status import ask
 from appliance.config import BrokerConfig, Config
 from appliance.errors import ApplianceError, ConfigError
 from appliance.inference import processor
+from appliance.store import condition
 
 LEAST_PYTHON = (3, 11)
 LEAST_ONNXRUNTIME = (1, 21)
@@ -161,23 +161,17 @@ def check_glibc(name: str | None = None, number: str | None = None) -> Finding:
 def check_state_folder(folder: Path) -> Finding:
     """Return whether the state folder can be written, and by this user and group alone."""
     check = "state folder"
-    if not folder.exists():
-        parent = nearest(folder)
-        if os.access(parent, os.W_OK | os.X_OK):
-            return Finding(check, "ok", f"{folder} is absent; the first install makes it")
-        return Finding(
-            check, "fail", f"{folder} is absent and {parent} cannot be written", f"make {folder} for this user"
-        )
-    if not folder.is_dir():
-        return Finding(check, "fail", f"{folder} is no folder", "name another by --state-dir")
-    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        return Finding(
-            check, "fail", f"{folder} cannot be written by this user", f"give {folder} to the service's user"
-        )
-    mode = folder.stat().st_mode & 0o777
-    if mode & 0o002:
-        return Finding(check, "fail", f"{folder} can be written by everyone ({mode:o})", f"chmod 750 {folder}")
-    return Finding(check, "ok", f"{folder} ({mode:o})")
+    found = condition.look(folder)
+    if found.read_only:  # it may be meant so
+        return Finding(check, "warn", found.warning, "mount it writable to install, and for MQTT")
+    if found.hindrance:
+        next_step = f"give {folder} to the service's user, or free some space"
+        return Finding(check, "fail", found.hindrance, next_step if found.free_bytes else "name another by --state-dir")
+    if found.mode is None:
+        return Finding(check, "ok", f"{folder} is absent; the first install makes it")
+    if found.mode & 0o002:
+        return Finding(check, "fail", f"{folder} can be written by everyone ({found.mode:o})", f"chmod 750 {folder}")
+    return Finding(check, "ok", f"{folder} ({found.mode:o})")
 
 
 def check_keys(files: Sequence[str]) -> Finding:
@@ -211,7 +205,9 @@ def check_settings(config: Config) -> Finding:
 
 def check_disk(folder: Path) -> Finding:
     """Return whether there is room for a bundle."""
-    free = shutil.disk_usage(nearest(folder)).free
+    free = condition.look(folder).free_bytes
+    if free is None:
+        return Finding("disk", "fail", "the free space cannot be told", "see the line on the state folder")
     found = f"{free // 1024**2} MiB free"
     if free >= WANTED_DISK_BYTES:
         return Finding("disk", "ok", found)
@@ -295,7 +291,7 @@ def check_processors(limit: float | None, config: Config) -> Finding:
 
 def nearest(path: Path) -> Path:
     """Return `path`, or the nearest folder above it that exists."""
-    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    return next(folder for folder in (path.absolute(), *path.absolute().parents) if os.path.exists(folder))  # noqa: PTH110
 
 
 def _numbers(text: str) -> tuple[int, ...]:

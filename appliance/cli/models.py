@@ -86,7 +86,7 @@ def verify(bundle: Path, run: bool, key_files: tuple[Path, ...], as_json: bool) 
 @common_options
 def install(bundle: Path, why: str, as_json: bool) -> None:
     """Put BUNDLE into the store. It does not serve before it is activated."""
-    done = _store().install(bundle, why=why)
+    done = _store(bundle).install(bundle, why=why)
     if as_json:
         print_json({"model": done.name, "version": done.version, "changed": done.fresh})
         return
@@ -187,7 +187,7 @@ def described(store: Store, name: str) -> dict[str, Any]:
 def _opened(bundle: Path, key_files: Sequence[Path]) -> AbstractContextManager[Opened]:
     """Give an opened bundle, bounded as an install has it, and signed by one of the keys where any are named."""
     trust = TrustedKeys(key_files) if key_files else None
-    return archive.opened(bundle, most_bytes=options().config().store.max_bundle_bytes, trust=trust)
+    return archive.opened(bundle, most_bytes=options().config_only().store.max_bundle_bytes, trust=trust)
 
 
 def _try(opened: Opened) -> "SelfTest":
@@ -197,9 +197,9 @@ def _try(opened: Opened) -> "SelfTest":
     return selftest.try_bundle(archive.whole(opened))
 
 
-def _store() -> Store:
-    """Return the store that the options and the configuration name."""
-    config = options().config()
+def _store(*files: Path) -> Store:
+    """Return the store that the options and the configuration name; `files` were named on the command line."""
+    config = options().config(files=files)
     return Store.of(config)
 
 

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance import nofollow
+from appliance import ahead, nofollow
 from appliance.bundle import archive, examples
 from appliance.bundle.manifest import Manifest
 from appliance.cli import common_options, exit_code, options, print_json
@@ -297,7 +297,7 @@ def _token(config: Config) -> str:
         return ""
     file = Path(config.http.tokens_file)
     try:
-        lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines()]
+        lines = [line.split() for line in ahead.read(file).decode("utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is no UTF-8 text"
         raise NotAllowed(f"read the tokens file {file}", str(reason), "run as root or as the service's user") from error

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 @common_options
 def pull(again: bool, dry_run: bool, allow_older: bool, as_json: bool) -> None:
     """Take what [pull] source offers: fetch, verify, install and activate what is new there."""
-    said = {"pull": {"allow_older": True}} if allow_older else {}
-    outcomes = puller.pull(options().config(**said), self_test, again=again, dry_run=dry_run)
+    said = {"allow_older": True} if allow_older else {}
+    outcomes = puller.pull(options().config(pull=said), self_test, again=again, dry_run=dry_run)
     if as_json:
         print_json({"changed": any(_changed(one) for one in outcomes), "bundles": [_document(one) for one in outcomes]})
     else:

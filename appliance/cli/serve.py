@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from appliance import systemd
-from appliance.cli import common_options, exit_code, no_effect, options, report
+from appliance.cli import common_options, exit_code, no_effect, options, owner, report
 from appliance.config import Config
 from appliance.errors import ApplianceError, Misuse
 
@@ -32,7 +32,7 @@ def serve(host: str | None, port: int | None, no_http: bool) -> None:
     Follows the store: what is activated or rolled back while it runs is served within a second.
     """
     said = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
-    click.get_current_context().exit(run(options().config(http=said), http=not no_http))
+    click.get_current_context().exit(run(options().config_only(http=said), http=not no_http))
 
 
 def run(config: Config, *, http: bool = True) -> int:
@@ -46,10 +46,12 @@ def run(config: Config, *, http: bool = True) -> int:
     logs.configure(config.log.level)
     for sentence in no_effect.found(config):
         log.warning("setting without effect", extra={"found": sentence})
-    if not http:
-        return _run_alone(config, None)
-    listener = bind(config.http.host, config.http.port)
-    return _run_alone(config, listener) if config.http.processes == 1 else _run_several(config, listener)
+    listener = bind(config.http.host, config.http.port) if http else None
+    # After the port, which may be root's to open; bundles that wait to be installed may be root's to read.
+    owner.become(config, sorted(Path(config.store.preload_dir).glob("*.bundle")))
+    if listener is None or config.http.processes == 1:
+        return _run_alone(config, listener)
+    return _run_several(config, listener)
 
 
 def _run_alone(config: Config, listener: socket.socket | None) -> int:

@@ -3,10 +3,8 @@
 import http.client
 import json
 import platform
-import shutil
 import socket
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -18,6 +16,7 @@ from appliance.cli.models import as_json, described
 from appliance.config import Config
 from appliance.errors import ApplianceError
 from appliance.inference import processor
+from appliance.store import condition
 from appliance.store.receipts import Receipt
 from appliance.store.versions import Store
 
@@ -94,6 +93,7 @@ def _tell_ready(config: Config, as_json: bool) -> NoReturn:
 
 def _host(config: Config) -> dict[str, Any]:
     """Return the facts of this host."""
+    state = condition.look(config.state_dir)
     return {
         "host": socket.gethostname(),
         "appliance": __version__,
@@ -101,7 +101,8 @@ def _host(config: Config) -> dict[str, Any]:
         "onnxruntime": _version("onnxruntime"),
         "processor": processor.describe(),
         "state_dir": str(config.state_dir),
-        "disk_free_bytes": _free(config.state_dir),
+        "disk_free_bytes": state.free_bytes,
+        "state_dir_warning": state.warning,
     }
 
 
@@ -111,12 +112,6 @@ def _version(distribution: str) -> str | None:
         return version(distribution)
     except PackageNotFoundError:
         return None
-
-
-def _free(folder: Path) -> int | None:
-    """Return the free bytes of the file system that holds `folder`, or will."""
-    existing = next((path for path in (folder, *folder.absolute().parents) if path.exists()), None)
-    return shutil.disk_usage(existing).free if existing else None
 
 
 def _models(store: Store) -> list[dict[str, Any]]:
@@ -158,6 +153,7 @@ def _lines(document: dict[str, Any]) -> list[str]:
         f"onnxruntime {document['onnxruntime']}",
         f"processor {document['processor']}",
         f"state folder {document['state_dir']}: {f'{free // 1024**2} MiB free' if free is not None else 'unknown'}",
+        *([f"  warning: {document['state_dir_warning']}"] if document["state_dir_warning"] else []),
         _service_line(document["service"]),
     ]
     for model in document["models"]:

@@ -35,6 +35,7 @@ from appliance.monitoring.counters import (
 )
 from appliance.monitoring.metrics import Serving
 from appliance.mqtt_state import MqttState
+from appliance.store.condition import Condition
 
 Sums = dict[Key, list[float]]
 
@@ -42,10 +43,16 @@ _VERSION = ("model", "version")
 _OUTCOMES = {"success": SUCCESSES, "caller_error": CALLER_ERRORS, "service_error": SERVICE_ERRORS}
 
 
-def text(sums: Sums, serving: Iterable[dict[str, Serving]], mqtt: MqttState | None = None) -> bytes:
-    """Return the Prometheus text format 0.0.4 of the summed cells, of what each process serves and of the MQTT door."""
+def text(
+    sums: Sums,
+    serving: Iterable[dict[str, Serving]],
+    mqtt: MqttState | None = None,
+    state: Condition | None = None,
+) -> bytes:
+    """Return the Prometheus text format 0.0.4: summed cells, what each process serves, MQTT door and state folder."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Snapshot([*_own(sums), *_states(serving), *_mqtt(mqtt), *_triton(sums), *_mlserver(sums)]))
+    own = (*_own(sums), *_states(serving), *_state_folder(state), *_mqtt(mqtt))
+    registry.register(_Snapshot([*own, *_triton(sums), *_mlserver(sums)]))
     return generate_latest(registry)
 
 
@@ -116,6 +123,15 @@ def _states(serving: Iterable[dict[str, Serving]]) -> Iterator[Metric]:
     build = GaugeMetricFamily("appliance_build_info", "1; the label says which program runs.", labels=("version",))
     build.add_metric((__version__,), 1)
     yield build
+
+
+def _state_folder(state: Condition | None) -> Iterator[Metric]:
+    """Return how the state folder is; without a value where nobody looked."""
+    help_ = "1 while the state folder can be written, else 0; what is installed is served all the same."
+    family = GaugeMetricFamily("appliance_state_folder_writable", help_)
+    if state is not None:
+        family.add_metric((), float(not state.hindrance))
+    yield family
 
 
 def _mqtt(state: MqttState | None) -> Iterator[Metric]:

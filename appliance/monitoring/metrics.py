@@ -32,6 +32,7 @@ from appliance.monitoring.counters import (
 )
 from appliance.mqtt_state import MqttState
 from appliance.predictor import Counts, Prediction
+from appliance.store import condition
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +55,11 @@ class Metrics:
     alone. `slot` numbers the process: no two living ones may have the same, a restarted one takes its predecessor's.
     """
 
-    def __init__(self, folder: Path | None = None, slot: int = 0) -> None:
+    def __init__(self, folder: Path | None = None, slot: int = 0, *, state_dir: Path | None = None) -> None:
+        """`state_dir` is the state folder, of which is told whether it can be written; None tells nothing of it."""
         self._folder = folder
         self._slot = slot
+        self._state_dir = state_dir
         self._lock = threading.Lock()
         self._cells: dict[Key, Cells] = {}
         self._serving: dict[str, Serving] = {}
@@ -110,7 +113,8 @@ class Metrics:
         # prometheus_client takes 30 ms to import; the first scrape pays, not the first prediction.
         from appliance.monitoring.exposition import text
 
-        return text(self._sums(), self._all_serving(), self.mqtt_state())
+        state = condition.look(self._state_dir) if self._state_dir else None
+        return text(self._sums(), self._all_serving(), self.mqtt_state(), state)
 
     def counts(self) -> dict[Key, Counts]:
         """Return what was asked of each (model, version) so far, over all processes."""

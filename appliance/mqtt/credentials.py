@@ -3,6 +3,7 @@
 import ssl
 from pathlib import Path
 
+from appliance import ahead
 from appliance.config import BrokerConfig
 from appliance.errors import ConfigError
 
@@ -27,6 +28,6 @@ def password(config: BrokerConfig) -> str | None:
     if not config.password_file:
         return None
     try:
-        return Path(config.password_file).read_text(encoding="utf-8").rstrip("\r\n")
+        return ahead.read(Path(config.password_file)).decode("utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"read {config.password_file}", str(error), "see [mqtt] password_file") from error

@@ -1,4 +1,4 @@
-"""The MQTT door of a service that starts while its disk is full: opened as soon as there is room."""
+"""The MQTT door of a service that starts while its state folder cannot be written: opened as soon as it can."""
 
 import errno
 import logging
@@ -13,6 +13,7 @@ from appliance.errors import StoreError
 from appliance.mqtt.committer import RETRY_SECONDS
 from appliance.mqtt.listener import Listener
 from appliance.mqtt_state import MqttState
+from appliance.store import condition
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ class Door:
     def __init__(self, make: Callable[[], Listener], folder: Path, report: Callable[[MqttState], None]) -> None:
         """`make` returns the listener, which keeps its files in `folder`; `report` is told why there is none.
 
-        Raises what `make` raises, a full disk apart.
+        Raises what `make` raises, a state folder apart that cannot be written.
         """
         self._make = make
         self._folder = folder
@@ -53,18 +54,29 @@ class Door:
             self._listener.stop()
 
     def _made(self) -> Listener | None:
-        """Return the listener, None while the disk has no room for it."""
+        """Return the listener, None while its files cannot be written."""
         try:
             return self._make()
         except StoreError as error:
-            if not _is_full(error.__cause__, self._folder):
+            hindrance = _hindrance(error.__cause__, self._folder)
+            if not hindrance:
                 raise
-            problem = f"{error.tried}: the disk is full; free some space, and the flow begins by itself"
+            problem = f"{error.tried}: {hindrance}, and the flow begins by itself"
             if not self._hindered:
                 log.error("mqtt waits", extra={"error": problem, "found": error.found})
             self._hindered = True
             self._report(MqttState(connected={}, problems=[problem], updated=time.time()))
             return None
+
+
+def _hindrance(cause: BaseException | None, folder: Path) -> str:
+    """Return what keeps the folder from being written and what to do; "" where an error has another cause."""
+    if _is_full(cause, folder):
+        return "the disk is full; free some space"
+    found = condition.look(folder.parent).hindrance
+    if not found and isinstance(cause, OSError) and cause.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        found = f"it cannot be written ({cause.strerror})"
+    return f"{found}; make it writable" if found else ""
 
 
 def _is_full(cause: BaseException | None, folder: Path) -> bool:

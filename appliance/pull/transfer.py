@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from appliance import __version__, nofollow
+from appliance import __version__, ahead, nofollow
 from appliance.config import PullConfig
 from appliance.errors import (
     ApplianceError,
@@ -137,7 +137,7 @@ def authorization(token_file: str) -> str:
     if not token_file:
         return ""
     try:
-        secret = Path(token_file).read_text(encoding="ascii").strip()
+        secret = ahead.read(Path(token_file)).decode("ascii").strip()
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"[pull] token_file {token_file}", "cannot be read", "check the path and its rights"

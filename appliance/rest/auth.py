@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from appliance import ahead
 from appliance.config import HttpConfig
 from appliance.errors import ConfigError, NotAllowed
 from appliance.rest.exchange import Request
@@ -186,9 +187,9 @@ def _read(path: Path) -> list[tuple[bytes, frozenset[str]]]:
     """Return [(SHA-256 of the token, its scopes)] of a tokens file."""
     tried = f"tokens file {path}"
     try:
-        with path.open(encoding="utf-8") as file:
+        with ahead.open_file(path) as file:
             mode = os.fstat(file.fileno()).st_mode
-            lines = file.read().splitlines()
+            lines = file.read().decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is no UTF-8 text"
         raise ConfigError(tried, f"cannot be read ({reason})", "correct [http] tokens_file or the file") from None

@@ -12,7 +12,7 @@ from appliance.live import LoadedVersion, Served
 from appliance.mqtt_state import MqttState
 from appliance.rest.exchange import Answer, Context, Request, json_answer
 from appliance.rest.routes import Route
-from appliance.store import activation
+from appliance.store import activation, condition
 
 LEAST_AGE = 1.0
 """Seconds for which a self-test's result is good."""
@@ -57,6 +57,8 @@ class Ready(msgspec.Struct):
     ready: bool
     reasons: list[str]
     models: dict[str, ModelHealth]
+    warnings: list[str]
+    """What does not keep predictions from being answered, and wants mending, as a read-only state folder."""
     mqtt: MqttHealth | UnsetType = UNSET
 
 
@@ -83,7 +85,9 @@ def is_ready(context: Context) -> tuple[bool, Ready]:
     if context.stopping():
         reasons.append("the service is stopping")
     mqtt = context.mqtt()
-    return not reasons, Ready(not reasons, reasons, models, UNSET if mqtt is None else _mqtt(mqtt))
+    warning = condition.look(context.store.state_dir).warning
+    warnings = [warning] if warning else []
+    return not reasons, Ready(not reasons, reasons, models, warnings, UNSET if mqtt is None else _mqtt(mqtt))
 
 
 def failure(version: LoadedVersion) -> str:

@@ -59,7 +59,7 @@ def make_folder(path: Path, *, within: Path | None = None) -> None:
 
     The folders below `within` are fsynced even where they are there: whoever made them may have been cut off before.
     """
-    if path == within or (within is None and path.is_dir()):
+    if path == within or (within is None and nofollow.is_folder(path)):
         return
     make_folder(path.parent, within=within)
     with _around(path, within) as above:

@@ -1,6 +1,8 @@
 """The receipts: one line for each thing that was done to the store, with when, why and what the self-test said."""
 
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +42,12 @@ def append(folder: Path, receipt: Receipt) -> None:
     """Write `receipt` behind the others of its month, in `folder`/YYYY-MM.jsonl; `folder` is in the state folder."""
     durable.make_folder(folder, within=folder.parent)
     durable.append_line(folder / f"{receipt.when[:7]}.jsonl", msgspec.json.encode(receipt), within=folder.parent)
+
+
+def check(folder: Path) -> None:
+    """Raise StoreError, or OSError, where a receipt could not be written to `folder`, made or not."""
+    with suppress(FileNotFoundError):
+        os.close(nofollow.open_file(folder / f"{now()[:7]}.jsonl", os.O_RDWR, within=folder.parent))
 
 
 def read(folder: Path) -> list[Receipt]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from appliance import nofollow
+from appliance import ahead, nofollow
 from appliance.bundle import archive
 from appliance.bundle.archive import MAX_BUNDLE_BYTES, Opened
 from appliance.bundle.manifest import NAME_PATTERN, VERSION_PATTERN, Manifest, version_order
@@ -194,6 +194,7 @@ class Store:
                 if not held:
                     found = f"another command has been changing {self.state_dir} for {self._lock_seconds:g} s"
                     raise StoreError(tried, found, "let it end, then repeat this one")
+                receipts.check(self.receipts_dir)  # before anything that would be left without its receipt
                 yield
 
     def note(self, what: What, name: str, version: str, **rest: object) -> None:
@@ -234,7 +235,8 @@ class Store:
 
     def _check_space(self, bundle: Opened) -> None:
         """Raise StoreError when the bundle's members would not fit."""
-        need, free = bundle.size + SPARE_BYTES, shutil.disk_usage(self.state_dir).free
+        with nofollow.folder(self.state_dir, within=self.state_dir) as descriptor:
+            need, free = bundle.size + SPARE_BYTES, shutil.disk_usage(descriptor).free
         if need > free:
             raise StoreError(
                 f"install {bundle.manifest.name} {bundle.manifest.version}",
@@ -279,7 +281,7 @@ class Store:
 def digest(path: Path) -> str:
     """Return the SHA-256 of a bundle's file. Raises BundleRefused when it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with ahead.open_file(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise BundleRefused(f"read {path}", error.strerror or str(error), "check the file and its rights") from error

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 # Left to right: a part imports only parts of its own group or of groups to its left, and of its own group only itself.
 GROUPS = [
-    {"__init__", "errors", "correlation", "mqtt_state", "signals", "systemd", "cgroup", "memory"},
+    {"__init__", "errors", "correlation", "mqtt_state", "signals", "systemd", "cgroup", "memory", "ahead"},
     {"nofollow"},
     {"config", "bundle", "budget"},
     {"store", "inference"},

@@ -1,4 +1,4 @@
-"""A listener that cannot be made: waited for where the disk is full, else the start fails."""
+"""A listener that cannot be made: waited for where its files cannot be written, else the start fails."""
 
 import errno
 import sqlite3
@@ -70,11 +70,26 @@ def test_a_stop_ends_the_waiting(tmp_path):
     assert not thread.is_alive()
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_files_that_cannot_be_written_are_told_and_waited_for(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
+    told: list = []
+    make = Maker(store_error(OSError(number, "no")), store_error(OSError(number, "no")))
+    door = Door(make, tmp_path, told.append)
+    thread = threading.Thread(target=door.run)
+    thread.start()
+    assert make.made.running.wait(10)
+    door.stop()
+    thread.join(10)
+    assert [state.problems for state in told] == [
+        ["open the outbox: it cannot be written (no); make it writable, and the flow begins by itself"]
+    ] * 2
+
+
 @pytest.mark.parametrize(
     "error",
     [
         ConfigError("read", "wrong", "correct it"),
-        store_error(PermissionError(errno.EACCES, "Permission denied")),
         store_error(sqlite3.OperationalError("unable to open database file")),
     ],
 )

@@ -1,0 +1,48 @@
+"""Files that were opened before this process gave up the right to open them.
+
+Root's commands become the owner of the state folder before they touch it; the bundle, the keys and the tokens that they
+were told to use may be root's alone.
+"""
+
+import os
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+_kept: dict[Path, int] = {}
+
+
+def keep(paths: Iterable[Path]) -> None:
+    """Open the regular files among `paths`, for open_file() to give later, whoever this process is then."""
+    for path in paths:
+        with suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                _kept[path] = descriptor
+            else:
+                os.close(descriptor)
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a regular file is at `path`, be it one that was kept."""
+    return path in _kept or os.path.isfile(path)  # noqa: PTH113 - pathlib raises where the way is closed
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Return the file at `path` to read; the one that was kept where it may not be opened any more. Raises OSError."""
+    try:
+        return path.open("rb")
+    except PermissionError:
+        if path not in _kept:
+            raise
+    file = os.fdopen(os.dup(_kept[path]), "rb")
+    file.seek(0)  # for one reader at a time
+    return file
+
+
+def read(path: Path) -> bytes:
+    """Return what the file at `path` holds. Raises OSError."""
+    with open_file(path) as file:
+        return file.read()
