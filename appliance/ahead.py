@@ -8,8 +8,8 @@ import os
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 _kept: dict[Path, int] = {}
 
@@ -30,7 +30,7 @@ def is_file(path: Path) -> bool:
     return path in _kept or os.path.isfile(path)  # noqa: PTH113 - pathlib raises where the way is closed
 
 
-def open_file(path: Path) -> BinaryIO:
+def open_file(path: Path) -> BufferedReader:
     """Return the file at `path` to read; the one that was kept where it may not be opened any more. Raises OSError."""
     try:
         return path.open("rb")
