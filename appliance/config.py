@@ -88,7 +88,9 @@ class StoreConfig(_Section, frozen=True):
     preload_dir: str = "/opt/ml/model"
     """Bundles found here are installed and activated when the service starts (SageMaker puts the model there)."""
     trusted_keys: tuple[str, ...] = ()
-    """Files of public keys (PEM), one of which must have signed a bundle for it to be installed; none asks for none."""
+    """Files of public keys (PEM), one of which must have signed what is installed and what goes live; none: any."""
+    revoke: Literal["keep", "stop"] = "keep"
+    """What becomes of a version that serves when its key is trusted no more: keep it and say so, or stop it."""
     max_bundle_bytes: Positive = 1024**3
     """Of one bundle, unpacked; a larger one is refused by its table of members, before anything of it is inflated."""
 

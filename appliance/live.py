@@ -5,17 +5,20 @@ when its last request drops it.
 """
 
 import logging
+import sys
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from appliance import nofollow
 from appliance.bundle import archive, examples, onnx_wire
+from appliance.bundle.archive import Opened
 from appliance.bundle.manifest import Manifest
-from appliance.errors import ApplianceError, Misuse, NotFound, NotReady, StoreError
+from appliance.errors import ApplianceError, BundleRefused, Misuse, NotFound, NotReady, StoreError
 from appliance.inference import selftest
 from appliance.inference.session import Session
 from appliance.inference.tensors import InputSchema
@@ -34,9 +37,16 @@ _NEVER = object()
 class LoadedVersion:
     """One installed version, loaded and self-tested on this processor."""
 
-    def __init__(self, folder: Path, threads: int = 1) -> None:
-        """Load the version in `folder`. Raises BundleRefused, NotReady or SelfTestFailed."""
-        bundle = archive.read_folder(folder, within=folder.parents[2])
+    def __init__(self, folder: Path, threads: int = 1, *, opened: Opened | None = None) -> None:
+        """Load the version in `folder`, by default without asking who signed it.
+
+        `opened` is the same version as the store gives it, by today's keys. Raises BundleRefused, NotReady or
+        SelfTestFailed.
+        """
+        opened = opened or archive.open_folder(folder, within=folder.parents[2], most_bytes=sys.maxsize)
+        bundle = archive.whole(opened)
+        self.digest = opened.digest
+        self.signature = bundle.members.get(archive.SIGNATURE)
         onnx_wire.check(bundle.members[archive.MODEL])
         self.manifest: Manifest = bundle.manifest
         self.name = bundle.manifest.name
@@ -61,13 +71,24 @@ class Served:
     """The active version in the store; None when deactivated."""
     loaded: LoadedVersion | None
     problem: ApplianceError | None = None
+    """Why what is wanted does not serve; or, where it does, why it should not: nobody who is trusted signed it."""
 
 
 class LiveModels:
     """The versions loaded in this process, one active for each model, a few more because requests named them."""
 
-    def __init__(self, store: Store, *, threads: int = 1, pinned_versions: int = 2, default: str = "") -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        threads: int = 1,
+        pinned_versions: int = 2,
+        default: str = "",
+        revoke: Literal["keep", "stop"] = "keep",
+    ) -> None:
         self._store = store
+        self._revoke = revoke
+        self._keys: object = None  # the mark of the files of trusted keys, as they were last asked
         self._threads = threads
         self._default = default
         self._served: dict[str, Served] = {}  # replaced as a whole, never changed: readers need no lock
@@ -108,13 +129,17 @@ class LiveModels:
         """Look at the store once and follow it; a version that cannot be loaded leaves the old one serving."""
         with self._refreshing:
             names = set(self._store.names())
+            keys = self._store.trust.mark() if self._store.trust else None
+            changed, self._keys = keys != self._keys, keys
+            if changed:
+                self._unpin_distrusted()
             for name in sorted(names):
                 mark = _mark(activation.path(self._store, name), self._store.state_dir)
                 known, when = self._seen.get(name, (_NEVER, 0.0))
                 retry = (
                     self._served.get(name) and self._served[name].problem and time.monotonic() - when > RETRY_SECONDS
                 )
-                if mark != known or retry:
+                if mark != known or retry or changed:
                     self._seen[name] = (mark, time.monotonic())
                     self._follow(name)
             for name in set(self._served) - names:
@@ -145,10 +170,32 @@ class LiveModels:
             if wanted is None:
                 loaded = None
             elif loaded is None or loaded.version != wanted:
-                loaded = LoadedVersion(self._store.folder(name, wanted), self._threads)
+                loaded = self._load(name, wanted)
         except ApplianceError as error:
             problem = error
+        if loaded and (distrust := self._distrust(loaded)):
+            problem = problem or distrust
+            loaded = None if self._revoke == "stop" else loaded
         self._replace(Served(name, wanted, loaded, problem))
+
+    def _load(self, name: str, version: str) -> LoadedVersion:
+        """Return an installed version, loaded, if it is signed by a key that is trusted now."""
+        opened = self._store.installed(name, version)
+        return LoadedVersion(self._store.folder(name, version), self._threads, opened=opened)
+
+    def _distrust(self, loaded: LoadedVersion) -> ApplianceError | None:
+        """Return why a loaded version is not trusted by today's keys, None where it is."""
+        if self._store.trust is None:
+            return None
+        try:
+            signed = self._store.trust.vouched(loaded.signature).digests.get(archive.MANIFEST)
+        except ApplianceError as error:
+            return error
+        if signed == loaded.digest:
+            return None
+        return BundleRefused(
+            f"trust {loaded.name} {loaded.version}", "its signature is of another bundle", "sign it again"
+        )
 
     def _replace(self, served: Served) -> None:
         """Put `served` in place between two requests and tell of it."""
@@ -173,7 +220,7 @@ class LiveModels:
         key = (name, version)
         with self._pinning:
             if key not in self._pinned:
-                self._pinned[key] = LoadedVersion(self._store.folder(name, version), self._threads)
+                self._pinned[key] = self._load(name, version)
             self._pinned.move_to_end(key)
             loaded = self._pinned[key]
             while len(self._pinned) > self._pinned_versions:
@@ -185,6 +232,12 @@ class LiveModels:
         with self._pinning:
             for name, version in [key for key in self._pinned if key[1] not in self._store.versions(key[0])]:
                 del self._pinned[name, version]
+
+    def _unpin_distrusted(self) -> None:
+        """Let go of pinned versions that today's keys do not vouch for: the next request is told why."""
+        with self._pinning:
+            for key in [key for key, loaded in self._pinned.items() if self._distrust(loaded)]:
+                del self._pinned[key]
 
     def _default_model(self) -> str:
         """Return the model that a request means which names none."""

@@ -72,6 +72,7 @@ class Service:
             threads=config.models.threads,
             pinned_versions=config.models.pinned_versions,
             default=config.models.default,
+            revoke=config.store.revoke,
         )
         self.metrics = Metrics(runtime, slot, state_dir=config.state_dir)
         self.models.switched = self._switched
@@ -211,7 +212,9 @@ class Service:
     def _switched(self, served: Served) -> None:
         """Tell log and metrics what a model serves now."""
         extra = {"model": served.name, "wanted": served.wanted, "serving": served.loaded and served.loaded.version}
-        if served.problem:
+        if served.problem and served.loaded and served.loaded.version == served.wanted:
+            log.error("the version that serves is not trusted", extra=extra | {"error": str(served.problem)})
+        elif served.problem:
             log.error("version cannot be served", extra=extra | {"error": str(served.problem)})
         else:
             log.info("serving", extra=extra)

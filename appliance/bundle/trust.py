@@ -13,6 +13,10 @@ class TrustedKeys:
         """`files` are read when vouched() is called, never before; they are small."""
         self._files = tuple(files)
 
+    def mark(self) -> tuple[object, ...]:
+        """Return something that differs once a file was changed, taken away or put back; cheap."""
+        return tuple(_mark(file) for file in self._files)
+
     def vouched(self, signature: bytes | None) -> Vouched:
         """Return what a model.sig vouches for (None: there is none).
 
@@ -31,3 +35,12 @@ class TrustedKeys:
 def trusted(files: Sequence[str]) -> TrustedKeys | None:
     """Return who is trusted by [store] trusted_keys; None where it is empty: any bundle is taken."""
     return TrustedKeys([Path(file) for file in files]) if files else None
+
+
+def _mark(file: Path) -> object:
+    """Return what tells two states of a file apart, None while it cannot be reached."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size

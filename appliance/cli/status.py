@@ -33,7 +33,7 @@ def status(as_json: bool, ready: bool) -> None:
     config = options().config()
     if ready:
         _tell_ready(config, as_json)
-    document = _host(config) | {"models": _models(Store(config.state_dir)), "service": ask(config)}
+    document = _host(config) | {"models": _models(Store.of(config)), "service": ask(config)}
     if as_json:
         print_json(document)
     else:
@@ -123,9 +123,20 @@ def _models(store: Store) -> list[dict[str, Any]]:
             **model,
             "tolerance": _tolerance(store, model["name"], model["active"]),
             "self_test": _last_self_test(receipts, model["name"], model["active"]),
+            "problem": _problem(store, model["name"], model["active"]),
         }
         for model in models
     ]
+
+
+def _problem(store: Store, name: str, version: str | None) -> str:
+    """Return why a version would be refused if it went live now (its signature, its files); "" for nothing."""
+    try:
+        if version is not None:
+            store.installed(name, version)
+    except ApplianceError as error:
+        return str(error)
+    return ""
 
 
 def _tolerance(store: Store, name: str, version: str | None) -> dict[str, float] | None:
@@ -164,6 +175,7 @@ def _lines(document: dict[str, Any]) -> list[str]:
         exact = f", proved to {proved['absolute']:g} + {proved['relative']:g} relative" if proved else ""
         tested = f", self-test within {test['largest_difference']:.3g} on {test['rows']} rows" if test else ""
         lines.append(f"model {model['name']}: {active}{exact}{tested}; installed: {', '.join(model['versions'])}")
+        lines += [f"  problem: {model['problem']}"] * bool(model["problem"])
         lines += [f"  why: {model['why']}"] * bool(model["why"]) + [f"  error: {model.get('error')}"] * (
             "error" in model
         )

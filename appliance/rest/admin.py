@@ -63,7 +63,7 @@ class ModelInfo(msgspec.Struct):
     since: str
     why: str
     problem: str
-    """Why the active version does not serve, "" when it does."""
+    """Why the active version does not serve, or why it should not (nobody who is trusted signed it); "" when it may."""
     versions: list[VersionInfo]
     """Oldest first."""
 

@@ -37,7 +37,7 @@ class ModelHealth(msgspec.Struct, omit_defaults=True):
     wanted: str | None = None
     """The version that the store wants, where another one serves."""
     reason: str = ""
-    """Why it is not ready, or why another version serves than the store wants."""
+    """Why it is not ready, why another version serves than the store wants, or why the one that serves should not."""
 
 
 class MqttHealth(msgspec.Struct):
@@ -127,7 +127,7 @@ def _health(wanted: str, served: Served | None) -> ModelHealth:
         return ModelHealth(False, None, wanted, problem or f"version {wanted} is not loaded yet")
     failed = failure(loaded)
     if loaded.version == wanted:
-        return ModelHealth(not failed, wanted, None, failed)
+        return ModelHealth(not failed, wanted, None, failed or problem)
     return ModelHealth(not failed, loaded.version, wanted, failed or problem or f"version {wanted} is not loaded yet")
 
 

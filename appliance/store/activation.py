@@ -5,12 +5,13 @@ is passed over. Roll back uses the way up, so that a second roll back refuses in
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from appliance.errors import ApplianceError, NotFound
+from appliance.errors import ApplianceError, BundleRefused, NotFound, NotReady
 from appliance.store import receipts, record
 from appliance.store.marks import Mark
 from appliance.store.receipts import What
@@ -40,14 +41,16 @@ def activate(
 
     The version that is active already is tested again and stays as it is; `undecided` activates only while the model's
     mark is open at this version, so that a pull does not overtake an operator. Returns what holds afterwards.
-    Raises NotFound, SelfTestFailed, StoreError.
+    Raises NotFound, BundleRefused (no key that is trusted today signed what is on disk), SelfTestFailed, StoreError.
     """
+    if undecided and not _is_open(store.mark(name), version):
+        return read(store, name)
+    tested = _tested(store, "activate", name, version, self_test)
     with store.writing(f"activate {name} {version}"):
         now = read(store, name)
         if undecided and not _is_open(store.mark(name), version):
             return now
-        folder = store.folder(name, version)
-        figures = _tested(store, "activate", folder, self_test)
+        folder = _unchanged(store, tested)
         if now.active == version:
             store.decide(name)
             return now
@@ -58,7 +61,7 @@ def activate(
         )
         record.write(folder.parent, activation)
         store.decide(name)
-        store.note("activate", name, version, why=why, self_test=figures)
+        store.note("activate", name, version, when=activation.since, why=why, self_test=tested.figures)
     return activation
 
 
@@ -79,19 +82,19 @@ def mark_good(store: Store, name: str, *, why: str = "") -> Activation:
 def roll_back(store: Store, name: str, self_test: SelfTest, *, why: str = "") -> Activation:
     """Return to the previous version, after its self-test passed here; it keeps the state that it had.
 
-    There is no previous version afterwards. Raises NotFound when there is none or it was removed, SelfTestFailed,
-    StoreError.
+    There is no previous version afterwards. Raises NotFound when there is none or it was removed, BundleRefused (no key
+    that is trusted today signed what is on disk), SelfTestFailed, NotReady (it was changed meanwhile), StoreError.
     """
+    tested = _tested(store, "roll back", name, _way_to(store, name, read(store, name)), self_test)
     with store.writing(f"roll {name} back"):
         now = read(store, name)
-        if now.previous is None or now.previous not in store.versions(name):
-            raise _no_way_back(store, name, now)
-        folder = store.folder(name, now.previous)
-        figures = _tested(store, "roll back", folder, self_test)
+        if _way_to(store, name, now) != tested.version:
+            raise NotReady(f"roll {name} back", "it was changed meanwhile", "see: appliance models; then repeat it")
+        folder = _unchanged(store, tested)
         activation = Activation(active=now.previous, state=now.previous_state, since=receipts.now(), why=why)
         store.decide(name)
         record.write(folder.parent, activation)
-        store.note("roll back", name, now.previous, why=why, self_test=figures)
+        store.note("roll back", name, tested.version, when=activation.since, why=why, self_test=tested.figures)
     return activation
 
 
@@ -123,14 +126,45 @@ def _way_back(now: Activation, version: str) -> tuple[str | None, record.State]:
     return before if unproven and now.previous not in (None, version) else served
 
 
-def _tested(store: Store, what: What, folder: Path, self_test: SelfTest) -> dict[str, Any]:
-    """Return the self-test's figures; a failure is written to the receipts before it is raised."""
+def _way_to(store: Store, name: str, now: Activation) -> str:
+    """Return the version that roll back returns to. Raises NotFound."""
+    if now.previous is None or now.previous not in store.versions(name):
+        raise _no_way_back(store, name, now)
+    return now.previous
+
+
+@dataclass(frozen=True, slots=True)
+class _Tested:
+    """A version that is trusted and passed its self-test: `digest` tells whether it is still the same."""
+
+    name: str
+    version: str
+    digest: str
+    figures: dict[str, Any]
+
+
+def _tested(store: Store, what: What, name: str, version: str, self_test: SelfTest) -> _Tested:
+    """Ask who signed an installed version, and test it; a failure is written to the receipts before it is raised.
+
+    Must be called without the store's lock: a self-test may take long, and others have work in the store meanwhile.
+    """
+    folder = store.folder(name, version)
     try:
+        digest = store.installed(name, version).digest
         figures: dict[str, Any] = msgspec.to_builtins(self_test(folder))
     except ApplianceError as error:
-        store.note(what, folder.parent.name, folder.name, outcome="refused", why=str(error))
+        with store.writing(f"note the refusal of {name} {version}"):
+            store.note(what, name, version, outcome="refused", why=str(error))
         raise
-    return figures
+    return _Tested(name, version, digest, figures)
+
+
+def _unchanged(store: Store, tested: _Tested) -> Path:
+    """Return the folder of a version, which is what was tested. Raises NotFound, BundleRefused. Holds the lock."""
+    if store.installed(tested.name, tested.version).digest != tested.digest:
+        found = "its files were changed during the self-test"
+        raise BundleRefused(f"activate {tested.name} {tested.version}", found, "repeat it, or install it again")
+    return store.folder(tested.name, tested.version)
 
 
 def _none_active(store: Store, name: str, tried: str) -> NotFound:

@@ -60,8 +60,9 @@ class Store:
         self.models_dir = state_dir / "models"
         self.receipts_dir = state_dir / "receipts"
         self.marks_dir = state_dir / "marks"
-        self._trust = trusted(trusted_keys)
-        self._max_bundle_bytes = max_bundle_bytes
+        self.trust = trusted(trusted_keys)
+        """Whose signatures are believed; None where any bundle is taken."""
+        self.max_bundle_bytes = max_bundle_bytes
         self._lock_seconds = lock_seconds
 
     @classmethod
@@ -99,7 +100,15 @@ class Store:
 
     def opened(self, path: Path) -> AbstractContextManager[Opened]:
         """Give the bundle in the file `path`, trusted and bounded as an install has it; see archive.opened."""
-        return archive.opened(path, most_bytes=self._max_bundle_bytes, trust=self._trust)
+        return archive.opened(path, most_bytes=self.max_bundle_bytes, trust=self.trust)
+
+    def installed(self, name: str, version: str) -> Opened:
+        """Return an installed version, by today's keys: what is on disk now must be signed by one that is trusted now.
+
+        Raises NotFound, BundleRefused with the reason, StoreError at a link.
+        """
+        folder = self.folder(name, version)
+        return archive.open_folder(folder, within=self.state_dir, most_bytes=self.max_bundle_bytes, trust=self.trust)
 
     def names(self) -> list[str]:
         """Return the names of the models that have a version installed, sorted."""
@@ -199,8 +208,8 @@ class Store:
 
     def note(self, what: What, name: str, version: str, **rest: object) -> None:
         """Write a receipt; the caller holds the lock. `rest` are further fields of Receipt."""
-        receipt = Receipt(when=receipts.now(), what=what, model=name, version=version, **rest)  # type: ignore[arg-type]
-        receipts.append(self.receipts_dir, receipt)
+        fields = {"when": receipts.now(), **rest}
+        receipts.append(self.receipts_dir, Receipt(what=what, model=name, version=version, **fields))  # type: ignore[arg-type]
 
     def _mark_for(self, name: str, version: str, sha256: str, offered: Offered | None) -> Mark | None:
         """Return the mark that installing `version` leaves; None for the one that is there. Holds the lock."""
