@@ -115,8 +115,12 @@ class PullConfig(_Section, frozen=True):
     """File that holds a token, or `user:password`."""
     proxy: str = ""
     """`http://HOST:PORT` of an HTTP proxy; empty: none, whatever the environment says."""
+    auth_hosts: tuple[str, ...] = ()
+    """`HOST` or `HOST:PORT` of token servers that may see `token_file` beside the registry itself."""
     timeout: Seconds = 30.0
     """Seconds of silence after which a connection is given up."""
+    deadline: Seconds = 1800.0
+    """Seconds that one pull may take as a whole, whatever servers do."""
     max_bytes: Positive = 2 * 1024**3
     """Of one bundle."""
 

@@ -19,6 +19,7 @@ from appliance.bundle import archive, keys
 from appliance.config import Config
 from appliance.errors import ApplianceError, BundleRefused, ConfigError, NotReady, Refused, StoreError
 from appliance.pull import record
+from appliance.pull.deadline import Deadline
 from appliance.pull.offers import Offer
 from appliance.pull.record import Verdict
 from appliance.pull.sources import Document, Source, open_source
@@ -79,17 +80,19 @@ class _Puller:
 
     def run(self) -> list[Outcome]:
         """Take what the source offers, one after the other."""
-        offers = self._offers()
+        deadline = Deadline(self._config.pull.deadline)
+        offers = self._offers(deadline)
         self._check_wanted(offers)
         offered = {offer.sha256 for offer in offers}
         verdicts = {sha256: verdict for sha256, verdict in self._record.verdicts.items() if sha256 in offered}
         self._keep(verdicts=verdicts)
         self._sweep(offered)
-        return [self._take(offer) for offer in offers]
+        # Each has an equal share of what is left: one that trickles does not keep the others from coming.
+        return [self._take(offer, deadline, len(offers) - place) for place, offer in enumerate(offers)]
 
-    def _offers(self) -> list[Offer]:
+    def _offers(self, deadline: Deadline) -> list[Offer]:
         """Return what the source offers, and remember under which state of it."""
-        fresh = self._source.document(self._record.etag)
+        fresh = self._source.document(self._record.etag, deadline)
         document = fresh or Document(self._record.document, self._record.etag)
         offers = self._source.offers(document)
         if fresh:
@@ -105,8 +108,8 @@ class _Puller:
             found = "no model is installed here, and [pull] models names none that may come"
             raise ConfigError("pull", found, f"set [pull] models = [{names}]")
 
-    def _take(self, offer: Offer) -> Outcome:
-        """Act on an offer, where something is left to do."""
+    def _take(self, offer: Offer, deadline: Deadline, remaining: int) -> Outcome:
+        """Act on an offer, where something is left to do; it is the first of so many that are `remaining`."""
         known = self._record.verdicts.get(offer.sha256)
         if known and not offer.name:
             offer = msgspec.structs.replace(offer, name=known.model, version=known.version)
@@ -117,7 +120,7 @@ class _Puller:
             if self._dry_run:
                 return Outcome(offer, "wanted", offer.name, offer.version)
             self._check_room(offer)
-            path = self._source.fetch(offer, self._partial(offer))
+            path = self._source.fetch(offer, self._partial(offer), deadline.share(remaining))
         except Refused as error:
             # Not remembered: the source may mend it without a word, as a file that was not yet copied whole.
             self._partial(offer).unlink(missing_ok=True)

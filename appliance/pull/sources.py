@@ -1,7 +1,7 @@
 """The places that bundles are taken from: a folder, a web server's index, an artefact in an OCI registry."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +12,8 @@ from appliance.bundle.manifest import Manifest
 from appliance.config import PullConfig
 from appliance.errors import BundleRefused, ConfigError, NotFound, Refused
 from appliance.pull import oci, offers
+from appliance.pull.connection import endpoint
+from appliance.pull.deadline import Deadline
 from appliance.pull.offers import INDEX, MAX_DOCUMENT_BYTES, Offer
 from appliance.pull.transfer import Answer, Transfer, authorization, failure
 
@@ -27,13 +29,13 @@ class Document:
 class Source(Protocol):
     """A place that offers bundles."""
 
-    def document(self, etag: str) -> Document | None:
+    def document(self, etag: str, deadline: Deadline) -> Document | None:
         """Return what the source states now; None where it is still the state that `etag` names."""
 
     def offers(self, document: Document) -> list[Offer]:
         """Return the bundles that a document offers. Raises Refused when it cannot be understood."""
 
-    def fetch(self, offer: Offer, partial: Path) -> Path:
+    def fetch(self, offer: Offer, partial: Path, deadline: Deadline) -> Path:
         """Return a file that holds what `offer` states: `partial`, completed, or one that needs no fetching."""
 
 
@@ -55,7 +57,7 @@ def open_source(config: PullConfig) -> Source:
     transfer, allowed = Transfer(config), authorization(config.token_file)
     if scheme.startswith("oci"):
         plain = scheme == "oci+http"
-        return Registry(oci.parse_reference(rest, "http" if plain else "https"), transfer, allowed)
+        return Registry(oci.parse_reference(rest, "http" if plain else "https"), transfer, allowed, config.auth_hosts)
     return Web(config.source, transfer, allowed)
 
 
@@ -68,7 +70,7 @@ class Folder:
             raise ConfigError(f"[pull] source {path}", "is no absolute path", "begin it with /")
         self._path = path
 
-    def document(self, etag: str) -> Document | None:
+    def document(self, etag: str, deadline: Deadline) -> Document | None:
         """Return the folder's index, or one made of what it holds. Raises NotFound, BundleRefused."""
         if not self._path.is_dir():
             raise NotFound(f"read [pull] source {self._path}", "there is no such folder", "mount it, or check the path")
@@ -84,7 +86,7 @@ class Folder:
         """Return what the index offers."""
         return offers.decode_index(document.content, str(self._path / INDEX))
 
-    def fetch(self, offer: Offer, partial: Path) -> Path:
+    def fetch(self, offer: Offer, partial: Path, deadline: Deadline) -> Path:
         """Return the bundle's own file, its digest compared: the store reads it from where it lies."""
         path = self._path / offer.file
         stated = describe(path)
@@ -106,37 +108,43 @@ class Web:
         self._url = url + INDEX if url.endswith("/") else url
         self._transfer, self._allowed = transfer, allowed
 
-    def document(self, etag: str) -> Document | None:
+    def document(self, etag: str, deadline: Deadline) -> Document | None:
         """Return the index. Raises NotReady, NotFound, NotAllowed, Refused."""
         asked = {"If-None-Match": etag} if etag else {}
-        answer = self._transfer.get(self._url, MAX_DOCUMENT_BYTES, asked, self._allowed)
+        answer = self._transfer.get(self._url, MAX_DOCUMENT_BYTES, asked, deadline, self._allowed)
         return _document(answer, self._url, etag)
 
     def offers(self, document: Document) -> list[Offer]:
         """Return what the index offers."""
         return offers.decode_index(document.content, self._url)
 
-    def fetch(self, offer: Offer, partial: Path) -> Path:
+    def fetch(self, offer: Offer, partial: Path, deadline: Deadline) -> Path:
         """Complete the download."""
-        self._transfer.download(urljoin(self._url, quote(offer.file)), offer, partial, self._allowed)
+        self._transfer.download(urljoin(self._url, quote(offer.file)), offer, partial, deadline, self._allowed)
         return partial
 
 
 class Registry:
     """An artefact in an OCI registry, each of its layers with our media type a bundle."""
 
-    def __init__(self, reference: oci.Reference, transfer: Transfer, allowed: str) -> None:
-        """`allowed` is the Authorization header's value; the registry may ask for a token in its stead."""
+    def __init__(
+        self, reference: oci.Reference, transfer: Transfer, allowed: str, auth_hosts: Sequence[str] = ()
+    ) -> None:
+        """`allowed` is the Authorization header's value; the registry may ask for a token in its stead.
+
+        That is had from the registry's own host, or one of `auth_hosts`.
+        """
+        self._auth_hosts = auth_hosts
         self._reference, self._transfer, self._allowed = reference, transfer, allowed
         self._token = allowed if allowed.startswith("Bearer ") else ""
 
-    def document(self, etag: str) -> Document | None:
+    def document(self, etag: str, deadline: Deadline) -> Document | None:
         """Return the artefact's manifest. Raises NotReady, NotFound, NotAllowed, Refused."""
         url = self._reference.manifest_url
         asked = {"Accept": oci.MANIFEST_TYPE} | ({"If-None-Match": etag} if etag else {})
-        answer = self._transfer.get(url, MAX_DOCUMENT_BYTES, asked, self._token)
-        if answer.status == 401 and self._answer(answer.headers.get("WWW-Authenticate", "")):
-            answer = self._transfer.get(url, MAX_DOCUMENT_BYTES, asked, self._token)
+        answer = self._transfer.get(url, MAX_DOCUMENT_BYTES, asked, deadline, self._token)
+        if answer.status == 401 and self._answer(answer.headers.get("WWW-Authenticate", ""), deadline):
+            answer = self._transfer.get(url, MAX_DOCUMENT_BYTES, asked, deadline, self._token)
         document = _document(answer, url, etag)
         if (
             document
@@ -150,12 +158,12 @@ class Registry:
         """Return the bundles among the layers."""
         return oci.decode_manifest(document.content, self._reference.manifest_url)
 
-    def fetch(self, offer: Offer, partial: Path) -> Path:
+    def fetch(self, offer: Offer, partial: Path, deadline: Deadline) -> Path:
         """Complete the download of a blob."""
-        self._transfer.download(self._reference.blob_url(offer.sha256), offer, partial, self._token)
+        self._transfer.download(self._reference.blob_url(offer.sha256), offer, partial, deadline, self._token)
         return partial
 
-    def _answer(self, header: str) -> bool:
+    def _answer(self, header: str, deadline: Deadline) -> bool:
         """Get what a challenge asks for; return whether there is something to try again with."""
         challenge = oci.parse_challenge(header)
         if challenge is None:
@@ -168,11 +176,28 @@ class Registry:
             return False
         if self._reference.base.startswith("https:") and not url.startswith("https:"):
             raise Refused(f"fetch {url}", "the registry asks for a token to be had without TLS", "mend the registry")
-        answer = self._transfer.get(url, MAX_DOCUMENT_BYTES, {}, self._allowed)
+        self._check_named(url)
+        answer = self._transfer.get(url, MAX_DOCUMENT_BYTES, {}, deadline, self._allowed)
         if answer.status != 200:
             raise failure(url, answer.status)
         self._token = f"Bearer {oci.decode_token(answer.body, url)}"
         return True
+
+    def _check_named(self, url: str) -> None:
+        """Raise Refused where a token server would see our password that is neither the registry nor named."""
+        if not self._allowed:
+            return
+        parts = urlsplit(url)
+        try:
+            place = endpoint(parts)
+            named = [endpoint(urlsplit(self._reference.base))]
+            named += [endpoint(urlsplit(f"{parts.scheme}://{host}")) for host in self._auth_hosts]
+        except ValueError as error:
+            raise Refused(f"fetch {url}", str(error), "check the registry and [pull] auth_hosts") from error
+        if place not in named or parts.username is not None:
+            host = parts.netloc[:200]
+            found = f"the registry asks for the password to be sent to {host}, which nobody named"
+            raise Refused(f"fetch {url}", found, f'if that is its token server: [pull] auth_hosts = ["{host}"]')
 
 
 def index_of(folder: Path) -> bytes:

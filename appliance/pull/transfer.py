@@ -1,6 +1,6 @@
-"""HTTP as a client: TLS that is always checked, limits on all that arrives, downloads that go on where they ended.
+"""HTTP as a client: limits on all that arrives, redirects, who sees a password, downloads that go on where they ended.
 
-The one module of this package that opens the network. No proxy but the configured one; nothing is sent but GET.
+Nothing is sent but GET. What is read of an answer is bounded in bytes here, and in time by its connection.
 """
 
 import base64
@@ -9,15 +9,14 @@ import http.client
 import os
 import re
 import ssl
-import urllib.error
-import urllib.request
+import string
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from appliance import __version__, ahead, nofollow
 from appliance.config import PullConfig
@@ -31,9 +30,12 @@ from appliance.errors import (
     Refused,
     StoreError,
 )
+from appliance.pull.connection import Dialer, endpoint
+from appliance.pull.deadline import Deadline
 from appliance.pull.offers import Offer
 from appliance.store import durable
 
+MAX_REDIRECTS = 5
 _CHUNK = 256 * 1024
 _LATER = "check the network and the server; the next pull goes on from here"
 _GET_AGAIN = "nothing was installed; if it happens again, the source does not hold what it states"
@@ -53,26 +55,17 @@ class Transfer:
 
     def __init__(self, config: PullConfig) -> None:
         """Raises ConfigError when a file of certificates or the proxy's address cannot be used."""
-        self._timeout = config.timeout
-        self._opener = urllib.request.OpenerDirector()
-        handlers = [
-            urllib.request.ProxyHandler(_proxies(config.proxy)),  # an empty one: none, whatever the environment says
-            urllib.request.HTTPHandler(),
-            urllib.request.HTTPSHandler(context=_tls(config)),
-            urllib.request.HTTPErrorProcessor(),
-            urllib.request.HTTPDefaultErrorHandler(),
-            _Redirects(),
-        ]
-        for handler in handlers:
-            self._opener.add_handler(handler)
+        self._dialer = Dialer(config)
 
-    def get(self, url: str, limit: int, headers: Mapping[str, str], authorization: str = "") -> Answer:
+    def get(
+        self, url: str, limit: int, headers: Mapping[str, str], deadline: Deadline, authorization: str = ""
+    ) -> Answer:
         """Return the answer to a GET, whatever its status. Raises NotReady, Refused (TLS, or above `limit` bytes)."""
-        with self._open(url, headers, authorization) as response:
+        with self._open(url, headers, deadline, authorization) as response:
             body = _read(response, url, limit) if response.status == 200 else b""
             return Answer(response.status, response.headers, body)
 
-    def download(self, url: str, offer: Offer, path: Path, authorization: str = "") -> None:
+    def download(self, url: str, offer: Offer, path: Path, deadline: Deadline, authorization: str = "") -> None:
         """Make the file `path` hold what `offer` states, from what it holds already on.
 
         Raises NotReady when the connection ends before (what arrived stays), BundleRefused when something else arrives
@@ -84,7 +77,7 @@ class Transfer:
             have = 0
         if have < offer.size:
             ranges = {"Range": f"bytes={have}-"} if have else {}
-            with self._open(url, ranges, authorization) as response:
+            with self._open(url, ranges, deadline, authorization) as response:
                 _check_status(response, url)
                 self._store(response, url, offer, path, have)
         _check_digest(path, offer, url, begun=have > 0)
@@ -109,24 +102,31 @@ class Transfer:
             raise NotReady(f"fetch {url}", f"the connection ended after {arrived} of {offer.size} bytes", _LATER)
 
     @contextmanager
-    def _open(self, url: str, headers: Mapping[str, str], authorization: str) -> Iterator[Any]:
+    def _open(
+        self, url: str, headers: Mapping[str, str], deadline: Deadline, authorization: str
+    ) -> Iterator[http.client.HTTPResponse]:
         """Give the response to a GET; what goes wrong until its end becomes an error of ours."""
         try:
-            agent = f"inference-appliance/{__version__}"
-            # The opener knows http and https alone.
-            request = urllib.request.Request(url, headers={"User-Agent": agent, **headers})  # noqa: S310
-            if authorization:
-                request.add_unredirected_header("Authorization", authorization)
-            try:
-                response = self._opener.open(request, timeout=self._timeout)
-            except urllib.error.HTTPError as error:
-                response = error  # an answer as well: 304, 401, 404
-            with response:
+            with self._follow(url, headers, deadline, authorization) as response:
                 yield response
-        except ApplianceError:
-            raise
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise _unreachable(url, error) from error
+
+    def _follow(
+        self, url: str, headers: Mapping[str, str], deadline: Deadline, authorization: str
+    ) -> http.client.HTTPResponse:
+        """Return the first answer that is no redirect; the password is shown to the first server alone."""
+        asked = {"User-Agent": f"inference-appliance/{__version__}", **headers}
+        place = url
+        for _ in range(MAX_REDIRECTS + 1):
+            shown = {"Authorization": authorization} if authorization and _origin(place) == _origin(url) else {}
+            response = self._dialer.request(place, {**asked, **shown}, deadline)
+            location = response.headers.get("Location")
+            if response.status not in (301, 302, 303, 307, 308) or not location:
+                return response
+            response.close()  # without reading what came with it
+            place = _next(place, location)
+        raise NotReady(f"fetch {url}", f"more than {MAX_REDIRECTS} redirects", "mend the server")
 
 
 def authorization(token_file: str) -> str:
@@ -147,66 +147,38 @@ def authorization(token_file: str) -> str:
     return f"Basic {base64.b64encode(secret.encode()).decode()}" if ":" in secret else f"Bearer {secret}"
 
 
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows a few redirects, never from https to http, and shows the token to the same server alone."""
-
-    max_redirections = 5
-
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        """Return the next request."""
-        if req.type == "https" and urlsplit(newurl).scheme != "https":
-            raise Refused(
-                f"fetch {req.full_url}", f"the server points to {newurl[:200]}, without TLS", "mend the server"
-            )
-        following = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if following is not None and _origin(newurl) == _origin(req.full_url) and req.has_header("Authorization"):
-            following.add_unredirected_header("Authorization", req.get_header("Authorization"))
-        return following
+def _next(place: str, location: str) -> str:
+    """Return the address that a server points to. Raises Refused where TLS would end, NotReady where it is none."""
+    following = urljoin(place, quote(location, safe=string.punctuation, encoding="iso-8859-1", errors="replace"))
+    scheme = urlsplit(following).scheme
+    if place.startswith("https:") and scheme != "https":
+        raise Refused(f"fetch {place}", f"the server points to {following[:200]}, without TLS", "mend the server")
+    if scheme not in ("http", "https"):
+        raise NotReady(f"fetch {place}", f"the server points to {following[:200]}", "mend the server")
+    return following
 
 
-def _origin(url: str) -> tuple[str, str]:
+def _origin(url: str) -> tuple[str, str, int]:
+    """Return what must be the same for two addresses to be one server (RFC 6454). Raises ValueError."""
     parts = urlsplit(url)
-    return parts.scheme, parts.netloc.lower()
-
-
-def _tls(config: PullConfig) -> ssl.SSLContext:
-    """Return how TLS is spoken: names and certificates are checked, whatever is configured."""
-    try:
-        context = ssl.create_default_context(cafile=config.ca_file or None)
-        if config.cert_file:
-            context.load_cert_chain(config.cert_file, config.key_file or None)
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        found = f"the certificates cannot be used: {error}"
-        raise ConfigError(
-            "[pull] ca_file, cert_file, key_file", found, "check the files (PEM) and their rights"
-        ) from error
-    return context
-
-
-def _proxies(proxy: str) -> dict[str, str]:
-    """Return the proxies by scheme."""
-    if not proxy:
-        return {}
-    if not re.fullmatch(r"http://[^\s/]+/?", proxy):
-        raise ConfigError(f"[pull] proxy {proxy[:80]!a}", "is no address of a proxy", "write it as http://HOST:PORT")
-    return {"http": proxy, "https": proxy}
+    return parts.scheme, *endpoint(parts)
 
 
 def _read(response: Any, url: str, limit: int) -> bytes:
     """Return the whole body, which may have `limit` bytes."""
-    body = b""
+    body = bytearray()
     for chunk in _chunks(response, url):
         body += chunk
         if len(body) > limit:
             raise Refused(f"fetch {url}", f"more than {limit} bytes", "check the address; an index is small")
-    return body
+    return bytes(body)
 
 
 def _chunks(response: Any, url: str) -> Iterator[bytes]:
     """Yield the body as it arrives. A break in it is an error of the network, not of the disk it is written to."""
     while True:
         try:
-            chunk = response.read1(_CHUNK) if hasattr(response, "read1") else response.read(_CHUNK)
+            chunk = response.read1(_CHUNK)
         except (OSError, http.client.HTTPException) as error:
             raise _unreachable(url, error) from error
         if not chunk:
@@ -232,11 +204,10 @@ def failure(url: str, status: int) -> ApplianceError:
 
 def _unreachable(url: str, error: Exception) -> ApplianceError:
     """Return the error for a connection that cannot be made, or broke."""
-    cause = error.reason if isinstance(error, urllib.error.URLError) else error
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        found = f"its certificate is not to be trusted: {cause.verify_message}"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        found = f"its certificate is not to be trusted: {error.verify_message}"
         return Refused(f"fetch {url}", found, "set [pull] ca_file to the authority that vouches for the server")
-    return NotReady(f"fetch {url}", str(cause) or type(cause).__name__, _LATER)
+    return NotReady(f"fetch {url}", str(error) or type(error).__name__, _LATER)
 
 
 def _begun(path: Path) -> int:

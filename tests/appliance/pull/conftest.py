@@ -12,6 +12,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -54,6 +55,9 @@ class Site:
         self.wrong_range = False
         self.authorization = ""
         self.redirects: dict[str, str] = {}
+        self.redirect_status = 302
+        self.slow: dict[str, float] = {}
+        """Path -> seconds between two bytes of its body."""
         self.statuses: dict[str, int] = {}
         self.base = ""
 
@@ -89,7 +93,7 @@ def handler_of(site: Site) -> type[BaseHTTPRequestHandler]:
             site.requests.append((self.path, dict(self.headers)))
             content = site.files.get(self.path.partition("?")[0])
             if self.path in site.redirects:
-                self.answer(302, b"", Location=site.redirects[self.path])
+                self.answer(site.redirect_status, b"", Location=site.redirects[self.path])
             elif self.path in site.statuses:
                 self.answer(site.statuses[self.path], b"said so")
             elif site.authorization and self.headers.get("Authorization") != site.authorization:
@@ -124,7 +128,11 @@ def handler_of(site: Site) -> type[BaseHTTPRequestHandler]:
             if status != 304:
                 self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(sent)
+            pause = site.slow.get(self.path)
+            with contextlib.suppress(OSError):
+                for piece in [sent] if pause is None else (sent[at : at + 1] for at in range(len(sent))):
+                    self.wfile.write(piece)
+                    time.sleep(pause or 0)
 
         def log_message(self, *_: object) -> None:
             pass

@@ -97,7 +97,8 @@ def test_a_registry_that_sends_to_a_token_server(host, registry, start_registry,
     with pytest.raises(NotAllowed, match="401"):
         host.pull(source(closed, scheme="oci"), **trusted)
     (tmp_path / "token").write_text("plant:secret")
-    found = host.pull(source(closed, scheme="oci"), **trusted, token_file=str(tmp_path / "token"))
+    known = {"token_file": str(tmp_path / "token"), "auth_hosts": (tls_site.base.removeprefix("https://"),)}
+    found = host.pull(source(closed, scheme="oci"), **trusted, **known)
     assert found == [("iris", "1.0.0", "activated")]
     path = tls_site.requests[-1][0]
     assert "service=plant" in path
