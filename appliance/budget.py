@@ -34,7 +34,10 @@ CELL = 160
 """Bytes of a CSV cell: a text, what it means, and their places."""
 WORST = 124
 """Bytes that one byte of JSON becomes at most: `{},` counts as two values and an object."""
+CSV_WORST = 264
+"""Bytes that one byte of CSV becomes at most: a line of one cell."""
 
+_MANY_KEYS = 1000  # of one object: where they are put again and again into a larger table
 _BLOCK = 256 * 1024
 _FOUR_BYTES = 0xF0  # first byte of UTF-8's characters that make a text four bytes wide
 
@@ -49,7 +52,7 @@ def json_cost(body: bytes) -> int:
     commas, lists, objects, keys, quotes = _counts(body, b',[{:"')
     values = commas + lists + objects + 1
     texts = (quotes + 1) // 2
-    boxes = lists * LIST + objects * OBJECT + keys * KEY
+    boxes = lists * LIST + objects * OBJECT + keys * (KEY if keys < _MANY_KEYS * objects else 3 * KEY)
     if b"NaN" in body or b"Infinity" in body:  # no JSON: read by a decoder that makes everything twice
         boxes = 2 * boxes + len(body) * _width(body)
     cost = 2 * len(body) + values * VALUE + boxes + texts * TEXT
@@ -65,14 +68,17 @@ def csv_cost(body: bytes) -> int:
     return len(body) * (2 + 2 * _width(body)) + (commas + lines) * CELL + lines * LIST
 
 
-def tensor_cost(size: int, texts: int, itemsize: int, width: int) -> int:
-    """Return the bytes that a binary tensor of `size` bytes takes at most.
+def texts_cost(size: int, texts: int) -> int:
+    """Return the bytes that a binary tensor of so many texts in `size` bytes takes at most beside its body."""
+    return 4 * size + texts * (TEXT + 4 * 8)
 
-    `texts` says how many texts it has, 0 for numbers; those have `itemsize` bytes each and become `width` bytes.
+
+def numbers_cost(size: int, itemsize: int, width: int) -> int:
+    """Return the bytes that a binary tensor of numbers takes at most beside its body.
+
+    They have `itemsize` bytes each and become ones of `width` bytes.
     """
-    if texts:
-        return 4 * size + texts * (TEXT + 4 * 8)
-    return 2 * size + 2 * (size // itemsize) * width
+    return 2 * size if itemsize == width else size + size // itemsize * (2 * width + 2)
 
 
 class Budget:
@@ -93,6 +99,7 @@ class Budget:
     def refuse(self, tried: str, amount: int, found: str) -> None:
         """Raise TooLarge when something can never have `amount` bytes; `found` says what takes them."""
         if amount > self.total:
+            self._idle()  # what was refused is large itself, and freed soon
             found = f"{found} would take up to {amount} bytes of memory, {self.total} may be"
             raise TooLarge(tried, found, f"send fewer or shorter rows at once, or raise {self._setting}")
 

@@ -10,13 +10,12 @@ import functools
 import gc
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 from appliance import cgroup
 
 GIVE_BACK_SECONDS = 1.0
-"""Between two times that freed memory is given back: each looks through all that is free, some milliseconds."""
+"""After which freed memory is given back, and between two times: each looks through all that is free."""
 LARGEST_KEPT = 1024 * 1024
 """Bytes from which on a piece of memory is the system's own again as soon as it is freed."""
 
@@ -44,29 +43,24 @@ def keep_little() -> None:
 
 
 class GiveBack:
-    """Gives memory back when asked, not more often than every GIVE_BACK_SECONDS; safe in any thread."""
+    """Gives memory back a moment after it is asked to, once for all who ask meanwhile; safe in any thread."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, give: Callable[[], None] = give_back) -> None:
-        self._clock = clock
+    def __init__(self, give: Callable[[], None] = give_back, seconds: float = GIVE_BACK_SECONDS) -> None:
         self._give = give
-        self._lock = threading.Lock()
-        self._next = 0.0
-        self._owed = False
+        self._seconds = seconds
+        self._asked = threading.Lock()  # held from the first who asks until it is done
 
     def __call__(self) -> None:
-        """Give back now, or remember that it is owed."""
-        with self._lock:
-            now = self._clock()
-            self._owed = now < self._next
-            if self._owed:
-                return
-            self._next = now + GIVE_BACK_SECONDS
-        self._give()
+        """Have memory given back soon: what was freed just now, and the answer that is still being sent."""
+        if self._asked.acquire(blocking=False):
+            timer = threading.Timer(self._seconds, self._now)
+            timer.daemon = True
+            timer.start()
 
-    def settle(self) -> None:
-        """Give back what was owed, once its time has come; to be called now and then."""
-        if self._owed:
-            self()
+    def _now(self) -> None:
+        """Give back."""
+        self._asked.release()
+        self._give()
 
 
 _pausing = threading.Lock()

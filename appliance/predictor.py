@@ -9,7 +9,9 @@ import msgspec
 
 from appliance.correlation import request_id as request_id
 from appliance.errors import ApplianceError, InvalidInput
+from appliance.inference.overflow import check_overflow
 from appliance.inference.session import Array
+from appliance.inference.values import quoted
 from appliance.live import LiveModels, LoadedVersion
 
 
@@ -58,9 +60,11 @@ class Observer(Protocol):
 class Predictor:
     """The one way to a prediction, whatever the door."""
 
-    def __init__(self, models: LiveModels, observers: Sequence[Observer] = ()) -> None:
+    def __init__(self, models: LiveModels, observers: Sequence[Observer] = (), *, refuse_overflow: bool = True) -> None:
+        """`refuse_overflow` says whether answers that are infinite for finite rows are refused, see overflow.py."""
         self.models = models
         self._observers = tuple(observers)
+        self._refuse_overflow = refuse_overflow
 
     def route(self, model: str | None = None, version: str | None = None) -> LoadedVersion:
         """Return the version that answers: the named one, else the model's active one, else the default model's.
@@ -81,13 +85,14 @@ class Predictor:
         """Return the prediction of `version` for checked `feeds` (see InputSchema), all outputs unless named.
 
         `started` is time.perf_counter() at the request's arrival; `requests` says how many requests the rows are of.
-        Raises InvalidInput for an unknown output and for
-        what the graph itself refuses.
+        Raises InvalidInput for an unknown output, for what the graph itself refuses, and for an overflow.
         """
         names = version.output_names if outputs is None else self._known(version, outputs)
         begun = time.perf_counter()
         answers = version.session.run(feeds, names)
         ended = time.perf_counter()
+        if self._refuse_overflow:
+            check_overflow(version.manifest.outputs, names, answers, feeds)
         rows = len(next(iter(feeds.values())))
         prediction = Prediction(
             version, dict(zip(names, answers, strict=True)), rows, begun - (started or begun), ended - begun, requests
@@ -107,5 +112,5 @@ class Predictor:
         unknown = [name for name in outputs if name not in version.output_names]
         if unknown:
             expected = ", ".join(version.output_names)
-            raise InvalidInput("choose the outputs", f"there is no output {unknown[0]!r}", f"ask for {expected}")
+            raise InvalidInput("choose the outputs", f"there is no output {quoted(unknown[0])}", f"ask for {expected}")
         return outputs

@@ -1,7 +1,6 @@
 """Builds and joins the parts of one process, starts and stops them."""
 
 import contextlib
-import ctypes
 import gc
 import logging
 import signal
@@ -12,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from appliance import signals, systemd
+from appliance import memory, signals, systemd
+from appliance.budget import Budget, default_bytes
 from appliance.bundle import archive
 from appliance.bundle.manifest import version_order
 from appliance.config import Config
@@ -76,7 +76,8 @@ class Service:
         )
         self.metrics = Metrics(runtime, slot, state_dir=config.state_dir)
         self.models.switched = self._switched
-        self.predictor = Predictor(self.models, [self.metrics])
+        refuse = config.models.overflow == "refuse"
+        self.predictor = Predictor(self.models, [self.metrics], refuse_overflow=refuse)
         self._first = slot == 0
         self._stop = threading.Event()
         self.server = self._http(listener, share) if listener else None
@@ -171,7 +172,7 @@ class Service:
         auth.refuse_open_port(self.config.http)
         self._guard = auth.guard(self.config.http)
         app = self._app()
-        return make_server(app, listener, self.config.http, app.is_small, share)
+        return make_server(app, listener, self.config.http, app.is_small, share, app.context.budget)
 
     def _mqtt(self) -> "Door":
         """Return the MQTT door."""
@@ -198,6 +199,9 @@ class Service:
             predictor=self.predictor,
             store=self.store,
             config=http,
+            budget=Budget(
+                http.max_decoded_bytes or default_bytes(memory.limit_bytes(), http.processes), idle=memory.GiveBack()
+            ),
             metrics=self.metrics.exposition,
             counts=self.metrics.counts,
             mqtt=self.metrics.mqtt_state,
@@ -274,5 +278,5 @@ def _give_back_memory() -> None:
     """
     gc.collect()
     gc.freeze()
-    with contextlib.suppress(OSError, AttributeError):  # another C library has no malloc_trim
-        ctypes.CDLL(None).malloc_trim(0)
+    memory.give_back()
+    memory.keep_little()

@@ -1,18 +1,33 @@
 """How an answer is put into words, the same through every door: predictions with labels, model and version."""
 
 import functools
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import msgspec
+import numpy as np
 from msgspec import UNSET, UnsetType
 
+from appliance.budget import SMALL
 from appliance.bundle.manifest import Label, Output
 from appliance.inference.session import Array
 from appliance.inference.values import to_values
 from appliance.live import LoadedVersion
 from appliance.predictor import Prediction
+
+NUMBER = 25
+"""Bytes of a number in JSON, with its comma, at most."""
+TEXT = 64
+"""Bytes of a text that an output gives, for which nothing is known."""
+COPIES = 3
+"""Times that an answer in JSON lies in memory at most: as parts, put together, and on its way to the socket."""
+
+LARGE = 16384
+"""Values of an output from which on it becomes JSON in parts of so many."""
 
 _encode_json = msgspec.json.Encoder().encode
 
@@ -52,6 +67,23 @@ class Wording:
     outputs: tuple[str, ...]
     labels: tuple[str, ...]
     """The class labels as JSON's keys, in the order of the columns of `probability`."""
+    row_bytes: int
+    """Memory that one row's answer takes at most, the graph's outputs and JSON together."""
+
+    def written(self, prediction: Prediction) -> bytes:
+        """Return a prediction of these outputs in words, as JSON."""
+        if prediction.rows * self.row_bytes <= SMALL:
+            return _encode_json(self.answer(prediction))
+        outputs, version = prediction.outputs, prediction.version
+        probability = outputs[self.probability] if self.probability else None
+        answer = PredictAnswer(
+            prediction=as_json(outputs[self.prediction]),
+            probability=UNSET if probability is None else as_json(probability, partial(_labelled, labels=self.labels)),
+            score=as_json(outputs[self.score]) if self.score else UNSET,
+            model=version.name,
+            version=version.version,
+        )
+        return _encode_json(answer)
 
     def answer(self, prediction: Prediction) -> PredictAnswer:
         """Return a prediction of these outputs in words."""
@@ -90,7 +122,44 @@ def _wording(outputs: list[Output], labels: list[Label]) -> Wording:
     prediction = roles.get("prediction", outputs[0].name)
     probability, score = roles.get("probability"), roles.get("score")
     asked = tuple(name for name in (prediction, probability, score) if name)
-    return Wording(prediction, probability, score, asked, tuple(map(_key, labels)))
+    keys = tuple(map(_key, labels))
+    row_bytes = sum(_row_bytes(output, keys) for output in outputs if output.name in asked)
+    return Wording(prediction, probability, score, asked, keys, row_bytes)
+
+
+def as_json(array: Array, values: Callable[[Array], list[Any]] = to_values) -> Any:
+    """Return an output as `values` has it, in JSON; of a large one never more than a part is plain values at once.
+
+    So nobody waits long for the one thread that runs at a time, and memory is that of the JSON.
+    """
+    width = math.prod(array.shape[1:])
+    step = max(1, LARGE // max(1, width))
+    parts = [b"["]
+    for first in range(0, len(array), step):
+        if first:
+            parts.append(b",")
+        parts.append(_encode_json(values(array[first : first + step]))[1:-1])
+    parts.append(b"]")
+    return msgspec.Raw(b"".join(parts))
+
+
+def output_bytes(output: Output, rows: int, *, binary: bool = False) -> int:
+    """Return the memory that an output of `rows` rows takes at most, as the graph gives it and as it is answered."""
+    values = rows * math.prod(size for size in output.shape[1:] if size > 0)
+    if output.type == "string":
+        return values * (2 * TEXT if binary else COPIES * TEXT)
+    itemsize = np.dtype(output.type).itemsize
+    return values * (4 * itemsize if binary else itemsize + COPIES * NUMBER)
+
+
+def _row_bytes(output: Output, labels: tuple[str, ...]) -> int:
+    """Return the memory that one row of an output takes at most."""
+    if output.role == "probability":
+        return output_bytes(output, 1) + COPIES * sum(len(_encode_json(label)) + 1 for label in labels)
+    if output.role == "prediction" and output.type == "string" and labels:
+        longest = max(len(_encode_json(label)) for label in labels)
+        return max(output_bytes(output, 1), COPIES * (longest + 1) * math.prod(output.shape[1:] or [1]))
+    return output_bytes(output, 1)
 
 
 def _key(label: Label) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from appliance.errors import InvalidInput
-from appliance.inference.values import Array, Scalar, from_values
+from appliance.inference.values import Array, Scalar, from_values, quoted
 
 V = TypeVar("V")
 Parameters = dict[str, Scalar]
@@ -26,6 +26,7 @@ NAMES = {kind: name for name, kind in DATATYPES.items()}
 """The manifest's type -> Open Inference's datatype."""
 
 _MAX_RANK = 8
+_LARGEST = 2**63 - 1  # of a size
 
 
 class InferInputOf(msgspec.Struct, Generic[V], forbid_unknown_fields=True):
@@ -40,9 +41,10 @@ class InferInputOf(msgspec.Struct, Generic[V], forbid_unknown_fields=True):
 
 def elements(name: str, shape: Sequence[int]) -> int:
     """Return how many elements a tensor of `shape` has. Raises InvalidInput for what can be no shape, or is empty."""
-    if len(shape) > _MAX_RANK or (shape and min(shape) < 1):
-        found = f"its shape is {str(list(shape))[:80]}"
-        raise InvalidInput(f"read the tensor {name!r}", found, f"send at most {_MAX_RANK} sizes, each 1 or more")
+    if len(shape) > _MAX_RANK or (shape and (min(shape) < 1 or max(shape) > _LARGEST)):
+        found = f"its shape is [{', '.join(map(quoted, shape[:_MAX_RANK]))}]"
+        next_step = f"send at most {_MAX_RANK} sizes, each 1 or more"
+        raise InvalidInput(f"read the tensor {quoted(name)}", found, next_step)
     return math.prod(shape)
 
 
@@ -51,18 +53,17 @@ def check_tensor(tensor: InferInputOf[Any], before: Container[str]) -> None:
 
     `before` holds the names of the request's tensors so far.
     """
-    tried = f"read the tensor {tensor.name!r}"
     if tensor.name in before:
-        raise InvalidInput(tried, "it is sent twice", "send each input once")
+        raise InvalidInput(f"read the tensor {quoted(tensor.name)}", "it is sent twice", "send each input once")
     if tensor.datatype not in DATATYPES:
-        found = f"datatype {tensor.datatype!r} is unknown"
-        raise InvalidInput(tried, found, f"send one of {', '.join(DATATYPES)}")
+        found = f"datatype {quoted(tensor.datatype)} is unknown"
+        raise InvalidInput(f"read the tensor {quoted(tensor.name)}", found, f"send one of {', '.join(DATATYPES)}")
     elements(tensor.name, tensor.shape)
 
 
 def from_json(tensor: InferInputOf[Any], typed: bool) -> Array:
     """Return the array of a tensor whose data is in JSON, flat or nested as its shape says."""
-    tried = f"read the tensor {tensor.name!r}"
+    tried = f"read the tensor {quoted(tensor.name)}"
     values = tensor.data
     if values is None:
         raise InvalidInput(tried, "it has no data", "send data, or its bytes with binary_data_size")
@@ -82,5 +83,5 @@ def _flat(tensor: InferInputOf[Any], rows: Sequence[Any]) -> list[Any]:
     nested = [size for size in (len(rows), min(widths)) if size != 1]
     if len(widths) != 1 or nested != [size for size in tensor.shape if size != 1]:
         found = f"its data is not nested as its shape {tensor.shape}"
-        raise InvalidInput(f"read the tensor {tensor.name!r}", found, "nest it so, or send it flat")
+        raise InvalidInput(f"read the tensor {quoted(tensor.name)}", found, "nest it so, or send it flat")
     return list(chain.from_iterable(rows))

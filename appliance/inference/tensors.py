@@ -7,7 +7,7 @@ value, infinity, a category that training never saw, no rows at all) is refused 
 import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from appliance.bundle.manifest import Input
 from appliance.errors import InvalidInput
-from appliance.inference.values import Scalar, kind_of, packed, plain_floats, wide_numbers
+from appliance.inference.values import Scalar, kind_of, packed, plain_floats, quoted, too_large, wide_numbers
 
 Array = NDArray[np.generic]
 Row = Sequence[Any] | Mapping[str, Any]
@@ -24,6 +24,8 @@ Feeds = dict[str, Array]
 _NUMBERS = {int, float}
 _FLAGS = [0.0, 1.0]
 _SHOWN = 5  # offending values that a message quotes
+_COMPARED = 200  # characters of a name that is looked for among the columns
+_BLOCK = 65536  # values that are looked at together
 
 
 class InputSchema:
@@ -85,7 +87,10 @@ class InputSchema:
         if set(tensors) != set(self._by_name):
             if set(tensors) <= self._known and all(_is_column(array) for array in tensors.values()):
                 return self.from_columns({name: array.reshape(-1) for name, array in tensors.items()})
-            expected, given = ", ".join(self._by_name), ", ".join(tensors) or "none"
+            expected, given = (
+                ", ".join(self._by_name),
+                ", ".join(name[:_COMPARED] for name in islice(tensors, _COMPARED)) or "none",
+            )
             raise InvalidInput("read the input tensors", f"got {given}", f"send exactly {expected}")
         feeds = {name: _tensor(self._by_name[name], array) for name, array in tensors.items()}
         if len({len(array) for array in feeds.values()}) > 1:
@@ -102,12 +107,12 @@ class InputSchema:
                 flat = packed(tensor.type, chain.from_iterable(rows), count)
                 if flat is not None:
                     return flat.reshape(-1, width)
-            array = plain_floats(tensor.type, rows)
+            wide = plain_floats(rows)
         except (ValueError, TypeError) as error:
             raise self._ragged(rows) from error
-        if array.ndim != 2 or array.shape[1] != width:
+        if wide.ndim != 2 or wide.shape[1] != width:
             raise self._ragged(rows)
-        return array
+        return _narrowed(tensor, "", wide)
 
     def _transposed(self, rows: Sequence[Row]) -> dict[str, Sequence[Any]]:
         """Return rows given as lists as {column name: values}."""
@@ -162,9 +167,16 @@ class InputSchema:
         """Raise InvalidInput when a name is no column, with the nearest one that is."""
         unknown = [name for name in names if name not in self._known]
         if unknown:
-            near = difflib.get_close_matches(str(unknown[0]), self.columns, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"the columns are {', '.join(self.columns)}"
-            raise InvalidInput("read the rows", f"{where} has the unknown column {unknown[0]!r}", hint)
+            near = _nearest(str(unknown[0]), self.columns)
+            hint = f"did you mean {near!r}?" if near else f"the columns are {', '.join(self.columns)}"
+            raise InvalidInput("read the rows", f"{where} has the unknown column {quoted(unknown[0])}", hint)
+
+
+def _nearest(name: str, columns: Sequence[str]) -> str:
+    """Return the column that `name` may have meant, "" for none or where to look would take long."""
+    if len(name) > _COMPARED or len(name) * len(columns) > _COMPARED * 100:
+        return ""
+    return next(iter(difflib.get_close_matches(name, columns, 1)), "")
 
 
 def _holds_flags(tensor: Input) -> bool:
@@ -193,7 +205,7 @@ def _column(tensor: Input, name: str, values: Sequence[Any] | Array | None, rows
     elif tensor.type == "string":
         array = _strings(tensor, name, list(values))
     elif typed and tensor.type in ("float32", "float64"):
-        array = plain_floats(tensor.type, values)
+        array = _narrowed(tensor, name, plain_floats(values))
     else:
         array = _numbers(tensor, name, list(values))
     return _checked(tensor, array.reshape(-1, 1), name)
@@ -227,11 +239,19 @@ def _cast(tensor: Input, name: str, array: Array) -> Array:
     if array.dtype == target:
         return array
     if target.kind == "f" and (array.dtype.kind in "fiu" or (array.dtype.kind == "b" and _holds_flags(tensor))):
-        with np.errstate(over="ignore"):  # _checked reports what overflowed
-            return array.astype(target)
+        return _narrowed(tensor, name, array)
     if target.kind in "iu" and array.dtype.kind in "iuf":
         return _integers(tensor, name, array)
     raise _wrong_type(tensor, name, f"values of type {array.dtype}")
+
+
+def _narrowed(tensor: Input, name: str, wide: NDArray[Any]) -> Array:
+    """Return numbers as the tensor's floats. Raises InvalidInput for a finite one that would become infinite."""
+    with np.errstate(over="ignore"):
+        array = wide.astype(tensor.type)
+    if array.itemsize < wide.itemsize and (bad := np.isinf(array) & np.isfinite(wide)).any():
+        raise too_large(f"read the column {name or _first_column(tensor, bad)!r}", tensor.type)
+    return array
 
 
 def _integers(tensor: Input, name: str, array: NDArray[Any]) -> Array:
@@ -263,7 +283,8 @@ def _numbers(tensor: Input, name: str, values: list[Any]) -> Array:
         raise _wrong_type(tensor, name, f"{kind_of(wrong[0])} ({_some(wrong)})")
     if tensor.type == "bool":
         return np.array(values, dtype=bool)
-    return _cast(tensor, name, wide_numbers(values, whole=kinds == {int} and None not in values))
+    whole = kinds == {int} and None not in values
+    return _cast(tensor, name, wide_numbers(f"read the column {name!r}", values, whole=whole))
 
 
 def _strings(tensor: Input, name: str, values: list[Any]) -> Array:
@@ -277,7 +298,7 @@ def _strings(tensor: Input, name: str, values: list[Any]) -> Array:
                 raise _no_missing(tensor, name)
             texts[index] = tensor.missing_text
         else:
-            raise _wrong_type(tensor, name, f"{kind_of(value)} ({value!r})")
+            raise _wrong_type(tensor, name, f"{kind_of(value)} ({quoted(value)})")
     return texts
 
 
@@ -290,13 +311,23 @@ def _checked(tensor: Input, array: Array, name: str = "") -> Array:
         allowed = set(np.array(tensor.categories, dtype=object if tensor.type == "string" else tensor.type).tolist())
         if tensor.missing and array.dtype.kind == "O":
             allowed.add(tensor.missing_text)
-        unseen = [value for value in array.reshape(-1).tolist() if value not in allowed and value == value]
+        unseen = _unseen(array, allowed)
         if unseen:
             known = _listed([str(value) for value in tensor.categories])
             where = f"column {name or tensor.name!r}"
             found = f"{_some(unseen)} was never seen in training"
             raise InvalidInput(f"read the {where}", found, f"send one of {known}")
     return array
+
+
+def _unseen(array: Array, allowed: set[Any]) -> list[Any]:
+    """Return the first values, NaN aside, that are none of those allowed; of many values a part at a time."""
+    flat = array.reshape(-1)
+    for start in range(0, len(flat), _BLOCK):
+        values = flat[start : start + _BLOCK].tolist()
+        if unseen := [value for value in values if value not in allowed and value == value]:
+            return unseen
+    return []
 
 
 def _check_finite(tensor: Input, array: Array, name: str) -> None:
@@ -331,11 +362,11 @@ def _wrong_type(tensor: Input, name: str, found: str) -> InvalidInput:
 
 def _some(values: Iterable[Any]) -> str:
     """Return a few of `values` for a message."""
-    shown = [repr(value)[:40] for value, _ in zip(values, range(_SHOWN), strict=False)]
-    return ", ".join(shown)
+    shown = [value[:40] if isinstance(value, str) else value for value in islice(values, _SHOWN)]
+    return ", ".join(repr(value)[:42] for value in shown)
 
 
 def _listed(names: Sequence[str]) -> str:
     """Return a few names for a message, and how many more there are."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(repr(name) for name in names[:_SHOWN]) + more
+    return ", ".join(quoted(name) for name in names[:_SHOWN]) + more

@@ -13,6 +13,9 @@ Array = NDArray[np.generic]
 Scalar = bool | int | float | str | None
 """One value of a row as JSON has it."""
 
+SHOWN = 200
+"""Characters of a value that a message quotes."""
+
 _NUMBERS = {int, float}
 _CODES = {"float16": "e", "float32": "f", "float64": "d"}  # of the struct module
 
@@ -25,13 +28,12 @@ def from_values(name: str, dtype: str, values: list[Any], *, typed: bool = False
     """
     if typed and dtype in _CODES and (array := packed(dtype, values, len(values))) is not None:
         return array
-    tried = f"read the tensor {name!r}"
+    tried = f"read the tensor {quoted(name)}"
     _check_kinds(tried, dtype, values, _NUMBERS if typed else {int})
     if dtype == "string":
         return np.array(values, dtype=object)
     if dtype in _CODES:
-        with np.errstate(over="ignore"):
-            return wide_numbers(values, whole=False).astype(dtype)
+        return narrowed(tried, dtype, wide_numbers(tried, values, whole=False))
     try:
         numbers = np.array(values, dtype=np.float64 if typed else dtype)
     except OverflowError as error:
@@ -61,17 +63,19 @@ def packed(dtype: str, values: Iterable[float | None], count: int) -> Array | No
         return None
 
 
-def plain_floats(dtype: str, values: Any) -> Array:
-    """Return (nested) floats and None as a float array, NaN for None, infinity for what is beyond the dtype.
+def plain_floats(values: Any) -> NDArray[Any]:
+    """Return (nested) floats and None as a float64 array, NaN for None.
 
     Raises TypeError or ValueError for values of another type or of uneven nesting.
     """
-    with np.errstate(over="ignore"):
-        return np.array(values, dtype=dtype)
+    return np.array(values, dtype=np.float64)
 
 
-def wide_numbers(values: list[Any], *, whole: bool) -> NDArray[Any]:
-    """Return numbers in the widest dtype of their kind, so that nothing is lost before the tensor's own is known."""
+def wide_numbers(tried: str, values: list[Any], *, whole: bool) -> NDArray[Any]:
+    """Return numbers in the widest dtype of their kind, so that nothing is lost before the tensor's own is known.
+
+    Raises InvalidInput for a whole number that float64 does not hold.
+    """
     for dtype in (np.int64, np.uint64) if whole else ():
         try:
             return np.array(values, dtype=dtype)
@@ -79,14 +83,42 @@ def wide_numbers(values: list[Any], *, whole: bool) -> NDArray[Any]:
             continue
     try:
         return np.array(values, dtype=np.float64)
-    except OverflowError:  # a whole number beyond float64
-        return np.array([_as_float(value) for value in values], dtype=np.float64)
+    except OverflowError as error:
+        raise too_large(tried, "float64") from error
+
+
+def narrowed(tried: str, dtype: str, wide: NDArray[Any]) -> Array:
+    """Return numbers in a float dtype. Raises InvalidInput for a finite one that would become infinite.
+
+    Infinity itself stays: whether the model takes it is the schema's to say.
+    """
+    with np.errstate(over="ignore"):
+        array = wide.astype(dtype)
+    if array.dtype.itemsize < wide.dtype.itemsize and (np.isinf(array) & np.isfinite(wide)).any():
+        raise too_large(tried, dtype)
+    return array
 
 
 def kind_of(value: object) -> str:
     """Return what JSON calls the type of `value`."""
     names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number" if isinstance(value, (int, float)) else f"a {type(value).__name__}")
+
+
+def quoted(value: object) -> str:
+    """Return a value for a message, cut where it is long: what was sent may be megabytes of one name."""
+    if isinstance(value, str):
+        return repr(value) if len(value) <= SHOWN else f"{value[:SHOWN]!r}... ({len(value)} characters)"
+    if isinstance(value, (list, dict)):
+        return kind_of(value)
+    if isinstance(value, int) and value.bit_length() > 128:
+        return f"a whole number of {value.bit_length()} bits"
+    return repr(value)[:SHOWN]
+
+
+def too_large(tried: str, dtype: str) -> InvalidInput:
+    """Return the error for a finite number that would become infinite in `dtype`."""
+    return InvalidInput(tried, f"a value is infinite or too large for {dtype}", "send finite numbers")
 
 
 def _check_kinds(tried: str, dtype: str, values: list[Any], whole: set[type]) -> None:
@@ -98,13 +130,3 @@ def _check_kinds(tried: str, dtype: str, values: list[Any], whole: set[type]) ->
     if wrong:
         found = next(value for value in values if type(value) in wrong)
         raise InvalidInput(tried, f"it holds {kind_of(found)}", f"send values of type {dtype}")
-
-
-def _as_float(value: float | None) -> float:
-    """Return a number as float: infinity beyond its range, NaN for None."""
-    if value is None:
-        return np.nan
-    try:
-        return float(value)
-    except OverflowError:
-        return np.inf if value > 0 else -np.inf

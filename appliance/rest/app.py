@@ -9,9 +9,9 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from appliance.errors import ApplianceError, NotFound
+from appliance.errors import ApplianceError, NotFound, Overloaded
 from appliance.predictor import request_id
-from appliance.rest.exchange import Answer, Context, Environ, Request
+from appliance.rest.exchange import Answer, Context, Environ, Request, body_limit
 from appliance.rest.problems import REASONS, WrongMethod, form_for, status_of
 from appliance.rest.routes import Route, extra_routes, hot_routes
 
@@ -35,6 +35,7 @@ class App:
         self.routes = tuple(routes)
         self.authorize = authorize
         self._log_requests = log_requests
+        self._body_limit = body_limit(context.config, context.budget)
         self._hot = [(route.pattern, route) for route in hot_routes(routes)]
         self._match = functools.lru_cache(maxsize=256)(self._find)
         self._flask: Flask | None = None
@@ -50,7 +51,7 @@ class App:
             answers: Iterable[bytes] = self.flask(environ, start_response)
             return answers
         route, variables = found
-        answer = self.answer(route, Request(environ, self.context.config.max_body_bytes), variables)
+        answer = self.answer(route, Request(environ, self._body_limit, self.context.budget), variables)
         headers = [("Content-Type", answer.content_type), ("Content-Length", str(len(answer.body)))]
         headers.extend(answer.headers)
         start_response(f"{answer.status} {REASONS.get(answer.status, 'Error')}", headers)
@@ -73,6 +74,8 @@ class App:
                 answer = answer.with_headers(("X-Request-Id", request_id.get()))
             return answer
         finally:
+            if request.held:
+                request.release()
             request_id.reset(token)
 
     def _answer(self, route: Route, request: Request, variables: dict[str, str]) -> Answer:
@@ -82,6 +85,10 @@ class App:
             return route.handler(self.context, request, variables)
         except ApplianceError as error:
             failure, status = error, status_of(error)
+        except MemoryError:
+            log.exception("no memory for a request", extra={"path": request.path})
+            failure = Overloaded("answer the request", "there is no memory left", "send fewer rows at once")
+            status = status_of(failure)
         except Exception:  # whatever a handler forgot must not end the connection without an answer
             log.exception("request failed unexpectedly", extra={"path": request.path})
             next_step = f"see the log for request id {request_id.get()}"
@@ -89,6 +96,7 @@ class App:
         if route.hot:
             model = variables.get("name") or self.context.predictor.models.default
             self.context.predictor.failed(model, variables.get("version", ""), failure, request.seconds())
+        _let_go(failure)
         return route.problem(status, failure)
 
     def _find(self, path: str) -> tuple[Route, dict[str, str]] | None:
@@ -106,6 +114,15 @@ class App:
                 if self._flask is None:
                     self._flask = _flask_app(self)
         return self._flask
+
+
+def _let_go(failure: BaseException | None) -> None:
+    """Drop what an error's tracebacks hold, which may be a body of megabytes, now and not when the collector comes."""
+    for _ in range(10):
+        if failure is None:
+            return
+        failure.__traceback__ = None
+        failure = failure.__cause__ or failure.__context__
 
 
 def create_app(context: Context, routes: Sequence[Route], authorize: Authorize, *, log_requests: bool = False) -> App:
@@ -126,9 +143,11 @@ def _flask_app(app: App) -> "Flask":
         response.headers.extend(answer.headers)
         return response
 
+    most = body_limit(app.context.config, app.context.budget)
+
     def view(route: Route) -> Callable[..., Response]:
         def answer(**variables: str) -> Response:
-            return respond(app.answer(route, Request(request.environ, app.context.config.max_body_bytes), variables))
+            return respond(app.answer(route, Request(request.environ, most, app.context.budget), variables))
 
         return answer
 

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance.budget import json_cost
 from appliance.errors import InvalidInput
 from appliance.inference.openinference import DATATYPES, NAMES, elements
+from appliance.inference.values import quoted
 
 Array = NDArray[np.generic]
 
@@ -20,11 +22,14 @@ _LENGTH = struct.Struct("<I")
 _NAMES = {np.dtype(kind): name for kind, name in NAMES.items() if kind != "string"}
 
 
+def cost(body: bytes, header_length: str) -> int:
+    """Return the bytes that a body takes at most before its tensors are read: itself, and its JSON part decoded."""
+    return 2 * len(body) + json_cost(body[: max(0, _length(header_length))])
+
+
 def split(body: bytes, header_length: str) -> tuple[bytes, memoryview]:
     """Return the JSON part of a body and its tensors. Raises InvalidInput when the header's length cannot be."""
-    length = (
-        int(header_length) if header_length.isascii() and header_length.isdigit() and len(header_length) < 16 else -1
-    )
+    length = _length(header_length)
     if not 0 <= length <= len(body):
         found = f"it is {header_length[:40]!r}, and the body has {len(body)} bytes"
         raise InvalidInput("read Inference-Header-Content-Length", found, "send the length of the JSON part in bytes")
@@ -42,7 +47,7 @@ def read(name: str, datatype: str, shape: Sequence[int], content: memoryview) ->
     dtype = np.dtype(DATATYPES[datatype]).newbyteorder("<")
     if count * dtype.itemsize != len(content):
         found = f"{datatype} of shape {list(shape)} has {count * dtype.itemsize} bytes, {len(content)} were sent"
-        raise InvalidInput(f"read the tensor {name!r}", found, "send row-major bytes without padding")
+        raise InvalidInput(f"read the tensor {quoted(name)}", found, "send row-major bytes without padding")
     if datatype == "BOOL":
         return np.frombuffer(content, dtype=np.uint8).reshape(shape).astype(bool)
     array = np.frombuffer(content, dtype=dtype).reshape(shape)
@@ -68,9 +73,14 @@ def datatype_of(array: Array) -> str:
     return "BYTES" if array.dtype.kind in "OU" else _NAMES[array.dtype]
 
 
+def _length(text: str) -> int:
+    """Return a length in digits, -1 for what is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else -1
+
+
 def _read_texts(name: str, content: memoryview, count: int) -> Array:
     """Return `count` texts, each a 4-byte length and UTF-8, as a [count] array of dtype object."""
-    tried = f"read the tensor {name!r}"
+    tried = f"read the tensor {quoted(name)}"
     if count * _LENGTH.size > len(content):
         raise InvalidInput(tried, f"{len(content)} bytes hold no {count} texts", "send a 4-byte length before each")
     texts = np.empty(count, dtype=object)

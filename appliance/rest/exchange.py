@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from appliance.budget import MOST, SMALL, WAIT_SECONDS, WORST, Budget, json_cost
 from appliance.config import HttpConfig
 from appliance.errors import InvalidInput, TooLarge
 from appliance.mqtt_state import MqttState
@@ -18,18 +19,29 @@ from appliance.store.versions import Store
 Environ = dict[str, Any]
 JSON = "application/json"  # exactly so: some clients read an error only then (no charset)
 
+DEFLATE_FACTOR = 1032
+"""Bytes that one compressed byte becomes at most (zlib's technical details)."""
+MEMBERS = 1024
+"""Of a gzip body (RFC 1952, 2.2), which are read one behind the other."""
+
 encode_json = msgspec.json.Encoder().encode
 
 
 class Request:
-    """One HTTP request, read from the WSGI environment (PEP 3333) as it is needed."""
+    """One HTTP request, read from the WSGI environment (PEP 3333) as it is needed.
 
-    __slots__ = ("environ", "limit", "method", "path", "started")
+    What a large one takes is claimed of the budget, and held until release().
+    """
 
-    def __init__(self, environ: Environ, limit: int) -> None:
+    __slots__ = ("budget", "environ", "held", "limit", "method", "path", "started")
+
+    def __init__(self, environ: Environ, limit: int, budget: Budget | None = None) -> None:
         self.environ = environ
         self.limit = limit
         """The most bytes that the body may have, as sent and as decompressed."""
+        self.budget = budget or Budget(MOST)
+        self.held = 0
+        """Bytes of the budget."""
         self.method: str = environ["REQUEST_METHOD"]
         self.path: str = environ["PATH_INFO"]
         self.started = time.perf_counter()
@@ -49,16 +61,61 @@ class Request:
         """The query string's fields."""
         return dict(parse_qsl(self.environ.get("QUERY_STRING", ""), keep_blank_values=True))
 
-    def body(self) -> bytes:
-        """Return the whole body, decompressed by its Content-Encoding (gzip, deflate).
+    def body(self, cost: Callable[[bytes], int] = json_cost, worst: int = WORST) -> bytes:
+        """Return the whole body, decompressed by its Content-Encoding (gzip, deflate); a large one is claimed first.
 
-        Raises TooLarge beyond the limit, InvalidInput for an unknown or broken encoding.
+        `cost` says what it takes at most; it is not asked where `worst` for each byte is there at once. Raises
+        TooLarge beyond the limit or the budget, Overloaded when others hold it, InvalidInput for an unknown or broken
+        encoding.
         """
         content: bytes = self.environ["wsgi.input"].read(self.limit + 1)
         if len(content) > self.limit:
             raise _too_large(self.limit)
         encoding = self.environ.get("HTTP_CONTENT_ENCODING")
-        return decompress(content, encoding, self.limit) if encoding else content
+        if encoding:
+            most = min(self.limit, DEFLATE_FACTOR * len(content))
+            if most > SMALL:  # twice: the parts, and what they make together
+                self.budget.claim("decompress the body", 2 * most, "it", wait=WAIT_SECONDS)
+                self.held = 2 * most
+            content = decompress(content, encoding, self.limit)
+        if len(content) > SMALL:
+            self._claim_body(content, cost, worst)
+        return content
+
+    def claim_answer(self, amount: int, rows: int) -> None:
+        """Hold `amount` bytes for the answer to `rows` rows instead of the body, which nothing refers to any more.
+
+        Raises TooLarge, Overloaded.
+        """
+        if amount <= SMALL:
+            return
+        held, self.held = self.held, 0
+        # Only what came in a large body is on a thread that may wait.
+        wait = WAIT_SECONDS if held else 0.0
+        self.budget.claim("answer the request", amount, f"the answer to {rows} rows", wait=wait, instead_of=held)
+        self.held = amount
+
+    def claim_more(self, tried: str, amount: int, found: str) -> None:
+        """Hold `amount` bytes beside what is held. Raises TooLarge, and Overloaded without waiting."""
+        if amount > SMALL:
+            self.budget.refuse(tried, self.held + amount, found)
+            self.budget.claim(tried, amount, found)
+            self.held += amount
+
+    def release(self) -> None:
+        """Give back what was claimed."""
+        held, self.held = self.held, 0
+        self.budget.release(held)
+
+    def _claim_body(self, content: bytes, cost: Callable[[bytes], int], worst: int) -> None:
+        """Hold what a large body takes."""
+        if self.held:
+            self.release()
+        amount = worst * len(content)
+        if not worst or not self.budget.try_claim(amount):
+            amount = cost(content)
+            self.budget.claim("read the body", amount, f"its {len(content)} bytes", wait=WAIT_SECONDS)
+        self.held = amount
 
 
 class Answer(msgspec.Struct, frozen=True):  # a frozen dataclass takes ten times as long to make
@@ -81,6 +138,8 @@ class Context:
     predictor: Predictor
     store: Store
     config: HttpConfig
+    budget: Budget = field(default_factory=lambda: Budget(MOST))
+    """The memory that all large requests share."""
     metrics: Callable[[], bytes] = field(default=lambda: b"")
     """The Prometheus text exposition (format 0.0.4) of all processes."""
     counts: Callable[[], dict[tuple[str, str], Counts]] = field(default=dict)
@@ -95,6 +154,11 @@ Handler = Callable[[Context, Request, dict[str, str]], Answer]
 """(context, request, the path's variables) -> answer; raises ApplianceError."""
 
 
+def body_limit(config: HttpConfig, budget: Budget) -> int:
+    """Return the bytes that a body may have: it lies in memory as it came and as it is read, so half of the budget."""
+    return min(config.max_body_bytes, max(SMALL, budget.total // 2))
+
+
 def json_answer(value: object, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> Answer:
     """Return `value` as JSON; NaN becomes null."""
     return Answer(encode_json(value), status, JSON, headers)
@@ -107,19 +171,25 @@ def decompress(content: bytes, encoding: str, limit: int) -> bytes:
         return content
     windows = {"gzip": 31, "x-gzip": 31, "deflate": 15}
     if name not in windows:
-        raise InvalidInput("read the body", f"Content-Encoding {encoding!r} is unknown", "send gzip, deflate or none")
-    decoder = zlib.decompressobj(windows[name])
-    try:
-        plain = decoder.decompress(content, limit + 1)
-    except zlib.error as error:
-        raise InvalidInput(
-            "read the body", f"it is no {name} ({error})", "compress it again or send it plain"
-        ) from error
-    if len(plain) > limit:
-        raise _too_large(limit)
-    if not decoder.eof or decoder.unused_data:
+        found = f"Content-Encoding {encoding[:40]!r} is unknown"
+        raise InvalidInput("read the body", found, "send gzip, deflate or none")
+    parts, size, rest = [], 0, content
+    for _ in range(MEMBERS):
+        decoder = zlib.decompressobj(windows[name])
+        try:
+            parts.append(decoder.decompress(rest, limit + 1 - size))
+        except zlib.error as error:
+            next_step = "compress it again or send it plain"
+            raise InvalidInput("read the body", f"it is no {name} ({error})", next_step) from error
+        size += len(parts[-1])
+        if size > limit:
+            raise _too_large(limit)
+        rest = decoder.unused_data
+        if not rest or name == "deflate" or not decoder.eof:
+            break
+    if rest or not decoder.eof:
         raise InvalidInput("read the body", f"its {name} stream is cut off or goes on", "compress it again")
-    return plain
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def compress(answer: Answer, accepted: str) -> Answer:
@@ -136,6 +206,5 @@ def compress(answer: Answer, accepted: str) -> Answer:
 
 def _too_large(limit: int) -> TooLarge:
     """Return the error for a body beyond the limit."""
-    return TooLarge(
-        "read the body", f"it has more than {limit} bytes", "send fewer rows, or raise [http] max_body_bytes"
-    )
+    next_step = "send fewer rows, or raise [http] max_body_bytes and max_decoded_bytes"
+    return TooLarge("read the body", f"it has more than {limit} bytes", next_step)

@@ -3,27 +3,41 @@
 Sources: the Open Inference Protocol (REST) and Triton's extensions for binary tensors and classification.
 """
 
+import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
 
+from appliance.budget import numbers_cost, texts_cost
 from appliance.bundle.manifest import Label
 from appliance.errors import InvalidInput
-from appliance.inference.openinference import NAMES, InferInputOf, Parameters, check_tensor, elements, from_json
+from appliance.inference.openinference import (
+    DATATYPES,
+    NAMES,
+    InferInputOf,
+    Parameters,
+    check_tensor,
+    elements,
+    from_json,
+)
 from appliance.inference.session import Array
-from appliance.inference.values import Scalar
+from appliance.inference.values import Scalar, quoted
 from appliance.live import LoadedVersion
 from appliance.predictor import Prediction
 from appliance.rest import binary_tensors
 from appliance.rest.exchange import Answer, Context, Request, compress, encode_json
 from appliance.rest.json_body import check_rows, decode_values
+from appliance.wording import LARGE, as_json, output_bytes
 
 V = TypeVar("V")
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
+CLASSIFIED = 400
+"""Bytes of memory of a text of the classification extension, with those it is made of."""
 BINARY = "application/octet-stream"
 
 COMPRESSED_FROM = 1024
@@ -99,8 +113,11 @@ def infer(context: Context, request: Request, variables: dict[str, str]) -> Answ
     version = context.predictor.route(variables.get("name"), variables.get("version"))
     call = _read(context, request, version)
     feeds = version.schema.from_tensors(call.tensors)
-    check_rows(len(next(iter(feeds.values()))), context.config)
+    call.tensors.clear()
+    rows = len(next(iter(feeds.values())))
+    check_rows(rows, context.config)
     names = [wanted.name for wanted in call.wanted]
+    request.claim_answer(_answer_bytes(version, call.wanted, rows), rows)
     answer = _answer(call, context.predictor.run(version, feeds, names, started=request.started))
     accepted = request.header("Accept-Encoding")
     return compress(answer, accepted) if accepted and len(answer.body) >= COMPRESSED_FROM else answer
@@ -108,18 +125,20 @@ def infer(context: Context, request: Request, variables: dict[str, str]) -> Answ
 
 def _read(context: Context, request: Request, version: LoadedVersion) -> _Call:
     """Return what a request asks for, by the three forms that its header tells apart."""
-    body, length = request.body(), request.environ.get("HTTP_INFERENCE_HEADER_CONTENT_LENGTH")
+    length = request.environ.get("HTTP_INFERENCE_HEADER_CONTENT_LENGTH")
     if length is None:
-        return _parse(context, version, body, memoryview(b""))
+        return _parse(context, request, version, request.body(), memoryview(b""))
+    body = request.body(partial(binary_tensors.cost, header_length=length), worst=0)
     header, tensors = binary_tensors.split(body, length)
-    return _parse(context, version, header, tensors) if header else _raw(version, tensors)
+    return _parse(context, request, version, header, tensors) if header else _raw(request, version, tensors)
 
 
-def _raw(version: LoadedVersion, content: memoryview) -> _Call:
+def _raw(request: Request, version: LoadedVersion, content: memoryview) -> _Call:
     """Return the call that is nothing but the bytes of the one input; a text is the whole body, without its length."""
     if len(version.manifest.inputs) != 1:
         raise InvalidInput("read the raw tensor", "the model has more than one input", "describe the inputs in JSON")
     tensor = version.manifest.inputs[0]
+    request.claim_more("read the raw tensor", 7 * len(content) if tensor.type == "string" else len(content), "it")
     if tensor.type == "string":
         texts = len(content).to_bytes(4, "little") + bytes(content)
         array = binary_tensors.read(tensor.name, "BYTES", [1, *tensor.shape[1:]], memoryview(texts))
@@ -130,7 +149,7 @@ def _raw(version: LoadedVersion, content: memoryview) -> _Call:
     return _Call({tensor.name: array}, [_Wanted(name, binary=True) for name in version.output_names])
 
 
-def _parse(context: Context, version: LoadedVersion, header: bytes, content: memoryview) -> _Call:
+def _parse(context: Context, request: Request, version: LoadedVersion, header: bytes, content: memoryview) -> _Call:
     """Return the call that a JSON part and the bytes behind it make."""
     sent, typed = decode_values(header, InferRequestOf, version.schema.value_type, context.config)
     parameters: Parameters = sent.parameters or {}
@@ -144,6 +163,7 @@ def _parse(context: Context, version: LoadedVersion, header: bytes, content: mem
             tensors[tensor.name] = from_json(tensor, typed)
         else:
             part = content[place : place + size]
+            request.claim_more("read the tensors", _tensor_bytes(version, tensor, size), "they")
             tensors[tensor.name] = binary_tensors.read(tensor.name, tensor.datatype, tensor.shape, part)
             place += size
     if place != len(content):
@@ -157,7 +177,7 @@ def _check_parameters(parameters: Parameters) -> None:
     """Raise InvalidInput for parameters that mean something to Triton which is not done here."""
     for name in parameters:
         if name in _RESERVED or name.startswith(_RESERVED_PREFIX):
-            raise InvalidInput("read the parameters", f"{name!r} is reserved and not served here", "leave it out")
+            raise InvalidInput("read the parameters", f"{quoted(name)} is reserved and not served here", "leave it out")
     _check_content_type(parameters)
 
 
@@ -165,7 +185,8 @@ def _check_content_type(parameters: Parameters) -> None:
     """Raise InvalidInput for a codec that would mean other values than those that are read here."""
     codec = parameters.get("content_type")
     if codec not in _CONTENT_TYPES:
-        raise InvalidInput("read the parameters", f"content_type {codec!r} is unknown", "send pd, np or str, or none")
+        found = f"content_type {quoted(codec)} is unknown"
+        raise InvalidInput("read the parameters", found, "send pd, np or str, or none")
 
 
 def _check_input(context: Context, tensor: InferInputOf[Any], before: dict[str, Array]) -> None:
@@ -178,10 +199,10 @@ def _check_input(context: Context, tensor: InferInputOf[Any], before: dict[str, 
 
 def _size(tensor: InferInputOf[Any], left: int) -> int | None:
     """Return the number of bytes that a tensor has behind the JSON part, None for a tensor in JSON."""
-    size = (tensor.parameters or {}).get("binary_data_size")
+    size = tensor.parameters.get("binary_data_size") if tensor.parameters else None
     if size is None:
         return None
-    tried = f"read the tensor {tensor.name!r}"
+    tried = f"read the tensor {quoted(tensor.name)}"
     if type(size) is not int or not 0 <= size <= left:
         found = f"binary_data_size is {str(size)[:40]}, {left} bytes are left"
         raise InvalidInput(
@@ -190,6 +211,15 @@ def _size(tensor: InferInputOf[Any], left: int) -> int | None:
     if tensor.data is not None:
         raise InvalidInput(tried, "it has data and binary_data_size", "send one of them")
     return size
+
+
+def _tensor_bytes(version: LoadedVersion, tensor: InferInputOf[Any], size: int) -> int:
+    """Return the memory that a binary tensor takes at most beside its body."""
+    if tensor.datatype == "BYTES":
+        return texts_cost(size, min(size // 4, math.prod(tensor.shape)))  # each text begins with its length of 4 bytes
+    known = (one.type for one in version.manifest.inputs if one.name == tensor.name and one.type != "string")
+    kind = DATATYPES[tensor.datatype]
+    return numbers_cost(size, np.dtype(kind).itemsize, np.dtype(next(known, "float64")).itemsize)
 
 
 def _flag(parameters: Parameters, name: str, default: bool = False) -> bool:
@@ -231,12 +261,25 @@ def _answer(call: _Call, prediction: Prediction) -> Answer:
             parts.append(binary_tensors.write(array))
             tensor.parameters = {"binary_data_size": len(parts[-1])}
         else:
-            tensor.data = array.reshape(-1).tolist()
+            flat = array.reshape(-1)
+            tensor.data = as_json(flat) if flat.size > LARGE else flat.tolist()
         tensors.append(tensor)
     header = encode_json(InferAnswer(version.name, version.version, tensors, call.id))
     if not parts:
         return Answer(header)
     return Answer(b"".join((header, *parts)), 200, BINARY, ((HEADER_LENGTH, str(len(header))),))
+
+
+def _answer_bytes(version: LoadedVersion, wanted: Sequence[_Wanted], rows: int) -> int:
+    """Return the memory that the outputs of `rows` rows take at most, as the graph gives them and as they are sent."""
+    outputs = {output.name: output for output in version.manifest.outputs}
+    total = 0
+    for one in wanted:
+        output = outputs.get(one.name)
+        if output:
+            texts = min(one.classes, math.prod(output.shape[1:])) * CLASSIFIED if one.classes else 0
+            total += output_bytes(output, rows, binary=one.binary) + rows * texts
+    return total
 
 
 def _classified(wanted: _Wanted, array: Array, labels: Sequence[Label]) -> Array:

@@ -11,9 +11,10 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from appliance import __version__
+from appliance.budget import CSV_WORST, WORST, csv_cost, json_cost
 from appliance.errors import InvalidInput, NotReady
 from appliance.inference.tensors import Feeds
-from appliance.inference.values import Scalar, to_values
+from appliance.inference.values import Scalar, quoted, to_values
 from appliance.live import LoadedVersion
 from appliance.rest.csv_body import read_csv, text_of
 from appliance.rest.exchange import Answer, Context, Request, json_answer
@@ -21,7 +22,7 @@ from appliance.rest.health import is_ready
 from appliance.rest.json_body import check_rows, decode_values
 from appliance.rest.problems import UnsupportedMedia, error_json, mlflow_json
 from appliance.rest.routes import Route
-from appliance.wording import wording_of
+from appliance.wording import LARGE, as_json, wording_of
 
 V = TypeVar("V")
 Parameters = dict[str, Scalar]
@@ -92,13 +93,16 @@ def invoke(context: Context, request: Request, variables: dict[str, str]) -> Ans
     Raises InvalidInput, TooLarge, UnsupportedMedia for another Content-Type, NotReady without an active model.
     """
     version = context.predictor.route()
-    body, (media, parameters) = request.body(), _content_type(request)
+    media, parameters = _content_type(request)
     if media == "text/csv":
-        columns = read_csv(body, version.schema, parameters, context.config)
+        columns = read_csv(request.body(csv_cost, CSV_WORST), version.schema, parameters, context.config)
         feeds = version.schema.from_columns(columns)
+        del columns
     elif media in ("application/json", ""):
-        sent, typed = decode_values(_as_utf8(body, parameters), InvocationOf, version.schema.value_type, context.config)
+        body = _json_body(request, parameters.get("charset", "utf-8"))
+        sent, typed = decode_values(body, InvocationOf, version.schema.value_type, context.config)
         feeds = _feeds(context, version, sent, typed)
+        del body, sent
     else:
         raise UnsupportedMedia("read the body", f"Content-Type is {media}", "send application/json or text/csv")
     return _answer(context, request, version, feeds)
@@ -112,7 +116,9 @@ def predict_instances(context: Context, request: Request, variables: dict[str, s
     version = context.predictor.route(variables["name"])
     sent, typed = decode_values(request.body(), InstancesOf, version.schema.value_type, context.config)
     _take_none(sent.parameters)
-    return _answer(context, request, version, _from_instances(context, version, sent.instances, typed))
+    feeds = _from_instances(context, version, sent.instances, typed)
+    del sent
+    return _answer(context, request, version, feeds)
 
 
 def _feeds(context: Context, version: LoadedVersion, sent: InvocationOf[Any], typed: bool) -> Feeds:
@@ -177,7 +183,7 @@ def _single(name: str, value: Any) -> Any:
     if not isinstance(value, list):
         return value
     if len(value) != 1:
-        raise InvalidInput(f"read the column {name!r}", f"a row has {len(value)} values", "send one for each row")
+        raise InvalidInput(f"read the column {quoted(name)}", f"a row has {len(value)} values", "send one for each row")
     return value[0]
 
 
@@ -190,15 +196,17 @@ def _take_none(parameters: Parameters | None) -> None:
     """Raise InvalidInput for parameters: to ignore them would answer something else than was asked."""
     if parameters:
         raise InvalidInput(
-            "read the parameters", f"{min(parameters)!r} is unknown", "leave it out: the model takes none"
+            "read the parameters", f"{quoted(min(parameters))} is unknown", "leave it out: the model takes none"
         )
 
 
 def _answer(context: Context, request: Request, version: LoadedVersion, feeds: Feeds) -> Answer:
     """Run the model and return its predictions alone."""
-    output = wording_of(version).prediction
+    output, rows = wording_of(version).prediction, len(next(iter(feeds.values())))
+    request.claim_answer(wording_of(version).row_bytes * rows, rows)
     prediction = context.predictor.run(version, feeds, [output], started=request.started)
-    return json_answer(Predictions(to_values(prediction.outputs[output])))
+    array = prediction.outputs[output]
+    return json_answer(Predictions(as_json(array) if array.size > LARGE else to_values(array)))
 
 
 def _content_type(request: Request) -> tuple[str, dict[str, str]]:
@@ -208,10 +216,12 @@ def _content_type(request: Request) -> tuple[str, dict[str, str]]:
     return media.strip(), {name.strip(): value.strip().strip('"') for name, _, value in parameters}
 
 
-def _as_utf8(body: bytes, parameters: dict[str, str]) -> bytes:
+def _json_body(request: Request, charset: str) -> bytes:
     """Return a JSON body in the encoding that JSON has (RFC 8259, 8.1), whatever its charset says."""
-    charset = parameters.get("charset", "utf-8")
-    return body if charset == "utf-8" else text_of(body, charset).encode()
+    if charset == "utf-8":
+        return request.body()
+    # Beside it, the same as a text and as UTF-8.
+    return text_of(request.body(lambda body: json_cost(body) + 6 * len(body), WORST + 6), charset).encode()
 
 
 def _ping(context: Context, request: Request, variables: dict[str, str]) -> Answer:

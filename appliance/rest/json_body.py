@@ -11,20 +11,20 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from appliance.budget import SMALL
 from appliance.config import HttpConfig
 from appliance.errors import ApplianceError, InvalidInput, TooLarge
+from appliance.inference import lenient_json
 from appliance.inference.values import Scalar
+from appliance.memory import collector_paused
 
 T = TypeVar("T")
+
+_FAILURES = (msgspec.MsgspecError, ValueError, RecursionError)
 
 _SCANNED = 65536  # bytes of a refused body in which its nesting is looked for
 # A text cut off anywhere, even behind a backslash, is one match: else each of its characters would be a new beginning.
 _BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?|[\[{]|[\]}]', re.DOTALL)
-# Python's own words for what JSON has none: json.dumps of a table with missing values writes them, MLflow's client too.
-_NOT_JSON = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?|-?\bInfinity\b|\bNaN\b', re.DOTALL)
-_BOM = b"\xef\xbb\xbf"
-_HUGE = b"9" * 310
-"""A whole number that no float64 holds: the schema takes it for infinity, JSON's reader for a number."""
 
 
 @functools.cache
@@ -37,12 +37,15 @@ def decode(body: bytes, kind: type[T], config: HttpConfig) -> T:
     """Return `body` as `kind`. Raises InvalidInput with the place that is wrong, TooLarge for too deep nesting."""
     key: Any = kind
     try:
-        value: T = decoder(key).decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        if (mended := _mended(body)) != body:
-            return decode(mended, kind, config)
-        raise _refusal(body, error, config.max_nesting) from error
-    return value
+        return _decoded(decoder(key), body)  # type: ignore[no-any-return]
+    except _FAILURES as error:
+        failure = error
+    if lenient_json.beyond_json(body):  # json.dumps of a table with missing values writes NaN, MLflow's client too
+        try:
+            return _loaded(body, key)  # type: ignore[no-any-return]
+        except _FAILURES as error:
+            failure = error
+    raise _refusal(body, failure, config.max_nesting) from failure
 
 
 def decode_values(body: bytes, kind: Any, value_type: Any, config: HttpConfig) -> tuple[Any, bool]:
@@ -52,9 +55,23 @@ def decode_values(body: bytes, kind: Any, value_type: Any, config: HttpConfig) -
     says which of them is wrong.
     """
     try:
-        return _decoder_of(kind, value_type).decode(body), value_type != Scalar
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _decoded(_decoder_of(kind, value_type), body), value_type != Scalar
+    except _FAILURES:
         return decode(body, kind[Scalar], config), False  # slower, and it knows what clients write that is no JSON
+
+
+def _decoded(decoder: Any, body: bytes) -> Any:
+    """Return what a decoder makes of a body."""
+    if len(body) <= SMALL:
+        return decoder.decode(body)
+    with collector_paused():
+        return decoder.decode(body)
+
+
+def _loaded(body: bytes, kind: Any) -> Any:
+    """Return a body that is no JSON by the word, but what clients write."""
+    with collector_paused():
+        return msgspec.convert(lenient_json.loads(body), kind)
 
 
 @functools.cache
@@ -68,19 +85,6 @@ def check_rows(count: int, config: HttpConfig) -> None:
     if count > config.max_rows:
         found = f"there are {count}, {config.max_rows} may be"
         raise TooLarge("read the rows", found, "send fewer rows at once, or raise [http] max_rows")
-
-
-def _mended(body: bytes) -> bytes:
-    """Return a body as JSON has it: NaN as null, infinity as a number that is no finite float, no byte order mark."""
-    body = body.removeprefix(_BOM)
-    if b"NaN" not in body and b"Infinity" not in body:
-        return body
-    return _NOT_JSON.sub(_in_json, body)
-
-
-def _in_json(match: re.Match[bytes]) -> bytes:
-    """Return what JSON says instead of a token that it has not; a text stays."""
-    return {b"NaN": b"null", b"Infinity": _HUGE, b"-Infinity": b"-" + _HUGE}.get(match[0], match[0])
 
 
 def _refusal(body: bytes, error: Exception, max_nesting: int) -> ApplianceError:

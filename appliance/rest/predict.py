@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from appliance.inference.values import Scalar
-from appliance.rest.exchange import Answer, Context, Request, encode_json
+from appliance.rest.exchange import Answer, Context, Request
 from appliance.rest.json_body import check_rows, decode_values
 from appliance.rest.routes import Route
 from appliance.wording import PredictAnswer, as_rows, wording_of
@@ -34,8 +34,11 @@ def predict(context: Context, request: Request, variables: dict[str, str]) -> An
     check_rows(len(rows), context.config)
     feeds = version.schema.from_rows(rows, typed=typed)
     wording = wording_of(version)
+    count = len(rows)
+    del sent, rows  # of a large body they take more than all that follows
+    request.claim_answer(count * wording.row_bytes, count)
     prediction = context.predictor.run(version, feeds, wording.outputs, started=request.started)
-    return Answer(encode_json(wording.answer(prediction)))
+    return Answer(wording.written(prediction))
 
 
 def _call(path: str, summary: str) -> Route:

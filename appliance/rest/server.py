@@ -16,12 +16,13 @@ from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
 
-from appliance import budget
+from appliance.budget import MOST, SMALL, Budget
 from appliance.config import HttpConfig
 from appliance.errors import Overloaded
 from appliance.rest import crowd
 from appliance.rest.channel import Channel
 from appliance.rest.dispatcher import Dispatcher
+from appliance.rest.exchange import body_limit
 from appliance.rest.heads import Heads
 from appliance.rest.shares import YIELD_SECONDS, Share
 from appliance.rest.watch import Watch
@@ -201,20 +202,22 @@ def make_server(
     http: HttpConfig,
     is_small: Callable[[str], bool],
     share: Share | None = None,
-    most_held: int = 0,
+    budget: Budget | None = None,
 ) -> Server:
     """Return a server of `app` on `listener`; `is_small` says of a path whether its requests may run on the loop.
 
-    `share` is given where several processes share the listener; `most_held` says how many bytes of requests and answers
-    the connections may hold together.
+    `share` is given where several processes share the listener; `budget` is the memory that requests may take, half of
+    which the connections may hold as bodies and answers.
     """
+    budget = budget or Budget(http.max_decoded_bytes or MOST)
+    longest = body_limit(http, budget)
     adjustments = Adjustments(
         sockets=[listener],
         threads=http.threads,
         # waitress refuses from this size on, we beyond the limit.
-        max_request_body_size=http.max_body_bytes + 1,
+        max_request_body_size=longest + 1,
         # Bodies stay in memory: the file system of a device may be read-only, and the limit bounds them.
-        inbuf_overflow=http.max_body_bytes + 1,
+        inbuf_overflow=longest + 1,
         outbuf_overflow=64 * 1024 * 1024,
         recv_bytes=256 * 1024,
         ident=None,
@@ -233,7 +236,8 @@ def make_server(
     )
     server.http = http
     server.most_connections = _connection_limit(http.max_connections)
-    server.most_held = most_held or http.max_decoded_bytes or budget.MOST
+    server.most_held = max(SMALL, budget.total // 2)
+    budget.outside = server.held
     server.share = share
     return server
 

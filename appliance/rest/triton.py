@@ -13,7 +13,7 @@ from appliance.bundle.manifest import Input, Output, TensorType
 from appliance.errors import InvalidInput, NotFound
 from appliance.inference import selftest
 from appliance.inference.openinference import NAMES
-from appliance.inference.values import Scalar
+from appliance.inference.values import Scalar, quoted
 from appliance.predictor import Counts
 from appliance.rest.exchange import Answer, Context, Handler, Request, json_answer
 from appliance.rest.json_body import decode
@@ -162,7 +162,8 @@ def _load(context: Context, request: Request, variables: dict[str, str]) -> Answ
     name = variables["name"]
     parameters = decode(request.body() or b"{}", RepositoryRequest, context.config).parameters
     if unknown := parameters.keys() - {"version"}:
-        raise Unsupported(f"load {name}", f"parameter {min(unknown)!r} is not served here", "send version, or nothing")
+        found = f"parameter {quoted(min(unknown))} is not served here"
+        raise Unsupported(f"load {name}", found, "send version, or nothing")
     versions = _installed(context, name)
     before = activation.read(context.store, name)
     version = parameters.get("version") or before.active or before.previous

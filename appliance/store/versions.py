@@ -318,7 +318,7 @@ def _signature(bundle: Opened) -> bytes | None:
 
 def _not_found(what: str, given: str, known: Sequence[str]) -> NotFound:
     """Return the error for a name that is not installed, with those that come close."""
-    close = difflib.get_close_matches(given, known, n=3)
+    close = difflib.get_close_matches(given, known, n=3) if len(given) <= 200 else []  # it takes the square of it
     if close:
         return NotFound(f"find {what}", "it is not installed", f"did you mean {' or '.join(close)}?")
     installed = f"installed: {', '.join(known)}" if known else "install a bundle first: appliance install BUNDLE"

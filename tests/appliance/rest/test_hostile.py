@@ -24,9 +24,8 @@ ROW = [1, 2, 3, 4]
 @pytest.mark.parametrize("offset", [0, 1])
 def test_text_cut_off_in_the_search_for_nesting_is_passed_over_at_once(door, offset):
     body = b'{"features":"' + b" " * offset + b'\\"' * 1_000_000
-    for pattern in (json_body._BRACKETS, json_body._NOT_JSON):  # a search begun anew at each quote took 16 s
-        assert [match[0][:1] for match in pattern.finditer(body[12:60_001])] == [b'"']
-        assert [match[0][:1] for match in pattern.finditer(body[12:60_000])] == [b'"']
+    for end in (60_001, 60_000):  # a search begun anew at each quote took 16 s
+        assert [match[0][:1] for match in json_body._BRACKETS.finditer(body[12:end])] == [b'"']
     assert door.post(PREDICT, body).status == 400
 
 
