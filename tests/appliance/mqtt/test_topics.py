@@ -84,7 +84,7 @@ def test_a_template_that_cannot_be_is_a_config_error(text):
 
 
 def test_a_topic_that_cannot_be_published_to_is_refused_when_it_is_built():
-    with pytest.raises(InvalidInput, match="no topic"):
+    with pytest.raises(InvalidInput, match="no answer goes to"):
         Template("{1}", ["1"]).render({"1": "$SYS"})
 
 
