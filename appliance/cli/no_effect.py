@@ -58,8 +58,8 @@ def _of_mqtt(config: MqttConfig) -> list[str]:
     said = []
     old = config.protocol == "3.1.1"
     defaults = tables()["mqtt.rows"]
-    if old and config.session_expiry != settings()["mqtt", "session_expiry"]:
-        said.append('[mqtt] session_expiry has no effect with protocol = "3.1.1"')
+    if old and config.session_expiry not in (0, settings()["mqtt", "session_expiry"]):
+        said.append('[mqtt] session_expiry says with protocol = "3.1.1" only whether the broker keeps anything (not 0)')
     for one in config.subscriptions:
         place = f"[[mqtt.subscriptions]] {one.topic!r}"
         if one.retain and not one.answer:

@@ -164,7 +164,7 @@ class Answerer:
         outcome.refused[reason] = outcome.refused.get(reason, 0) + 1
         self._predictor.failed(model, version, error)
         identifier = message_id(message.topic, message.payload, message.correlation)
-        payload = error_payload(error, reason, message.topic, identifier, message.payload)
+        payload = error_payload(error, reason, message.topic, identifier, message.payload, size=message.unread)
         return Answer(self._errors, payload, LOCAL, content_type="application/json")
 
     def _response_topic(self, message: Message, subscription: Subscription) -> str:

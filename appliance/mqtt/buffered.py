@@ -17,6 +17,8 @@ class Buffered:
         """What was received and not taken yet."""
         self.place = 0
         """Where in `data` the next packet begins."""
+        self.passing = 0
+        """Bytes that are still to be received and dropped."""
         self._granted = 0
         self._out = bytearray()
         # One piece for the whole connection: a fresh one for each recv() would be cut down to what came, and the
@@ -32,8 +34,16 @@ class Buffered:
             received = self._socket.recv_into(self._piece)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return True
-        self.data += self._piece[:received]
+        dropped = min(self.passing, received)
+        self.passing -= dropped
+        self.data += self._piece[dropped:received]
         return bool(received)
+
+    def pass_over(self, end: int) -> None:
+        """Drop everything up to `end` of `data`, which may lie beyond what has arrived."""
+        self.passing = max(0, end - len(self.data))
+        del self.data[:end]
+        self.place = self._granted = 0
 
     def grant(self, end: int) -> None:
         """Let the library read up to `end` in `data`."""

@@ -14,16 +14,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from paho.mqtt import client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.subscribeoptions import SubscribeOptions
+from paho.mqtt.enums import MQTTErrorCode
 
 from appliance.config import BrokerConfig
 from appliance.errors import ConfigError
 from appliance.mqtt import packets
 from appliance.mqtt.buffered import Buffered
-from appliance.mqtt.credentials import password, tls_context
+from appliance.mqtt.connection import CONNECT_SECONDS, Connection
+from appliance.mqtt.credentials import tls_context
 from appliance.mqtt.messages import TOO_LARGE, Handler, Message, Note, Session
 from appliance.mqtt.overlaps import Ask
 
@@ -31,12 +29,11 @@ log = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
 """Seconds before another try to connect: doubled each time and drawn between half and all of it, for ever."""
-CONNECT_SECONDS = 10.0
-"""For the broker to answer, at each step of connecting."""
 STEADY_SECONDS = 10.0
 """After which a connection counts as good, and the next loss begins with the first pause again."""
-OUR_RECEIVE_MAXIMUM = 1000
-"""Messages that a broker may send before it has our acknowledgement (MQTT 5)."""
+
+OVERHEAD = 131_072
+"""Bytes of a packet's topic and properties, beside the largest payload."""
 
 _NO_LIMIT = 65535
 _FIRST_MID, _LAST_MID = 1000, 65535  # of our messages; paho numbers its few packets from 1
@@ -54,8 +51,11 @@ class Client:
         *,
         will: tuple[str, bytes] | None = None,
         session_expiry: int = 0,
+        max_payload: int = packets.LARGEST,
     ) -> None:
         """`wake` is called from another thread when turn() has something to do. `will` is (topic, payload), retained.
+
+        A payload of more than `max_payload` bytes may be passed over while it is read: it is no message in memory.
 
         Raises ConfigError for certificates that cannot be read.
         """
@@ -72,10 +72,12 @@ class Client:
         self._wake = wake
         self._will = will
         self._session_expiry = session_expiry
+        self._taken = min(packets.LARGEST - 5, max_payload + OVERHEAD)  # bytes of a packet that are read
+        self._too_large: Message | None = None  # what is passed over
         self._five = config.protocol == "5"
-        self._paho: _Paho | None = None
+        self._paho: Connection | None = None
         self._opening: threading.Thread | None = None
-        self._opened: tuple[_Paho | None, str] | None = None  # what the opening thread found
+        self._opened: tuple[Connection | None, str] | None = None  # what the opening thread found
         self._pause = FIRST_PAUSE
         self._due = 0.0
         self._deadline = 0.0
@@ -156,6 +158,8 @@ class Client:
         """
         if self._paho is None or not self.up:
             return 0
+        if len(payload) + 2 * len(topic) + OVERHEAD > packets.LARGEST or len(payload) > self._largest:
+            return TOO_LARGE
         self._mid = self._mid + 1 if self._mid < _LAST_MID else _FIRST_MID
         packet = packets.publish(topic, payload, self._mid, qos=qos, retain=retain, note=note, five=self._five)
         if len(packet) > self._largest:
@@ -204,7 +208,9 @@ class Client:
 
     def _open(self) -> None:
         """Begin to connect in a thread: names, TCP and TLS may each keep one waiting for long."""
-        client = _Paho(self._five, self.client_id, self.config, self._will, kept=self._session_expiry > 0)
+        client = Connection(
+            self._five, self.client_id, self.config, self._will, kept=self._session_expiry > 0, largest=self._taken + 5
+        )
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
         client.on_subscribe = self._on_subscribe
 
@@ -224,19 +230,22 @@ class Client:
     def _take_over(self, now: float) -> None:
         """Take the connection that the opening thread made."""
         (client, problem), self._opened, self._opening = self._opened or (None, ""), None, None
-        self._lost = ""
+        self._lost, self._too_large = "", None
         if client is None:
             self._retry_later(problem)
             return
         self._paho = client
         self._deadline = now + CONNECT_SECONDS
 
-    def _receive(self, client: "_Paho") -> None:
+    def _receive(self, client: Connection) -> None:
         """Take what arrived: messages and acknowledgements here, every other packet by paho."""
         buffer = client.buffer
         try:
             if not buffer.fill():
                 self._lost = self._lost or "the broker closed the connection"
+            if self._too_large and not buffer.passing:
+                message, self._too_large = self._too_large, None
+                self._handler.message(message)
             while not self._lost and (found := packets.find(buffer.data, buffer.place)):
                 start, end = found
                 first = buffer.data[buffer.place]
@@ -248,8 +257,26 @@ class Client:
                     buffer.grant(end)
                     self._check(client.loop_read())
                 buffer.place = end
+            self._pass_over(buffer)
         except (OSError, packets.MalformedPacket) as error:
             self._lost = self._lost or str(error)
+
+    def _pass_over(self, buffer: Buffered) -> None:
+        """Drop a packet that is too large while it arrives: its message is told once it has arrived, without payload.
+
+        It is then acknowledged as any other, or the broker would send it again on each connection.
+        """
+        extent = packets.extent(buffer.data, buffer.place) if buffer.place < len(buffer.data) else None
+        if extent is None or extent[1] - extent[0] <= self._taken:
+            return
+        (start, end), first = extent, buffer.data[buffer.place]
+        if first & 0xF0 != packets.PUBLISH:
+            raise packets.MalformedPacket(f"a packet of {end - start} bytes")
+        if len(buffer.data) - start < min(OVERHEAD, end - start):
+            return  # its topic and identifier may not be there yet
+        part = bytes(buffer.data[start : start + OVERHEAD])
+        self._too_large = packets.read_beginning(first, part, end - start, five=self._five)
+        buffer.pass_over(end)
 
     def _check(self, code: MQTTErrorCode) -> None:
         """Take note of a connection that paho says is lost."""
@@ -304,85 +331,3 @@ class Client:
                 log.error("broker refuses a subscription", extra=about)
         given = [text for text in asked if text not in self.refused]
         log.info("subscribed", extra={"broker": self.address, "topics": given})
-
-
-class _Paho(paho.Client):
-    """A paho client for one connection, which reads and writes through our buffer."""
-
-    def __init__(
-        self, five: bool, client_id: str, config: BrokerConfig, will: tuple[str, bytes] | None, *, kept: bool
-    ) -> None:
-        """`kept` says whether the broker is to keep our session when we are away; in MQTT 5 its expiry says it."""
-        super().__init__(
-            CallbackAPIVersion.VERSION2,
-            client_id,
-            clean_session=None if five else not kept,
-            protocol=MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311,
-            reconnect_on_failure=False,
-            manual_ack=True,
-        )
-        self._config = config
-        self._five = five
-        self.buffer: Buffered
-        self.connect_timeout = CONNECT_SECONDS
-        self.on_socket_register_write = lambda *_: None  # or paho would write each packet at once
-        if will:
-            self.will_set(will[0], will[1], qos=1, retain=True)
-
-    def open(self, session_expiry: int) -> None:
-        """Connect: blocks for names, TCP and TLS. Raises OSError, ValueError or ConfigError."""
-        config = self._config
-        if config.username:
-            self.username_pw_set(config.username, password(config))
-        if config.tls:
-            self.tls_set_context(tls_context(config))
-        port = config.port or (8883 if config.tls else 1883)
-        if not self._five:
-            self.connect(config.host, port, config.keepalive)
-            return
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = session_expiry
-        properties.ReceiveMaximum = OUR_RECEIVE_MAXIMUM
-        self.connect(config.host, port, config.keepalive, clean_start=False, properties=properties)
-
-    def _create_socket(self) -> Any:
-        """Return paho's own socket, buffered; every connection of paho is made here."""
-        self.buffer = Buffered(super()._create_socket())
-        return self.buffer
-
-    def ask(self, asks: Sequence[Ask]) -> tuple[MQTTErrorCode, int | None]:
-        """Send one SUBSCRIBE, for filters of one identifier; return how that went and its mid."""
-        if not self._five:
-            return self.subscribe([(ask.text, ask.qos) for ask in asks])
-        properties = None
-        if asks[0].identifier:
-            properties = Properties(PacketTypes.SUBSCRIBE)  # type: ignore[no-untyped-call]
-            properties.SubscriptionIdentifier = asks[0].identifier
-        new = SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
-        options = [
-            (ask.text, SubscribeOptions(qos=ask.qos, noLocal=not ask.filter.shared, retainHandling=new)) for ask in asks
-        ]
-        return self.subscribe(options, properties=properties)
-
-    def fileno(self) -> int:
-        """Return the socket's number, -1 once it is closed."""
-        return self.buffer.fileno() if self.socket() else -1
-
-    @property
-    def unsent(self) -> bool:
-        """Whether bytes wait to be sent."""
-        return self.want_write() or self.buffer.unsent
-
-    @property
-    def hidden(self) -> bool:
-        """Whether bytes wait of which the system says nothing."""
-        return bool(self.socket()) and self.buffer.hidden
-
-    def excuse_silence(self) -> None:
-        """Take the answer to our ping as given: it may stand behind what is not read for now."""
-        self._ping_t = 0.0
-
-    def abandon(self) -> None:
-        """Close the socket without a word."""
-        self.on_disconnect = None
-        self._sock_close()

@@ -74,8 +74,7 @@ class Codec:
     def read(self, topic: str, payload: bytes, correlation: bytes = b"") -> Call:
         """Return what a message asks. Raises BadMessage."""
         if len(payload) > self._max_bytes:
-            found = f"it has {len(payload)} bytes, {self._max_bytes} may be"
-            raise BadMessage("too_large", "read the payload", found, "send less, or raise [mqtt] max_payload_bytes")
+            raise too_large(len(payload), self._max_bytes)
         if self._config.payload == "value":
             return Call(message_id(topic, payload, correlation), [PlainText(_text(payload))])
         document = self._document(payload)
@@ -186,8 +185,16 @@ def is_absent(value: Any) -> bool:
     return value is _ABSENT
 
 
-def error_payload(error: ApplianceError, reason: str, topic: str, identifier: str, payload: bytes) -> bytes:
-    """Return what the error topic is told of a bad message."""
+def too_large(size: int, most: int) -> BadMessage:
+    """Return the error of a payload of more than `most` bytes."""
+    found = f"it has {size} bytes, {most} may be"
+    return BadMessage("too_large", "read the payload", found, "send less, or raise [mqtt] max_payload_bytes")
+
+
+def error_payload(
+    error: ApplianceError, reason: str, topic: str, identifier: str, payload: bytes, *, size: int = 0
+) -> bytes:
+    """Return what the error topic is told of a bad message, whose payload has `size` bytes (0: it is all of it)."""
     return _encode(
         {
             "error": reason,
@@ -197,7 +204,7 @@ def error_payload(error: ApplianceError, reason: str, topic: str, identifier: st
             "topic": topic,
             "id": identifier,
             "payload": payload[:_SHOWN].decode("utf-8", "replace"),
-            "payload_bytes": len(payload),
+            "payload_bytes": size or len(payload),
         }
     )
 

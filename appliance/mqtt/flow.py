@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from appliance.config import MqttConfig
 from appliance.errors import ApplianceError
 from appliance.mqtt.answering import Answerer, Job, Outcome
+from appliance.mqtt.codec import too_large
 from appliance.mqtt.disk import Disk, Write
 from appliance.mqtt.messages import Message
 from appliance.mqtt.outbox import Addition, Outbox, Stored
@@ -83,6 +84,9 @@ class Flow:
         now = time.time()
         jobs: list[Job] = []
         for message in messages:
+            if message.unread:
+                self._refuse_large(message, work)
+                continue
             for subscription, topic in self._plan.asked(message.topic, message.identifiers):
                 if self.parking.holds(subscription.key):
                     work.park.append((subscription.key, message))
@@ -175,6 +179,13 @@ class Flow:
             if job:
                 jobs.append(job)
         return jobs
+
+    def _refuse_large(self, message: Message, work: Work) -> None:
+        """Tell the error topic of a message that was passed over, once."""
+        targets = [one.target for one, _ in self._plan.asked(message.topic, message.identifiers)]
+        targets += [self._plan.rows[index].target for index, _, _ in self._plan.fed(message.topic, message.identifiers)]
+        if targets:
+            self._answerer.refuse(work.outcome, targets[0], message, too_large(message.unread, self._max_payload))
 
     def _answer(self, jobs: list[Job], work: Work) -> None:
         """Answer jobs; those of a model that is not ready wait, but for rows, whose values are kept anyway."""

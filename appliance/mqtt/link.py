@@ -49,6 +49,7 @@ class Link:
         self._online = online
         self._wake = wake
         self._session_expiry = config.session_expiry if way == LOCAL else 0
+        self._max_payload = config.max_payload_bytes
         self.client = self._new_client()
         rate = config.upstream.replay_rate if way == UPSTREAM else None
         self.sender = Sender(outbox, way, self._publish, window=config.max_unacknowledged, rate=rate)
@@ -101,4 +102,12 @@ class Link:
     def _new_client(self) -> Client:
         """Return a client of the broker."""
         will = (self._online, b"offline")
-        return Client(self._broker, self._client_id, self, self._wake, will=will, session_expiry=self._session_expiry)
+        return Client(
+            self._broker,
+            self._client_id,
+            self,
+            self._wake,
+            will=will,
+            session_expiry=self._session_expiry,
+            max_payload=self._max_payload,
+        )

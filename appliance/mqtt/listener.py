@@ -175,7 +175,7 @@ class Listener:
             self._let_go = self._let_go or bool(message.qos)
             return
         self._batch.append(message)
-        self._batch_bytes += len(message.payload)
+        self._batch_bytes += message.size
 
     # One turn of the loop.
 
@@ -262,7 +262,7 @@ class Listener:
         split = waiting >= _SPLIT and self._pace.seconds(waiting) > self._committer.seconds
         size = min(self._pace.size, (waiting + 1) // 2 if split else waiting)
         batch, self._batch = self._batch[:size], self._batch[size:]
-        self._batch_bytes -= sum(len(message.payload) for message in batch)
+        self._batch_bytes -= sum(message.size for message in batch)
         with self._pace.batch(len(batch)):
             return self._flow.work(batch)
 

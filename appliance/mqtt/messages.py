@@ -19,6 +19,13 @@ class Message:
     correlation: bytes = b""
     identifiers: tuple[int, ...] = ()
     """Subscription identifiers of the filters that this copy stands for (MQTT 5); none where the broker says none."""
+    unread: int = 0
+    """Bytes of a payload that was passed over as too large; `payload` is its beginning then."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes, in memory and on disk."""
+        return len(self.topic) + len(self.payload) + len(self.response) + len(self.correlation)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ the rest. Source: MQTT 5.0, sections 2.1, 2.2.2, 3.3 and 3.4; MQTT 3.1.1 is the 
 """
 
 import struct
+from dataclasses import replace
 from functools import lru_cache
 
 from appliance.mqtt.messages import Message, Note
@@ -23,6 +24,8 @@ _EXPIRY, _FORMAT, _CONTENT_TYPE, _RESPONSE, _CORRELATION, _USER = 2, 1, 3, 8, 9,
 _FIXED = {1: 1, 2: 4, 35: 2}  # property -> bytes of its value
 _SIZED = {3, 8, 9}  # properties with a length before their value
 _SUBSCRIPTION_ID = 11
+SHOWN = 256
+"""Bytes that are kept of a payload that is too large."""
 LARGEST = 268_435_460
 """Bytes of a packet, as MQTT can write its length (1.5.5)."""
 
@@ -31,8 +34,8 @@ class MalformedPacket(ValueError):
     """Bytes that no broker should send; the connection is to be ended."""
 
 
-def find(data: bytearray, place: int) -> tuple[int, int] | None:
-    """Return where the body of the packet at `place` starts and ends; None while it has not arrived whole."""
+def extent(data: bytearray, place: int) -> tuple[int, int] | None:
+    """Return where the body of the packet at `place` starts and will end; None while its length has not arrived."""
     size = len(data)
     length = 0
     for count in range(4):
@@ -42,9 +45,14 @@ def find(data: bytearray, place: int) -> tuple[int, int] | None:
         byte = data[at]
         length |= (byte & 127) << (7 * count)
         if byte < 128:
-            end = at + 1 + length
-            return (at + 1, end) if end <= size else None
+            return at + 1, at + 1 + length
     raise MalformedPacket("the length of a packet has more than four bytes")
+
+
+def find(data: bytearray, place: int) -> tuple[int, int] | None:
+    """Return where the body of the packet at `place` starts and ends; None while it has not arrived whole."""
+    found = extent(data, place)
+    return found if found and found[1] <= len(data) else None
 
 
 def read_publish(first: int, body: bytes, *, five: bool) -> Message:
@@ -71,6 +79,19 @@ def read_publish(first: int, body: bytes, *, five: bool) -> Message:
     if place > len(body) or (qos and not mid):
         raise MalformedPacket("a message is shorter than it says")
     return Message(topic, body[place:], qos, mid, bool(first & 1), bool(first & 8), response, correlation, identifiers)
+
+
+def read_beginning(first: int, part: bytes, length: int, *, five: bool) -> Message:
+    """Return the message of a PUBLISH of which `part` is at hand, the beginning of a body of `length` bytes.
+
+    Its payload is the beginning of the true one, and `unread` says how many bytes that has. Raises MalformedPacket.
+    """
+    try:
+        message = read_publish(first, part, five=five)
+    except MalformedPacket:  # its properties end later: topic and identifier are enough to acknowledge it
+        message = read_publish(first, part[: 4 + int.from_bytes(part[:2], "big")], five=False)
+    payload = message.payload
+    return replace(message, payload=payload[:SHOWN], unread=length - len(part) + len(payload))
 
 
 def read_puback(body: bytes) -> tuple[int, str]:

@@ -12,7 +12,7 @@ from appliance.config import FeedConfig
 from appliance.errors import InvalidInput
 from appliance.inference.values import kind_of
 from appliance.mqtt.answering import Job
-from appliance.mqtt.codec import BadMessage, Call, at_path, is_absent
+from appliance.mqtt.codec import BadMessage, Call, at_path, is_absent, too_large
 from appliance.mqtt.disk import Disk, Write
 from appliance.mqtt.messages import Message
 from appliance.mqtt.plan import Rows
@@ -126,8 +126,7 @@ class RowBuilder:
     def _value(self, feed: FeedConfig, message: Message) -> Value:
         """Return the value that a message bears, a number as float. Raises BadMessage."""
         if len(message.payload) > self._max_bytes:
-            found = f"it has {len(message.payload)} bytes, {self._max_bytes} may be"
-            raise BadMessage("too_large", "read the payload", found, "send one value")
+            raise too_large(len(message.payload), self._max_bytes)
         document = _document(message.payload, alone=not feed.path)
         value = at_path(document, feed.path) if feed.path else document
         if is_absent(value):

@@ -35,7 +35,7 @@ HOMES = {
     "flask": ("appliance/rest/",),
     "werkzeug": ("appliance/rest/",),
     "waitress": ("appliance/rest/",),
-    "paho": ("appliance/mqtt/client.py",),
+    "paho": ("appliance/mqtt/client.py", "appliance/mqtt/connection.py"),
     "prometheus_client": ("appliance/monitoring/",),
     "onnxruntime": ("appliance/inference/", "appliance/cli/doctor.py"),
     "click": ("appliance/cli/", "convert/"),
