@@ -1,6 +1,7 @@
 """A batch of messages in, their answers out in the same order: one run of the graph for all that ask one model."""
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from appliance.inference.tensors import Feeds
 from appliance.live import LoadedVersion
 from appliance.mqtt.codec import BadMessage, Call, error_payload, feeds_of, message_id, reason_of
 from appliance.mqtt.messages import Message
-from appliance.mqtt.outbox import LOCAL, Answer
+from appliance.mqtt.outbox import LOCAL, Answer, Stored
 from appliance.mqtt.plan import Subscription, Target
 from appliance.mqtt.rights import Rights
 from appliance.predictor import Predictor
@@ -18,8 +19,12 @@ from appliance.wording import wording_of
 
 log = logging.getLogger(__name__)
 
+LARGEST_ANSWER = 8 * 1024 * 1024
+"""Bytes of one answer, as it is kept on disk and published."""
 LONGEST_CORRELATION = 1024
 """Bytes of Correlation Data: it goes back with the answer, and waits with it on disk."""
+MOST_VALUES = 250_000
+"""Values of the answers of one run: as Python's own they take 100 bytes each."""
 ROWS_PER_RUN = 4096
 """Rows after which a run is closed: what one takes in memory stays bounded."""
 
@@ -101,6 +106,13 @@ class Answerer:
         known = _known(error, message)
         outcome.answers.append(self._told(outcome, target.model or "", target.version or "", message, known))
 
+    def unsendable(self, outcome: Outcome, stored: Stored, found: str) -> None:
+        """Add what the error topic is told of an answer that cannot be sent."""
+        answer = stored.answer
+        error = _answer_too_large(found)
+        message = Message(answer.topic, answer.payload, correlation=answer.correlation, unread=stored.unread)
+        outcome.answers.append(self._told(outcome, answer.model, answer.version, message, error))
+
     def _answer_group(
         self, jobs: Sequence[Job], indices: list[int], slots: list[Answer | None], outcome: Outcome
     ) -> None:
@@ -130,8 +142,9 @@ class Answerer:
         started = time.perf_counter()
         chosen = [jobs[index] for index in indices]
         try:
-            feeds, counts = _feeds(version, chosen)
             wording = wording_of(version)
+            _check_room(version, chosen)
+            feeds, counts = _feeds(version, chosen)
             prediction = self._predictor.run(version, feeds, wording.outputs, started=started, requests=len(chosen))
             answer = wording.answer(prediction)
         except Exception as error:  # noqa: BLE001 - see refuse()
@@ -145,7 +158,10 @@ class Answerer:
         first = 0
         for index, job, rows in zip(indices, chosen, counts, strict=True):
             try:
-                slots[index] = _answer(job, job.target.codec.write(answer.part(first, first + rows), job.call), version)
+                payload = job.target.codec.write(answer.part(first, first + rows), job.call)
+                if len(payload) > LARGEST_ANSWER:
+                    raise _answer_too_large(f"{len(payload)} bytes")
+                slots[index] = _answer(job, payload, version)
             except Exception as error:  # noqa: BLE001 - see refuse()
                 slots[index] = self._refusal(version, job, error, outcome)
             else:
@@ -182,6 +198,26 @@ def _known(error: Exception, message: Message) -> ApplianceError:
     log.error("message cannot be answered", exc_info=error, extra={"topic": message.topic})
     found = f"unexpected {type(error).__name__}: {str(error)[:200]}"
     return BadMessage("internal", "answer the message", found, "report it with the log")
+
+
+def _answer_too_large(found: str) -> BadMessage:
+    """Return the error of an answer that cannot be sent."""
+    next_step = "send fewer rows in one message, echo less, or have the broker take larger packets"
+    return BadMessage("answer_too_large", "send the answer", found, next_step)
+
+
+def _check_room(version: LoadedVersion, jobs: Sequence[Job]) -> None:
+    """Raise BadMessage where the answers of jobs would take too much memory: they are then given by halves."""
+    values = sum(math.prod(size for size in output.shape[1:] if size > 0) for output in version.manifest.outputs)
+    rows = sum(map(_rows_of, jobs))
+    if rows * values > MOST_VALUES:
+        raise _answer_too_large(f"it has {rows} rows of {values} values, {MOST_VALUES} values may be")
+
+
+def _rows_of(job: Job) -> int:
+    """Return how many rows a job has."""
+    tensors = job.call.tensors
+    return len(job.call.rows) if tensors is None else max((len(one) for one in tensors.values()), default=0)
 
 
 def _groups(jobs: Sequence[Job]) -> list[list[int]]:

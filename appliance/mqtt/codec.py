@@ -11,11 +11,13 @@ from typing import Any
 
 import msgspec
 
+from appliance import budget
 from appliance.config import SubscriptionConfig
 from appliance.errors import ApplianceError, ConfigError, InvalidInput, TooLarge
 from appliance.inference.openinference import InferInputOf, check_tensor, from_json
 from appliance.inference.tensors import Feeds, InputSchema
 from appliance.inference.values import Array, Scalar
+from appliance.mqtt import cbor_scan
 from appliance.wording import PredictAnswer, as_rows
 
 RESERVED = frozenset({"id", "prediction", "probability", "score", "model", "version", "replayed", "predicted_at"})
@@ -24,7 +26,6 @@ RESERVED = frozenset({"id", "prediction", "probability", "score", "model", "vers
 _LONGEST_ID = 256  # characters of an id that a payload bears
 _LARGEST_ECHO = 16_384  # bytes of all fields that one answer repeats
 _SHOWN = 256  # bytes of a bad payload that its error message quotes
-_DEEPEST = 32  # levels of a CBOR payload
 _NUMBERS = {float, int, type(None)}
 _BOUND = 2**53  # whole numbers beyond are left to the slower way, which says what is wrong with them
 _encode = msgspec.json.Encoder().encode
@@ -56,8 +57,12 @@ class Call:
 class Codec:
     """Reads the payloads of one subscription and writes their answers."""
 
-    def __init__(self, config: SubscriptionConfig, *, max_bytes: int, max_rows: int) -> None:
-        """Raises ConfigError for fields that cannot be echoed, and for CBOR where its library is absent."""
+    def __init__(
+        self, config: SubscriptionConfig, *, max_bytes: int, max_rows: int, max_decoded: int = budget.MOST
+    ) -> None:
+        """`max_decoded` in bytes is what a payload may take in memory.
+
+        Raises ConfigError for fields that cannot be echoed, and for CBOR where its library is absent."""
         hidden = RESERVED.intersection(config.echo)
         if hidden:
             raise ConfigError(
@@ -68,6 +73,7 @@ class Codec:
         self._config = config
         self._max_bytes = max_bytes
         self._max_rows = max_rows
+        self._max_decoded = max_decoded
         self._cbor = _cbor() if config.payload == "cbor" else None
         self.content_type = "application/cbor" if self._cbor else "application/json"
 
@@ -98,7 +104,9 @@ class Codec:
     def _document(self, payload: bytes) -> Any:
         """Return the decoded payload."""
         if self._cbor:
-            return _plain_cbor(self._cbor, payload)
+            return _plain_cbor(self._cbor, payload, self._max_decoded)
+        if len(payload) > budget.SMALL and (cost := budget.json_cost(payload)) > self._max_decoded:
+            raise _too_much(cost, self._max_decoded)
         try:
             return _decode(payload)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -322,30 +330,33 @@ def _cbor() -> Any:
     return cbor2
 
 
-def _plain_cbor(library: Any, payload: bytes) -> Any:
-    """Return a CBOR payload that holds what JSON could, times and bytes (which are no values, but may be echoed).
-
-    Other tags and cycles are refused, whatever they stand for.
-    """
+def _plain_cbor(library: Any, payload: bytes, max_decoded: int) -> Any:
+    """Return a CBOR payload that holds what JSON could, times and bytes (which are no values, but may be echoed)."""
     try:
+        cost = cbor_scan.cost(payload)
+        if cost > max_decoded:
+            raise _too_much(cost, max_decoded)
         document = library.loads(payload)
-        _check_plain(document, [8 * len(payload) + 8], 0)
+        _check_plain(document)
     except (library.CBORDecodeError, ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
         raise BadMessage("payload", "read the payload as CBOR", str(error)[:200], "send plain CBOR") from error
     return document
 
 
-def _check_plain(value: Any, budget: list[int], depth: int) -> None:
-    """Raise ValueError for what is not plain; `budget` counts values, so that shared references cannot multiply."""
-    budget[0] -= 1
-    if budget[0] < 0 or depth > _DEEPEST:
-        raise ValueError("it nests too deep or refers to itself")
+def _too_much(cost: int, most: int) -> BadMessage:
+    """Return the error of a payload that would take too much memory."""
+    found = f"it would take up to {cost} bytes of memory, {most} may be"
+    return BadMessage("too_large", "read the payload", found, "send fewer rows in one message")
+
+
+def _check_plain(value: Any) -> None:
+    """Raise ValueError for what JSON has no like of, in a document that is known not to nest deep."""
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
             raise ValueError("a key is no text")
         value = list(value.values())
     if isinstance(value, list):
         for one in value:
-            _check_plain(one, budget, depth + 1)
+            _check_plain(one)
     elif value is not None and type(value) not in (bool, int, float, str, bytes, datetime):
         raise ValueError(f"it holds a {type(value).__name__}")

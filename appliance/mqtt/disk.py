@@ -94,6 +94,23 @@ class Disk:
         except sqlite3.Error as error:
             raise self._failed("read", error) from error
 
+    def read_some(self, query: str, parameters: Sequence[Any], column: int, most: int) -> list[tuple[Any, ...]]:
+        """Return the first rows of a query: no more once what stands in `column` has `most` bytes together.
+
+        Raises StoreError.
+        """
+        found: list[tuple[Any, ...]] = []
+        try:
+            with self._lock, contextlib.closing(self._connection.execute(query, parameters)) as cursor:
+                for row in cursor:
+                    found.append(row)
+                    most -= len(row[column])
+                    if most <= 0:
+                        break
+        except sqlite3.Error as error:
+            raise self._failed("read", error) from error
+        return found
+
     def shrink(self) -> None:
         """Give freed pages back to the file system, a few at a time."""
         with contextlib.suppress(sqlite3.Error):  # there is no hurry

@@ -20,6 +20,9 @@ from appliance.predictor import Predictor
 
 log = logging.getLogger(__name__)
 
+DECODED_BYTES = 128 * 1024
+"""Of messages that are decoded together before they are answered: decoded they take up to a hundred times as much."""
+
 
 @dataclass(slots=True)
 class Work:
@@ -83,7 +86,12 @@ class Flow:
         work = Work(list(messages))
         now = time.time()
         jobs: list[Job] = []
+        decoded = 0
         for message in messages:
+            decoded += message.size
+            if decoded > DECODED_BYTES and jobs:
+                self._answer(jobs, work)
+                jobs, decoded = [], message.size
             if message.unread:
                 self._refuse_large(message, work)
                 continue
@@ -124,6 +132,14 @@ class Flow:
             work.taken = [parked for parked in work.taken if id(parked.message) not in still]
             return work if work.taken else None
         return None
+
+    def given_up(self, unsendable: Sequence[tuple[Stored, str]]) -> Work:
+        """Return the work that deletes answers which no broker takes, and tells the error topic why."""
+        work = Work()
+        for stored, found in unsendable:
+            self._answerer.unsendable(work.outcome, stored, found)
+            self._outbox.settle(stored)
+        return work
 
     def begin(self, work: Work) -> Pending:
         """Write a work, which the disk's end() must then commit; until ended() nothing else may be begun.

@@ -76,6 +76,12 @@ class Link:
         self.client.publish(self._online, b"offline", qos=0, retain=True)
         self.client.close()
 
+    def refusals(self) -> list[str]:
+        """Return what the broker takes no answers of."""
+        address, sender = self.client.address, self.sender
+        found = [f"{address} refuses {sender.refused} answers: {sender.refusal}"] if sender.refused else []
+        return found + ([f"{address} refuses reports of bad messages: {sender.unheard}"] if sender.unheard else [])
+
     def up(self, session: Session) -> None:
         """Ask for messages, then say that we are there; what waited on disk is sent next."""
         self._owner.link_up(self, session)

@@ -237,6 +237,11 @@ class Listener:
             if work:
                 self._committer.put(work)
                 self._committer.begin(now, beside=False)
+        if self._committer.room and (
+            given_up := [one for link in self._links for one in link.sender.take_unsendable()]
+        ):
+            self._committer.put(self._flow.given_up(given_up))
+            self._committer.begin(now, beside=False)
         if self._may_answer():
             self._committer.put(self._answered())
             self._committer.begin(now, beside=bool(self._batch))
@@ -353,11 +358,7 @@ class Listener:
         found = [f"{link.client.address}: {link.client.problem}" for link in self._links if not link.client.up]
         found += [self._hindrance] if self._hindrance else []
         found += [f"{self._source.client.address} refuses the filter {text!r}" for text in self._source.client.refused]
-        for link in self._links:
-            if link.sender.refused:
-                found.append(f"{link.client.address} refuses {link.sender.refused} answers: {link.sender.refusal}")
-            if link.sender.unheard:
-                found.append(f"{link.client.address} refuses reports of bad messages: {link.sender.unheard}")
+        found += [problem for link in self._links for problem in link.refusals()]
         if self._flow.parking.count:
             found.append(f"{self._flow.parking.count} messages wait for a model that is not ready")
         found += [f"messages wait for {name!r}, which is subscribed to no more" for name in self._flow.lost()]

@@ -17,11 +17,16 @@ LOCAL, UPSTREAM = 0, 1
 EXPIRED_AT_ONCE = 10_000
 """Answers after which expire() ends; there may be more then."""
 
-_OVERHEAD = 100  # bytes that a row takes beside its topic and payload
+LARGEST_READ = 16 * 1024 * 1024
+"""Bytes of a payload beyond which it is left on disk: it is larger than any answer that is given today."""
+
+_OVERHEAD = 100  # bytes that a row takes beside its texts
+_READ_TOGETHER = 4 * 1024 * 1024  # bytes of payloads after which a read ends
 _PLAUSIBLE = 1_700_000_000.0  # Unix time; a clock before it was never set, so no age can be told from it
 _CHUNK = 500  # answers looked at together
 _COLUMNS = "seq, way, created, topic, payload, qos, retain, expiry, content_type, correlation, model, version"
-_SIZE = f"length(cast(topic as blob)) + length(payload) + {_OVERHEAD}"
+_READ = _COLUMNS.replace("payload", f"case when length(payload) > {LARGEST_READ} then x'' else payload end")
+_SIZE = f"length(cast(topic as blob)) + length(payload) + length(correlation) + {_OVERHEAD}"
 _INSERT = f"insert into answers ({_COLUMNS}) values ({', '.join('?' * 12)})"  # noqa: S608 - constants
 _DELETE = "delete from answers where seq = ?"
 
@@ -45,7 +50,7 @@ class Answer:
     @property
     def size(self) -> int:
         """Bytes that count for the quota."""
-        return len(self.topic.encode()) + len(self.payload) + _OVERHEAD
+        return len(self.topic.encode()) + len(self.payload) + len(self.correlation) + _OVERHEAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,13 @@ class Stored:
     seq: int
     created: float
     answer: Answer
+    unread: int = 0
+    """Bytes of a payload that was left on disk."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that count for the quota."""
+        return self.answer.size + self.unread
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +142,7 @@ class Outbox:
 
     def settle(self, stored: Stored) -> None:
         """Take note that a broker has acknowledged an answer; it is deleted with the next commit."""
-        self._settled[stored.seq] = stored.answer.size
+        self._settled[stored.seq] = stored.size
 
     @property
     def settled(self) -> int:
@@ -145,12 +157,16 @@ class Outbox:
             self.added(addition)
 
     def read(self, way: int, first: int, last: int, limit: int) -> list[Stored]:
-        """Return answers of one way from number `first` to `last`, by number, without those acknowledged.
+        """Return the next answers of one way from number `first` to `last`, by number, at most `limit`.
 
-        Raises StoreError.
+        Fewer where their payloads are large. Raises StoreError.
         """
-        query = f"select {_COLUMNS} from answers where seq between ? and ? and way = ? order by seq limit ?"  # noqa: S608
-        return [_stored(row) for row in self._disk.read(query, (first, last, way, limit))]
+        query = (
+            f"select {_READ}, length(payload) from answers "  # noqa: S608 - constants
+            "where seq between ? and ? and way = ? order by seq limit ?"
+        )
+        rows = self._disk.read_some(query, (first, last, way, limit), 4, _READ_TOGETHER)
+        return [_stored(row) for row in rows]
 
     def is_settled(self, seq: int) -> bool:
         """Return whether an answer was acknowledged and only waits to be deleted."""
@@ -231,5 +247,5 @@ def _row(stored: Stored) -> tuple[Any, ...]:
 
 def _stored(row: tuple[Any, ...]) -> Stored:
     """Return the answer of a row."""
-    seq, way, created, topic, payload, qos, retain, *rest = row
-    return Stored(seq, created, Answer(topic, payload, way, qos, bool(retain), *rest))
+    seq, way, created, topic, payload, qos, retain, *rest, length = row
+    return Stored(seq, created, Answer(topic, payload, way, qos, bool(retain), *rest), length - len(payload))

@@ -15,10 +15,11 @@ PUBLISH, PUBACK = 0x30, 0x40
 
 REASONS = {
     0x80: "unspecified error", 0x83: "implementation specific error", 0x87: "not authorized",
-    0x90: "topic name invalid", 0x91: "packet identifier in use", 0x97: "quota exceeded",
+    0x90: "topic name invalid", 0x91: "packet identifier in use", 0x95: "packet too large", 0x97: "quota exceeded",
     0x99: "payload format invalid",
 }  # fmt: skip
-"""Reason codes by which a broker refuses a message (MQTT 5.0, 3.4.2.1)."""
+"""Reason codes by which a broker refuses a message (MQTT 5.0, 3.4.2.1; mosquitto has 0x95 too)."""
+PACKET_TOO_LARGE = REASONS[0x95]
 
 _EXPIRY, _FORMAT, _CONTENT_TYPE, _RESPONSE, _CORRELATION, _USER = 2, 1, 3, 8, 9, 38
 _FIXED = {1: 1, 2: 4, 35: 2}  # property -> bytes of its value

@@ -10,7 +10,8 @@ from appliance.mqtt.messages import Message
 
 _INSERT = "insert into parked values (?, ?, ?, ?, ?, ?, ?)"
 _DELETE = "delete from parked where seq = ?"
-_OVERHEAD = 100  # bytes that a row takes beside its topic and payload
+_OVERHEAD = 100  # bytes that a row takes beside its texts
+_READ_TOGETHER = 1024 * 1024  # bytes of payloads after which a read ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class ParkingLot:
     def __init__(self, disk: Disk) -> None:
         """Count what waits. Raises StoreError."""
         self._disk = disk
-        size = f"sum(length(cast(topic as blob)) + length(payload) + {_OVERHEAD})"
+        size = f"sum(length(cast(topic || response as blob)) + length(payload) + length(correlation) + {_OVERHEAD})"
         rows = disk.read(f"select subscription, count(*), {size}, max(seq) from parked group by subscription")  # noqa: S608
         self._counts = Counter({subscription: count for subscription, count, _, _ in rows})
         self.bytes = sum(row[2] for row in rows)
@@ -83,16 +84,19 @@ class ParkingLot:
             self.bytes -= size_of(one.message)
 
     def oldest(self, subscription: str, limit: int) -> list[Parked]:
-        """Return the first messages that wait for a subscription. Raises StoreError."""
+        """Return the first messages that wait for a subscription, fewer where they are large. Raises StoreError."""
         query = (
             "select seq, topic, payload, response, correlation from parked where subscription = ? order by seq limit ?"
         )
         return [
             Parked(seq, subscription, Message(topic, payload, response=response, correlation=correlation))
-            for seq, topic, payload, response, correlation in self._disk.read(query, (subscription, limit))
+            for seq, topic, payload, response, correlation in self._disk.read_some(
+                query, (subscription, limit), 2, _READ_TOGETHER
+            )
         ]
 
 
 def size_of(message: Message) -> int:
     """Return the bytes of a message that count for the quota."""
-    return len(message.topic.encode()) + len(message.payload) + _OVERHEAD
+    texts = len(message.topic.encode()) + len(message.response.encode())
+    return texts + len(message.payload) + len(message.correlation) + _OVERHEAD

@@ -1,7 +1,9 @@
 """Which topics are whose: subscriptions, feeds of rows and our own; and that no answer is taken for a message."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 from appliance.config import MqttConfig, RowsConfig, SubscriptionConfig
 from appliance.errors import ConfigError, InvalidInput
@@ -10,7 +12,9 @@ from appliance.mqtt.overlaps import Ask, covering, identifiers, numbered
 from appliance.mqtt.rights import Rights
 from appliance.mqtt.topics import Filter, KeyedFilter, Template, answer_template, is_topic, values_of
 
-_KEPT = 4096  # topics whose subscriptions are remembered
+_KEPT, _LONGEST_KEPT = 4096, 512  # topics whose subscriptions are remembered, and characters of one
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,8 +79,8 @@ class Plan:
         self._filter_of = identifiers([one.text for one, _ in self._filters])
         self._five = config.protocol == "5"
         self.asks(with_identifiers=self._five)
-        self.asked = lru_cache(maxsize=_KEPT)(self._asked)
-        self.fed = lru_cache(maxsize=_KEPT)(self._fed)
+        self.asked = _remembered(self._asked)
+        self.fed = _remembered(self._fed)
 
     def asks(self, *, with_identifiers: bool) -> list[Ask]:
         """Return what to ask the broker for, so that each publish counts once.
@@ -91,7 +95,7 @@ class Plan:
 
     def is_ours(self, topic: str) -> bool:
         """Return whether what is published to `topic` would come back to us as a message."""
-        return bool(self.asked(topic) or self.fed(topic))
+        return bool(self.asked(topic, ()) or self.fed(topic, ()))
 
     def answer_topic(self, subscription: Subscription, topic: str) -> str:
         """Return where a subscription's answers to messages of a topic go; "" for nowhere."""
@@ -164,6 +168,16 @@ class Plan:
                     raise ConfigError(
                         "configuration [mqtt]", found, "choose other topics for answers, or narrower filters"
                     )
+
+
+def _remembered(find: Callable[[str, tuple[int, ...]], T]) -> Callable[[str, tuple[int, ...]], T]:
+    """Return a function that remembers what was found for the last topics, but for long ones: senders choose them."""
+    kept = lru_cache(maxsize=_KEPT)(find)
+
+    def remembered(topic: str, copy_of: tuple[int, ...] = ()) -> T:
+        return kept(topic, copy_of) if len(topic) <= _LONGEST_KEPT else find(topic, copy_of)
+
+    return remembered
 
 
 def _subscription(

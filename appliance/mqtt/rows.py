@@ -24,6 +24,9 @@ _PREDICTED = ""  # the feed under which the time of the last prediction is kept
 _PREDICTED_BEFORE = "delete from observations where rows = ? and key = ? and feed = ?"
 _FORGET = "delete from observations where rows = ? and key = ?"
 
+LONGEST_VALUE = 1024
+"""Characters of a text in a window: each of its values stays in memory and on disk."""
+
 Key = tuple[str, ...]
 
 
@@ -135,6 +138,9 @@ class RowBuilder:
             raise BadMessage("form", "read the value", f"it is {kind_of(value)}", "send one number or text")
         if not is_number(value) and set(feed.columns.values()) - {"last", "count"}:
             raise BadMessage("form", "read the value", f"it is {str(value)[:40]!r}", "send a number")
+        if isinstance(value, str) and len(value) > LONGEST_VALUE:
+            found = f"its value has {len(value)} characters, {LONGEST_VALUE} may be"
+            raise BadMessage("too_large", "read the value", found, "send a short text")
         return float(value) if type(value) is int else value
 
     def _device(self, place: Key) -> _Device:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from appliance.mqtt.codec import flagged, iso_time
 from appliance.mqtt.messages import TOO_LARGE, Note
 from appliance.mqtt.outbox import Outbox, Stored
+from appliance.mqtt.packets import PACKET_TOO_LARGE
 from appliance.mqtt.refusals import Refusals
 
 Publish = Callable[[Stored, bytes, Note], int]
@@ -14,6 +15,9 @@ Publish = Callable[[Stored, bytes, Note], int]
 LOSSES = 5
 """Connections in a row that ended before the broker took anything, after which the one answer on its way is suspected:
 MQTT 3.1.1 knows no other way to refuse one."""
+
+WINDOW_BYTES = 8 * 1024 * 1024
+"""Of answers in memory that wait or are on their way; there is always room for one."""
 
 _CAREFUL = 2  # such connections after which one answer is sent at a time, to tell which it is
 _CHUNK = 200  # answers read from the disk at once
@@ -42,6 +46,8 @@ class Sender:
         self._ranges: deque[tuple[int, int]] = deque()  # numbers to be read from the disk
         self._replays: deque[Stored] = deque()  # read from the disk, not sent yet
         self._flying: dict[int, Stored] = {}
+        self._live_bytes = self._flying_bytes = 0
+        self._unsendable: dict[int, tuple[Stored, str]] = {}  # by number: what no broker takes, and why
         self._allowance = 0.0
         self._counted = 0.0
         self._now = 0.0
@@ -77,6 +83,7 @@ class Sender:
         for waiting in (self._live, self._ranges, self._replays):
             waiting.clear()
         self._flying.clear()
+        self._live_bytes = self._flying_bytes = 0
 
     def add(self, stored: Sequence[Stored]) -> None:
         """Take answers that were just committed, this way's among them."""
@@ -84,10 +91,13 @@ class Sender:
         if not self._up or not own:
             return
         in_order = self._rate is None
-        if (in_order and (self._ranges or self._replays)) or len(self._live) + len(own) > 4 * self._wanted_window:
+        size = sum(one.size for one in own)
+        many = len(self._live) + len(own) > 4 * self._wanted_window
+        if many or self._live_bytes + size > WINDOW_BYTES or (in_order and (self._ranges or self._replays)):
             self._ranges.append((own[0].seq, own[-1].seq))
         else:
             self._live.extend(own)
+            self._live_bytes += size
 
     @property
     def idle(self) -> bool:
@@ -97,7 +107,8 @@ class Sender:
     @property
     def crowded(self) -> bool:
         """Whether the broker takes answers more slowly than they come, so that no more should be given for now."""
-        return self._up and self._rate is None and len(self._live) >= self._window
+        many = len(self._live) >= self._window or self._live_bytes >= WINDOW_BYTES // 2
+        return self._up and self._rate is None and many
 
     @property
     def refused(self) -> int:
@@ -110,14 +121,14 @@ class Sender:
         if self._up and self._refused.is_due(now):
             oldest = self._outbox.read(self._way, 0, self._outbox.last, 1)
             self._again(self._refused.due(now, oldest[0].seq if oldest else self._outbox.last + 1))
-        while self._up and self._live and len(self._flying) < self._window:
+        while self._up and self._live and self._has_room():
             if not self._send(self._live[0], now):
                 return
-            self._live.popleft()
+            self._live_bytes -= self._live.popleft().size
         if self._rate is not None:
             self._allowance = min(max(1.0, self._rate * _BURST), self._allowance + (now - self._counted) * self._rate)
             self._counted = now
-        while self._up and len(self._flying) < self._window and self._may_replay() and self._next_replay():
+        while self._up and self._has_room() and self._may_replay() and self._next_replay():
             if not self._send(self._replays[0], now):
                 return
             self._replays.popleft()
@@ -134,7 +145,11 @@ class Sender:
         stored = self._flying.pop(mid, None)
         if stored is None:
             return
+        self._flying_bytes -= stored.size
         self._losses, self._window = 0, self._most
+        if refusal == PACKET_TOO_LARGE:
+            self._give_up(stored, f"the broker says: {refusal}", now)
+            return
         if refusal:
             self._refuse(stored, refusal, now)
             return
@@ -163,6 +178,23 @@ class Sender:
         self._refused.add(stored.seq, stored.answer.topic, now)
         self.refusal = f"{stored.answer.topic}: {refusal}"
 
+    def take_unsendable(self) -> list[tuple[Stored, str]]:
+        """Return what can never be sent, each with the reason, once: the caller settles it with the outbox at once."""
+        found = list(self._unsendable.values())
+        self._unsendable.clear()
+        return found
+
+    def _give_up(self, stored: Stored, found: str, now: float) -> None:
+        """Let go of an answer that no other try would make smaller; the report of a bad message without a word."""
+        if stored.answer.model:
+            self._unsendable[stored.seq] = stored, found
+        else:
+            self._refuse(stored, found, now)
+
+    def _has_room(self) -> bool:
+        """Return whether one more answer may be on its way."""
+        return len(self._flying) < self._window and self._flying_bytes < WINDOW_BYTES
+
     def _may_replay(self) -> bool:
         """Return whether the rate lets one more through."""
         return self._rate is None or self._allowance >= 1.0
@@ -172,21 +204,24 @@ class Sender:
         while not self._replays and self._ranges:
             first, last = self._ranges[0]
             found = self._outbox.read(self._way, first, last, _CHUNK)
-            if len(found) == _CHUNK:
+            if found and found[-1].seq < last:
                 self._ranges[0] = (found[-1].seq + 1, last)
             else:
                 self._ranges.popleft()
-            flying = {stored.seq for stored in self._flying.values()}
+            held = {stored.seq for stored in self._flying.values()} | self._unsendable.keys()
             self._replays.extend(
                 one
                 for one in found
-                if not self._outbox.is_settled(one.seq) and one.seq not in flying and one.seq not in self._refused
+                if not self._outbox.is_settled(one.seq) and one.seq not in held and one.seq not in self._refused
             )
         return bool(self._replays)
 
     def _send(self, stored: Stored, now: float) -> bool:
         """Publish one answer, flagged when it is older than the connection; return whether there was one."""
         answer, replayed = stored.answer, stored.seq <= self._mark
+        if stored.unread:
+            self._give_up(stored, f"it has {stored.unread} bytes, more than any answer may have", now)
+            return True
         user: tuple[tuple[str, str], ...] = (
             (("model", answer.model), ("version", answer.version)) if answer.model else ()
         )
@@ -198,12 +233,13 @@ class Sender:
         if not mid:
             return False
         if mid == TOO_LARGE:
-            self._refuse(stored, f"{len(payload)} bytes are more than the broker takes", now)
+            self._give_up(stored, f"it has {len(payload)} bytes, more than the broker takes", now)
             return True
         if replayed:
             self.replayed += 1
         if answer.qos:
             self._flying[mid] = stored
+            self._flying_bytes += stored.size
         else:
             self.sent += 1
             self._outbox.settle(stored)
