@@ -28,4 +28,4 @@ class MqttState(msgspec.Struct, kw_only=True):
     parked: int = 0
     """Messages on disk whose model is not ready."""
     updated: float = 0.0
-    """Unix time of this report."""
+    """When this report was made, in seconds of the monotonic clock, which all processes of a host share."""

@@ -65,7 +65,7 @@ class Door:
             if not self._hindered:
                 log.error("mqtt waits", extra={"error": problem, "found": error.found})
             self._hindered = True
-            self._report(MqttState(connected={}, problems=[problem], updated=time.time()))
+            self._report(MqttState(connected={}, problems=[problem], updated=time.monotonic()))
             return None
 
 

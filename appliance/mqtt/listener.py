@@ -142,7 +142,7 @@ class Listener:
             waiting=outbox.count - outbox.settled,
             waiting_bytes=outbox.bytes,
             parked=flow.parking.count,
-            updated=time.time(),
+            updated=time.monotonic(),
         )
 
     # What the links tell.

@@ -20,7 +20,7 @@ from appliance.store import activation
 from appliance.store.activation import Activation
 from appliance.store.record import State
 
-_STARTED = time.time()  # of this process, near enough: it is imported once, at the start
+_STARTED = time.monotonic()  # of this process, near enough: it is imported once, at the start
 _MADE_HERE = "asked for over HTTP"
 
 
@@ -137,7 +137,7 @@ def _status(context: Context, request: Request, variables: dict[str, str]) -> An
     """Answer with the service at a glance."""
     ready, details = is_ready(context)
     counts = [_version_counts(*key, counts) for key, counts in sorted(context.counts().items())]
-    uptime = round(time.time() - _STARTED, 3)
+    uptime = round(time.monotonic() - _STARTED, 3)
     machine = f"{platform.system()} {platform.machine()}"
     return json_answer(Status(__version__, socket.gethostname(), machine, uptime, ready, details.reasons, counts))
 

@@ -7,8 +7,10 @@ loop's thread, but for service() and what that calls. `requests_lock` guards `re
 Every time here is monotonic: a clock that is set must neither end a request nor keep one that is over.
 """
 
+import contextlib
 import fcntl
 import socket
+import struct
 import termios
 import time
 from enum import IntEnum
@@ -31,7 +33,7 @@ COUNTED = 64 * 1024
 """Bytes by which a body grows between two looks at what all connections hold."""
 LAST_LINGER_SECONDS = 1.0
 """The same when the service stops."""
-FRESH_SECONDS = 1.0
+FRESH_SECONDS = 0.25
 """For which a connection that does nothing is not counted as doing nothing."""
 
 
@@ -217,6 +219,9 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         """Close at once, whatever is unsent; on the loop's thread, while no request of this connection runs."""
         self.parked = False
         self.requests, self.request, self.unread = [], None, b""
+        if self.total_outbufs_len and self.socket:
+            with contextlib.suppress(OSError):  # what the kernel has of it is forgotten as well: a reset
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         super().handle_close()
 
     def has_more(self) -> bool:

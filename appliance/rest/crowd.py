@@ -31,17 +31,16 @@ def to_make_room(channels: Collection[Channel], now: float) -> list[Channel]:
 
 def to_give_back(channels: Collection[Channel], now: float, most: int) -> list[Channel]:
     """Return the connections to end so that all hold `most` bytes: those not reading first, then the largest."""
-    held = {channel: channel.held() for channel in channels}
-    too_much = sum(held.values()) - most
-    standings = {channel: channel.standing(now)[0] for channel in channels}
-    found = []
-    for channel in sorted(channels, key=lambda one: (standings[one] is not Standing.STUCK, -held[one])):
+    found = [(channel, channel.held(), channel.standing(now)[0]) for channel in channels]
+    too_much = sum(held for _, held, _ in found) - most
+    ended = []
+    for channel, held, standing in sorted(found, key=lambda one: (one[2] is not Standing.STUCK, -one[1])):
         if too_much <= 0:
             break
-        if standings[channel] is not Standing.BUSY or (channel.request_started and not channel.requests):
-            found.append(channel)
-            too_much -= held[channel]
-    return found
+        if standing is not Standing.BUSY or (channel.request_started and not channel.requests):
+            ended.append(channel)
+            too_much -= held
+    return ended
 
 
 @functools.lru_cache(maxsize=4096)

@@ -133,7 +133,7 @@ def _health(wanted: str, served: Served | None) -> ModelHealth:
 
 def _mqtt(state: MqttState) -> MqttHealth:
     """Return the health of the MQTT door by its last report."""
-    age = time.time() - state.updated
+    age = time.monotonic() - state.updated
     silent = [f"no report for {age:.0f} seconds"] if age > SILENT_SECONDS else []
     return MqttHealth(state.connected, [*silent, *state.problems], state.waiting)
 

@@ -32,6 +32,8 @@ SPARE_FILES = 64
 
 ACCEPTED_AT_ONCE = 16
 """Connections taken in one turn of the loop."""
+CROWDED_SECONDS = 0.05
+"""Between two looks at who could make room for the connections that wait."""
 NO_FILE_SECONDS = 0.1
 """Until the next connection is tried after the system had no file or memory for one."""
 QUIET_SECONDS = 0.5
@@ -191,6 +193,8 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
             self._calls.popleft()()
         if self.yields_until > time.monotonic():
             pause = YIELD_SECONDS
+        elif len(self.active_channels) >= self.most_connections:
+            pause = min(pause, CROWDED_SECONDS)
         self.watch.stir(self)  # the clock, too, decides whether to accept
         self.watch.wait(0 if dispatcher.ready else pause)
         dispatcher.run_ready()

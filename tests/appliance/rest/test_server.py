@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from appliance.config import HttpConfig
+from appliance.rest.channel import MOST_PIPELINED
 from appliance.rest.listener import bind
 from appliance.rest.server import Server, make_server
 
@@ -274,3 +275,91 @@ def _connect_for_ever(port: int) -> None:
     while True:
         socket.create_connection(("127.0.0.1", port), timeout=20).close()
         time.sleep(0.01)  # quicker than they are accepted they would fill the queue, and wait there
+
+
+@pytest.mark.parametrize("jump", [-3600.0, 3600.0])
+def test_wall_clock_that_is_set_ends_and_keeps_nothing(start, monkeypatch, jump):
+    server = start(request_timeout=1.0, idle_timeout=2.0)
+    real, off = time.time, [0.0]
+    monkeypatch.setattr(time, "time", lambda: real() + off[0])  # waitress asks it, too
+    with server.connect() as slow, server.connect() as right, server.connect() as idle:
+        idle.sendall(POST % (2, b"{}"))
+        assert _answers(idle, 1)[0]["length"] == 2
+        begun = time.monotonic()
+        slow.sendall(POST[:20])
+        right.sendall((POST % (2, b"{}"))[:-1])
+        off[0] = jump
+        time.sleep(0.6)
+        right.sendall(b"}")
+        assert _answers(right, 1)[0]["length"] == 2
+        assert slow.recv(4096).split()[1] == b"408"
+        assert 0.9 < time.monotonic() - begun < 3
+        assert idle.recv(1) == b""
+        assert 1.9 < time.monotonic() - begun < 6
+    begun = time.monotonic()
+    off[0] = -2 * jump
+    server.close()
+    assert time.monotonic() - begun < 5
+
+
+def test_client_that_reads_too_slowly_is_cut_off_and_a_slow_one_is_not(start):
+    server = start(request_timeout=1.0)
+    with server.connect() as slow, server.connect() as too_slow:
+        for client in (slow, too_slow):
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
+            client.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+        for _ in range(40):
+            assert slow.recv(64 * 1024)
+            assert too_slow.recv(1)
+            time.sleep(0.1)
+        assert [channel.addr for channel in server.server.active_channels.values()] == [slow.getsockname()]
+        with pytest.raises(ConnectionResetError):  # nothing of it waits in the kernel any more
+            _read_to_the_end(too_slow)
+
+
+def _read_to_the_end(client: socket.socket) -> None:
+    while client.recv(65536):
+        pass
+
+
+def test_silent_connection_ends_without_a_reset(start):
+    server = start(idle_timeout=0.4)
+    with server.connect() as idle:
+        assert idle.recv(1) == b""
+        idle.sendall(POST % (2, b"{}"))  # on its way when the connection ended
+        assert idle.recv(1) == b""
+
+
+def test_broken_pipe_of_signals_does_not_stop_the_loop(start):
+    server = start()
+    for _ in range(100_000):  # more than the pipe holds, from a thread that is not the loop's
+        server.server.pull_trigger()
+    assert server.ask("/predict")[0] == 200
+
+
+def test_requests_ahead_wait_as_bytes(start):
+    server = start(threads=1)
+    with server.connect() as client:
+        client.sendall(b"POST /wait HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n" + POST % (1, b"1") * 2000)
+        assert server.app.waiting.acquire(timeout=10)
+        channel = next(iter(server.server.active_channels.values()))
+        assert len(channel.requests) == MOST_PIPELINED
+        assert channel.held() > len(POST) * 1900
+        server.app.go.set()
+        assert [answer["length"] for answer in _answers(client, 2001)] == [0] + [1] * 2000
+        assert not channel.unread
+
+
+def test_bodies_that_arrive_are_bounded_together_and_the_largest_is_refused(start):
+    server = start()
+    server.server.most_held = 3_000_000
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(server.connect()) for _ in range(4)]
+        for client, size in zip(clients, (900_000, 1_500_000, 100_000, 700_000), strict=True):
+            client.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n" + b" " * size)
+            time.sleep(0.1)
+        assert clients[1].recv(4096).split()[1] == b"503"
+        assert server.server.held() < 3_000_000
+        for client, rest in ((clients[0], 1_100_000), (clients[2], 1_900_000), (clients[3], 1_300_000)):
+            client.sendall(b" " * rest)
+            assert _answers(client, 1)[0]["length"] == 2_000_000
