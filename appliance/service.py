@@ -256,7 +256,8 @@ def _newest(paths: list[Path]) -> list[Path]:
     best: dict[str, tuple[tuple[object, ...], Path]] = {}
     for path in paths:
         try:
-            manifest = archive.open_bundle(path).manifest
+            with archive.opened(path) as bundle:
+                manifest = bundle.manifest
         except (ApplianceError, OSError) as error:
             _not_preloaded(path, error)
             continue

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from appliance.errors import ConfigError
+from convert.output import echo, print_json
 
 if TYPE_CHECKING:  # scikit-learn and its kind load when a conversion runs, not when `appliance --help` lists commands
     from appliance.bundle.manifest import Tolerance
@@ -141,7 +142,7 @@ def _bytes(gibibytes: float | None) -> int | None:
 
 def _notice(message: str) -> None:
     """Say what a person must know, whatever the output is read by."""
-    click.echo(f"notice: {message}", err=True)
+    echo(f"notice: {message}", err=True)
 
 
 def _tolerance(value: float | None) -> "Tolerance | None":
@@ -157,23 +158,20 @@ def _tolerance(value: float | None) -> "Tolerance | None":
 def _progress(message: str) -> None:
     """Show what is being done, on a terminal only."""
     if sys.stderr.isatty():
-        click.echo(f"{message} ...", err=True)
+        echo(f"{message} ...", err=True)
 
 
 def _print_json(report: "Parity", path: Path | None = None) -> None:
     """Print the report; `bundle` is the file written, null when the model was refused."""
-    import msgspec
-
-    document = {"bundle": str(path) if path else None, "parity": report}
-    click.echo(msgspec.json.format(msgspec.json.encode(document), indent=1).decode())
+    print_json({"bundle": str(path) if path else None, "parity": report})
 
 
 def _print_summary(conversion: "Conversion", path: Path, complaints: tuple[str, ...]) -> None:
     report = conversion.parity
-    click.echo(f"{path}")
-    click.echo(f"  {report.rows} rows answered alike; {report.why}")
+    echo(f"{path}")
+    echo(f"  {report.rows} rows answered alike; {report.why}")
     for output in report.outputs:
         difference = f"largest difference {output.largest_absolute:.2g}"
-        click.echo(f"  {output.output} ({output.method}): {output.label_flips} label flips, {difference}")
+        echo(f"  {output.output} ({output.method}): {output.label_flips} label flips, {difference}")
     for note in (*report.notes, *complaints):
-        click.echo(f"  note: {note}")
+        echo(f"  note: {note}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from appliance.errors import ConversionRefused
+from convert.output import echo, print_json
 
 if TYPE_CHECKING:  # scikit-learn loads when a model is read, not when `appliance --help` lists commands
     from convert.lint import Finding
@@ -38,12 +39,10 @@ def lint(model: str, trust: tuple[str, ...], time_limit: float, as_json: bool) -
     """
     findings = _findings(model, trust, time_limit)
     if as_json:
-        import msgspec
-
-        click.echo(msgspec.json.format(msgspec.json.encode({"model": model, "steps": findings}), indent=1).decode())
+        print_json({"model": model, "steps": findings})
     else:
         for finding in findings:
-            click.echo(_line(finding))
+            echo(_line(finding))
     if refused := [finding for finding in findings if finding.verdict == "refused"]:
         names = ", ".join(f"{finding.step or 'the model'} ({finding.estimator})" for finding in refused)
         raise ConversionRefused(f"lint {model}", f"no ONNX graph for {names}", refused[0].next_step)
@@ -55,7 +54,7 @@ def _findings(model: str, trust: tuple[str, ...], time_limit: float) -> "list[Fi
 
     with tempfile.TemporaryDirectory(prefix="appliance-lint-") as folder:
         fetched = sources.fetch(model, Path(folder))
-        sources.check_trust(fetched, model, trust, lambda message: click.echo(f"notice: {message}", err=True))
+        sources.check_trust(fetched, model, trust, lambda message: echo(f"notice: {message}", err=True))
         return child.lint(Look(fetched, time_limit))
 
 

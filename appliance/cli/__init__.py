@@ -9,20 +9,21 @@ import importlib
 import os
 import platform
 import sys
-import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import click
-import msgspec
 
 from appliance import __version__, signals
 from appliance.cli import owner
+from appliance.cli.output import echo, echo_error
 from appliance.config import Config, load
 from appliance.errors import ApplianceError, Misuse, NotFound, Refused
+from appliance.plain_text import plain
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -93,6 +94,7 @@ def main() -> None:
         signals.hold_off()  # as early as can be: a reload must not end a service that is starting
     # What is made stays usable by its owner and closed to others' writing, whatever the caller's umask is.
     os.umask((os.umask(0o077) | 0o002) & 0o077)
+    warnings.showwarning = _warn
     appliance.main(prog_name="appliance")
 
 
@@ -113,11 +115,6 @@ def common_options(command: F) -> F:
         )
         command = option(command)
     return command
-
-
-def print_json(document: object) -> None:
-    """Print one JSON document on standard output."""
-    click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
 
 
 class Appliance(click.Group):
@@ -154,6 +151,13 @@ class Appliance(click.Group):
                 raise
             raise click.UsageError(f"No such command {args[0]!r}; did you mean {' or '.join(close)}?", ctx) from error
 
+    def make_context(self, *arguments: Any, **rest: Any) -> click.Context:
+        """Read the options; a misuse is told without the caller's control characters."""
+        try:
+            return super().make_context(*arguments, **rest)
+        except click.ClickException as error:
+            raise _plainly(error) from error
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand; the one place where an error becomes a message and an exit code."""
         try:
@@ -161,12 +165,34 @@ class Appliance(click.Group):
         except ApplianceError as error:
             report(error)
             ctx.exit(exit_code(error))
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        except click.ClickException as error:
+            raise _plainly(error) from error
+        except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except Exception as error:  # noqa: BLE001 - the last line before the user: whatever it is, it gets a message
             found = f"unexpected {type(error).__name__}: {error}"
             report(ApplianceError("run the command", found, "repeat it with --debug and report what it shows"))
             ctx.exit(EXIT_FAILED)
+
+
+def _plainly(error: click.ClickException) -> click.ClickException:
+    """Return a misuse that is told without the control characters of what was typed or expanded."""
+    text = error.format_message()
+    if plain(text) == text:
+        return error
+    return click.UsageError(plain(text), getattr(error, "ctx", None))
+
+
+def _warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Show a warning of a library, which may quote a file."""
+    echo(f"warning: {message} ({category.__name__} at {filename}:{lineno})", err=True)
 
 
 def exit_code(error: ApplianceError) -> int:
@@ -180,7 +206,7 @@ def _show_version(ctx: click.Context, parameter: click.Parameter, value: bool) -
         return
     import ssl  # takes longer to import than the commands that do not need it
 
-    click.echo(f"appliance, version {__version__}\nPython {platform.python_version()}, {ssl.OPENSSL_VERSION}")
+    echo(f"appliance, version {__version__}", f"Python {platform.python_version()}, {ssl.OPENSSL_VERSION}")
     ctx.exit()
 
 
@@ -210,12 +236,8 @@ common_options(appliance)
 
 
 def report(error: ApplianceError) -> None:
-    """Write an error to standard error: what was tried, what was found, what to do next."""
-    if options().debug:
-        traceback.print_exc(file=sys.stderr)
-    for label, part in (("error", error.tried), ("found", error.found), ("next", error.next_step)):
-        if part:
-            click.echo(f"{label + ':':<7}{part}", err=True)
+    """Write an error to standard error."""
+    echo_error(error, trace=options().debug)
 
 
 def _plugins() -> list[EntryPoint]:

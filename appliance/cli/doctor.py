@@ -15,8 +15,9 @@ from typing import Literal
 import click
 
 from appliance import cgroup, inference
-from appliance.cli import common_options, no_effect, options, print_json
+from appliance.cli import common_options, no_effect, options
 from appliance.cli.models import as_json
+from appliance.cli.output import echo, print_json
 from appliance.cli.status import ask
 from appliance.config import BrokerConfig, Config
 from appliance.errors import ApplianceError, ConfigError
@@ -57,9 +58,9 @@ def doctor(as_json: bool) -> None:
         print_json({"ok": not failed, "checks": [asdict(finding) for finding in findings]})
     else:
         for finding in findings:
-            click.echo(f"{finding.state:<5}{finding.check:<14}{finding.found}")
+            echo(f"{finding.state:<5}{finding.check:<14}{finding.found}")
             if finding.next:
-                click.echo(f"{'':<5}{'':<14}-> {finding.next}")
+                echo(f"{'':<5}{'':<14}-> {finding.next}")
     click.get_current_context().exit(1 if failed else 0)
 
 

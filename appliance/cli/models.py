@@ -12,7 +12,8 @@ from appliance.bundle import archive
 from appliance.bundle.manifest import Input, Manifest, Output
 from appliance.bundle.opened import Opened
 from appliance.bundle.trust import TrustedKeys
-from appliance.cli import common_options, options, print_json
+from appliance.cli import common_options, options
+from appliance.cli.output import echo, echo_json, print_json
 from appliance.errors import ApplianceError
 from appliance.store import activation
 from appliance.store.activation import Activation
@@ -37,11 +38,11 @@ def inspect(bundle: Path, certificate: bool, as_json: bool) -> None:
     with _opened(bundle, ()) as opened:
         opened.check()
         if certificate:
-            click.echo(msgspec.json.format(opened.read(archive.PARITY), indent=2))
+            echo_json(opened.read(archive.PARITY))
         elif as_json:
             print_json(opened.manifest)
         else:
-            click.echo("\n".join(_described(opened.manifest)))
+            echo(*_described(opened.manifest))
 
 
 @click.command()
@@ -60,7 +61,7 @@ def verify(bundle: Path, run: bool, key_files: tuple[Path, ...], as_json: bool) 
 
         by = signer_of_folder(bundle, key_files)
         done = {"folder": str(bundle), "sound": True, "signed": True, "signer": by}
-        print_json(done) if as_json else click.echo(f"{bundle} is sound, signed by the key with SHA-256 {by}")
+        print_json(done) if as_json else echo(f"{bundle} is sound, signed by the key with SHA-256 {by}")
         return
     with _opened(bundle, key_files) as opened:
         opened.check()
@@ -72,11 +73,11 @@ def verify(bundle: Path, run: bool, key_files: tuple[Path, ...], as_json: bool) 
         document = {"model": manifest.name, "version": manifest.version, "sound": True, "self_test": figures}
         print_json({**document, "signed": signed, "signer": signer})
         return
-    click.echo(f"{manifest.name} {manifest.version} is sound: {len(opened.sizes)} members, {opened.size} bytes")
+    echo(f"{manifest.name} {manifest.version} is sound: {len(opened.sizes)} members, {opened.size} bytes")
     unasked = "signed; by whom is asked by --key PUB" if signed else "unsigned"
-    click.echo(f"signed by the key with SHA-256 {signer}" if signer else unasked)
+    echo(f"signed by the key with SHA-256 {signer}" if signer else unasked)
     if figures:
-        click.echo(_figures(figures))
+        echo(_figures(figures))
 
 
 @click.command()
@@ -90,8 +91,8 @@ def install(bundle: Path, why: str, as_json: bool) -> None:
     if as_json:
         print_json({"model": done.name, "version": done.version, "changed": done.fresh})
         return
-    click.echo(f"{done.name} {done.version} {'installed' if done.fresh else 'was installed already'}")
-    click.echo(f"next: appliance activate {done.name} {done.version}")
+    echo(f"{done.name} {done.version} {'installed' if done.fresh else 'was installed already'}")
+    echo(f"next: appliance activate {done.name} {done.version}")
 
 
 @click.command()
@@ -153,10 +154,10 @@ def models(as_json: bool) -> None:
         print_json({"models": listed})
         return
     if not listed:
-        click.echo("no model is installed; next: appliance install BUNDLE")
+        echo("no model is installed; next: appliance install BUNDLE")
     for model in listed:
         for version in model["versions"]:
-            click.echo(f"{model['name']:<24} {version:<16} {_role(model, version)}".rstrip())
+            echo(f"{model['name']:<24} {version:<16} {_role(model, version)}".rstrip())
 
 
 @click.command()
@@ -171,7 +172,7 @@ def remove(name: str, version: str, why: str, as_json: bool) -> None:
     if as_json:
         print_json({"model": name, "version": version, "changed": True})
     else:
-        click.echo(f"{name} {version} removed")
+        echo(f"{name} {version} removed")
 
 
 def described(store: Store, name: str) -> dict[str, Any]:
@@ -218,7 +219,7 @@ def _print_activation(name: str, before: Activation, after: Activation, as_json:
     way_back = f", rollback returns to {after.previous}" if after.previous else ""
     unchanged = "" if after != before else " (as before)"
     serves = f"{name} {after.active} is active, {after.state}" if after.active else f"no version of {name} is active"
-    click.echo(f"{serves}{way_back}{unchanged}")
+    echo(f"{serves}{way_back}{unchanged}")
 
 
 def _role(model: dict[str, Any], version: str) -> str:

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from appliance import ahead, nofollow
 from appliance.bundle import archive, examples
 from appliance.bundle.manifest import Manifest
-from appliance.cli import common_options, exit_code, options, print_json
+from appliance.cli import common_options, exit_code, options
 from appliance.cli.models import as_json
+from appliance.cli.output import echo, print_json
 from appliance.cli.status import address, connect
 from appliance.config import Config
 from appliance.errors import BundleRefused, InvalidInput, NotAllowed, NotFound, NotReady, SelfTestFailed
@@ -127,7 +128,7 @@ def probe(name: str, version: str | None, repeat: int, wait: float, as_json: boo
         click.get_current_context().exit(exit_code(failed) if failed else 0)
     if failed:
         raise failed
-    click.echo(_line(asked, outcome))
+    echo(_line(asked, outcome))
 
 
 def ask(config: Config, asked: Examples, repeat: int) -> Outcome:

@@ -1,13 +1,13 @@
 """The commands of hosts that may only call out: pull takes signed bundles from a source, index lists them there."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from appliance.cli import common_options, exit_code, options, print_json, report
+from appliance.cli import common_options, exit_code, options, report
 from appliance.cli.models import as_json, self_test
+from appliance.cli.output import echo, echo_json, print_json
 from appliance.errors import NotFound
 from appliance.pull import puller, sources
 
@@ -33,9 +33,9 @@ def pull(again: bool, dry_run: bool, allow_older: bool, as_json: bool) -> None:
         for one in outcomes:
             skipped = " (neither installed nor in [pull] models)" if one.what == "skipped" else ""
             named = f"{one.model} {one.version}" if one.model else one.offer
-            click.echo(f"{named} {one.what}{skipped}")
+            echo(f"{named} {one.what}{skipped}")
         if not outcomes:
-            click.echo("nothing is offered")
+            echo("nothing is offered")
     errors = [one.error for one in outcomes if one.error]
     for error in errors:
         report(error)
@@ -49,7 +49,7 @@ def index(folder: Path) -> None:
     """Print the index.json of the bundles in FOLDER, the newest version of each model, for hosts that pull."""
     if not folder.is_dir():
         raise NotFound(f"list {folder}", "there is no such folder", "check the path")
-    sys.stdout.write(sources.index_of(folder).decode())
+    echo_json(sources.index_of(folder), indent=1)
 
 
 def _changed(outcome: "Outcome") -> bool:

@@ -11,6 +11,7 @@ import click
 from appliance.bundle import archive, folder, keys, signature
 from appliance.bundle.archive import SIGNATURE
 from appliance.cli import common_options
+from appliance.cli.output import echo
 from appliance.errors import ApplianceError, Misuse
 from appliance.store import durable
 
@@ -41,9 +42,9 @@ def keygen(file: Path, password_file: Path | None, no_password: bool) -> None:
     except ApplianceError:
         file.unlink()
         raise
-    click.echo(f"{file}: the private key, {'encrypted' if keys.is_encrypted(private) else 'not encrypted'}")
-    click.echo(f"{public_file}: the public key, SHA-256 {keys.fingerprint(keys.load_public_key(public))}")
-    click.echo(f"next: appliance sign BUNDLE --key {file}")
+    echo(f"{file}: the private key, {'encrypted' if keys.is_encrypted(private) else 'not encrypted'}")
+    echo(f"{public_file}: the public key, SHA-256 {keys.fingerprint(keys.load_public_key(public))}")
+    echo(f"next: appliance sign BUNDLE --key {file}")
 
 
 @click.command()
@@ -62,7 +63,7 @@ def sign(bundle: Path, key_file: Path, password_file: Path | None) -> None:
     content = archive.with_signature(opened, signature.sign(opened.members, private, password))
     _replace(bundle.resolve(), content)
     signer = keys.fingerprint(keys.load_private_key(private, password).public_key())
-    click.echo(f"{opened.manifest.name} {opened.manifest.version} signed by the key with SHA-256 {signer}")
+    echo(f"{opened.manifest.name} {opened.manifest.version} signed by the key with SHA-256 {signer}")
 
 
 def signer_of_folder(path: Path, key_files: Sequence[Path]) -> str:
@@ -85,7 +86,7 @@ def _sign_folder(path: Path, key_file: Path, password_file: Path | None) -> None
     except OSError as error:
         raise _unwritable(path / SIGNATURE, error) from error
     signer = keys.fingerprint(keys.load_private_key(private, password).public_key())
-    click.echo(f"{path} signed by the key with SHA-256 {signer}")
+    echo(f"{path} signed by the key with SHA-256 {signer}")
 
 
 def _new_password(file: Path | None, none: bool) -> bytes | None:

@@ -11,8 +11,9 @@ import click
 import msgspec
 
 from appliance import __version__
-from appliance.cli import EXIT_DONE, EXIT_FAILED, common_options, options, print_json
+from appliance.cli import EXIT_DONE, EXIT_FAILED, common_options, options
 from appliance.cli.models import as_json, described
+from appliance.cli.output import echo, print_json
 from appliance.config import Config
 from appliance.errors import ApplianceError
 from appliance.inference import processor
@@ -37,7 +38,7 @@ def status(as_json: bool, ready: bool) -> None:
     if as_json:
         print_json(document)
     else:
-        click.echo("\n".join(_lines(document)))
+        echo(*_lines(document))
 
 
 def ask(config: Config, path: str = "/health/ready") -> dict[str, Any]:
@@ -87,7 +88,7 @@ def _tell_ready(config: Config, as_json: bool) -> NoReturn:
     if as_json:
         print_json(service)
     else:
-        click.echo("\n".join([_service_line(service), *(f"  why: {reason}" for reason in reasons)]))
+        echo(_service_line(service), *(f"  why: {reason}" for reason in reasons))
     click.get_current_context().exit(EXIT_DONE if service.get("ready") else EXIT_FAILED)
 
 

@@ -55,7 +55,7 @@ class JsonLines(logging.Formatter):
                 fields[key if key not in fields else f"{key}_"] = _plain(value)
         if record.exc_info and record.exc_info[0]:
             fields["exception"] = "".join(traceback.format_exception(*record.exc_info)).rstrip()
-        return json.dumps(fields, allow_nan=False)
+        return json.dumps(fields, allow_nan=False).replace("\x7f", "\\u007f")  # the one control that is ASCII to json
 
 
 class _Handler(logging.StreamHandler[TextIO]):

@@ -11,7 +11,18 @@ ROOT = Path(__file__).parents[2]
 
 # Left to right: a part imports only parts of its own group or of groups to its left, and of its own group only itself.
 GROUPS = [
-    {"__init__", "errors", "correlation", "mqtt_state", "signals", "systemd", "cgroup", "memory", "ahead"},
+    {
+        "__init__",
+        "errors",
+        "plain_text",
+        "correlation",
+        "mqtt_state",
+        "signals",
+        "systemd",
+        "cgroup",
+        "memory",
+        "ahead",
+    },
     {"nofollow"},
     {"config", "bundle", "budget"},
     {"store", "inference"},
@@ -120,7 +131,13 @@ def test_the_device_imports_nothing_of_the_build_machine(path):
 
 @pytest.mark.parametrize("path", modules("convert"), ids=relative)
 def test_the_build_machine_takes_only_the_format_and_the_session_from_the_device(path):
-    allowed = ("appliance.bundle", "appliance.inference", "appliance.errors", "appliance.__version__")
+    allowed = (
+        "appliance.bundle",
+        "appliance.inference",
+        "appliance.errors",
+        "appliance.plain_text",
+        "appliance.__version__",
+    )
     for name in imports(path):
         if name.split(".")[0] == "appliance":
             assert name.startswith(allowed), f"{relative(path)} imports {name}"

@@ -1,0 +1,38 @@
+"""The one way from a command to a terminal: whatever is printed is made plain first."""
+
+import traceback
+
+import click
+import msgspec
+
+from appliance.errors import ApplianceError
+from appliance.plain_text import plain, plain_json
+
+
+def echo(*lines: object, err: bool = False) -> None:
+    """Print lines on standard output, or standard error; what stands in one cannot begin another."""
+    for line in lines:
+        click.echo(plain(line), err=err)
+
+
+def print_json(document: object) -> None:
+    """Print one JSON document on standard output."""
+    echo_json(msgspec.json.encode(document))
+
+
+def echo_json(document: bytes, indent: int = 2) -> None:
+    """Print what is JSON already, indented."""
+    click.echo(plain_json(msgspec.json.format(document, indent=indent).decode("utf-8", "backslashreplace")))
+
+
+def echo_error(error: ApplianceError, *, trace: bool = False) -> None:
+    """Write an error to standard error: what was tried, what was found, what to do next.
+
+    A part of several lines is indented as a whole: no text of others looks like a part of its own.
+    """
+    if trace:
+        echo(*traceback.format_exc().splitlines(), err=True)
+    for label, part in (("error", error.tried), ("found", error.found), ("next", error.next_step)):
+        if part:
+            first, *rest = part.split("\n")
+            echo(f"{label + ':':<7}{first}", *(f"{'':<7}{line}" for line in rest), err=True)
