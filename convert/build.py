@@ -156,6 +156,8 @@ class _Recipe:
                 proof = parity.prove(self.original, made, limits, self.tolerance, self.libraries)
                 proof = _with_story(proof, attempts)
                 self.reports(proof.report)
+                if refused := self.original.watch.refusal():
+                    raise refused  # the proof's rows have shown it
                 if proof.report.passed:
                     return self._conversion(made, proof)
                 raise parity.failure(proof.report)

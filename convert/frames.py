@@ -7,18 +7,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
     """What a sample's columns were before they became plain: {column: dtype}, of polars where `polars` says so.
 
-    `nulls` are {column: what stands for a missing value} of columns of dtype object.
+    `nulls` are {column: what stands for a missing value} of columns of dtype object. `matrix` is the type of a sample
+    that was a sparse matrix, whose absent entries are zeros here.
     """
 
     dtypes: Mapping[str, Any] = field(default_factory=dict)
     nulls: Mapping[str, Any] = field(default_factory=dict)
     polars: bool = False
+    matrix: Any = None
 
     def restore(self, frame: pd.DataFrame) -> Any:
         """Return a plain table [rows, columns] in the sample's own dtypes, as far as no value changes by that.
@@ -54,7 +57,10 @@ class Form:
 
 
 def plain(sample: Any) -> tuple[pd.DataFrame, Form]:
-    """Return a sample (a table of pandas or polars, array [rows, columns], or texts) as pandas' table, and its form."""
+    """Return a sample as pandas' table, and its form: a table of pandas or polars, an array, a sparse matrix, or texts.
+
+    Arrays and matrices are [rows, columns].
+    """
     if isinstance(sample, pd.Series):
         sample = sample.to_frame("x0" if sample.name is None else sample.name)
     if type(sample).__module__.partition(".")[0] == "polars":
@@ -67,8 +73,11 @@ def plain(sample: Any) -> tuple[pd.DataFrame, Form]:
         return frame, Form(dict(frame.dtypes), nulls)
     if isinstance(sample, (list, tuple)) and sample and all(isinstance(text, str) for text in sample):
         sample = np.array(sample, dtype=object)[:, None]
-    frame = pd.DataFrame(np.atleast_2d(sample))
-    return frame.set_axis([f"x{index}" for index in range(frame.shape[1])], axis=1), Form()
+    if sparse.issparse(sample):
+        frame, form = pd.DataFrame(sample.toarray()), Form(matrix=type(sample))
+    else:
+        frame, form = pd.DataFrame(np.atleast_2d(sample)), Form()
+    return frame.set_axis([f"x{index}" for index in range(frame.shape[1])], axis=1), form
 
 
 def _objects(table: Any) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from appliance.bundle.manifest import Label, Task
 from appliance.errors import ConversionRefused, Misuse
-from convert import closely
+from convert import absent, closely
 from convert.insides import last_step
 from convert.schema import Schema
 
@@ -44,6 +44,7 @@ class Original:
     def __init__(self, model: Any, schema: Schema, outputs: list[str] | None = None) -> None:
         self.model = model
         self.schema = schema.with_nulls(self.encoder_categories())
+        self.watch = absent.Watch(step for _, step in steps(model))
         self.task = _task(model)
         several = self.task == "classification" and self._has_several_targets()
         # The probabilities of several targets are a list of tables, or one without a column for each label.
@@ -164,7 +165,7 @@ class Original:
         rows = self.schema.for_original(frame)
         # Threads that wait for one another cost more than a few rows do.
         threads = 1 if len(frame) <= _FEW_ROWS else None
-        with _quiet(), threadpool_limits(threads, user_api="openmp"):
+        with _quiet(), self.watch.on(), threadpool_limits(threads, user_api="openmp"):
             found = {name: _dense(getattr(model, method)(rows)) for name, method in methods.items()}
         return {name: self._by_rows(name, answer, len(frame)) for name, answer in found.items()}
 
@@ -230,7 +231,7 @@ def steps(model: Any) -> Iterator[tuple[str, BaseEstimator]]:
             continue
         seen.add(id(estimator))
         yield path, estimator
-        waiting += [(f"{path}__{name}" if path else name, part) for name, part in _parts(estimator)]
+        waiting += [(f"{path}__{name}" if path else name, part) for name, part in parts(estimator)]
 
 
 def _free_name(output: str, columns: set[str]) -> str:
@@ -240,7 +241,7 @@ def _free_name(output: str, columns: set[str]) -> str:
     return output
 
 
-def _parts(estimator: Any) -> Iterator[tuple[str, Any]]:
+def parts(estimator: Any) -> Iterator[tuple[str, Any]]:
     """Yield the fitted estimators that `estimator` holds, by their name in it."""
     for attribute, value in list(vars(estimator).items()):
         if _is_estimator(value):

@@ -10,7 +10,7 @@ import pandas as pd
 
 from appliance.bundle.manifest import Tolerance
 from appliance.errors import InvalidInput, Misuse, ParityFailed
-from convert import boundaries, near_ties
+from convert import boundaries, near_ties, specials
 from convert.candidate import Candidate
 from convert.certificate import OutputParity, Parity
 from convert.judge import FAR, Judge
@@ -19,6 +19,7 @@ from convert.original import Answers, Mask, Original, taken
 from convert.rows import SEED, Batch, draw
 from convert.schema import Limits
 
+_LEAST_STORED = 1e-150  # whose square is still a float64
 _SLIGHT = 1e-3  # a relative difference up to which rounding may be to blame
 
 
@@ -50,7 +51,9 @@ def prove(
     judge = Judge(original, candidate, tolerance)
     limits, notes = settle(limits, original.schema, judge.agrees)
     evidence, kinds = [], []
-    drawn = draw(original.schema, limits, original.thresholds())
+    # A scaler makes 0 of what is hardly more, and a sparse matrix then stores it: no reading comes so near to 0.
+    least = _LEAST_STORED if original.watch.parts_zeros else 0.0
+    drawn = draw(original.schema, limits, original.thresholds(), specials.of(original), least)
     found = boundaries.search(original.schema, limits, original.answers)
     if original.turns:
         found += boundaries.jumps(original.schema, limits, original.last_answer)

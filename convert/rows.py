@@ -20,6 +20,10 @@ ROWS_PER_COLUMN = 16
 MOST_MIDPOINTS = 4_000
 UNSEEN_TEXTS = ("never seen in training", "", "ünsèen Ω", "UNSEEN-2, again.", " ", "nan", "None")
 SCALES = (1e6, 1e-6)
+ALWAYS = (0.0, 1.0, -1.0)
+"""What is asked of every column of numbers, and -0.0: what the sample lacks may be what a step waits for."""
+MOST_TOGETHER = 256
+_SPECIAL_ROWS = 4  # of the sample for each special value; ROWS_PER_COLUMN for those of every column
 _WHOLE = 2.0**62
 WHOLE_NUMBERS = (float(2**24 + 1), 1_700_000_001.0)  # the first that float32 cannot hold; a day in 2023 as Unix time
 
@@ -38,17 +42,24 @@ class Batch:
     beside: pd.DataFrame | None = None
 
 
-def draw(schema: Schema, limits: Limits, thresholds: Mapping[str, tuple[Values, Values]]) -> list[Batch]:
-    """Return the proof's rows; the same schema, limits, thresholds and SEED give the same rows.
+def draw(
+    schema: Schema,
+    limits: Limits,
+    thresholds: Mapping[str, tuple[Values, Values]],
+    specials: Mapping[str, list[Any]] | None = None,
+    least: float = 0.0,
+) -> list[Batch]:
+    """Return the proof's rows; the same arguments and SEED give the same rows.
 
-    `thresholds` are {column: values at which a tree turns, and for each the row of the sample that comes there}. Only
-    values that `limits` lets in are drawn, since the device refuses the others.
+    `thresholds` are {column: values at which a tree turns, and for each the row of the sample that comes there},
+    `specials` {column: values at which a step may do something of its own}. Only values that `limits` lets in are
+    drawn, since the device refuses the others; for numbers nearer to 0 than `least`, 0 is drawn.
     """
     rng = np.random.default_rng(SEED)
     sample = schema.frame
     if len(sample) > MOST_SAMPLE_ROWS:
         sample = sample.iloc[np.sort(rng.choice(len(sample), MOST_SAMPLE_ROWS, replace=False))]
-    source = _Source(schema, limits, rng)
+    source = _Source(schema, limits, rng, least)
     batches = [
         Batch("sample", f"the sample's rows, at most {MOST_SAMPLE_ROWS}", sample.reset_index(drop=True)),
         source.changed("noise", "numbers moved by normal noise of a tenth of their deviation", _noise),
@@ -60,6 +71,7 @@ def draw(schema: Schema, limits: Limits, thresholds: Mapping[str, tuple[Values, 
         source.turning(thresholds),
         source.midpoints(),
         source.magnitudes(),
+        *source.singled_out(specials or {}),
         *source.special(),
     ]
     return [batch for batch in batches if len(batch.frame)]
@@ -96,10 +108,11 @@ def whole(value: float) -> int:
 class _Source:
     """Draws batches from one sample; columns that take only certain values keep to them."""
 
-    def __init__(self, schema: Schema, limits: Limits, rng: np.random.Generator) -> None:
+    def __init__(self, schema: Schema, limits: Limits, rng: np.random.Generator, least: float) -> None:
         self.schema = schema
         self.limits = limits
         self.rng = rng
+        self.least = least
         self.count = max(50, min(DRAWN_ROWS, MOST_CELLS // len(schema.columns)))
 
     def changed(self, kind: str, drawn: str, change: Callable[[Values, np.random.Generator], Values]) -> Batch:
@@ -109,7 +122,10 @@ class _Source:
         for column in self.schema.columns:
             values = self.schema.frame[column.name].to_numpy()[picked]
             free = column.name not in self.limits.categories
-            columns[column.name] = _fitting(column, change(values, self.rng) if free else values, values.dtype)
+            changed = change(values, self.rng) if free else values
+            if self.least and changed.dtype.kind == "f":
+                changed = np.where(np.abs(changed) < self.least, 0.0, changed)
+            columns[column.name] = _fitting(column, changed, values.dtype)
         return Batch(kind, drawn, pd.DataFrame(columns))
 
     def edges(self) -> Batch:
@@ -193,6 +209,45 @@ class _Source:
         reach = (greatest - least) / 2 or max(1.0, abs(greatest)) / 2
         return np.array([least, greatest, least - reach, greatest + reach])
 
+    def singled_out(self, specials: Mapping[str, list[Any]]) -> list[Batch]:
+        """Return rows with a column at 0, -0.0, 1, -1 or one of its `specials`, then with several columns so."""
+        levels = {c.name: self._specials(c, specials.get(c.name, [])) for c in self.schema.columns if c.kind != "bool"}
+        levels = {name: values for name, values in levels.items() if values}
+        most = max(1, MOST_CELLS // len(self.schema.columns) // max(1, len(levels)))
+        each = {name: _repeated(values, most) for name, values in levels.items()}
+        drawn = "a column at 0, -0.0, 1, -1, or where a step does something of its own (fill values, edges, categories)"
+        return [
+            Batch("special values", drawn, with_values(self.schema, each)),
+            Batch("special combinations", "the same in several columns, or in all", self._together(levels)),
+        ]
+
+    def _specials(self, column: Column, own: list[Any]) -> list[Any]:
+        if column.name in self.limits.categories:
+            return list(self.limits.categories[column.name])
+        if column.kind == "string":
+            return [text for text in own if isinstance(text, str)]
+        numbers = [float(value) for value in own if not isinstance(value, str) and np.isfinite(value)]
+        if column.kind == "int64":
+            numbers = [near for value in numbers for near in (np.floor(value), np.ceil(value))]
+            return list(dict.fromkeys(map(whole, [*ALWAYS, *numbers])))
+        return [-0.0, *dict.fromkeys([*ALWAYS, *numbers])]
+
+    def _together(self, levels: Mapping[str, list[Any]]) -> pd.DataFrame:
+        """Return rows with half of the columns special, then with all numbers at 0, at 1 and at -1."""
+        rows = min(self.count, MOST_TOGETHER)
+        frame = _resized(self.schema.frame, rows + len(ALWAYS) * ROWS_PER_COLUMN)
+        for column in self.schema.columns:
+            own = levels.get(column.name)
+            if not own:
+                continue
+            values = frame[column.name].to_numpy().copy()
+            chosen = np.flatnonzero(self.rng.random(rows) < 0.5)
+            values[chosen] = [own[index] for index in self.rng.integers(0, len(own), len(chosen))]
+            if column.kind != "string" and column.name not in self.limits.categories:
+                values[rows:] = np.repeat(ALWAYS, ROWS_PER_COLUMN)
+            frame[column.name] = pd.Series(values, dtype=frame[column.name].dtype)
+        return frame if levels else frame.iloc[:0]
+
     def special(self) -> list[Batch]:
         """Return rows with missing values, infinity and unseen texts in the columns that take them."""
         missing = [column for column in self.schema.columns if column.name in self.limits.missing]
@@ -223,6 +278,16 @@ class _Source:
         """Return rows for each column in turn with each of its values, as many as one kind may have."""
         most = max(1, MOST_CELLS // len(self.schema.columns) // max(1, len(columns)))
         return with_values(self.schema, {column.name: values(column)[:most] for column in columns})
+
+
+def _repeated(values: list[Any], most: int) -> list[Any]:
+    """Return each value as often as it is to be asked, those of every column oftener, at most `most` in all."""
+    often = [value for value in values if value in ALWAYS]
+    if len(values) > most:
+        return values[:most]
+    repeated = [value for value in often for _ in range(ROWS_PER_COLUMN)]
+    repeated += [value for value in values if value not in ALWAYS for _ in range(_SPECIAL_ROWS)]
+    return repeated if len(repeated) <= most else values
 
 
 def _resized(frame: pd.DataFrame, rows: int) -> pd.DataFrame:

@@ -71,13 +71,15 @@ class Schema:
     form: frames.Form = field(default_factory=frames.Form)
 
     def for_original(self, frame: pd.DataFrame) -> Any:
-        """Return rows as the original model was fed when it was fitted: array [rows, n], table, or list of texts."""
+        """Return rows as the model was fed when it was fitted: array or matrix [rows, n], table, or list of texts."""
         if self.style == "table":
             return self.form.restore(frame)
         if self.style == "text":
             return frame.iloc[:, 0].tolist()
         if self.is_mixed:
             return np.array(frame.astype(object))
+        if self.form.matrix is not None:
+            return self.form.matrix(np.array(frame))
         return np.array(frame, order="C")  # its own: pandas' is read-only, which some kernels do not take
 
     def with_nulls(self, categories: Iterable[NDArray[Any]]) -> "Schema":

@@ -17,6 +17,7 @@ import xgboost
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from convert import absent
 from convert.converters import tree_nodes
 from convert.converters.expressions import Tensor, concat, where
 from convert.converters.tree_nodes import LT, MEMBER, Tree
@@ -169,7 +170,10 @@ def _raw(rows: Rows, model: Any, learner: dict[str, Any]) -> Tensor:
 
 def _prepared(rows: Rows, model: Any, encodings: list[Any], categorical: Array) -> Tensor:
     """Return the columns in float32, categories as whole numbers from 1 on, what stands for missing as NaN."""
-    x = _columns(rows, model, encodings).cast("float32")
+    x = _columns(rows, model, encodings)
+    if absent.gets_sparse(model):  # before it is rounded: a number too small for float32 is stored
+        x = where(x.equals(0.0), np.nan, x)
+    x = x.cast("float32")
     missing = getattr(model, "missing", np.nan)
     if not np.isnan(missing):
         x = where(x.equals(_single(rows, missing)), _single(rows, np.nan), x)

@@ -13,12 +13,18 @@ import numpy as np
 from sklearn.preprocessing import FunctionTransformer
 
 from appliance.errors import ConversionRefused
+from convert.converters import reads, rehearsal
 from convert.converters.expressions import Tensor, concat, erf, expit, expm1, log1p, ndtr, where
 from convert.converters.writers import Answers, Rows, refusal
 from convert.converters.writers import register as register_writer
 
 _REWRITE = (
     "write the function with NumPy arithmetic on whole columns, or do that step before the model and after the sample"
+)
+
+_GIVE = (
+    "give what it uses as a column of the model's input, or as a constant through kw_args (random numbers: from "
+    "numpy.random.default_rng(SEED) inside the function), and train again"
 )
 
 
@@ -32,20 +38,27 @@ def traced(
 ) -> Tensor:
     """Return `function(tensor, **arguments)` as expressions; None is the identity.
 
-    Raises ConversionRefused where the function does something that has no expression.
+    Raises ConversionRefused where the function does something that has no expression, or uses something beside its
+    tensor and arguments: the graph would keep for ever what that said today.
     """
     if function is None:
         return tensor
+    name, arguments = getattr(function, "__name__", repr(function)), arguments or {}
+
+    def trace(given: Tensor) -> Tensor:
+        result = function(Traced(given, names), **arguments)
+        if not isinstance(result, Traced):
+            raise refusal(model, "its function does not return what it was given, changed", _REWRITE)
+        return result.matrix()
+
+    if found := reads.outside(function, arguments) or rehearsal.outside(trace, function, arguments):
+        raise refusal(model, f"its function {name} {found}, which a graph cannot", _GIVE)
     try:
-        result = function(Traced(tensor, names), **(arguments or {}))
+        return trace(tensor)
     except ConversionRefused:
         raise
     except Exception as error:  # the user's function may raise anything when given a tensor
-        name = getattr(function, "__name__", repr(function))
         raise refusal(model, f"its function {name} cannot be traced ({error})", _REWRITE) from error
-    if not isinstance(result, Traced):
-        raise refusal(model, "its function does not return what it was given, changed", _REWRITE)
-    return result.matrix()
 
 
 class Traced:
@@ -153,6 +166,12 @@ class Traced:
     def to_numpy(self) -> Traced:
         """Return itself: an array is what it stands for."""
         return Traced(self.tensor, None, self.column, self.boolean)
+
+    def toarray(self) -> Traced:
+        """Return itself: of a sparse matrix the numbers are what it stands for."""
+        return self.to_numpy()
+
+    todense = toarray
 
     def copy(self) -> Traced:
         """Return itself: tensors do not change."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
 from sklearn.ensemble._iforest import _average_path_length
 
+from convert import absent
 from convert.converters import tree_nodes
 from convert.converters.expressions import where
 from convert.converters.tree_nodes import of_sklearn, rounded
@@ -34,6 +36,8 @@ def _isolation_forest(rows: Rows, model: Any) -> Answers:
             strict=True,
         )
     ]
+    if absent.gets_sparse(model):  # there the trees know no missing values: what is not below a threshold goes right
+        trees = [replace(tree, missing_left=np.zeros_like(tree.missing_left)) for tree in trees]
     depths = tree_nodes.summed(rounded(rows.matrix), trees)
     longest = _denominator(model)
     share = depths / longest if longest else depths * 0.0 + 1.0

@@ -6,6 +6,7 @@ import numpy as np
 from scipy import stats
 from sklearn.preprocessing import PowerTransformer, QuantileTransformer
 
+from convert import absent
 from convert.converters.expressions import Tensor, concat, expm1, interpolate, log1p, ndtr, ndtri, row, where
 from convert.converters.writers import Answers, Rows, refuse_rows
 from convert.converters.writers import register as register_writer
@@ -105,10 +106,11 @@ def _inverse_yeo_johnson(y: Tensor, power: float) -> Tensor:
 
 
 def _quantile(rows: Rows, model: Any) -> Answers:
-    """As sklearn.preprocessing.QuantileTransformer._transform_col."""
+    """As sklearn.preprocessing.QuantileTransformer._transform: of a sparse matrix what is stored alone is changed."""
     quantiles = np.asarray(model.quantiles_)
     columns = [_levels(rows.matrix.columns(i), quantiles[:, i], model) for i in range(quantiles.shape[1])]
-    return Answers(transform=concat(columns))
+    changed = concat(columns)
+    return Answers(transform=where(rows.matrix.equals(0.0), 0.0, changed) if absent.gets_sparse(model) else changed)
 
 
 def _levels(x: Tensor, quantiles: Any, model: Any) -> Tensor:

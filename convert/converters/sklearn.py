@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 from appliance.bundle.manifest import Input, TensorType
 from appliance.errors import ConversionRefused, InvalidInput, NotReady
 from appliance.inference.session import Session
-from convert import graphs
+from convert import absent, graphs
 from convert.converters import (
     adaboost,
     bagging,
@@ -94,7 +95,8 @@ def convert(
     """
     parts = _parts(original.model, inputs, float_type)
     try:
-        with seen.rows(original.model, lambda: original.schema.for_original(original.schema.frame)):
+        sample = partial(original.schema.for_original, original.schema.frame)
+        with seen.rows(original.model, sample), absent.known(original.watch):
             content = isolation.run(lambda: _skl2onnx(original.model, parts), time_limit)
     except isolation.ConverterError as error:
         raise _refused(original.model, str(error), error.next_step) from error

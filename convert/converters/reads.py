@@ -1,0 +1,253 @@
+"""Finds what a function uses besides its input, by following the names in its bytecode to what they stand for.
+
+Names are followed through modules, imports inside the function, defaults, closures, partials, methods and every
+function of other people that is reached; NumPy, SciPy, pandas, scikit-learn and Python's own library are judged by
+their names (`surroundings`). What is reached by other ways is found when the function runs (`rehearsal`).
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import dis
+import functools
+import importlib
+import inspect
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+from convert.converters.surroundings import CHANCE, CLOCK, KEPT, SEEDED, of_attribute, of_value
+
+_TRUSTED = frozenset(sys.stdlib_module_names) | {"numpy", "scipy", "pandas", "sklearn", "polars", "pyarrow", "convert"}
+_NOW = frozenset({"now", "today"})
+_TAKES_NOW = frozenset({"datetime64", "Timestamp", "to_datetime", "Period", "DatetimeIndex", "date_range", "Series"})
+_IDLE = frozenset(
+    {"CACHE", "PRECALL", "PUSH_NULL", "RESUME", "NOP", "EXTENDED_ARG", "COPY_FREE_VARS", "MAKE_CELL", "SWAP"}
+)
+_MAKING = ("__new__", "__init__", "__post_init__", "__call__")
+_MOST_NAMES = 500  # followed from one function; one that reaches more is not read to its end
+_UNKNOWN = object()
+
+
+def outside(function: Any, arguments: Mapping[str, Any]) -> str | None:
+    """Return what `function(x, **arguments)` uses besides `x`, in words ("reads the clock (time.time)"), or None."""
+    reader = _Reader()
+    name = getattr(function, "__name__", type(function).__name__)
+    return next(iter(reader.value(function, name)), None) or next(
+        (found for key, value in arguments.items() for found in reader.value(value, key)), None
+    )
+
+
+def is_trusted(module: str | None) -> bool:
+    """Return whether a module belongs to a library that is judged by its functions' names."""
+    return (module or "").partition(".")[0] in _TRUSTED
+
+
+class _Reader:
+    """Reads one function and all that it reaches, each once."""
+
+    def __init__(self) -> None:
+        self._read: dict[int, Any] = {}  # kept, since ids are used again
+
+    def value(self, value: Any, name: str) -> Iterator[str]:
+        """Yield what is found in a value that a function uses under a name."""
+        if id(value) in self._read or len(self._read) > _MOST_NAMES or value is vars(builtins):
+            return
+        self._read[id(value)] = value
+        if what := of_value(value):
+            yield f"{what} ({name})"
+        elif isinstance(value, functools.partial):
+            for part in (value.func, *value.args, *value.keywords.values()):
+                yield from self.value(part, getattr(part, "__name__", name))
+        elif isinstance(value, MethodType):
+            yield from self._method(value.__func__, name, value.__self__)
+        elif isinstance(value, FunctionType):
+            yield from self._method(value, name)
+        elif isinstance(value, list | tuple | set | frozenset | dict):
+            for part in list(value.values() if isinstance(value, dict) else value)[:_MOST_NAMES]:
+                yield from self.value(part, name)
+        elif not isinstance(value, ModuleType | BuiltinFunctionType):
+            yield from self._object(value, name)
+
+    def _object(self, value: Any, name: str) -> Iterator[str]:
+        """Yield what an object uses when it is called, and what it wraps."""
+        inner = getattr(value, "__wrapped__", None) or getattr(value, "pyfunc", None)
+        if inner is not None:
+            yield from self.value(inner, name)
+        if not isinstance(value, type):
+            yield from self._method(getattr(type(value), "__call__", None), name, value)  # noqa: B004 - as Python does
+
+    def _class(self, kind: type, name: str, used: Iterable[str]) -> Iterator[str]:
+        """Yield what a class uses when an object is made of it and asked by the names in `used`."""
+        for called in (*_MAKING, *used):
+            part = vars(kind).get(called)
+            own = getattr(part, "__func__", getattr(part, "fget", part))  # of class methods, static ones, properties
+            if not isinstance(own, FunctionType) or id(own) in self._read:
+                continue
+            self._read[id(own)] = own
+            yield from self._method(own, f"{name}.{called}")
+            yield from self._class(kind, name, own.__code__.co_names)
+
+    def _method(self, function: Any, name: str, owner: Any = _UNKNOWN) -> Iterator[str]:
+        """Yield what a function of other people uses, asked as a method of `owner` where that is known."""
+        if isinstance(function, FunctionType) and not is_trusted(function.__module__):
+            first = function.__code__.co_varnames[:1]
+            yield from self._function(function, name, {} if owner is _UNKNOWN else dict.fromkeys(first, owner))
+
+    def _function(self, function: FunctionType, name: str, given: dict[str, Any]) -> Iterator[str]:
+        if (wrapped := getattr(function, "__wrapped__", None)) is not None:
+            yield from self.value(wrapped, name)
+        for default in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
+            yield from self.value(default, name)
+        namespace = dict(vars(builtins)) | function.__globals__
+        for cell, held in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            try:
+                namespace[cell] = held.cell_contents
+            except ValueError:  # not yet bound
+                namespace.pop(cell, None)
+        yield from self.code(function.__code__, namespace, given)
+        yield from self._frozen_at_import(function, namespace)
+
+    def code(self, code: CodeType, namespace: dict[str, Any], given: dict[str, Any]) -> Iterator[str]:
+        """Yield what is found in bytecode whose names stand in `namespace`, the arguments that are known in `given`."""
+        yield from _now_as_text(code)
+        follower = _Follower(namespace, dict(given))
+        for instruction in dis.get_instructions(code):
+            if instruction.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
+                yield f"{KEPT} ({instruction.argval})"
+            if instruction.opname == "STORE_DEREF" and instruction.argval in code.co_freevars:
+                yield f"{KEPT} ({instruction.argval})"
+            if follower.unseeded(instruction):
+                yield f"{CHANCE} ({follower.name} without a seed)"
+            if follower.step(instruction):
+                if follower.module is not None and (
+                    what := of_attribute(follower.module, follower.name.split(".")[-1])
+                ):
+                    yield f"{what} ({follower.name})"
+                yield from self.value(follower.value, follower.name)
+                if isinstance(follower.value, type) and not is_trusted(follower.value.__module__):
+                    yield from self._class(follower.value, follower.name, code.co_names)
+        for constant in code.co_consts:
+            if isinstance(constant, CodeType):
+                cells = {name: follower.locals[name] for name in code.co_cellvars if name in follower.locals}
+                yield from self.code(constant, namespace | cells, {})
+
+    def _frozen_at_import(self, function: FunctionType, namespace: dict[str, Any]) -> Iterator[str]:
+        """Yield what the defaults and globals of an imported function were computed from when it was imported.
+
+        A function that was pickled with its globals has those of the training, and is not looked at.
+        """
+        module = sys.modules.get(function.__module__)
+        if module is None or function.__globals__ is not vars(module):
+            return
+        for name, expression in _expressions(module, function):
+            code = compile(ast.Expression(expression), "<import>", "eval")
+            yield from (f"{found}, by {name} at its import" for found in self.code(code, dict(namespace), {}))
+
+
+class _Follower:
+    """Follows names from one instruction to the next: `datetime`, then `.date` of it, then `.today`."""
+
+    def __init__(self, namespace: dict[str, Any], given: dict[str, Any]) -> None:
+        self.namespace = namespace
+        self.locals = given
+        self.value: Any = _UNKNOWN
+        self.name = ""
+        self.imported: Any = _UNKNOWN
+        self.module: ModuleType | None = None
+        """The module of which `value` is an attribute, where it is one."""
+
+    def unseeded(self, instruction: dis.Instruction) -> bool:
+        """Return whether the last value is a source of random numbers that is called here without a seed."""
+        is_call = instruction.opname.startswith("CALL") and instruction.arg == 0
+        return is_call and self.value is not _UNKNOWN and getattr(self.value, "__name__", "") in SEEDED
+
+    def step(self, instruction: dis.Instruction) -> bool:
+        """Take one instruction; return whether `value` is another than before, and known."""
+        op, name = instruction.opname, instruction.argval
+        if op in _IDLE:
+            return False
+        if op.startswith(("STORE_FAST", "STORE_DEREF", "STORE_NAME")):
+            first, *second = name if isinstance(name, tuple) else (name,)  # Python 3.13 has two in one
+            self.locals[str(first)] = self.value
+            loaded = self.locals.get(second[0], _UNKNOWN) if second and op.endswith("LOAD_FAST") else _UNKNOWN
+            return self._is(loaded, "".join(second))
+        if op.startswith("LOAD_FAST"):
+            name = name[-1] if isinstance(name, tuple) else name
+            return self._is(self.locals.get(name, _UNKNOWN), str(name))
+        if op in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF"):
+            return self._is(self.locals.get(name, self.namespace.get(name, _UNKNOWN)), str(name))
+        if op == "IMPORT_NAME":
+            self.imported = _imported(str(name))
+            return self._is(sys.modules.get(str(name).partition(".")[0], _UNKNOWN), str(name).partition(".")[0])
+        if op == "IMPORT_FROM":
+            return self._attribute(self.imported, getattr(self.imported, "__name__", ""), str(name))
+        if op in ("LOAD_ATTR", "LOAD_METHOD"):
+            return self._attribute(self.value, self.name, str(name))
+        return self._is(_UNKNOWN, "")
+
+    def _attribute(self, before: Any, called: str, name: str) -> bool:
+        if before is _UNKNOWN:
+            return self._is(_UNKNOWN, "")
+        try:
+            found = getattr(before, name)
+        except Exception:  # noqa: BLE001 - properties of others raise what they like
+            found = _UNKNOWN
+        self._is(found, f"{called}.{name}")
+        self.module = before if isinstance(before, ModuleType) else None
+        return found is not _UNKNOWN
+
+    def _is(self, value: Any, name: str) -> bool:
+        self.value, self.name, self.module = value, name, None
+        return value is not _UNKNOWN
+
+
+def _imported(name: str) -> Any:
+    """Return the module of this name, imported as the function would import it."""
+    try:
+        return importlib.import_module(name)
+    except Exception:  # noqa: BLE001 - the function itself will raise it
+        return _UNKNOWN
+
+
+def _now_as_text(code: CodeType) -> Iterator[str]:
+    """Yield that code asks NumPy or pandas for "now" or "today", which they read from the clock."""
+    texts = {text.lower() for constant in code.co_consts for text in _texts(constant)}
+    as_dates = _TAKES_NOW.intersection(code.co_names) or any(text.startswith("datetime64") for text in texts)
+    if as_dates and (words := _NOW & texts):
+        yield f"{CLOCK} ({min(words)!r} as a date)"
+
+
+def _texts(constant: Any) -> list[str]:
+    if isinstance(constant, tuple | frozenset):
+        return [text for part in constant for text in _texts(part)]
+    return [constant] if isinstance(constant, str) else []
+
+
+def _expressions(module: ModuleType, function: FunctionType) -> Iterator[tuple[str, ast.expr]]:
+    """Yield (name, expression) of the function's defaults, and of the module's values that it uses."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(module)))
+    except (OSError, TypeError, SyntaxError):
+        return
+    assigned: dict[str, ast.expr] = {}
+    for node in tree.body:
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        value = getattr(node, "value", None)
+        assigned |= {target.id: value for target in targets if isinstance(target, ast.Name) and value is not None}
+        if isinstance(node, ast.FunctionDef) and node.name == function.__name__:
+            for default in (*node.args.defaults, *node.args.kw_defaults):
+                if default is not None:
+                    yield f"a default of {node.name}", default
+    waiting, seen = list(function.__code__.co_names), set()
+    while waiting:
+        name = waiting.pop()
+        if name in assigned and name not in seen:
+            seen.add(name)
+            yield name, assigned[name]
+            waiting += [part.id for part in ast.walk(assigned[name]) if isinstance(part, ast.Name)]
