@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import ast
 import builtins
+import datetime
 import dis
 import functools
 import importlib
-import inspect
 import sys
-import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+from convert.converters import imports
 from convert.converters.surroundings import CHANCE, CLOCK, KEPT, SEEDED, of_attribute, of_value
 
 _TRUSTED = frozenset(sys.stdlib_module_names) | {"numpy", "scipy", "pandas", "sklearn", "polars", "pyarrow", "convert"}
-_NOW = frozenset({"now", "today"})
+_NOW = frozenset({"now", "today", "utcnow"})
 _TAKES_NOW = frozenset({"datetime64", "Timestamp", "to_datetime", "Period", "DatetimeIndex", "date_range", "Series"})
 _IDLE = frozenset(
     {"CACHE", "PRECALL", "PUSH_NULL", "RESUME", "NOP", "EXTENDED_ARG", "COPY_FREE_VARS", "MAKE_CELL", "SWAP"}
@@ -108,44 +108,59 @@ class _Reader:
                 namespace[cell] = held.cell_contents
             except ValueError:  # not yet bound
                 namespace.pop(cell, None)
-        yield from self.code(function.__code__, namespace, given)
-        yield from self._frozen_at_import(function, namespace)
+        yield from self.code(function.__code__, namespace, given, frozenset(function.__code__.co_freevars))
+        # A function that was pickled with its globals has those of the training, as has one of the script that trains.
+        module = sys.modules.get(function.__module__)
+        if module is not None and function.__globals__ is vars(module):
+            yield from self._computed(module, set(_names(function.__code__)), function.__code__)
 
-    def code(self, code: CodeType, namespace: dict[str, Any], given: dict[str, Any]) -> Iterator[str]:
-        """Yield what is found in bytecode whose names stand in `namespace`, the arguments that are known in `given`."""
-        yield from _now_as_text(code)
-        follower = _Follower(namespace, dict(given))
+    def code(
+        self, code: CodeType, namespace: dict[str, Any], given: dict[str, Any], cells: frozenset[str] = frozenset()
+    ) -> Iterator[str]:
+        """Yield what is found in bytecode whose names stand in `namespace`, the arguments that are known in `given`.
+
+        `cells` are the variables that it shares with the function that made it, and so keeps.
+        """
+        follower, is_dated = _Follower(namespace, dict(given)), False
         for instruction in dis.get_instructions(code):
-            if instruction.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
-                yield f"{KEPT} ({instruction.argval})"
-            if instruction.opname == "STORE_DEREF" and instruction.argval in code.co_freevars:
-                yield f"{KEPT} ({instruction.argval})"
+            op, name = instruction.opname, instruction.argval
+            if op in ("STORE_GLOBAL", "DELETE_GLOBAL") or (op in ("STORE_DEREF", "DELETE_DEREF") and name in cells):
+                yield f"{KEPT} ({name})"
             if follower.unseeded(instruction):
                 yield f"{CHANCE} ({follower.name} without a seed)"
             if follower.step(instruction):
-                if follower.module is not None and (
-                    what := of_attribute(follower.module, follower.name.split(".")[-1])
-                ):
-                    yield f"{what} ({follower.name})"
-                yield from self.value(follower.value, follower.name)
-                if isinstance(follower.value, type) and not is_trusted(follower.value.__module__):
-                    yield from self._class(follower.value, follower.name, code.co_names)
+                is_dated |= isinstance(follower.value, type) and issubclass(follower.value, datetime.date)
+                yield from self._loaded(follower, code)
+        yield from _now_as_text(code, is_dated)
         for constant in code.co_consts:
             if isinstance(constant, CodeType):
-                cells = {name: follower.locals[name] for name in code.co_cellvars if name in follower.locals}
-                yield from self.code(constant, namespace | cells, {})
+                own = {name: follower.locals[name] for name in code.co_cellvars if name in follower.locals}
+                yield from self.code(constant, namespace | own, {}, cells - set(code.co_cellvars))
 
-    def _frozen_at_import(self, function: FunctionType, namespace: dict[str, Any]) -> Iterator[str]:
-        """Yield what the defaults and globals of an imported function were computed from when it was imported.
+    def _loaded(self, follower: _Follower, code: CodeType) -> Iterator[str]:
+        """Yield what is found in the value that was loaded last."""
+        value, name, module = follower.value, follower.name, follower.module
+        if module is not None:
+            attribute = name.rpartition(".")[2]
+            if what := of_attribute(module, attribute):
+                yield f"{what} ({name})"
+            yield from self._computed(module, {attribute})
+        yield from self.value(value, name)
+        if isinstance(value, type) and not is_trusted(value.__module__):
+            yield from self._class(value, name, code.co_names)
 
-        A function that was pickled with its globals has those of the training, and is not looked at.
-        """
-        module = sys.modules.get(function.__module__)
-        if module is None or function.__globals__ is not vars(module):
+    def _computed(self, module: ModuleType, names: set[str], code: CodeType | None = None) -> Iterator[str]:
+        """Yield what a module computed these of its values from when it was imported, and the defaults of `code`."""
+        if is_trusted(module.__name__) or module.__name__ == "__main__":
             return
-        for name, expression in _expressions(module, function):
-            code = compile(ast.Expression(expression), "<import>", "eval")
-            yield from (f"{found}, by {name} at its import" for found in self.code(code, dict(namespace), {}))
+        for name, expression in imports.expressions(module, names, code):
+            if id(expression) not in self._read:
+                self._read[id(expression)] = expression
+                compiled = compile(ast.Expression(expression), "<import>", "eval")
+                namespace = dict(vars(builtins)) | vars(module)
+                yield from (f"{found}, by {name} at its import" for found in self.code(compiled, namespace, {}))
+        for name, origin in imports.origins(module, names):
+            yield from self._computed(origin, {name})
 
 
 class _Follower:
@@ -213,11 +228,11 @@ def _imported(name: str) -> Any:
         return _UNKNOWN
 
 
-def _now_as_text(code: CodeType) -> Iterator[str]:
-    """Yield that code asks NumPy or pandas for "now" or "today", which they read from the clock."""
+def _now_as_text(code: CodeType, is_dated: bool) -> Iterator[str]:
+    """Yield that code asks NumPy, pandas or, where it `is_dated`, a class of dates for "now" or "today"."""
     texts = {text.lower() for constant in code.co_consts for text in _texts(constant)}
-    as_dates = _TAKES_NOW.intersection(code.co_names) or any(text.startswith("datetime64") for text in texts)
-    if as_dates and (words := _NOW & texts):
+    is_dated |= bool(_TAKES_NOW.intersection(code.co_names)) or any(text.startswith("datetime64") for text in texts)
+    if is_dated and (words := _NOW & texts):
         yield f"{CLOCK} ({min(words)!r} as a date)"
 
 
@@ -227,27 +242,9 @@ def _texts(constant: Any) -> list[str]:
     return [constant] if isinstance(constant, str) else []
 
 
-def _expressions(module: ModuleType, function: FunctionType) -> Iterator[tuple[str, ast.expr]]:
-    """Yield (name, expression) of the function's defaults, and of the module's values that it uses."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(module)))
-    except (OSError, TypeError, SyntaxError):
-        return
-    assigned: dict[str, ast.expr] = {}
-    for node in tree.body:
-        targets = (
-            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-        )
-        value = getattr(node, "value", None)
-        assigned |= {target.id: value for target in targets if isinstance(target, ast.Name) and value is not None}
-        if isinstance(node, ast.FunctionDef) and node.name == function.__name__:
-            for default in (*node.args.defaults, *node.args.kw_defaults):
-                if default is not None:
-                    yield f"a default of {node.name}", default
-    waiting, seen = list(function.__code__.co_names), set()
-    while waiting:
-        name = waiting.pop()
-        if name in assigned and name not in seen:
-            seen.add(name)
-            yield name, assigned[name]
-            waiting += [part.id for part in ast.walk(assigned[name]) if isinstance(part, ast.Name)]
+def _names(code: CodeType) -> Iterator[str]:
+    """Yield every name in bytecode, and in that of the functions inside."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)

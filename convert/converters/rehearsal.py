@@ -22,13 +22,19 @@ from onnx import NodeProto, TensorProto, helper
 
 from convert.converters.expressions import Graph, Tensor
 from convert.converters.reads import is_trusted
-from convert.converters.surroundings import ENVIRONMENT, KEPT, MEMORY, of_event, of_value
+from convert.converters.surroundings import CHANCE, ENVIRONMENT, KEPT, MEMORY, of_event, of_value
 
-_WORLDS = ((0.0, None), (34_567_890.0, "AAA-9:17"), (-345_678_901.0, "BBB+8:43"), (3_456_789_012.0, "CCC-1:01"))
-"""Seconds by which the clock is another, and the time zone (POSIX, TZ); each has seeds of its own."""
+_WORLDS = ((0.0, None), (34_567_890.0, "AAA-9:17"), (-345_678_901.0, "BBB+8:43"), (456_789_012.0, "CCC-1:01")) * 2
+"""Seconds by which the clock is another, and the time zone (POSIX, TZ); each has seeds of its own.
+
+A coin that is tossed so often shows both sides.
+"""
 _OWN = ("convert", "onnx", "google", "skl2onnx")
-_EXCUSED = ("importlib", "_frozen_importlib", "zipimport", "logging", "warnings", "traceback", "linecache")
+_EXCUSED = ("logging", "warnings", "traceback", "linecache")
 """Modules that read clocks and files, none of which comes into an answer."""
+_IMPORTING = "_find_and_load"  # of importlib._bootstrap
+_SHARED: Any = getattr(random.random, "__self__", None)
+"""What draws for the functions of `random`; others were made with a seed, or draw otherwise each time."""
 _ENVIRON = frozenset(part.__code__ for part in vars(type(os.environ)).values() if isinstance(part, FunctionType))
 _DEPTH = 6
 _MOST_ITEMS = 10_000
@@ -135,7 +141,11 @@ def _called(frame: FrameType, event: str, value: Any) -> None:
     if event == "c_call":
         what = of_value(value)
         caller = str(frame.f_globals.get("__name__"))
-        if what is None or caller.partition(".")[0] in _OWN or (what == MEMORY and is_trusted(caller)):
+        if what is None or caller.partition(".")[0] in _OWN:
+            return
+        if is_trusted(caller) and (what == MEMORY or value.__name__ == "urandom"):  # seeds are drawn, then set anew
+            return
+        if what == CHANCE and isinstance(value.__self__, random.Random) and not _is_shared(value.__self__):
             return
         name = f"{_owner(value)}.{value.__name__}"
     elif event == "call" and frame.f_code in _ENVIRON:
@@ -144,6 +154,10 @@ def _called(frame: FrameType, event: str, value: Any) -> None:
         return
     if not _is_excused(frame):
         _notes[-1].note(what, name)
+
+
+def _is_shared(generator: random.Random) -> bool:
+    return generator is _SHARED or isinstance(generator, random.SystemRandom)
 
 
 def _owner(function: Any) -> str:
@@ -160,7 +174,7 @@ def _is_excused(frame: FrameType | None) -> bool:
         module = str(frame.f_globals.get("__name__"))
         if module == __name__:
             return False
-        if module.partition(".")[0] in _EXCUSED:
+        if module.partition(".")[0] in _EXCUSED or frame.f_code.co_name == _IMPORTING:
             return True
         frame = frame.f_back
     return True  # of a thread that is not ours

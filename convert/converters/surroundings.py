@@ -11,6 +11,7 @@ import os
 import random
 import socket
 import sqlite3
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -63,7 +64,18 @@ _OF_PATHS |= {"getatime", "getctime", "realpath", "abspath", "expanduser", "expa
 _OF_NUMPY = frozenset({"load", "loadtxt", "genfromtxt", "fromfile", "memmap", "save", "savez", "savetxt"})
 _OF_NUMPY |= {"savez_compressed"}
 # Of modules that else do no harm, what does.
-_NAMES = {"numpy": _OF_NUMPY, "posixpath": _OF_PATHS, "ntpath": _OF_PATHS}
+_NAMES: dict[str, tuple[str, frozenset[str]]] = {
+    "numpy": (FILES, _OF_NUMPY),
+    "posixpath": (FILES, _OF_PATHS),
+    "ntpath": (FILES, _OF_PATHS),
+    "pkgutil": (FILES, frozenset({"get_data"})),
+    "threading": (MEMORY, frozenset({"get_ident", "get_native_id", "active_count", "current_thread", "enumerate"})),
+    "_thread": (MEMORY, frozenset({"get_ident", "get_native_id"})),
+    "sys": (
+        MEMORY,
+        frozenset({"getrefcount", "getsizeof", "getallocatedblocks", "getswitchinterval"}),
+    ),
+}
 _BUILTINS = {"open": FILES, "input": PERSON, "breakpoint": PERSON, "id": MEMORY, "hash": MEMORY}
 _NOW = frozenset({"now", "utcnow", "today"})
 _ATTRIBUTES = {
@@ -72,6 +84,8 @@ _ATTRIBUTES = {
     ),
     "time": frozenset({"timezone", "altzone", "daylight", "tzname"}),
     "os": frozenset({"environ", "environb", "name", "devnull"}),
+    "posix": frozenset({"environ"}),
+    "nt": frozenset({"environ"}),
 }
 _INSTANCES: tuple[tuple[type, str], ...] = (
     (random.Random, CHANCE),
@@ -119,7 +133,7 @@ def of_value(value: Any) -> str | None:
     if isinstance(value, type):
         return _of_named(value.__module__, value.__name__)
     for kind, what in _INSTANCES:
-        if isinstance(value, kind) and not isinstance(value, _SILENT):
+        if isinstance(value, kind) and not (isinstance(value, _SILENT) or value in (sys.stdout, sys.stderr)):
             return what
     owner = getattr(value, "__self__", None)
     name = getattr(value, "__name__", "")
@@ -152,7 +166,8 @@ def _of_named(module: str, name: str) -> str | None:
     if module in ("pandas", "pandas.io") or module.startswith("pandas.io."):
         return FILES if name.startswith("read_") or name in ("ExcelFile", "ExcelWriter", "HDFStore") else None
     if module in _NAMES or module.startswith("numpy.lib"):
-        return FILES if name in _NAMES.get(module, _OF_NUMPY) else None
+        what, names = _NAMES.get(module, _NAMES["numpy"])
+        return what if name in names else None
     parent = module
     while parent:
         if parent in _MODULES:

@@ -124,7 +124,9 @@ def test_quantiles_of_a_sparse_matrix_leave_its_zeros(ask):
     dense = np.abs(np.random.default_rng(0).normal(size=(150, 2)).round(1))
     dense[dense < 0.6] = 0.0
     sample = sparse.csr_matrix(dense)
-    model = make_pipeline(QuantileTransformer(n_quantiles=20, output_distribution="normal"), Ridge())
+    model = make_pipeline(
+        QuantileTransformer(n_quantiles=20, output_distribution="normal", ignore_implicit_zeros=True), Ridge()
+    )
     model.fit(sample, dense[:, 0])
     found = ask(convert_model(model, sample), {f"x{i}": dense[:, i] for i in range(dense.shape[1])})["prediction"]
     np.testing.assert_allclose(np.ravel(found), model.predict(sample), rtol=1e-5, atol=1e-5)

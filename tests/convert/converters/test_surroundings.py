@@ -1,29 +1,40 @@
 """Functions that use something beside their input are refused by the name of it; ordinary ones are not."""
 
 import collections
+import copy
 import datetime
+import decimal
+import fractions
 import functools
 import getpass
+import hashlib
+import importlib
 import itertools
+import json
 import locale
 import logging
 import math
 import operator
 import os
 import pathlib
+import pkgutil
 import platform
 import random
+import re
 import secrets
 import socket
 import sqlite3
+import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import types
 import urllib.request
 import uuid
 import warnings
+import zlib
 from datetime import date
 from datetime import datetime as moment
 
@@ -35,6 +46,7 @@ from scipy import special, stats
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils import check_random_state
 
 from appliance.errors import ConversionRefused
 from convert.converters import functions, reads, rehearsal
@@ -180,6 +192,12 @@ def in_local_time(x):
     return x * datetime.datetime.fromtimestamp(0).hour
 
 
+def by_exec(x):
+    names = {}
+    exec("import time\nread = time.time()", names)
+    return x * names["read"]
+
+
 def unseeded(x):
     return x + default_rng().normal(size=3)
 
@@ -272,6 +290,20 @@ OUTSIDE = {
     "list that grows": (notes_each_call, r"keeps between calls \(CALLS\)"),
     "iterator": (lambda x: x * next(COUNTER), "answers otherwise|keeps between calls"),
     "object that counts": (Stateful(), r"keeps between calls \(calls\)"),
+    "methodcaller": (lambda x: x * operator.methodcaller("now")(moment).year, "clock"),
+    "getattr": (lambda x: x * getattr(pd.Timestamp, "now")().year, "clock"),  # noqa: B009 - hidden from plain reading
+    "eval": (lambda x: x * eval("__import__('time').time()"), "clock"),
+    "exec": (by_exec, "clock"),
+    "globals": (lambda x: x * globals()["time"].time(), "clock"),
+    "importlib": (lambda x: x * importlib.import_module("time").time(), "clock"),
+    "sys.modules": (lambda x: x * len(sys.modules["os"].environ["PATH"]), "environment"),
+    "naive timestamp": (lambda x: x * moment(2024, 1, 1).timestamp(), "time zone"),
+    "a coin": (lambda x: x * check_random_state(None).randint(0, 2), "random"),
+    "system random": (lambda x: x * random.SystemRandom().random(), "random"),
+    "thread": (lambda x: x * threading.get_ident(), "process to process"),
+    "references": (lambda x: x * sys.getrefcount(x), "process to process"),
+    "package data": (lambda x: x * len(pkgutil.get_data("json", "__init__.py")), "files"),
+    "a default that grows": (lambda x, seen=[]: (seen.append(1), x * len(seen))[1], "keeps between|answers otherwise"),
     "argument": (FunctionTransformer(lambda x, at: x * at(), kw_args={"at": time.time}), "clock"),
 }
 
@@ -292,6 +324,33 @@ def test_what_lies_outside_of_the_input_is_refused_by_name(data, graph, function
 
 def seeded_inside(x):
     return x + np.random.default_rng(7).normal(size=5)
+
+
+def seeded_by_python(x):
+    drawing = random.Random(3)
+    return x * drawing.random() + drawing.choice([1.0, 2.0]) + np.random.RandomState(3).rand(5)
+
+
+def quiet(x):
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return np.log(x)
+
+
+def names_inside(x):
+    found = [last := float(index) for index in range(3)]
+
+    def add():
+        nonlocal found
+        found = [*found, 1.0]
+        return sum(found)
+
+    return x * last + add()
+
+
+def writes_to_the_terminal(x):
+    sys.stderr.write("seen ")
+    return x
 
 
 def with_a_class(x):
@@ -361,6 +420,19 @@ ORDINARY = {
     "global array": lambda x: x[:, [0, 1, 2]] * WEIGHTS,
     "global dict": lambda x: np.clip(x, EDGES["low"], EDGES["high"]),
     "seeded inside": seeded_inside,
+    "seeded by Python": seeded_by_python,
+    "quiet": quiet,
+    "names inside": names_inside,
+    "to the terminal": writes_to_the_terminal,
+    "text of a number": lambda x: x * float(f"{2.5:.1f}") * int("7") + len(str(3)),
+    "fraction": lambda x: x * float(fractions.Fraction(1, 3)) + float(decimal.Decimal("0.1")) + statistics.mean([1, 2]),
+    "digest": lambda x: x * (zlib.crc32(b"a") % 7) + hashlib.md5(b"a").digest()[0],
+    "dates": lambda x: (
+        x * len(pd.date_range("2024-01-01", "2024-02-01")) + pd.Timestamp("2024-01-01", tz="UTC").timestamp()
+    ),
+    "copy": lambda x: x * copy.deepcopy(EDGES)["high"] + WEIGHTS.copy()[0],
+    "interpolated": lambda x: x * np.interp(0.5, [0, 1], [2, 3]) + special.gamma(4.0),
+    "regular expression": lambda x: x * int(re.sub("[a-z]", "", "a2b")) + json.loads("[1]")[0],
     "object": Scaling(3.0),
     "bound method": Scaling(3.0).plus,
     "class inside": with_a_class,
@@ -408,6 +480,42 @@ def test_what_a_module_read_when_it_was_imported_is_refused(data, graph, tmp_pat
     rows, _ = data["one column"]
     with pytest.raises(ConversionRefused, match=r"clock.*by (YEAR|BASE) at its import"):
         graph(FunctionTransformer(__import__(name).age).fit(rows), rows)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from computed_there import YEAR\ndef age(x):\n    return YEAR - x\n",
+        "import computed_there\ndef age(x):\n    return computed_there.YEAR - x\n",
+        "from computed_there import age as other\ndef age(x):\n    return other(x) * 2.0\n",
+        "import datetime\nclass Now:\n    year = datetime.date.today().year\ndef age(x):\n    return Now.year - x\n",
+        "import time\nkept = {}\nif True:\n    kept[0] = time.localtime()[0]\ndef age(x):\n    return kept[0] - x\n",
+        "import time\nage = lambda x, at=time.localtime()[0]: at - x\n",
+    ],
+    ids=["from", "import", "function", "class", "into a dict", "lambda"],
+)
+def test_what_was_computed_elsewhere_at_an_import_is_refused(data, graph, tmp_path, monkeypatch, text):
+    there = "import datetime\nYEAR = datetime.date.today().year\n\ndef age(x):\n    return YEAR - x\n"
+    name = f"computed_here_{zlib.crc32(text.encode())}"
+    (tmp_path / "computed_there.py").write_text(there)
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    rows, _ = data["one column"]
+    with pytest.raises(ConversionRefused, match=r"clock.*by .* at its import"):
+        graph(FunctionTransformer(__import__(name).age).fit(rows), rows)
+
+
+def test_constants_of_a_module_are_kept(data, assert_same, tmp_path, monkeypatch):
+    text = (
+        "import logging, os, pathlib, time\nLOG = logging.getLogger(__name__)\nSTARTED = time.time()\n"
+        "HERE = pathlib.Path(__file__).parent\nDEBUG = os.environ.get('DEBUG')\n"
+        "LOW, HIGH = -1.0, 2.0 * 3\nSPAN = HIGH - LOW\n"
+        "def clipped(x):\n    LOG.debug('seen')\n    return (x.clip(LOW, HIGH) - LOW) / SPAN\n"
+    )
+    (tmp_path / "constants_of_a_module.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    rows, _ = data["rows"]
+    assert_same(FunctionTransformer(__import__("constants_of_a_module").clipped).fit(rows), rows)
 
 
 def test_defaults_that_an_import_computes_are_refused(data, graph, tmp_path, monkeypatch):
