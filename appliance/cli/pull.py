@@ -32,7 +32,7 @@ def pull(again: bool, dry_run: bool, allow_older: bool, as_json: bool) -> None:
     else:
         for one in outcomes:
             skipped = " (neither installed nor in [pull] models)" if one.what == "skipped" else ""
-            named = f"{one.model} {one.version}" if one.model else one.offer
+            named = f"{one.model} {one.version}" if one.model else one.label
             echo(f"{named} {one.what}{skipped}")
         if not outcomes:
             echo("nothing is offered")
@@ -63,7 +63,7 @@ def _document(outcome: "Outcome") -> dict[str, Any]:
     return {
         "model": outcome.model,
         "version": outcome.version,
-        "sha256": outcome.offer.sha256,
+        "sha256": outcome.sha256,
         "what": outcome.what,
         "error": found,
     }

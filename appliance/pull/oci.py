@@ -13,11 +13,13 @@ import msgspec
 
 from appliance.bundle.manifest import Digest
 from appliance.errors import ConfigError, Refused
-from appliance.pull.offers import MAX_OFFERS, Offer, Size
+from appliance.pull.offers import Fault, Listing, Offer, Size
 
 BUNDLE_TYPE = "application/vnd.edge-inference-appliance.bundle.v1+zip"
 """Media type of a layer that is a bundle."""
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+MAX_BUNDLES = 64
+"""In one artefact: which model a layer holds is known only when it was fetched."""
 _INDEX_TYPES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
@@ -87,7 +89,13 @@ class _Kind(msgspec.Struct, frozen=True, rename="camel"):
 class _Manifest(msgspec.Struct, frozen=True, rename="camel"):
     """An image manifest; a reader must ignore keys that it does not know."""
 
-    layers: list[_Layer]
+    layers: list[msgspec.Raw]
+
+
+class _Type(msgspec.Struct, frozen=True, rename="camel"):
+    """The one key of a layer that says whether it is for us."""
+
+    media_type: str = ""
 
 
 def parse_reference(text: str, scheme: str) -> Reference:
@@ -103,7 +111,7 @@ def parse_reference(text: str, scheme: str) -> Reference:
     return Reference(base, found["repository"], found["tag"] or "", found["digest"] or "")
 
 
-def decode_manifest(raw: bytes, where: str) -> list[Offer]:
+def decode_manifest(raw: bytes, where: str) -> Listing:
     """Return the bundles among an artefact's layers. Raises Refused when there is none, or it is no such manifest."""
     tried = f"read the manifest of {where}"
     try:
@@ -114,15 +122,23 @@ def decode_manifest(raw: bytes, where: str) -> list[Offer]:
             found = f"its media type {kind.media_type[:80]!a} is not {MANIFEST_TYPE}"
             raise Refused(tried, found, "push the bundle as an OCI artefact; see docs/how-to/pull.md")
         layers = msgspec.json.decode(raw, type=_Manifest).layers
+        ours = [layer for layer in layers if msgspec.json.decode(layer, type=_Type).media_type == BUNDLE_TYPE]
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise Refused(tried, ascii(str(error))[1:-1][:200], "push the bundle again") from error
-    offers = {
-        offer.sha256: offer for layer in layers if layer.media_type == BUNDLE_TYPE for offer in [_offer(layer, tried)]
-    }
-    if not offers or len(offers) > MAX_OFFERS:
-        found = f"{len(offers)} of its {len(layers)} layers are bundles (media type {BUNDLE_TYPE})"
-        raise Refused(tried, found, "push the bundle with this media type; see docs/how-to/pull.md")
-    return list(offers.values())
+    if not ours or len(ours) > MAX_BUNDLES:
+        found = f"{len(ours)} of its {len(layers)} layers are bundles (media type {BUNDLE_TYPE})"
+        raise Refused(tried, found, f"push 1 to {MAX_BUNDLES} bundles with this media type; see docs/how-to/pull.md")
+    offers, faults = {}, []
+    for number, layer in enumerate(ours, 1):
+        try:
+            offer = _offer(msgspec.json.decode(layer, type=_Layer), tried)
+            offers[offer.sha256] = offer
+        except Refused as error:
+            faults.append(Fault(f"bundle {number} of the artefact", error))
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            refused = Refused(tried, f"bundle {number}: {ascii(str(error))[1:-1][:200]}", "push the bundle again")
+            faults.append(Fault(f"bundle {number} of the artefact", refused))
+    return Listing(list(offers.values()), faults)
 
 
 def parse_challenge(header: str) -> Challenge | None:

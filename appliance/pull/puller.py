@@ -20,7 +20,7 @@ from appliance.config import Config
 from appliance.errors import ApplianceError, BundleRefused, ConfigError, NotReady, Refused, StoreError
 from appliance.pull import record
 from appliance.pull.deadline import Deadline
-from appliance.pull.offers import Offer
+from appliance.pull.offers import Fault, Listing, Offer, in_turn
 from appliance.pull.record import Verdict
 from appliance.pull.sources import Document, Source, open_source
 from appliance.store import activation, durable, marks, receipts
@@ -38,10 +38,12 @@ class Outcome:
     `unchanged`: it is here, or an operator decided about it; `skipped`: a model that this host does not want.
     """
 
-    offer: Offer
+    label: str
+    """What the source calls it."""
     what: What
     model: str = ""
     version: str = ""
+    sha256: str = ""
     error: ApplianceError | None = None
 
 
@@ -81,24 +83,44 @@ class _Puller:
     def run(self) -> list[Outcome]:
         """Take what the source offers, one after the other."""
         deadline = Deadline(self._config.pull.deadline)
-        offers = self._offers(deadline)
+        listing = self._listing(deadline)
+        offers = listing.offers
         self._check_wanted(offers)
         offered = {offer.sha256 for offer in offers}
         verdicts = {sha256: verdict for sha256, verdict in self._record.verdicts.items() if sha256 in offered}
         self._keep(verdicts=verdicts)
         self._sweep(offered)
-        # Each has an equal share of what is left: one that trickles does not keep the others from coming.
-        return [self._take(offer, deadline, len(offers) - place) for place, offer in enumerate(offers)]
+        outcomes = [_faulty(fault) for fault in listing.faults]
+        turns = in_turn(offers)
+        for place, turn in enumerate(turns):
+            # Each has an equal share of what is left: one that trickles does not keep the others from coming.
+            outcomes += self._take_newest(turn, deadline, len(turns) - place)
+        return outcomes
 
-    def _offers(self, deadline: Deadline) -> list[Offer]:
+    def _take_newest(self, turn: list[Offer], deadline: Deadline, remaining: int) -> list[Outcome]:
+        """Act on the versions of one model that are offered, newest first, until one is not refused.
+
+        A bundle that nobody signed does not keep the one below it away by its number.
+        """
+        outcomes: list[Outcome] = []
+        for offer in turn:
+            outcome = self._take(offer, deadline, remaining)
+            if outcomes and (outcome.what == "unchanged" or isinstance(outcome.error, _NotNewer)):
+                break  # older ones lie in every folder
+            outcomes.append(outcome)
+            if outcome.what != "refused":
+                break
+        return outcomes
+
+    def _listing(self, deadline: Deadline) -> Listing:
         """Return what the source offers, and remember under which state of it."""
         fresh = self._source.document(self._record.etag, deadline)
         document = fresh or Document(self._record.document, self._record.etag)
-        offers = self._source.offers(document)
+        listing = self._source.offers(document)
         if fresh:
             kept = (document.content, document.etag) if document.etag else (b"", "")
             self._keep(document=kept[0], etag=kept[1])
-        return offers
+        return listing
 
     def _check_wanted(self, offers: list[Offer]) -> None:
         """Raise ConfigError where nothing could ever be taken: a host without models, and none is named."""
@@ -118,15 +140,15 @@ class _Puller:
             if settled:
                 return settled
             if self._dry_run:
-                return Outcome(offer, "wanted", offer.name, offer.version)
+                return _outcome(offer, "wanted")
             self._check_room(offer)
             path = self._source.fetch(offer, self._partial(offer), deadline.share(remaining))
         except Refused as error:
             # Not remembered: the source may mend it without a word, as a file that was not yet copied whole.
             self._partial(offer).unlink(missing_ok=True)
-            return Outcome(offer, "refused", offer.name, offer.version, error)
-        except ApplianceError as error:
-            return Outcome(offer, "failed", offer.name, offer.version, error)
+            return _outcome(offer, "refused", error)
+        except (ApplianceError, OSError) as error:
+            return _failed(offer, error)
         return self._judge(offer, path)
 
     def _judge(self, offer: Offer, path: Path) -> Outcome:
@@ -134,15 +156,15 @@ class _Puller:
         named = offer
         try:
             named = _identify(offer, path)
-            outcome = self._standing(named) or Outcome(named, self._apply(named, path), named.name, named.version)
+            outcome = self._standing(named) or _outcome(named, self._apply(named, path))
         except _NotNewer as error:
-            outcome = Outcome(named, "refused", named.name, named.version, error)
+            outcome = _outcome(named, "refused", error)
         except Refused as error:
             why = error.found
             self._settle(named, Verdict(named.name, named.version, why, receipts.now(), self._circumstances))
-            return Outcome(named, "refused", named.name, named.version, error)
-        except ApplianceError as error:
-            return Outcome(named, "failed", named.name, named.version, error)
+            return _outcome(named, "refused", error)
+        except (ApplianceError, OSError) as error:
+            return _failed(named, error)
         self._settle(named, Verdict(named.name, named.version))
         return outcome
 
@@ -152,7 +174,7 @@ class _Puller:
             return None
         found = f"refused on {known.when}: {known.refused}"
         error = Refused(f"pull {offer}", found, "try again: appliance pull --again")
-        return Outcome(offer, "refused", known.model, known.version, error)
+        return Outcome(str(offer), "refused", known.model, known.version, offer.sha256, error)
 
     def _standing(self, offer: Offer) -> Outcome | None:
         """Return the outcome of an offer on which nothing is to be done here, None for another.
@@ -162,7 +184,7 @@ class _Puller:
         wanted = self._config.pull
         installed = self._store.versions(offer.name)
         if not installed and offer.name not in wanted.models:
-            return Outcome(offer, "skipped", offer.name, offer.version)
+            return _outcome(offer, "skipped")
         mark = self._store.mark(offer.name)
         try:
             verdict = marks.judge(offer.name, offer.version, self._offered(offer), mark)
@@ -172,7 +194,7 @@ class _Puller:
             else:
                 raise _NotNewer(error.tried, error.found, error.next_step) from error
         if verdict == "closed" or (verdict == "open" and offer.version in installed and not wanted.activate):
-            return Outcome(offer, "unchanged", offer.name, offer.version)
+            return _outcome(offer, "unchanged")
         return None
 
     def _offered(self, offer: Offer) -> Offered:
@@ -228,6 +250,20 @@ class _Puller:
         for path in [*self.folder.glob("*.partial"), *self.folder.glob(".*.partial-*")]:
             if path.stem not in offered and not self._dry_run:
                 path.unlink(missing_ok=True)
+
+
+def _outcome(offer: Offer, what: What, error: ApplianceError | None = None) -> Outcome:
+    return Outcome(str(offer), what, offer.name, offer.version, offer.sha256, error)
+
+
+def _failed(offer: Offer, error: ApplianceError | OSError) -> Outcome:
+    if isinstance(error, OSError):
+        error = StoreError(f"pull {offer}", str(error), "see: appliance doctor")
+    return _outcome(offer, "failed", error)
+
+
+def _faulty(fault: Fault) -> Outcome:
+    return Outcome(fault.label, "refused" if isinstance(fault.error, Refused) else "failed", error=fault.error)
 
 
 def _identify(offer: Offer, path: Path) -> Offer:

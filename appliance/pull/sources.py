@@ -1,20 +1,24 @@
 """The places that bundles are taken from: a folder, a web server's index, an artefact in an OCI registry."""
 
+import errno
 import hashlib
-from collections.abc import Iterator, Sequence
+import os
+import stat
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from appliance.bundle import archive
-from appliance.bundle.manifest import Manifest
 from appliance.config import PullConfig
-from appliance.errors import BundleRefused, ConfigError, NotFound, Refused
+from appliance.errors import ApplianceError, BundleRefused, ConfigError, NotFound, Refused
 from appliance.pull import oci, offers
 from appliance.pull.connection import endpoint
 from appliance.pull.deadline import Deadline
-from appliance.pull.offers import INDEX, MAX_DOCUMENT_BYTES, Offer
+from appliance.pull.offers import INDEX, MAX_DOCUMENT_BYTES, MAX_OFFERS, Fault, Listing, Offer
 from appliance.pull.transfer import Answer, Transfer, authorization, failure
 
 
@@ -32,7 +36,7 @@ class Source(Protocol):
     def document(self, etag: str, deadline: Deadline) -> Document | None:
         """Return what the source states now; None where it is still the state that `etag` names."""
 
-    def offers(self, document: Document) -> list[Offer]:
+    def offers(self, document: Document) -> Listing:
         """Return the bundles that a document offers. Raises Refused when it cannot be understood."""
 
     def fetch(self, offer: Offer, partial: Path, deadline: Deadline) -> Path:
@@ -69,22 +73,27 @@ class Folder:
         if not path.is_absolute():
             raise ConfigError(f"[pull] source {path}", "is no absolute path", "begin it with /")
         self._path = path
+        self._has_index = False
 
     def document(self, etag: str, deadline: Deadline) -> Document | None:
-        """Return the folder's index, or one made of what it holds. Raises NotFound, BundleRefused."""
+        """Return the folder's index, an empty document where it has none. Raises NotFound, Refused."""
         if not self._path.is_dir():
             raise NotFound(f"read [pull] source {self._path}", "there is no such folder", "mount it, or check the path")
+        index = self._path / INDEX
+        self._has_index = os.path.lexists(index)
+        if not self._has_index:
+            return Document(b"")
         try:
-            with (self._path / INDEX).open("rb") as file:
+            with _open_regular(index) as file:
                 return Document(file.read(MAX_DOCUMENT_BYTES + 1))
-        except FileNotFoundError:
-            return Document(index_of(self._path))
         except OSError as error:
-            raise NotFound(f"read {self._path / INDEX}", error.strerror or str(error), "check its rights") from error
+            raise NotFound(f"read {index}", error.strerror or str(error), "check the file and its rights") from error
 
-    def offers(self, document: Document) -> list[Offer]:
-        """Return what the index offers."""
-        return offers.decode_index(document.content, str(self._path / INDEX))
+    def offers(self, document: Document) -> Listing:
+        """Return what the index offers; without one, every version of every model in the folder."""
+        if self._has_index:
+            return offers.decode_index(document.content, str(self._path / INDEX))
+        return _bundles(self._path)
 
     def fetch(self, offer: Offer, partial: Path, deadline: Deadline) -> Path:
         """Return the bundle's own file, its digest compared: the store reads it from where it lies."""
@@ -114,7 +123,7 @@ class Web:
         answer = self._transfer.get(self._url, MAX_DOCUMENT_BYTES, asked, deadline, self._allowed)
         return _document(answer, self._url, etag)
 
-    def offers(self, document: Document) -> list[Offer]:
+    def offers(self, document: Document) -> Listing:
         """Return what the index offers."""
         return offers.decode_index(document.content, self._url)
 
@@ -154,7 +163,7 @@ class Registry:
             raise Refused(f"fetch {url}", "its SHA-256 is not the one that was asked for", "do not trust this registry")
         return document
 
-    def offers(self, document: Document) -> list[Offer]:
+    def offers(self, document: Document) -> Listing:
         """Return the bundles among the layers."""
         return oci.decode_manifest(document.content, self._reference.manifest_url)
 
@@ -201,28 +210,52 @@ class Registry:
 
 
 def index_of(folder: Path) -> bytes:
-    """Return an index.json of the bundles in `folder`: of each model its newest version. Raises BundleRefused."""
-    return offers.encode_index(offers.newest(_bundles(folder)))
+    """Return an index.json of the bundles in `folder`: of each model its newest version.
+
+    Raises what is wrong with one of them: NotFound, BundleRefused.
+    """
+    listing = _bundles(folder, check=True)
+    for fault in listing.faults:
+        raise fault.error
+    return offers.encode_index(offers.newest(listing.offers))
 
 
 def describe(path: Path) -> Offer:
     """Return the offer that a bundle's file is, its model not named. Raises NotFound."""
     try:
-        with path.open("rb") as file:
+        with _open_regular(path) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             return Offer(digest, file.tell(), path.name)
     except OSError as error:
         raise NotFound(f"read {path}", error.strerror or str(error), "check the path and its rights") from error
 
 
-def _bundles(folder: Path) -> Iterator[tuple[Offer, Manifest]]:
-    """Yield every bundle in a folder."""
-    for path in sorted(folder.glob("*.bundle")):
-        with archive.opened(path) as bundle:
-            bundle.check()
-            manifest = bundle.manifest
-        plain = describe(path)
-        yield Offer(plain.sha256, plain.size, path.name, manifest.name, manifest.version), manifest
+def _open_regular(path: Path) -> BufferedReader:
+    """Return a file to read, links followed: what it holds is judged by its signature. Raises OSError for a FIFO."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def _bundles(folder: Path, *, check: bool = False) -> Listing:
+    """Return every bundle in a folder; `check` reads them whole. Raises Refused when there are too many."""
+    paths = sorted(folder.glob("*.bundle"))
+    if len(paths) > MAX_OFFERS:
+        raise Refused(f"list {folder}", f"{len(paths)} bundles, more than {MAX_OFFERS}", "take old ones away")
+    found, faults = [], []
+    for path in paths:
+        try:
+            plain = describe(path)
+            with archive.opened(path, most_bytes=sys.maxsize) as bundle:
+                if check:
+                    bundle.check()
+                name, version = bundle.manifest.name, bundle.manifest.version
+            found.append(Offer(plain.sha256, plain.size, path.name, name, version))
+        except ApplianceError as error:
+            faults.append(Fault(path.name, error))
+    return Listing(found, faults)
 
 
 def _document(answer: Answer, url: str, etag: str) -> Document | None:

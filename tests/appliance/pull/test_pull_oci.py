@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from appliance.errors import ConfigError, Refused
 from appliance.pull import oci
+from appliance.pull.offers import Offer
 
 HEX = "ab" * 32
 LAYER = {"mediaType": oci.BUNDLE_TYPE, "digest": f"sha256:{HEX}", "size": 5}
@@ -18,6 +19,26 @@ def manifest(*layers: dict[str, Any], **rest: Any) -> bytes:
     return json.dumps({"schemaVersion": 2, "mediaType": oci.MANIFEST_TYPE, "layers": layers, **rest}).encode()
 
 
+def decode(raw: bytes, where: str) -> list[Offer]:
+    """Return the bundles of an artefact; raise what is wrong with its first broken layer."""
+    listing = oci.decode_manifest(raw, where)
+    for fault in listing.faults:
+        raise fault.error
+    return listing.offers
+
+
+def test_a_broken_layer_does_not_keep_the_others_away():
+    listing = oci.decode_manifest(manifest({**LAYER, "size": 0}, LAYER, {**LAYER, "digest": "sha512:x"}), "here")
+    assert [offer.sha256 for offer in listing.offers] == [HEX]
+    assert [fault.label for fault in listing.faults] == ["bundle 1 of the artefact", "bundle 3 of the artefact"]
+
+
+def test_the_number_of_bundles_in_an_artefact_is_bounded():
+    layers = [{**LAYER, "digest": f"sha256:{number:064x}"} for number in range(oci.MAX_BUNDLES + 1)]
+    with pytest.raises(Refused, match=f"{len(layers)} of its"):
+        oci.decode_manifest(manifest(*layers), "here")
+
+
 def test_layers_that_are_bundles_are_offered_and_others_passed_over():
     other = {**LAYER, "mediaType": "application/json", "digest": "sha512:xyz"}
     titled = {
@@ -25,7 +46,7 @@ def test_layers_that_are_bundles_are_offered_and_others_passed_over():
         "digest": f"sha256:{'cd' * 32}",
         "annotations": {"org.opencontainers.image.title": "pump.bundle"},
     }
-    offers = oci.decode_manifest(manifest(other, LAYER, titled, LAYER, subject=None, future=1), "here")
+    offers = decode(manifest(other, LAYER, titled, LAYER, subject=None, future=1), "here")
     assert [(offer.sha256, offer.size, offer.file) for offer in offers] == [
         (HEX, 5, f"sha256:{HEX}"),
         ("cd" * 32, 5, "pump.bundle"),
@@ -51,7 +72,7 @@ def test_layers_that_are_bundles_are_offered_and_others_passed_over():
 )
 def test_a_manifest_without_a_bundle_is_refused_with_the_reason(raw, found):
     with pytest.raises(Refused, match=found):
-        oci.decode_manifest(raw, "here")
+        decode(raw, "here")
 
 
 @given(
@@ -60,7 +81,7 @@ def test_a_manifest_without_a_bundle_is_refused_with_the_reason(raw, found):
 )
 def test_any_bytes_give_offers_or_a_refusal(raw):
     try:
-        found = oci.decode_manifest(raw, "here")
+        found = decode(raw, "here")
     except Refused as error:
         found = [error.next_step]
     assert found
@@ -70,7 +91,7 @@ def test_any_bytes_give_offers_or_a_refusal(raw):
 @given(st.fixed_dictionaries({"mediaType": st.just(oci.BUNDLE_TYPE), "digest": st.text(), "size": st.integers()}))
 def test_any_layer_gives_a_digest_that_can_be_a_file_name_or_a_refusal(layer):
     try:
-        offers = oci.decode_manifest(manifest(layer), "here")
+        offers = decode(manifest(layer), "here")
     except Refused:
         return
     assert all(len(offer.sha256) == 64 and offer.sha256.isalnum() for offer in offers)

@@ -8,9 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.errors import Refused
-from appliance.pull.offers import MAX_OFFERS, Offer, decode_index, encode_index
+from appliance.pull import offers as index_of_offers
+from appliance.pull.offers import MAX_OFFERS, Offer, encode_index
 
 OFFER = {"name": "iris", "version": "1.0.0", "file": "iris-1.0.0.bundle", "sha256": "0" * 64, "size": 10}
+
+
+def decode_index(raw: bytes, where: str) -> list[Offer]:
+    """Return what an index offers; raise what is wrong with its first broken entry."""
+    listing = index_of_offers.decode_index(raw, where)
+    for fault in listing.faults:
+        raise fault.error
+    return listing.offers
 
 
 def index(*entries: dict[str, Any], **rest: Any) -> bytes:
@@ -74,6 +83,15 @@ def test_what_the_index_says_cannot_move_the_cursor_of_a_terminal():
     with pytest.raises(Refused) as caught:
         decode_index(index({**OFFER, "file": "\x1b[2J"}), "here")
     assert "\x1b" not in str(caught.value)
+
+
+def test_a_broken_entry_does_not_keep_the_others_away():
+    other = {**OFFER, "name": "pump"}
+    twice = [{**OFFER, "name": "twice"}, {**OFFER, "name": "twice", "version": "2.0.0"}]
+    broken = [{**OFFER, "file": "../x"}, {"name": 3}, 7, None, {**OFFER, "version": "1", "name": "\x1b[2J"}]
+    listing = index_of_offers.decode_index(index(*broken, OFFER, *twice, other), "here")
+    assert [offer.name for offer in listing.offers] == ["iris", "pump"]
+    assert [fault.label for fault in listing.faults] == [*(f"bundle {n} of the index" for n in range(1, 6)), "twice"]
 
 
 @given(st.binary(max_size=200))
