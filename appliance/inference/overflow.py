@@ -5,7 +5,6 @@ is no answer. JSON would say null for it and a binary tensor Infinity. A row tha
 have any answer; and outputs that are neither prediction nor probability may be NaN, which JSON says as null.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from appliance.bundle.manifest import Output
 from appliance.errors import InvalidInput
 from appliance.inference.session import Array
+from appliance.inference.values import all_finite
 
 _NEVER_NAN = ("prediction", "probability")
 
@@ -27,9 +27,7 @@ def check_overflow(
     `answers` are the arrays [rows, ...] of the outputs `names`; `feeds` is {input name: array [rows, ...]}.
     """
     for name, array in zip(names, answers, strict=True):
-        # A sum of squares is finite when all are, and takes half the time of asking each.
-        values: Any = array
-        if array.dtype.kind == "f" and not math.isfinite(np.vdot(values, values)):
+        if array.dtype.kind == "f" and not all_finite(array):
             _check(next(output for output in outputs if output.name == name), np.atleast_1d(array), feeds)
 
 
