@@ -56,7 +56,7 @@ def to_values(array: Array) -> list[Any]:
 def packed(dtype: str, values: Iterable[float | None], count: int) -> Array | None:
     """Return `count` floats as a [count] array of a float dtype, or None when some are no floats.
 
-    What does not fit float32 becomes infinite: see all_finite(). Packing by struct takes two thirds of numpy's own time.
+    What does not fit float32 becomes infinite, see all_finite(). Packing takes two thirds of numpy's own time.
     """
     try:
         return np.frombuffer(struct.pack(f"{count}{_CODES[dtype]}", *values), dtype=dtype)
