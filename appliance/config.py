@@ -74,7 +74,13 @@ class ModelsConfig(_Section, frozen=True):
     poll_seconds: Seconds = 0.5
     """Seconds between two looks at activation.json."""
     pinned_versions: Annotated[int, msgspec.Meta(ge=0)] = 2
-    """Inactive versions kept loaded because requests named them."""
+    """Inactive versions kept loaded because requests named them; others are refused until one was idle for a minute."""
+    self_test_seconds: Seconds = 30.0
+    """Seconds that load and self-test of a version may take, in a process of their own."""
+    max_memory_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Bytes that they may take; 0: 8 times model.onnx, at least 512 MiB, and at most half of the host's or cgroup's."""
+    run_seconds: Annotated[float, msgspec.Meta(ge=0)] = 60.0
+    """Seconds after which a run of a graph is ended, between two of its nodes; 0: never."""
     overflow: Literal["refuse", "answer"] = "refuse"
     """Whether answers that are infinite where every number of the row was finite are refused."""
     default: str = ""

@@ -8,7 +8,6 @@ import logging
 import sys
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +21,21 @@ from appliance.errors import ApplianceError, BundleRefused, Misuse, NotFound, No
 from appliance.inference import selftest
 from appliance.inference.session import Session
 from appliance.inference.tensors import InputSchema
+from appliance.pinned import Pinned
 from appliance.store import activation
 from appliance.store.versions import Store
+from appliance.trials import Trials
 
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 30.0
 """Between two tries to load a version that could not be loaded: a full disk or memory may have room again."""
+
+
+RETRY_SHARE = 0.02
+"""Of the time that such tries may take: one that ends at its time limit is not repeated each half minute."""
+REFRESH_SECONDS = 5.0
+"""For which a caller waits for another one's look at the store."""
 
 
 _NEVER = object()
@@ -85,18 +92,20 @@ class LiveModels:
         pinned_versions: int = 2,
         default: str = "",
         revoke: Literal["keep", "stop"] = "keep",
+        trials: Trials | None = None,
     ) -> None:
+        """`trials` asks of each version whether it passed in a process of its own before it is loaded into this one."""
         self._store = store
+        self._trials = trials
         self._revoke = revoke
         self._keys: object = None  # the mark of the files of trusted keys, as they were last asked
         self._threads = threads
         self._default = default
         self._served: dict[str, Served] = {}  # replaced as a whole, never changed: readers need no lock
         self._active: list[str] = []  # the models that serve a version
-        self._seen: dict[str, tuple[object, float]] = {}  # model -> (mark of its record, when it was followed)
-        self._pinned: OrderedDict[tuple[str, str], LoadedVersion] = OrderedDict()
-        self._pinned_versions = pinned_versions
-        self._pinning = threading.Lock()
+        # model -> (mark of its record, when it was followed, seconds that that took)
+        self._seen: dict[str, tuple[object, float, float]] = {}
+        self._pinned: Pinned[LoadedVersion] = Pinned(self._load, pinned_versions)
         self._refreshing = threading.Lock()
         self.switched: Callable[[Served], None] = lambda served: None
         """Called after a model's served version, or its problem, has changed."""
@@ -119,15 +128,20 @@ class LiveModels:
         if served is None:
             raise self._unknown(model or self._default)
         if version is not None and (served.loaded is None or version != served.loaded.version):
-            return self._pinned_version(served.name, version)
+            return self._pinned.get(served.name, version)
         if served.loaded is None:
             found = str(served.problem) if served.problem else "it has no active version"
             raise NotReady(f"model {served.name}", found, f"activate one: appliance activate {served.name} VERSION")
         return served.loaded
 
     def refresh(self) -> None:
-        """Look at the store once and follow it; a version that cannot be loaded leaves the old one serving."""
-        with self._refreshing:
+        """Look at the store once and follow it; a version that cannot be loaded leaves the old one serving.
+
+        Returns without a look while another thread has looked for REFRESH_SECONDS: it tries a version, and goes on.
+        """
+        if not self._refreshing.acquire(timeout=REFRESH_SECONDS):
+            return
+        try:
             names = set(self._store.names())
             keys = self._store.trust.mark() if self._store.trust else None
             changed, self._keys = keys != self._keys, keys
@@ -135,17 +149,20 @@ class LiveModels:
                 self._unpin_distrusted()
             for name in sorted(names):
                 mark = _mark(activation.path(self._store, name), self._store.state_dir)
-                known, when = self._seen.get(name, (_NEVER, 0.0))
-                retry = (
-                    self._served.get(name) and self._served[name].problem and time.monotonic() - when > RETRY_SECONDS
-                )
+                known, when, taken = self._seen.get(name, (_NEVER, 0.0, 0.0))
+                served = self._served.get(name)
+                pause = max(RETRY_SECONDS, taken / RETRY_SHARE if taken > 1 else 0)
+                retry = served and served.problem and time.monotonic() - when > pause
                 if mark != known or retry or changed:
-                    self._seen[name] = (mark, time.monotonic())
+                    begun = time.monotonic()
                     self._follow(name)
+                    self._seen[name] = (mark, begun, time.monotonic() - begun)
             for name in set(self._served) - names:
                 self._seen.pop(name, None)
                 self._drop(name)
             self._unpin_removed()
+        finally:
+            self._refreshing.release()
 
     def follow(self, stop: threading.Event, poll_seconds: float, beside: Callable[[], object] = lambda: None) -> None:
         """Refresh every `poll_seconds` until `stop` is set; a store that cannot be read is logged and tried again.
@@ -181,6 +198,8 @@ class LiveModels:
     def _load(self, name: str, version: str) -> LoadedVersion:
         """Return an installed version, loaded, if it is signed by a key that is trusted now."""
         opened = self._store.installed(name, version)
+        if self._trials:
+            self._trials.ensure(name, version, opened.digest)
         return LoadedVersion(self._store.folder(name, version), self._threads, opened=opened)
 
     def _distrust(self, loaded: LoadedVersion) -> ApplianceError | None:
@@ -200,9 +219,9 @@ class LiveModels:
     def _replace(self, served: Served) -> None:
         """Put `served` in place between two requests and tell of it."""
         self._serve(self._served | {served.name: served})
-        with self._pinning:
-            if served.loaded:
-                self._pinned.pop((served.name, served.loaded.version), None)
+        if served.loaded:
+            live = (served.name, served.loaded.version)
+            self._pinned.drop(lambda key, loaded: key == live)
         self.switched(served)
 
     def _serve(self, served: dict[str, Served]) -> None:
@@ -215,29 +234,15 @@ class LiveModels:
         self._serve({other: served for other, served in self._served.items() if other != name})
         self.switched(Served(name, None, None))
 
-    def _pinned_version(self, name: str, version: str) -> LoadedVersion:
-        """Return an inactive version, loaded when first asked for and kept while among the last few."""
-        key = (name, version)
-        with self._pinning:
-            if key not in self._pinned:
-                self._pinned[key] = self._load(name, version)
-            self._pinned.move_to_end(key)
-            loaded = self._pinned[key]
-            while len(self._pinned) > self._pinned_versions:
-                self._pinned.popitem(last=False)
-        return loaded
-
     def _unpin_removed(self) -> None:
         """Let go of pinned versions that were removed from the store."""
-        with self._pinning:
-            for name, version in [key for key in self._pinned if key[1] not in self._store.versions(key[0])]:
-                del self._pinned[name, version]
+        self._pinned.drop(lambda key, loaded: key[1] not in self._store.versions(key[0]))
+        self._pinned.forget(lambda key: key[1] not in self._store.versions(key[0]))
 
     def _unpin_distrusted(self) -> None:
         """Let go of pinned versions that today's keys do not vouch for: the next request is told why."""
-        with self._pinning:
-            for key in [key for key, loaded in self._pinned.items() if self._distrust(loaded)]:
-                del self._pinned[key]
+        self._pinned.drop(lambda key, loaded: self._distrust(loaded))
+        self._pinned.forget()
 
     def _default_model(self) -> str:
         """Return the model that a request means which names none."""

@@ -5,6 +5,7 @@ import gc
 import logging
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +18,6 @@ from appliance.bundle import archive
 from appliance.bundle.manifest import version_order
 from appliance.config import Config
 from appliance.errors import ApplianceError, StoreError
-from appliance.inference import selftest
 from appliance.live import LiveModels, Served
 from appliance.monitoring.metrics import Metrics
 from appliance.predictor import Predictor
@@ -29,6 +29,7 @@ from appliance.rest.shares import Share
 from appliance.store import activation, condition, versions
 from appliance.store.marks import Offered
 from appliance.store.versions import Store
+from appliance.trials import Trials
 
 if TYPE_CHECKING:
     from appliance.mqtt.door import Door
@@ -67,12 +68,14 @@ class Service:
         """
         self.config = config
         self.store = Store.of(config)
+        self.trials = Trials(self.store, config.models)
         self.models = LiveModels(
             self.store,
             threads=config.models.threads,
             pinned_versions=config.models.pinned_versions,
             default=config.models.default,
             revoke=config.store.revoke,
+            trials=self.trials,
         )
         self.metrics = Metrics(runtime, slot, state_dir=config.state_dir)
         self.models.switched = self._switched
@@ -112,6 +115,7 @@ class Service:
     def stop(self) -> None:
         """Let run() finish what runs and return."""
         self._stop.set()
+        self.trials.stop()
         if self.server:
             self.server.stop()
         elif self.mqtt:
@@ -206,6 +210,7 @@ class Service:
             counts=self.metrics.counts,
             mqtt=self.metrics.mqtt_state,
             stopping=self._stop_is_set,
+            self_test=self.trials.self_test,
         )
         return create_app(context, ROUTES, self._guard.check, log_requests=self.config.log.requests)
 
@@ -243,7 +248,7 @@ class Service:
                 done = self.store.install(path, why=why, offered=offered)
                 if activation.read(self.store, done.name).active != done.version:
                     activation.activate(
-                        self.store, done.name, done.version, selftest.self_test, why=why, undecided=True
+                        self.store, done.name, done.version, self.trials.self_test, why=why, undecided=True
                     )
             except (ApplianceError, OSError) as error:
                 _not_preloaded(path, error)
@@ -256,7 +261,7 @@ def _newest(paths: list[Path]) -> list[Path]:
     best: dict[str, tuple[tuple[object, ...], Path]] = {}
     for path in paths:
         try:
-            with archive.opened(path) as bundle:
+            with archive.opened(path, most_bytes=sys.maxsize) as bundle:
                 manifest = bundle.manifest
         except (ApplianceError, OSError) as error:
             _not_preloaded(path, error)

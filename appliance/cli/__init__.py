@@ -25,6 +25,7 @@ from appliance.config import Config, load
 from appliance.errors import ApplianceError, Misuse, NotFound, Refused
 from appliance.plain_text import plain
 
+TRIAL = "__trial__"  # inference.trial.WORD, which is not imported for it
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_CODES: Sequence[tuple[type[ApplianceError], int]] = ((Misuse, 2), (Refused, 3), (NotFound, 4))
@@ -90,6 +91,10 @@ class Options:
 
 def main() -> None:
     """Run the command with the arguments of this process, and end it with its exit code."""
+    if sys.argv[1:2] == [TRIAL]:
+        from appliance.inference import trial_process
+
+        sys.exit(trial_process.main())
     if "serve" in sys.argv[1:]:
         signals.hold_off()  # as early as can be: a reload must not end a service that is starting
     # What is made stays usable by its owner and closed to others' writing, whatever the caller's umask is.

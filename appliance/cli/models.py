@@ -20,7 +20,7 @@ from appliance.store.activation import Activation
 from appliance.store.versions import Store
 
 if TYPE_CHECKING:
-    from appliance.inference.selftest import SelfTest
+    from appliance.inference.figures import SelfTest
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 why = click.option("--why", default="", help="The reason, for the receipts.")
@@ -66,7 +66,7 @@ def verify(bundle: Path, run: bool, key_files: tuple[Path, ...], as_json: bool) 
     with _opened(bundle, key_files) as opened:
         opened.check()
         opened.check_model()
-        figures = _try(opened) if run else None
+        figures = self_test(bundle) if run else None
         manifest, signed = opened.manifest, archive.SIGNATURE in opened.sizes
         signer = opened.signer or None
     if as_json:
@@ -191,24 +191,18 @@ def _opened(bundle: Path, key_files: Sequence[Path]) -> AbstractContextManager[O
     return archive.opened(bundle, most_bytes=options().config_only().store.max_bundle_bytes, trust=trust)
 
 
-def _try(opened: Opened) -> "SelfTest":
-    """Run the self-test of an opened bundle; it is what needs numpy and onnxruntime."""
-    from appliance.inference import selftest
-
-    return selftest.try_bundle(archive.whole(opened))
-
-
 def _store(*files: Path) -> Store:
     """Return the store that the options and the configuration name; `files` were named on the command line."""
     config = options().config(files=files)
     return Store.of(config)
 
 
-def self_test(folder: Path) -> "SelfTest":
-    """Run the self-test; it is what needs numpy and onnxruntime."""
-    from appliance.inference import selftest
+def self_test(file: Path) -> "SelfTest":
+    """Run the self-test of an installed version, or of a bundle's file, in a process of its own, within [models]."""
+    from appliance.trials import Trials
 
-    return selftest.self_test(folder)
+    config = options().config()
+    return Trials(Store.of(config), config.models).self_test(file)
 
 
 def _print_activation(name: str, before: Activation, after: Activation, as_json: bool) -> None:
@@ -233,7 +227,7 @@ def _figures(figures: "SelfTest") -> str:
     """Return a self-test's figures as one line."""
     return (
         f"self-test passed: {figures.rows} rows, largest difference {figures.largest_difference:.3g}, "
-        f"loaded in {figures.load_seconds:.3f} s, on {figures.processor}"
+        f"loaded in {figures.load_seconds:.3f} s with {figures.memory_bytes / 1024**2:.0f} MiB, on {figures.processor}"
     )
 
 

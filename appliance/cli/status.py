@@ -175,12 +175,18 @@ def _lines(document: dict[str, Any]) -> list[str]:
         test, proved = model["self_test"], model["tolerance"]
         exact = f", proved to {proved['absolute']:g} + {proved['relative']:g} relative" if proved else ""
         tested = f", self-test within {test['largest_difference']:.3g} on {test['rows']} rows" if test else ""
+        tested += f", {_needs(test)}" if test and test.get("memory_bytes") else ""
         lines.append(f"model {model['name']}: {active}{exact}{tested}; installed: {', '.join(model['versions'])}")
         lines += [f"  problem: {model['problem']}"] * bool(model["problem"])
         lines += [f"  why: {model['why']}"] * bool(model["why"]) + [f"  error: {model.get('error')}"] * (
             "error" in model
         )
     return lines
+
+
+def _needs(test: dict[str, Any]) -> str:
+    """Return what a version took when it was tried."""
+    return f"needs {test['memory_bytes'] / 1024**2:.0f} MiB, loads in {test['load_seconds']:.3f} s"
 
 
 def _service_line(service: dict[str, Any]) -> str:

@@ -1,11 +1,13 @@
 """Whether a version answers on this processor as the original model did, on the examples that travel in its bundle."""
 
+import hashlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 
 from appliance.bundle import archive, examples, onnx_wire
@@ -13,24 +15,14 @@ from appliance.bundle.manifest import Input, Manifest, Output
 from appliance.errors import ApplianceError, SelfTestFailed
 from appliance.inference import processor
 from appliance.inference.comparison import compare
+from appliance.inference.figures import SelfTest
 from appliance.inference.session import Session
 
 Array = NDArray[np.generic]
 
+__all__ = ["SelfTest", "check", "self_test", "try_bundle"]
+
 _NEXT_STEP = "convert the model again where this processor can be tried, and keep the version that serves"
-
-
-class SelfTest(msgspec.Struct, frozen=True):
-    """The figures of a self-test that passed."""
-
-    rows: int
-    largest_difference: float
-    """The largest |a - b| of any number, a being this processor's answer and b the original model's."""
-    label_flips: int
-    """Rows with another prediction, where the prediction is exact (a label, a whole number). 0: others do not pass."""
-    load_seconds: float
-    seconds: float
-    processor: str
 
 
 def self_test(folder: Path) -> SelfTest:
@@ -51,7 +43,9 @@ def try_bundle(bundle: archive.Bundle) -> SelfTest:
         session = Session(bundle.members[archive.MODEL])
     except ApplianceError as error:
         raise SelfTestFailed(_tried(bundle.manifest), f"it does not load ({error.found})", _NEXT_STEP) from error
-    return check(bundle.manifest, session, inputs, outputs, load_seconds=time.perf_counter() - start)
+    figures = check(bundle.manifest, session, inputs, outputs, load_seconds=time.perf_counter() - start)
+    digest = hashlib.sha256(bundle.members[archive.MANIFEST]).hexdigest()
+    return msgspec.structs.replace(figures, digest=digest)
 
 
 def check(
@@ -87,6 +81,7 @@ def check(
         load_seconds=load_seconds,
         seconds=seconds,
         processor=processor.describe(),
+        onnxruntime=onnxruntime.__version__,
     )
 
 

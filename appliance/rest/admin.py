@@ -10,7 +10,6 @@ import msgspec
 from appliance import __version__
 from appliance.bundle.manifest import Input, Output, Task
 from appliance.errors import ApplianceError
-from appliance.inference import selftest
 from appliance.live import Served
 from appliance.predictor import Counts
 from appliance.rest.exchange import Answer, Context, Request, json_answer
@@ -116,21 +115,23 @@ def _model(context: Context, request: Request, variables: dict[str, str]) -> Ans
 def _activate(context: Context, request: Request, variables: dict[str, str]) -> Answer:
     """Make a version the active one."""
     name, version = variables["name"], variables["version"]
-    return _change(context, name, lambda: activation.activate(
-        context.store, name, version, selftest.self_test, why=_MADE_HERE
+    return _change(context, ("activate", name, version), lambda: activation.activate(
+        context.store, name, version, context.self_test, why=_MADE_HERE
     ))  # fmt: skip
 
 
 def _roll_back(context: Context, request: Request, variables: dict[str, str]) -> Answer:
     """Return to the previous version."""
     name = variables["name"]
-    return _change(context, name, lambda: activation.roll_back(context.store, name, selftest.self_test, why=_MADE_HERE))
+    return _change(context, ("roll back", name), lambda: activation.roll_back(
+        context.store, name, context.self_test, why=_MADE_HERE
+    ))  # fmt: skip
 
 
 def _mark_good(context: Context, request: Request, variables: dict[str, str]) -> Answer:
     """End the active version's probation."""
     name = variables["name"]
-    return _change(context, name, lambda: activation.mark_good(context.store, name, why=_MADE_HERE))
+    return _change(context, ("mark good", name), lambda: activation.mark_good(context.store, name, why=_MADE_HERE))
 
 
 def _status(context: Context, request: Request, variables: dict[str, str]) -> Answer:
@@ -161,10 +162,11 @@ ROUTES = (
 )  # fmt: skip
 
 
-def _change(context: Context, name: str, change: Callable[[], Activation]) -> Answer:
-    """Change the store, follow it at once in this process, and answer with the model as it now is."""
+def _change(context: Context, what: tuple[str, ...], change: Callable[[], Activation]) -> Answer:
+    """Change the store, follow it at once in this process, and answer with the model (`what[1]`) as it now is."""
+    name = what[1]
     _check_installed(context, name)
-    change()
+    context.changes.run(what, change)
     context.predictor.models.refresh()
     return json_answer(_one_model(context, name))
 

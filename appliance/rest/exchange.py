@@ -12,8 +12,11 @@ import msgspec
 from appliance.budget import MOST, SMALL, WAIT_SECONDS, WORST, Budget, json_cost
 from appliance.config import HttpConfig
 from appliance.errors import InvalidInput, TooLarge
+from appliance.inference import selftest
 from appliance.mqtt_state import MqttState
 from appliance.predictor import Counts, Predictor
+from appliance.rest.changes import Changes
+from appliance.store.activation import SelfTest
 from appliance.store.versions import Store
 
 Environ = dict[str, Any]
@@ -148,6 +151,10 @@ class Context:
     """What the MQTT door last told of itself; None when there is none."""
     stopping: Callable[[], bool] = field(default=lambda: False)
     """Whether the service is finishing and must no longer say that it is ready."""
+    self_test: SelfTest = selftest.self_test
+    """What tries a version before it goes live; the service's own does so in another process."""
+    changes: Changes = field(default_factory=Changes)
+    """What requests change in the store."""
 
 
 Handler = Callable[[Context, Request, dict[str, str]], Answer]

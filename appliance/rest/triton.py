@@ -11,7 +11,6 @@ from msgspec import UNSET, UnsetType
 
 from appliance.bundle.manifest import Input, Output, TensorType
 from appliance.errors import InvalidInput, NotFound
-from appliance.inference import selftest
 from appliance.inference.openinference import NAMES
 from appliance.inference.values import Scalar, quoted
 from appliance.predictor import Counts
@@ -172,7 +171,10 @@ def _load(context: Context, request: Request, variables: dict[str, str]) -> Answ
     if version is None or (version not in versions and "version" not in parameters):
         version = versions[-1]  # newest: the store lists them in SemVer's order
     if version != before.active:
-        activation.activate(context.store, name, version, selftest.self_test, why="Open Inference load")
+        chosen, why = version, "Open Inference load"
+        context.changes.run(("load", name, version), lambda: activation.activate(
+            context.store, name, chosen, context.self_test, why=why
+        ))  # fmt: skip
     return _followed(context, name)
 
 

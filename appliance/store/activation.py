@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from appliance.errors import ApplianceError, BundleRefused, NotFound, NotReady
-from appliance.store import receipts, record
+from appliance.store import receipts, record, trials
 from appliance.store.marks import Mark
 from appliance.store.receipts import What
 from appliance.store.record import Activation
@@ -51,6 +51,7 @@ def activate(
         if undecided and not _is_open(store.mark(name), version):
             return now
         folder = _unchanged(store, tested)
+        trials.remember(folder.parent, tested.version, tested.figures)
         if now.active == version:
             store.decide(name)
             return now
@@ -91,6 +92,7 @@ def roll_back(store: Store, name: str, self_test: SelfTest, *, why: str = "") ->
         if _way_to(store, name, now) != tested.version:
             raise NotReady(f"roll {name} back", "it was changed meanwhile", "see: appliance models; then repeat it")
         folder = _unchanged(store, tested)
+        trials.remember(folder.parent, tested.version, tested.figures)
         activation = Activation(active=now.previous, state=now.previous_state, since=receipts.now(), why=why)
         store.decide(name)
         record.write(folder.parent, activation)
@@ -161,7 +163,8 @@ def _tested(store: Store, what: What, name: str, version: str, self_test: SelfTe
 
 def _unchanged(store: Store, tested: _Tested) -> Path:
     """Return the folder of a version, which is what was tested. Raises NotFound, BundleRefused. Holds the lock."""
-    if store.installed(tested.name, tested.version).digest != tested.digest:
+    same = store.installed(tested.name, tested.version).digest == tested.digest
+    if not same or tested.figures.get("digest", tested.digest) != tested.digest:
         found = "its files were changed during the self-test"
         raise BundleRefused(f"activate {tested.name} {tested.version}", found, "repeat it, or install it again")
     return store.folder(tested.name, tested.version)

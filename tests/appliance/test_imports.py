@@ -26,7 +26,8 @@ GROUPS = [
     {"nofollow"},
     {"config", "bundle", "budget"},
     {"store", "inference"},
-    {"routing", "live"},
+    {"trials"},
+    {"routing", "live", "pinned"},
     {"predictor"},
     {"wording"},
     {"rest", "mqtt", "batch", "monitoring", "pull"},
@@ -37,6 +38,7 @@ GROUPS = [
 BESIDE = {
     ("monitoring", "__init__"),
     ("routing", "live"),
+    ("live", "pinned"),
     ("memory", "cgroup"),
     ("cli", "__main__"),
     ("__main__", "cli"),

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from appliance import live
-from appliance.errors import Misuse, NotFound, NotReady
+from appliance import live, pinned
+from appliance.errors import BundleRefused, Misuse, NotFound, NotReady, Overloaded
 from appliance.inference.selftest import self_test
 from appliance.live import LiveModels
 from appliance.store import activation
@@ -110,18 +110,40 @@ def test_follow_notices_a_switch_by_itself(store, go_live):
     assert models.get("iris").version == "2.0.0"
 
 
-def test_inactive_version_answers_when_named_and_the_last_few_stay_loaded(store, go_live):
+def test_inactive_versions_answer_when_named_and_stay_loaded(store, go_live, monkeypatch):
     for version in ("1.0.0", "2.0.0", "3.0.0", "4.0.0"):
         go_live(version)
     models = LiveModels(store, pinned_versions=2)
     models.refresh()
     assert _answer(models, "iris", "1.0.0") == 100
     first = models.get("iris", "1.0.0")
-    assert models.get("iris", "1.0.0") is first
     assert _answer(models, "iris", "2.0.0") == 200
-    assert _answer(models, "iris", "3.0.0") == 300
-    assert models.get("iris", "1.0.0") is not first
+    for _ in range(3):  # named in turn, none is loaded anew
+        with pytest.raises(Overloaded, match=r"iris 3\.0\.0.*2 such versions.*pinned_versions"):
+            models.get("iris", "3.0.0")
+        assert models.get("iris", "1.0.0") is first
     assert models.get("iris", "4.0.0") is models.get("iris")
+    monkeypatch.setattr(pinned, "IDLE_SECONDS", 0.0)
+    assert _answer(models, "iris", "3.0.0") == 300
+    assert models.get("iris", "1.0.0") is first  # the other one was idle longer
+
+
+def test_version_that_cannot_load_is_not_tried_at_each_request(store, go_live, monkeypatch):
+    for version in ("1.0.0", "2.0.0"):
+        go_live(version)
+    model = store.folder("iris", "1.0.0") / "model.onnx"
+    good = model.read_bytes()
+    model.write_bytes(b"damaged")
+    models = LiveModels(store)
+    models.refresh()
+    for content in (b"damaged", good):
+        model.write_bytes(content)
+        with pytest.raises(BundleRefused, match=r"model\.onnx"):
+            models.get("iris", "1.0.0")
+        models.refresh()
+    monkeypatch.setattr(pinned, "REFUSED_SECONDS", 0.0)
+    models._pinned.forget()
+    assert _answer(models, "iris", "1.0.0") == 100
 
 
 def test_removed_version_is_let_go(store, go_live):
