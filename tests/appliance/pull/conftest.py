@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import ipaddress
 import json
+import os
 import re
 import shutil
 import socket
@@ -29,7 +30,7 @@ from appliance.bundle import archive, keys, signature
 from appliance.config import Config, PullConfig, StoreConfig
 from appliance.inference.selftest import self_test
 from appliance.pull import puller
-from appliance.store import activation
+from appliance.store import activation, durable
 from appliance.store.versions import Store
 
 # docker-registry takes bcrypt alone: plant:secret
@@ -399,3 +400,43 @@ def registry(start_registry) -> OciRegistry:
 def other_key() -> bytes:
     """A private key that no host trusts."""
     return OTHER_PRIVATE
+
+
+class DyingOs:
+    """Stands for `os` in durable.py: the process dies before one of the calls that change the disk."""
+
+    def __init__(self, die_at: int) -> None:
+        self.left = die_at
+
+    def __getattr__(self, name: str) -> object:
+        found = getattr(os, name)
+        if name not in ("open", "write", "mkdir", "rename", "replace", "unlink", "fsync", "rmdir"):
+            return found
+
+        def call(*arguments: object, **rest: object) -> object:
+            self.left -= 1
+            if self.left < 0:
+                os._exit(137)
+            return found(*arguments, **rest)
+
+        return call
+
+
+def dies_at(work: Callable[[], object], die_at: int) -> bool:
+    """Do some work in a child process that dies at a call; return whether it came so far."""
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            durable.os = DyingOs(die_at)  # type: ignore[assignment]
+            work()
+            os._exit(0)
+        os._exit(1)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, 137)
+    return status == 137
+
+
+@pytest.fixture
+def dies() -> Callable[[Callable[[], object], int], bool]:
+    """Return a function that does work in a process which dies before its n-th call that changes the disk."""
+    return dies_at

@@ -1,8 +1,6 @@
 """Pulling from a folder: what comes, what is refused, and that what serves keeps serving."""
 
-import contextlib
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -242,41 +240,7 @@ def test_what_a_power_cut_left_is_swept(host, signed):
     assert host.leftovers() == []
 
 
-class DyingOs:
-    """Stands for `os` in durable.py: the process dies before one of the calls that change the disk."""
-
-    def __init__(self, die_at: int) -> None:
-        self.left = die_at
-
-    def __getattr__(self, name: str) -> object:
-        found = getattr(os, name)
-        if name not in ("open", "write", "mkdir", "rename", "replace", "unlink", "fsync", "rmdir"):
-            return found
-
-        def call(*arguments: object, **rest: object) -> object:
-            self.left -= 1
-            if self.left < 0:
-                os._exit(137)
-            return found(*arguments, **rest)
-
-        return call
-
-
-def dies(host, folder: Path, die_at: int) -> bool:
-    """Pull in a child process that dies at a call; return whether it came so far."""
-    child = os.fork()
-    if child == 0:
-        with contextlib.suppress(BaseException):
-            durable.os = DyingOs(die_at)  # type: ignore[assignment]
-            host.pull(folder)
-            os._exit(0)
-        os._exit(1)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert status in (0, 137)
-    return status == 137
-
-
-def test_the_power_may_go_at_any_call_and_the_next_pull_brings_the_new_version(host, signed):
+def test_the_power_may_go_at_any_call_and_the_next_pull_brings_the_new_version(host, signed, dies):
     folder = signed("1.0.0").parent
     host.pull(folder)
     signed("2.0.0")
@@ -285,7 +249,7 @@ def test_the_power_may_go_at_any_call_and_the_next_pull_brings_the_new_version(h
     cuts = 0
     while True:
         shutil.copytree(begun, host.state)
-        if not dies(host, folder, cuts):
+        if not dies(lambda: host.pull(folder), cuts):
             break
         cuts += 1
         assert host.active() in ("1.0.0", "2.0.0")
