@@ -22,6 +22,7 @@ UNSEEN_TEXTS = ("never seen in training", "", "ünsèen Ω", "UNSEEN-2, again.",
 SCALES = (1e6, 1e-6)
 ALWAYS = (0.0, 1.0, -1.0)
 """What is asked of every column of numbers, and -0.0: what the sample lacks may be what a step waits for."""
+MOST_LISTED = 256  # of the only values that a column takes
 MOST_TOGETHER = 256
 _SPECIAL_ROWS = 4  # of the sample for each special value; ROWS_PER_COLUMN for those of every column
 _WHOLE = 2.0**62
@@ -223,14 +224,15 @@ class _Source:
 
     def _specials(self, column: Column, own: list[Any]) -> list[Any]:
         if column.name in self.limits.categories:
-            return list(self.limits.categories[column.name])
+            listed = self.limits.categories[column.name]
+            return listed[:: max(1, len(listed) // MOST_LISTED)]
         if column.kind == "string":
             return [text for text in own if isinstance(text, str)]
         numbers = [float(value) for value in own if not isinstance(value, str) and np.isfinite(value)]
         if column.kind == "int64":
             numbers = [near for value in numbers for near in (np.floor(value), np.ceil(value))]
             return list(dict.fromkeys(map(whole, [*ALWAYS, *numbers])))
-        return [-0.0, *dict.fromkeys([*ALWAYS, *numbers])]
+        return [*ALWAYS, -0.0, *(value for value in dict.fromkeys(numbers) if value not in ALWAYS)]
 
     def _together(self, levels: Mapping[str, list[Any]]) -> pd.DataFrame:
         """Return rows with half of the columns special, then with all numbers at 0, at 1 and at -1."""

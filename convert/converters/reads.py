@@ -13,10 +13,13 @@ import datetime
 import dis
 import functools
 import importlib
+import inspect
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
+
+import numpy as np
 
 from convert.converters import imports
 from convert.converters.surroundings import CHANCE, CLOCK, KEPT, SEEDED, of_attribute, of_value
@@ -28,7 +31,8 @@ _IDLE = frozenset(
     {"CACHE", "PRECALL", "PUSH_NULL", "RESUME", "NOP", "EXTENDED_ARG", "COPY_FREE_VARS", "MAKE_CELL", "SWAP"}
 )
 _MAKING = ("__new__", "__init__", "__post_init__", "__call__")
-_MOST_NAMES = 500  # followed from one function; one that reaches more is not read to its end
+_PLAIN = (str, bytes, int, float, complex, type(None), np.ndarray, np.generic)
+_MOST_NAMES = 5_000  # followed from one function; one that reaches more is not read to its end
 _UNKNOWN = object()
 
 
@@ -54,7 +58,9 @@ class _Reader:
 
     def value(self, value: Any, name: str) -> Iterator[str]:
         """Yield what is found in a value that a function uses under a name."""
-        if id(value) in self._read or len(self._read) > _MOST_NAMES or value is vars(builtins):
+        if isinstance(value, _PLAIN) or value is vars(builtins):
+            return
+        if id(value) in self._read or len(self._read) > _MOST_NAMES:
             return
         self._read[id(value)] = value
         if what := of_value(value):
@@ -208,7 +214,8 @@ class _Follower:
         if before is _UNKNOWN:
             return self._is(_UNKNOWN, "")
         try:
-            found = getattr(before, name)
+            own = inspect.getattr_static(before, name, None)
+            found = MethodType(own.fget, before) if isinstance(own, property) and own.fget else getattr(before, name)
         except Exception:  # noqa: BLE001 - properties of others raise what they like
             found = _UNKNOWN
         self._is(found, f"{called}.{name}")

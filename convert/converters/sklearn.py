@@ -22,6 +22,7 @@ from skl2onnx.common.data_types import (
 )
 from sklearn.base import is_classifier
 from sklearn.compose import ColumnTransformer
+from sklearn.feature_selection import SelectFromModel
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 
@@ -38,9 +39,11 @@ from convert.converters import (
     isolation,
     isolation_forest,
     pipelines,
+    reads,
     seen,
     trees,
 )
+from convert.converters.answers import refusal
 from convert.converters.narrowing import narrow
 from convert.insides import column_positions, first_step, hashed_columns, last_step
 from convert.original import Answers, Original, role, steps
@@ -112,6 +115,7 @@ def _skl2onnx(model: Any, parts: list[_Part]) -> bytes:
     """Return skl2onnx's graph, ZipMap off."""
     for module in OWN_CONVERTERS:
         module.register()
+    _check_selections(model)
     initial_types = [(part.name, _INNER_TYPES[part.type]([None, part.width])) for part in parts]
     options = {id(step): {"zipmap": False} for step in {id(s): s for s in (model, last_step(model))}.values()}
     arguments = {"name": "model", "initial_types": initial_types, "target_opset": TARGET_OPSET}
@@ -123,6 +127,14 @@ def _skl2onnx(model: Any, parts: list[_Part]) -> bytes:
             converted = skl2onnx.convert_sklearn(model, **arguments)
     narrow(converted)
     return bytes(converted.SerializeToString())
+
+
+def _check_selections(model: Any) -> None:
+    """Raise ConversionRefused for a selection of columns that hangs on more than the estimator it asks."""
+    for _, step in steps(model):
+        getter = getattr(step, "importance_getter", None)
+        if isinstance(step, SelectFromModel) and callable(getter) and (found := reads.outside(getter, {})):
+            raise refusal(step, f"its importance_getter {found}", "name an attribute of the estimator instead")
 
 
 @contextmanager

@@ -44,12 +44,14 @@ import pytest
 from numpy.random import default_rng
 from scipy import special, stats
 from sklearn.compose import TransformedTargetRegressor
+from sklearn.feature_selection import SelectFromModel
 from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import check_random_state
 
 from appliance.errors import ConversionRefused
-from convert.converters import functions, reads, rehearsal
+from convert.converters import functions, reads, rehearsal, sklearn
 
 NOW = datetime.datetime.now
 EDGES = {"low": -1.0, "high": 1.0}
@@ -102,11 +104,19 @@ class Dated:
     def __init__(self, at=None):
         self.at = at
 
+    @property
+    def year(self):
+        return date.today().year
+
     def by_kept(self, x):
         return x * self.at()
 
     def age(self, x):
         return date.today().year - x
+
+
+DATED = Dated()
+LONG = [[index, str(index)] for index in range(3_000)]
 
 
 def helper_of_years():
@@ -241,6 +251,8 @@ OUTSIDE = {
     "in a cached helper": (lambda x: cached_year() - x, "clock"),
     "in a method": (Dated().age, "clock"),
     "in a method's object": (Dated(time.time).by_kept, "clock"),
+    "in a property": (lambda x: DATED.year - x, "clock"),
+    "after a long list": (lambda x: x * len(LONG) * time.time(), "clock"),
     "in a class": (lambda x: Dated().age(x), "clock"),
     "in a branch": (in_a_branch, "clock"),
     "in a partial": (functools.partial(lambda x, at: x * at(), at=time.time), "clock"),
@@ -469,6 +481,15 @@ def test_inverses_of_targets_are_watched_too(data, graph):
     model.check_inverse = False
     with pytest.raises(ConversionRefused, match="reads the clock"):
         graph(model.fit(rows, np.abs(numbers) + 1), rows)
+
+
+def test_selections_that_draw_their_importances_are_refused():
+    rows = np.random.default_rng(0).normal(size=(40, 3))
+    drawn = SelectFromModel(Ridge(), importance_getter=lambda model: np.abs(model.coef_) + np.random.rand(3))
+    with pytest.raises(ConversionRefused, match="importance_getter draws random numbers"):
+        sklearn._check_selections(make_pipeline(drawn, Ridge()).fit(rows, rows[:, 0]))
+    plain = SelectFromModel(Ridge(), importance_getter=lambda model: np.abs(model.coef_))
+    assert sklearn._check_selections(make_pipeline(plain, Ridge()).fit(rows, rows[:, 0])) is None
 
 
 @pytest.mark.parametrize("year", ["datetime.date.today().year", "time.localtime()[0]", "BASE + 1"])
