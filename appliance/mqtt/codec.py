@@ -1,6 +1,7 @@
 """What a payload means and how an answer is written: JSON, CBOR and plain values, fields by path, message ids. Pure."""
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import msgspec
 from appliance import budget
 from appliance.config import SubscriptionConfig
 from appliance.errors import ApplianceError, ConfigError, InvalidInput, TooLarge
+from appliance.inference import lenient_json
 from appliance.inference.openinference import InferInputOf, check_tensor, from_json
 from appliance.inference.tensors import Feeds, InputSchema
 from appliance.inference.values import Array, Scalar
@@ -28,6 +30,7 @@ _LARGEST_ECHO = 16_384  # bytes of all fields that one answer repeats
 _SHOWN = 256  # bytes of a bad payload that its error message quotes
 _NUMBERS = {float, int, type(None)}
 _BOUND = 2**53  # whole numbers beyond are left to the slower way, which says what is wrong with them
+_FAILURES = (msgspec.MsgspecError, ValueError, RecursionError, InvalidInput)
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
@@ -82,7 +85,7 @@ class Codec:
         if len(payload) > self._max_bytes:
             raise too_large(len(payload), self._max_bytes)
         if self._config.payload == "value":
-            return Call(message_id(topic, payload, correlation), [PlainText(_text(payload))])
+            return Call(message_id(topic, payload, correlation), [PlainText(text_of(payload))])
         document = self._document(payload)
         identifier = self._id(document) or message_id(topic, payload, correlation)
         echo = self._echo(document, len(payload)) if self._config.echo else {}
@@ -107,11 +110,7 @@ class Codec:
             return _plain_cbor(self._cbor, payload, self._max_decoded)
         if len(payload) > budget.SMALL and (cost := budget.json_cost(payload)) > self._max_decoded:
             raise _too_much(cost, self._max_decoded)
-        try:
-            return _decode(payload)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            next_step = "send JSON; a missing value is null"  # and not NaN, which is none
-            raise BadMessage("payload", "read the payload as JSON", str(error), next_step) from error
+        return json_document(payload)
 
     def _rows(self, body: Any) -> list[Any]:
         """Return the rows of a body that is an object, a list, a list of rows or one value."""
@@ -145,6 +144,27 @@ class Codec:
                 found = f"the fields to echo have {written} bytes, {_LARGEST_ECHO} may be"
                 raise BadMessage("too_large", "read the payload", found, "send less in them")
         return echo
+
+
+def json_document(payload: bytes) -> Any:
+    """Return a JSON payload's value, which may be written as other clients than JSON's own write it: lenient_json.
+
+    Raises BadMessage.
+    """
+    try:
+        return _decode(payload)
+    except _FAILURES as error:
+        failure: Exception = error
+    if lenient_json.beyond_json(payload):
+        try:
+            document = lenient_json.loads(payload)
+            if b"\\u" in payload:
+                _encode(document)  # half of a pair of surrogates is no text: JSON's quick reader refuses it too
+            return document
+        except _FAILURES as error:
+            failure = error
+    found = failure.found if isinstance(failure, InvalidInput) else str(failure)
+    raise BadMessage("payload", "read the payload as JSON", found, "send JSON; a missing value is null") from failure
 
 
 def message_id(topic: str, payload: bytes, correlation: bytes = b"") -> str:
@@ -206,9 +226,9 @@ def error_payload(
     return _encode(
         {
             "error": reason,
-            "tried": error.tried,
-            "found": error.found,
-            "next_step": error.next_step,
+            "tried": _clean(error.tried),
+            "found": _clean(error.found),
+            "next_step": _clean(error.next_step),
             "topic": topic,
             "id": identifier,
             "payload": payload[:_SHOWN].decode("utf-8", "replace"),
@@ -240,6 +260,11 @@ def iso_time(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{int((seconds - whole) * 1000):03d}Z"
 
 
+def _clean(text: str) -> str:
+    """Return a text that can be written: what was read may hold half of a pair of surrogates."""
+    return text.encode("utf-8", "replace").decode()
+
+
 class _Absent:
     """Stands for a field that is not there, which null is not."""
 
@@ -247,10 +272,10 @@ class _Absent:
 _ABSENT = _Absent()
 
 
-def _text(payload: bytes) -> str:
-    """Return a payload that is text."""
+def text_of(payload: bytes) -> str:
+    """Return a payload that is text. Raises BadMessage."""
     try:
-        return payload.decode().strip()
+        return payload.decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
         raise BadMessage("payload", "read the payload as text", str(error), "send UTF-8") from error
 
@@ -265,9 +290,16 @@ def _typed(schema: InputSchema, text: str) -> Any:
     if text.isascii() and "_" not in text:  # Python takes 1_000 and the digits of every script
         for number in (int, float):
             try:
-                return number(text)
+                value = number(text)
+                beyond = math.isinf(value) and any(map(str.isdigit, text))
             except ValueError:
                 continue
+            except OverflowError:
+                beyond = True
+            if beyond:
+                found = "the number is out of range: no float64 holds it"
+                raise BadMessage("payload", "read the payload as a number", found, "send a smaller number")
+            return value
     raise BadMessage("payload", "read the payload as a number", f"it is {text[:40]!r}", "send a number alone")
 
 

@@ -1,7 +1,6 @@
 """From a message to its answer on disk: what is committed together, and only then may be acknowledged."""
 
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -79,12 +78,15 @@ class Flow:
         """Read what was kept and forget what was not: as after a start. Raises StoreError."""
         self.parking = ParkingLot(self._disk)
         self._repeats = Repeats(self._disk)
-        self._rows = [RowBuilder(rows, self._disk, max_bytes=self._max_payload) for rows in self._plan.rows]
+        since = self._outbox.clock.known_since
+        self._rows = [
+            RowBuilder(rows, self._disk, max_bytes=self._max_payload, since=since) for rows in self._plan.rows
+        ]
 
     def work(self, messages: Sequence[Message]) -> Work:
         """Answer messages; begin() then writes what they came to."""
         work = Work(list(messages))
-        now = time.time()
+        now = self._outbox.clock.now()
         jobs: list[Job] = []
         decoded = 0
         for message in messages:
@@ -105,8 +107,9 @@ class Flow:
         self._collect_rows(work)
         return work
 
-    def timed(self, now: float) -> Work | None:
-        """Answer the rows whose time has come at `now` (Unix time); None when there are none."""
+    def timed(self) -> Work | None:
+        """Answer the rows whose time has come; None when there are none."""
+        now = self._outbox.clock.now()
         jobs = [job for builder in self._rows for job in builder.timed(now)]
         if not jobs:
             return None
@@ -168,8 +171,15 @@ class Flow:
         self._count(pending.work)
         return pending.addition.stored
 
-    def prune(self, now: float) -> None:
-        """Delete what no window holds any more at `now` (Unix time). Raises StoreError."""
+    def note_clock(self) -> None:
+        """Have the next start know of a wall clock that was set. Raises StoreError."""
+        clock = self._outbox.clock
+        if clock.has_jumped():
+            self._disk.commit([clock.write()])
+
+    def prune(self) -> None:
+        """Delete what no window holds any more. Raises StoreError."""
+        now = self._outbox.clock.now()
         writes = [write for builder in self._rows for write in builder.prune(now)]
         if writes:
             self._disk.commit(writes)

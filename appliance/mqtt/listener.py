@@ -89,8 +89,7 @@ class Listener:
         self._wake_read, self._wake_write = socket.socketpair()
         for end in (self._wake_read, self._wake_write):
             end.setblocking(False)
-        ways = (LOCAL, UPSTREAM) if config.upstream.host else (LOCAL,)
-        self._links = [self._link(way) for way in ways]
+        self._links = [self._link(way) for way in ((LOCAL, UPSTREAM) if config.upstream.host else (LOCAL,))]
         self._source = self._links[0]
         self._batch: list[Message] = []
         self._batch_bytes = 0
@@ -229,7 +228,7 @@ class Listener:
         if self._flow.parking.count and self._is_time("unpark", now, FLUSH_SECONDS):
             self._unparking = True
         due = self._committer.room and self._is_time("rows", now, FLUSH_SECONDS)
-        if due and (work := self._flow.timed(time.time())):
+        if due and (work := self._flow.timed()):
             self._committer.put(work)
         elif self._may_unpark():
             work = self._flow.unpark(self._pace.size)
@@ -314,8 +313,9 @@ class Listener:
             self._hindrance = self._hindrance if not self._committer.idle else ""
             if not self._outbox.count:
                 self._disk.shrink()
+        self._flow.note_clock()
         if self._is_time("prune", now, PRUNE_SECONDS):
-            self._flow.prune(time.time())
+            self._flow.prune()
             if self._outbox.expire() >= EXPIRED_AT_ONCE:
                 self._done["prune"] = now - PRUNE_SECONDS + FLUSH_SECONDS
 

@@ -1,13 +1,13 @@
 """Answers on their way to a broker: on disk until it has acknowledged them, within a quota of size and age."""
 
 import logging
-import time
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
 from appliance.errors import Overloaded
+from appliance.mqtt.clock import PLAUSIBLE, Clock
 from appliance.mqtt.disk import Disk, Write
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,6 @@ LARGEST_READ = 16 * 1024 * 1024
 
 _OVERHEAD = 100  # bytes that a row takes beside its texts
 _READ_TOGETHER = 4 * 1024 * 1024  # bytes of payloads after which a read ends
-_PLAUSIBLE = 1_700_000_000.0  # Unix time; a clock before it was never set, so no age can be told from it
 _CHUNK = 500  # answers looked at together
 _COLUMNS = "seq, way, created, topic, payload, qos, retain, expiry, content_type, correlation, model, version"
 _READ = _COLUMNS.replace("payload", f"case when length(payload) > {LARGEST_READ} then x'' else payload end")
@@ -55,7 +54,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An answer on disk; `created` is the Unix time of its prediction."""
+    """An answer on disk; `created` is the moment of its prediction by the Clock."""
 
     seq: int
     created: float
@@ -87,9 +86,18 @@ class Addition:
 class Outbox:
     """The table of answers. Not thread-safe: one thread has it."""
 
-    def __init__(self, disk: Disk, *, max_bytes: int, max_age: float = 0.0, when_full: str = "refuse") -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        *,
+        max_bytes: int,
+        max_age: float = 0.0,
+        when_full: str = "refuse",
+        clock: Clock | None = None,
+    ) -> None:
         """`max_age` in seconds, 0 for none; `when_full`: refuse, oldest or newest (which of them gives way)."""
         self._disk = disk
+        self.clock = clock or Clock(disk)
         self._max_bytes = max_bytes
         self._max_age = max_age
         self._when_full = when_full
@@ -106,7 +114,7 @@ class Outbox:
         `others` are bytes of other tables that count for the quota, which one addition may exceed: a batch larger than
         the quota would else wait for ever. Raises Overloaded when it is reached and the policy is to refuse.
         """
-        created = time.time() if now is None else now
+        created = self.clock.now() if now is None else now
         acknowledged = list(self._settled)
         gone = self._deletable()
         size = sum(answer.size for answer in answers)
@@ -176,10 +184,12 @@ class Outbox:
         """Drop what is older than the age limit and return how many. Raises StoreError."""
         if not self._max_age:
             return 0
-        before = (time.time() if now is None else now) - self._max_age
+        now = self.clock.now() if now is None else now
+        before = now - self._max_age
+        first = PLAUSIBLE if now > PLAUSIBLE else 0.0  # times of a clock that was never set, by earlier versions
         old: list[tuple[int, int]] = []
         for rows in self._by_age():
-            found = [(seq, size) for seq, size, created in rows if _PLAUSIBLE < created < before]
+            found = [(seq, size) for seq, size, created in rows if first < created < before]
             old += [row for row in found if row[0] not in self._settled]
             if rows[-1][2] >= before or len(old) >= EXPIRED_AT_ONCE:
                 break

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
 
+from appliance.budget import default_bytes
 from appliance.config import MqttConfig, RowsConfig, SubscriptionConfig
 from appliance.errors import ConfigError, InvalidInput
+from appliance.memory import limit_bytes
 from appliance.mqtt.codec import RESERVED, Codec
 from appliance.mqtt.overlaps import Ask, covering, identifiers, numbered
 from appliance.mqtt.rights import Rights
@@ -68,9 +70,10 @@ class Plan:
         self.birth = f"{config.discovery_prefix}/status" if config.discovery else ""
         """Where Home Assistant says that it has started; "" when it is not told of us."""
         self.rights = Rights(config, base, self.is_ours)
+        most = default_bytes(limit_bytes())
         topics = [one.topic for one in config.subscriptions]
         self.subscriptions = [
-            _subscription(one, config, way, self.rights, alone=topics.count(one.topic) == 1)
+            _subscription(one, config, way, self.rights, alone=topics.count(one.topic) == 1, most=most)
             for one in config.subscriptions
         ]
         self.rows = [_rows(one, config, way, self.rights) for one in config.rows]
@@ -181,9 +184,12 @@ def _remembered(find: Callable[[str, tuple[int, ...]], T]) -> Callable[[str, tup
 
 
 def _subscription(
-    config: SubscriptionConfig, mqtt: MqttConfig, way: int, rights: Rights, *, alone: bool
+    config: SubscriptionConfig, mqtt: MqttConfig, way: int, rights: Rights, *, alone: bool, most: int
 ) -> Subscription:
-    """Return a subscription, checked; `alone` says whether no other has the same topic filter."""
+    """Return a subscription, checked; `alone` says whether no other has the same topic filter.
+
+    `most` in bytes is what one of its messages may become in memory.
+    """
     filter_ = Filter(config.topic)
     respond = rights.respond_filters(config)
     if not config.answer and (not respond or mqtt.protocol != "5"):
@@ -196,7 +202,7 @@ def _subscription(
         found = f'{", ".join(unused)} has no meaning with payload = "value"'
         raise ConfigError(f"[[mqtt.subscriptions]] {config.topic!r}", found, 'leave it out, or use payload = "json"')
     template = answer_template(config.answer, filter_) if config.answer else None
-    codec = Codec(config, max_bytes=mqtt.max_payload_bytes, max_rows=mqtt.max_rows)
+    codec = Codec(config, max_bytes=mqtt.max_payload_bytes, max_rows=mqtt.max_rows, max_decoded=most)
     target = Target(
         config.model or None, config.version or None, config.fields, codec, way, config.answer_qos, config.retain,
         config.expiry,

@@ -1,6 +1,7 @@
 """Rows put together from several topics: what each key (device) last sent, kept on disk, and when a row is complete."""
 
 import hashlib
+import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from appliance.config import FeedConfig
 from appliance.errors import InvalidInput
 from appliance.inference.values import kind_of
 from appliance.mqtt.answering import Job
-from appliance.mqtt.codec import BadMessage, Call, at_path, is_absent, too_large
+from appliance.mqtt.codec import BadMessage, Call, at_path, is_absent, json_document, text_of, too_large
 from appliance.mqtt.disk import Disk, Write
 from appliance.mqtt.messages import Message
 from appliance.mqtt.plan import Rows
@@ -40,26 +41,26 @@ class _Device:
     fresh: set[int] = field(default_factory=set)
     """Feeds with a value since the last prediction."""
     predicted: float = 0.0
-    """Unix time of the last prediction."""
+    """The moment of the last prediction."""
 
 
 class RowBuilder:
     """The state of one `[[mqtt.rows]]`."""
 
-    def __init__(self, rows: Rows, disk: Disk, *, max_bytes: int) -> None:
-        """Read what was kept. `max_bytes` of a payload. Raises StoreError."""
+    def __init__(self, rows: Rows, disk: Disk, *, max_bytes: int, since: float = float("-inf")) -> None:
+        """Read what was kept after the moment `since`. `max_bytes` of a payload. Raises StoreError."""
         self._max_bytes = max_bytes
         self._rows = rows
         self._config = rows.config
         self._names = rows.feeds[0].names
         self._devices: OrderedDict[Key, _Device] = OrderedDict()  # the one that was silent longest first
         self._writes: list[Write] = []
-        self._load(disk)
+        self._load(disk, since)
 
     def observe(self, feed: int, key: dict[str, str], message: Message, now: float) -> Job | None:
         """Take a message and return the row that it completes, if any. Raises InvalidInput.
 
-        `now` is the Unix time of its arrival.
+        `now` is the moment of its arrival by the Clock.
         """
         value = self._value(self._config.feeds[feed], message)
         place = tuple(key[name] for name in self._names)
@@ -134,8 +135,12 @@ class RowBuilder:
         value = at_path(document, feed.path) if feed.path else document
         if is_absent(value):
             raise BadMessage("field", "read the payload", f"there is no {feed.path!r}", "send the value there")
-        if not isinstance(value, (bool, int, float, str)) or (isinstance(value, (int, float)) and not is_number(value)):
+        if isinstance(value, float) and math.isnan(value):
+            value = None  # as everywhere: a missing value
+        if not isinstance(value, (bool, int, float, str)):
             raise BadMessage("form", "read the value", f"it is {kind_of(value)}", "send one number or text")
+        if isinstance(value, int) and not is_number(value):
+            raise BadMessage("form", "read the value", "no float64 holds it", "send a smaller number")
         if not is_number(value) and set(feed.columns.values()) - {"last", "count"}:
             raise BadMessage("form", "read the value", f"it is {str(value)[:40]!r}", "send a number")
         if isinstance(value, str) and len(value) > LONGEST_VALUE:
@@ -158,18 +163,18 @@ class RowBuilder:
         """Return a key by its names."""
         return dict(zip(self._names, place, strict=True))
 
-    def _load(self, disk: Disk) -> None:
-        """Read what was kept for the feeds that there still are."""
+    def _load(self, disk: Disk, since: float) -> None:
+        """Read what was kept for the feeds that there still are, but for values whose age nobody knows."""
         feeds = {feed.topic: index for index, feed in enumerate(self._config.feeds)}
         query = "select key, feed, at, value from observations not indexed where rows = ? order by seq"
         for key, feed, at, value in disk.read(query, (self._config.name,)):
             place = tuple(msgspec.json.decode(key, type=list[str]))
-            if len(place) != len(self._names):
+            if len(place) != len(self._names) or at <= since:
                 continue
             if feed == _PREDICTED:
                 self._device(place).predicted = at
             elif feed in feeds:
-                self._device(place).windows[feeds[feed]].add(at, msgspec.json.decode(value))
+                self._device(place).windows[feeds[feed]].add(at, json_document(value))
                 self._devices.move_to_end(place)
         for device in self._devices.values():
             latest = [window.latest for window in device.windows]
@@ -184,21 +189,19 @@ class RowBuilder:
 
 
 def _document(payload: bytes, *, alone: bool) -> Any:
-    """Return a payload's JSON; where the value stands alone, text that is no JSON is itself."""
+    """Return a payload's JSON; where the value stands alone, text that is no JSON is itself. Raises BadMessage."""
     try:
-        return msgspec.json.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return json_document(payload)
+    except BadMessage:
         if not alone:
-            raise BadMessage("payload", "read the payload as JSON", str(error), "send JSON") from error
-    try:
-        text = payload.decode().strip()
-    except UnicodeDecodeError as error:
-        raise BadMessage("payload", "read the payload as text", str(error), "send UTF-8") from error
-    return text
+            raise
+    return text_of(payload)
 
 
 def _encode(value: Any) -> bytes:
-    """Return a value as JSON."""
+    """Return a value as JSON, infinity too."""
+    if isinstance(value, float) and math.isinf(value):
+        return b"Infinity" if value > 0 else b"-Infinity"
     return msgspec.json.encode(value)
 
 

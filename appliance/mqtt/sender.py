@@ -227,8 +227,9 @@ class Sender:
         )
         payload = answer.payload
         if replayed:
-            user = (*user, ("replayed", "true"), ("predicted_at", iso_time(stored.created)))
-            payload = flagged(payload, answer.content_type, stored.created)
+            predicted = self._outbox.clock.label(stored.created)
+            user = (*user, ("replayed", "true"), ("predicted_at", iso_time(predicted)))
+            payload = flagged(payload, answer.content_type, predicted)
         mid = self._publish(stored, payload, Note(answer.expiry, answer.content_type, answer.correlation, user))
         if not mid:
             return False

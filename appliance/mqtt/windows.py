@@ -9,7 +9,7 @@ Value = float | str | bool
 
 
 class Window:
-    """Values with their times (Unix seconds), bounded by number and age."""
+    """Values with their times (seconds of the Clock), bounded by number and age."""
 
     def __init__(self, *, values: int, seconds: float) -> None:
         """Keep the last `values` of the last `seconds` (0: of any age)."""

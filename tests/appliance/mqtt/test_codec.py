@@ -119,7 +119,9 @@ def test_whole_numbers_and_floats_are_the_same_numbers():
     assert features(FOUR, read([1, 2, 3, 4])) == features(FOUR, read([1.0, 2.0, 3.0, 4.0]))
 
 
-@pytest.mark.parametrize(("text", "value"), [(b"21.5", 21.5), (b" 7\n", 7.0), (b"-1e3", -1000.0)])
+@pytest.mark.parametrize(
+    ("text", "value"), [(b"21.5", 21.5), (b" 7\n", 7.0), (b"-1e3", -1000.0), (b"\xef\xbb\xbf7", 7.0)]
+)
 def test_a_plain_number_is_the_only_column(text, value):
     one = InputSchema([Input(name="f", type="float64", shape=[-1, 1], columns=["t"])])
     assert features(one, read(text, payload="value")) == [[value]]
@@ -131,7 +133,7 @@ def test_a_plain_text_means_what_the_column_s_type_says():
     number = InputSchema([Input(name="f", type="float32", shape=[-1, 1], columns=["t"])])
     assert features(text, read(b"12", payload="value")) == [["12"]]
     assert features(flag, read(b"ON", payload="value")) == [[True]]
-    for other in ("warm", "1_000", "\u0661", ""):
+    for other in ("warm", "1_000", "\u0661", "", "1e400", "-" + "9" * 400):
         with pytest.raises(BadMessage, match="number"):
             features(number, read(other.encode(), payload="value"))
 
@@ -143,7 +145,13 @@ def test_a_plain_text_means_what_the_column_s_type_says():
         (b"\xff\xfe", {}, "payload"),
         (b"\xff\xfe", {"payload": "value"}, "payload"),
         (b"[" * 5000, {}, "payload"),
-        (b'{"a": NaN}', {}, "payload"),
+        (b'{"a": nan}', {}, "payload"),
+        (b'{"a": NaN', {}, "payload"),
+        (b'{"a": 1e400}', {}, "payload"),
+        (b'{"a": NaN, "b": 1e400}', {}, "payload"),
+        (b'{"a": NaN, "b": "\\ud800"}', {}, "payload"),
+        (b"[NaN," + b"[" * 5000, {}, "payload"),
+        ('{"a": 1}'.encode("utf-16"), {}, "payload"),
         (b"x" * 10_001, {}, "too_large"),
         (b"[]", {}, "form"),
         ([[1]] * 11, {}, "too_large"),
