@@ -44,7 +44,9 @@ _NEVER = object()
 class LoadedVersion:
     """One installed version, loaded and self-tested on this processor."""
 
-    def __init__(self, folder: Path, threads: int = 1, *, opened: Opened | None = None) -> None:
+    def __init__(
+        self, folder: Path, threads: int = 1, *, run_seconds: float = 0.0, opened: Opened | None = None
+    ) -> None:
         """Load the version in `folder`, by default without asking who signed it.
 
         `opened` is the same version as the store gives it, by today's keys. Raises BundleRefused, NotReady or
@@ -58,7 +60,7 @@ class LoadedVersion:
         self.manifest: Manifest = bundle.manifest
         self.name = bundle.manifest.name
         self.version = bundle.manifest.version
-        self.session = Session(bundle.members["model.onnx"], threads=threads)
+        self.session = Session(bundle.members["model.onnx"], threads=threads, run_seconds=run_seconds)
         self.schema = InputSchema(bundle.manifest.inputs)
         self.output_names = [output.name for output in bundle.manifest.outputs]
         self._examples = examples.read(bundle.members["examples.npz"])
@@ -89,6 +91,7 @@ class LiveModels:
         store: Store,
         *,
         threads: int = 1,
+        run_seconds: float = 0.0,
         pinned_versions: int = 2,
         default: str = "",
         revoke: Literal["keep", "stop"] = "keep",
@@ -100,6 +103,7 @@ class LiveModels:
         self._revoke = revoke
         self._keys: object = None  # the mark of the files of trusted keys, as they were last asked
         self._threads = threads
+        self._run_seconds = run_seconds
         self._default = default
         self._served: dict[str, Served] = {}  # replaced as a whole, never changed: readers need no lock
         self._active: list[str] = []  # the models that serve a version
@@ -200,7 +204,8 @@ class LiveModels:
         opened = self._store.installed(name, version)
         if self._trials:
             self._trials.ensure(name, version, opened.digest)
-        return LoadedVersion(self._store.folder(name, version), self._threads, opened=opened)
+        folder = self._store.folder(name, version)
+        return LoadedVersion(folder, self._threads, run_seconds=self._run_seconds, opened=opened)
 
     def _distrust(self, loaded: LoadedVersion) -> ApplianceError | None:
         """Return why a loaded version is not trusted by today's keys, None where it is."""

@@ -72,6 +72,7 @@ class Service:
         self.models = LiveModels(
             self.store,
             threads=config.models.threads,
+            run_seconds=config.models.run_seconds,
             pinned_versions=config.models.pinned_versions,
             default=config.models.default,
             revoke=config.store.revoke,

@@ -7,7 +7,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from appliance.errors import InvalidInput, NotReady
+from appliance.errors import InvalidInput, NotReady, TooLarge
+from appliance.inference import overdue
 
 Array = NDArray[np.generic]
 
@@ -29,7 +30,8 @@ class Session:
     refuses the graph.
     """
 
-    def __init__(self, model: bytes | Path, *, threads: int = 1) -> None:
+    def __init__(self, model: bytes | Path, *, threads: int = 1, run_seconds: float = 0.0) -> None:
+        """`run_seconds` ends a run that takes longer; 0 lets it take for ever."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -56,20 +58,29 @@ class Session:
         self.inputs = {tensor.name: _DTYPES.get(tensor.type, tensor.type) for tensor in self._session.get_inputs()}
         self.outputs = {tensor.name: _DTYPES.get(tensor.type, tensor.type) for tensor in self._session.get_outputs()}
         self._names = list(self.outputs)
+        self._run_seconds = run_seconds
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
         """Return the named outputs (all by default, in the graph's order), each of shape [rows, ...].
 
         `feeds` holds every input by name, in the dtype and shape that the graph declares; strings as dtype object.
-        Raises InvalidInput when onnxruntime refuses the feeds.
+        Raises InvalidInput when onnxruntime refuses the feeds, TooLarge when the run was ended at its time limit.
         """
+        run = overdue.take(self._run_seconds) if self._run_seconds else None
         try:
-            answers: list[Array] = self._native.run(outputs or self._names, feeds, None)
-        except Exception as error:
-            raise InvalidInput(
-                "run the model", _first_line(error), "compare the rows with the model's inputs"
-            ) from error
+            answers: list[Array] = self._native.run(outputs or self._names, feeds, run[1] if run else None)
+        except Exception as error:  # onnxruntime's own exceptions share no base but RuntimeError and Exception
+            raise self._refusal(error, run is None or overdue.give_back(run)) from error
+        if run:
+            overdue.give_back(run)
         return answers
+
+    def _refusal(self, error: Exception, in_time: bool) -> InvalidInput:
+        """Return what to raise for a run that failed."""
+        if in_time:
+            return InvalidInput("run the model", _first_line(error), "compare the rows with the model's inputs")
+        found = f"it took more than {self._run_seconds:g} seconds ([models] run_seconds)"
+        return TooLarge("run the model", found, "send fewer rows at once")
 
 
 def _first_line(error: BaseException) -> str:

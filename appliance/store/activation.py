@@ -163,8 +163,8 @@ def _tested(store: Store, what: What, name: str, version: str, self_test: SelfTe
 
 def _unchanged(store: Store, tested: _Tested) -> Path:
     """Return the folder of a version, which is what was tested. Raises NotFound, BundleRefused. Holds the lock."""
-    same = store.installed(tested.name, tested.version).digest == tested.digest
-    if not same or tested.figures.get("digest", tested.digest) != tested.digest:
+    now = store.installed(tested.name, tested.version).digest
+    if {now, tested.figures.get("digest") or now} != {tested.digest}:
         found = "its files were changed during the self-test"
         raise BundleRefused(f"activate {tested.name} {tested.version}", found, "repeat it, or install it again")
     return store.folder(tested.name, tested.version)
