@@ -14,7 +14,7 @@ from typing import Literal
 
 import click
 
-from appliance import cgroup, inference
+from appliance import cgroup, inference, memory
 from appliance.cli import common_options, no_effect, options
 from appliance.cli.models import as_json
 from appliance.cli.output import echo, print_json
@@ -22,7 +22,8 @@ from appliance.cli.status import ask
 from appliance.config import BrokerConfig, Config
 from appliance.errors import ApplianceError, ConfigError
 from appliance.inference import processor
-from appliance.store import condition
+from appliance.store import activation, condition, trials
+from appliance.store.versions import Store
 
 LEAST_PYTHON = (3, 11)
 LEAST_ONNXRUNTIME = (1, 21)
@@ -83,6 +84,7 @@ def examine(config: Config) -> list[Finding]:
         lambda: check_port(config),
         lambda: check_broker(config.mqtt),
         lambda: check_memory(cgroup.limits().memory_bytes),
+        lambda: check_versions(Store.of(config), memory.limit_bytes()),
         lambda: check_processors(cgroup.limits().processors, config),
     ]
     return [check() for check in checks]
@@ -278,6 +280,32 @@ def check_memory(limit: int | None) -> Finding:
     return Finding(
         "memory limit", state, found, f"allow {WANTED_MEMORY_BYTES // 1024**2} MiB or more (MemoryMax=, --memory)"
     )
+
+
+def check_versions(store: Store, limit: int) -> Finding:
+    """Return what the active versions took when they were tried here, and whether all of them fit beside a trial."""
+    check = "versions"
+    try:
+        active = {name: activation.read(store, name).active for name in store.names()}
+    except ApplianceError as error:
+        return Finding(check, "fail", str(error), "mend the state folder")
+    versions = [(name, version) for name, version in sorted(active.items()) if version]
+    known = [(one, trials.read(store.models_dir / one[0]).get(one[1])) for one in versions]
+    tried = [(one, trial) for one, trial in known if trial]
+    if not tried:
+        return Finding(check, "ok", "none is active that was tried here")
+    needs = [f"{' '.join(one)} {_mib(trial.memory_bytes)} MiB, {trial.load_seconds:.2f} s" for one, trial in tried]
+    each = [trial.memory_bytes for _, trial in tried]
+    found = f"memory and time to load: {'; '.join(needs)}"
+    if sum(each) + max(each) + WANTED_MEMORY_BYTES <= limit:
+        return Finding(check, "ok", found)
+    next_step = "allow more memory: one more version is loaded beside these before it takes over"
+    return Finding(check, "warn", f"{found}; {_mib(limit)} MiB are allowed", next_step)
+
+
+def _mib(count: int) -> int:
+    """Return bytes in MiB, rounded up."""
+    return -(-count // 1024**2)
 
 
 def check_processors(limit: float | None, config: Config) -> Finding:

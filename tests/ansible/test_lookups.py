@@ -85,6 +85,14 @@ def test_a_kit_of_the_right_key_is_taken(look, kit, keys):
     assert found["version"] == "0.3.0"
 
 
+def test_a_file_of_several_keys_is_read_whole_and_nothing_else_may_be_in_it(look, kit, keys, tmp_path):
+    both, plant, other = tmp_path / "both.pub", (keys / "plant.pub").read_bytes(), (keys / "other.pub").read_bytes()
+    for text, taken in ((other + plant, True), (other, False), (plant + b"beside", False), (b"", False)):
+        both.write_bytes(text)
+        found, said = look(f"lookup('inference.appliance.kit', '{kit('signed')}', key='{both}')")
+        assert bool(found) is taken, said
+
+
 @pytest.mark.parametrize(
     ("after", "signed", "key", "told"),
     [

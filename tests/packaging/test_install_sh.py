@@ -328,6 +328,18 @@ def test_key_is_checked_kept_and_needed_from_then_on(run, kits, system, pub):
     assert installed(system) == "1.1.0"
 
 
+def test_file_of_several_keys_is_read_whole_and_nothing_else_may_be_in_it(run, kits, pub, other_pub, tmp_path):
+    kit, both = kits("1.0.0", signed=True), tmp_path / "both.pub"
+    for text, code in (
+        (other_pub.read_text() + pub.read_text(), 0),
+        (other_pub.read_text() * 2, 3),
+        (pub.read_text() + "beside\n", 3),
+        ("", 3),
+    ):
+        both.write_text(text)
+        assert run(kit, "--key", both).returncode == code, text
+
+
 def test_kit_signed_by_another_key_is_refused(run, kits, system, other_pub):
     done = run(kits("1.0.0", signed=True), "--key", other_pub)
     assert done.returncode == 3

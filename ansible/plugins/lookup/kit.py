@@ -38,6 +38,7 @@ _raw:
 import base64  # noqa: E402 - Ansible wants the documentation first
 import hashlib  # noqa: E402
 import json  # noqa: E402
+import re  # noqa: E402
 import tarfile  # noqa: E402
 from pathlib import Path  # noqa: E402
 
@@ -50,6 +51,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key  # 
 from ansible.plugins.lookup import LookupBase  # noqa: E402
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
+PUBLIC_KEY = re.compile(rb"-----BEGIN PUBLIC KEY-----[^-]*-----END PUBLIC KEY-----")
 UNLISTED = ("SHA256SUMS", "model.sig")
 
 
@@ -116,9 +118,22 @@ def signed_digests(bundle, key):
     # DSSE's pre-authentication encoding
     message = b"DSSEv1 %d %s %d %s" % (len(PAYLOAD_TYPE), PAYLOAD_TYPE.encode(), len(payload), payload)
     signature = base64.b64decode(envelope["signatures"][0]["sig"])
-    load_pem_public_key(key).verify(signature, message, ec.ECDSA(hashes.SHA256()))
+    _check_signed(key, signature, message)
     resources = json.loads(payload)["predicate"]["resources"]
     return {one["name"]: one["digest"] for one in resources}
+
+
+def _check_signed(key, signature, message):
+    """Raise InvalidSignature unless a key of the file signed; it may hold several, and nothing beside them."""
+    found = PUBLIC_KEY.findall(key)
+    if not found or PUBLIC_KEY.sub(b"", key).strip():
+        raise ValueError("the key's file holds no public key, or something beside public keys")
+    for pem in found:
+        try:
+            return load_pem_public_key(pem).verify(signature, message, ec.ECDSA(hashes.SHA256()))
+        except InvalidSignature:
+            continue
+    raise InvalidSignature
 
 
 def _digest(stream):

@@ -15,16 +15,31 @@ from appliance.bundle import keys
 from appliance.cli import appliance as command
 from appliance.cli import doctor
 from appliance.config import Config, HttpConfig, ModelsConfig, MqttConfig
+from appliance.store import trials
+from appliance.store.versions import Store
 
 CHECKS = [
     "python", "onnxruntime", "openssl", "telemetry", "processor", "glibc", "state folder", "disk", "state mount",
-    "temp mount", "trusted keys", "settings", "port", "broker", "memory limit", "processors",
+    "temp mount", "trusted keys", "settings", "port", "broker", "memory limit", "versions", "processors",
 ]  # fmt: skip
 
 
 @pytest.fixture
 def config():
     return Config(http=HttpConfig(port=0))
+
+
+def test_doctor_and_status_tell_what_an_active_version_needs(tmp_path, make_bundle):
+    environment = {"APPLIANCE_STATE_DIR": str(tmp_path / "state"), "APPLIANCE_HTTP_PORT": "0"}
+    for arguments in (["install", str(make_bundle(tmp_path))], ["activate", "iris", "1.0.0"]):
+        assert CliRunner().invoke(command, arguments, env=environment).exit_code == 0
+    store = Store(tmp_path / "state")
+    measured = trials.read(store.models_dir / "iris")["1.0.0"]
+    assert 0 < measured.memory_bytes < 64 * 2**20
+    finding = doctor.check_versions(store, 2**30)
+    assert (finding.state, "iris 1.0.0" in finding.found, "MiB" in finding.found) == ("ok", True, True)
+    assert doctor.check_versions(store, 128 * 2**20).state == "warn"
+    assert " MiB, loads in " in CliRunner().invoke(command, ["status"], env=environment).stdout
 
 
 def test_every_check_gives_a_line_and_fails_come_with_what_to_do(tmp_path):
