@@ -467,16 +467,18 @@ kit_value() { sed -n "s/^$1=//p" "$kit/kit.conf"; }
 json_value() { sed -n "s/^ *\"$1\": \"\([^\"]*\)\".*/\1/p" "$scratch/bundle"; }
 at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -t . -k 1,1n -k 2,2n | head -n 1)" = "$2" ]; }
 nearest() { at=$1; while [ ! -d "$at" ]; do at=$(dirname "$at"); done; echo "$at"; }
-say() { echo "appliance: $*"; }
+# One line of text whose controls a terminal does not obey: names of files and of bundles are others' texts.
+plain() { printf '%s' "$1" | tr '\n\t' '  ' | LC_ALL=C cat -v | sed 's/\^\[/\\x1b/g'; }
+say() { printf 'appliance: %s\n' "$(plain "$*")"; }
 
 report() {
-  printf '%-5s%-14s%s\n' "$1" "$2" "$3"
-  [ -z "${4-}" ] || printf '%19s-> %s\n' '' "$4"
+  printf '%-5s%-14s%s\n' "$1" "$2" "$(plain "$3")"
+  [ -z "${4-}" ] || printf '%19s-> %s\n' '' "$(plain "$4")"
   [ "$1" != fail ] || failed=yes
 }
 
-fail() { printf 'error: %s\nfound: %s\nnext:  %s\n' "$@" >&2; exit 1; }
+fail() { printf 'error: %s\nfound: %s\nnext:  %s\n' "$(plain "$1")" "$(plain "$2")" "$(plain "$3")" >&2; exit 1; }
 refuse() { printf 'error: install\nfound: a check failed (fail, above); nothing was changed\nnext:  do what its line says\n' >&2; exit 3; }
-misuse() { printf 'error: install.sh\nfound: %s\nnext:  sh install.sh --help\n' "$1" >&2; exit 2; }
+misuse() { printf 'error: install.sh\nfound: %s\nnext:  sh install.sh --help\n' "$(plain "$1")" >&2; exit 2; }
 
 main "$@"

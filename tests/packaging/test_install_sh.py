@@ -411,6 +411,20 @@ def test_misuse_is_told_and_changes_nothing(run, kits, system, options):
     assert snapshot(system) == {}
 
 
+def test_names_of_others_reach_the_terminal_without_controls(run, kits, tmp_path):
+    kit = tmp_path / "kit"
+    shutil.copytree(kits("1.0.0"), kit)
+    (kit / "a\x1b[2J\u202e\x9b\nnext:  run me").touch()
+    strange = run(kit)
+    misused = run(kits("1.0.0"), "--\x1b[2J\u202e")
+    assert (strange.returncode, misused.returncode) == (3, 2)
+    for said in (strange.stdout + strange.stderr, misused.stdout + misused.stderr):
+        assert r"\x1b[2J" in said
+        assert said.isascii()
+        assert said.replace("\n", "").isprintable()
+        assert "\nnext:  run me" not in said
+
+
 def test_second_installer_at_the_same_time_is_told_to_wait(run, kits, system):
     assert run(kits("1.0.0")).returncode == 0
     holder = subprocess.Popen(

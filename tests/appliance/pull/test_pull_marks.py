@@ -1,6 +1,7 @@
 """What a source cannot undo: roll back, deactivate and remove stay, older versions and other models do not come."""
 
 import json
+import shutil
 
 import pytest
 
@@ -186,6 +187,26 @@ def test_a_damaged_mark_keeps_pulls_away_and_operators_free(host, site, signed, 
     host.store.install(signed("4.0.0"))
     activation.activate(host.store, "iris", "4.0.0", self_test)
     assert host.active() == "4.0.0"
+
+
+@pytest.mark.parametrize("planted", ["marks", "marks/iris.json"])
+def test_a_link_in_the_place_of_a_mark_is_not_followed(host, site, signed, at_two, tmp_path, planted):
+    target = tmp_path / "target"
+    if planted == "marks":
+        shutil.rmtree(host.state / planted)
+        target.mkdir()
+        (target / "iris.json").write_text('{"version": "0.0.1"}')
+    else:
+        (host.state / planted).unlink()
+        target.write_text('{"version": "0.0.1"}')
+    (host.state / planted).symlink_to(target)
+    before = (target / "iris.json" if target.is_dir() else target).read_bytes()
+    site.publish(signed("3.0.0"))
+    assert host.pull(at_two) == [("iris", "3.0.0", "failed")]
+    assert "link" in host.error
+    roll_back(host)
+    assert host.active() == "1.0.0"
+    assert (target / "iris.json" if target.is_dir() else target).read_bytes() == before
 
 
 def test_only_models_that_are_named_or_installed_come(host, site, signed):
