@@ -8,13 +8,15 @@ PORT ?= 8080
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test sources-test lint bench bench-mqtt coverage lock clean help
+.PHONY: run test sources-test lint audit bench bench-mqtt coverage lock clean help
 
 help:
 	@echo 'make run    train, convert with proof, install, activate and serve the iris model: HTTP on $(HOST):$(PORT), MQTT'
 	@echo 'make test   set up and pass every test'
 	@echo 'make sources-test  fetch from a real MLflow server, DVC repository, S3 and SageMaker (own environment)'
 	@echo 'make lint   ruff and mypy --strict'
+	@echo 'make audit  ask for known vulnerabilities of what the device installs (needs pypi.org)'
+	@echo 'make attack what was tried against the appliance, under limits of memory, and a fuzzer over every decoder'
 	@echo 'make bench  speed, memory and size against references (PEERS=1: also against mlserver and kserve)'
 	@echo 'make bench-mqtt  the same of MQTT (MINUTES=10: also whether memory stays flat)'
 	@echo 'make coverage  try every estimator and write docs/coverage.md, beside plain skl2onnx'
@@ -33,6 +35,16 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Asks the Python Package Index for advisories; a package that it does not know fails too: then nothing was asked.
+audit: .cache/audit/.done
+	.cache/audit/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/device.txt
+	.cache/audit/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/convert.txt
+
+.cache/audit/.done: requirements/audit.txt
+	$(PYTHON) -m venv .cache/audit
+	.cache/audit/bin/python -m pip install --quiet --require-hashes -r requirements/audit.txt
+	@touch $@
 
 bench: $(VENV)/.dev $(VENV)/.system
 	$(BIN)/python -m benchmarks.rest $(if $(PEERS),--peers)

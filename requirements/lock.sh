@@ -24,3 +24,6 @@ printf 'pip\npyinstaller\nsetuptools\n' | $lock - --no-annotate -o packaging/pyi
 printf 'cyclonedx-python-lib[json-validation]\n' | $lock - --no-annotate -o packaging/sbom/requirements.txt
 # The fleet's controller and its lints: apart, since no host and no build needs them.
 $lock requirements/ansible.in -o requirements/ansible.txt
+# What asks for known vulnerabilities of the locks, and what fuzzes the decoders.
+printf 'pip-audit\n' | $lock - --no-annotate -o requirements/audit.txt
+printf 'atheris\n' | $lock - --no-annotate -o requirements/attack.txt
