@@ -69,3 +69,10 @@ def test_a_file_that_is_no_receipt_is_named(tmp_path, content):
     file.write_text(content)
     with pytest.raises(ValueError, match=r"wrong\.json is not what `appliance status --json` wrote"):
         fleet.receipts([str(file)])
+
+
+def test_a_host_s_texts_reach_the_table_without_controls(sent):
+    evil = {**STATUS, "host": "h\x1b[2J", "appliance": "0\x9b\u202e\u2028"}
+    lines = fleet.table(fleet.entries({"h1": {"status": evil, "ready": True}}))
+    assert all(line.isprintable() for line in lines)
+    assert r"\x9b\u202e\u2028" in lines[1]

@@ -151,3 +151,8 @@ def test_what_served_is_what_a_wave_returns_to():
 )
 def test_the_service_is_asked_where_it_is_bound(address, url):
     assert gate.local_url(address, 80) == url
+
+
+def test_what_a_host_says_is_told_without_controls():
+    told = gate.faults(readings(ready=False, reasons=["\x1b[2J\u202e"]), WANTED)
+    assert told == [r"not ready: \x1b[2J\u202e"]

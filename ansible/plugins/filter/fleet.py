@@ -56,9 +56,14 @@ def _meant(receipt, known):
 
 def table(hosts):
     """Return the hosts' entries as lines for a person, columns aligned."""
-    rows = [COLUMNS, *(row for one in hosts for row in _rows(one))]
+    rows = [COLUMNS, *([_plain(text) for text in row] for one in hosts for row in _rows(one))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _plain(text):
+    """Return a host's text with what a terminal would obey, or not show, as its number: ESC as \\x1b."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def _of_status(host, status):

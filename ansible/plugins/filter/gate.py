@@ -45,7 +45,13 @@ def faults(readings, wanted=None):
             found.append(f"{name}: {model.get('active')} is active, not {version}")
         elif not model.get("self_test"):
             found.append(f"{name} {version}: no self-test is on record")
-    return found + [text for name, probe in readings["probes"].items() for text in _wrong(name, probe)]
+    found += [text for name, probe in readings["probes"].items() for text in _wrong(name, probe)]
+    return [_plain(text) for text in found]
+
+
+def _plain(text):
+    """Return a host's text with what a terminal would obey, or not show, as its number: ESC as \\x1b."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def _wrong(name, probe):
