@@ -228,7 +228,7 @@ class _Source:
             return listed[:: max(1, len(listed) // MOST_LISTED)]
         if column.kind == "string":
             return [text for text in own if isinstance(text, str)]
-        numbers = [float(value) for value in own if not isinstance(value, str) and np.isfinite(value)]
+        numbers = [float(value) for value in own if isinstance(value, int | float) and np.isfinite(value)]
         if column.kind == "int64":
             numbers = [near for value in numbers for near in (np.floor(value), np.ceil(value))]
             return list(dict.fromkeys(map(whole, [*ALWAYS, *numbers])))

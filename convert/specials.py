@@ -4,6 +4,7 @@ Such are what an imputer fills in or takes as missing, a scaler's middle and end
 splines, an encoder's categories, and the numbers written in a function.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from types import CodeType
 from typing import Any
@@ -118,10 +119,11 @@ def _of_columns(step: Any, columns: int, back: Back) -> list[list[Any]]:
         if isinstance(listed, list | np.ndarray) and len(listed) == columns:
             for own, several in zip(found, listed, strict=True):
                 own += np.asarray(several).tolist()
-    for index, quantiles in enumerate(np.transpose(getattr(step, "quantiles_", np.zeros((0, columns))))):
-        found[index] += quantiles.tolist()
-    for index, spline in enumerate(getattr(step, "bsplines_", ())):
-        found[index] += np.unique(spline.t).tolist()
+    quantiles = np.transpose(getattr(step, "quantiles_", np.zeros((0, columns))))
+    knots = [np.unique(spline.t) for spline in getattr(step, "bsplines_", ())]
+    for several_each in (quantiles, knots):
+        for own, several in zip(found, several_each, strict=False):
+            own += several.tolist()
     return found if back is _same else _taken_back(found, back)
 
 
@@ -132,7 +134,9 @@ def _taken_back(found: list[list[Any]], back: Back) -> list[list[Any]]:
     for index, own in enumerate(numbers):
         table[: len(own), index] = own
     try:
-        columns = back(table).T if len(table) else table.T
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            columns = back(table).T if len(table) else table.T
     except Exception:  # noqa: BLE001 - a scaler may refuse what no row of its training could become
         return [[] for _ in found]
     taken = (column[: len(own)] for column, own in zip(columns, numbers, strict=True))

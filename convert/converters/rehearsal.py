@@ -7,13 +7,14 @@ zone and the seeds are others each time: a graph that comes out differently hang
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from types import CodeType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -65,7 +66,7 @@ def outside(trace: Callable[[Tensor], Tensor], function: Any, arguments: Mapping
     for seed, (seconds, zone) in enumerate(_WORLDS):
         before = _kept(function, arguments)  # the first run may have filled a cache
         sheet = _Sheet()
-        with _elsewhere(seed, seconds, zone), _watched() as notes:
+        with _unheard(), _elsewhere(seed, seconds, zone), _watched() as notes:
             try:
                 result = trace(Tensor(Graph(sheet, sheet), "x")).name
             except Exception:  # noqa: BLE001 - the user's function may raise anything when given a tensor
@@ -199,6 +200,13 @@ def _elsewhere(seed: int, seconds: float, zone: str | None) -> Iterator[None]:
         _set_zone(before)
         random.setstate(states[0])
         np.random.set_state(states[1])
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Let what a function prints be heard from its last run alone."""
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        yield
 
 
 def _set_zone(zone: str | None) -> None:

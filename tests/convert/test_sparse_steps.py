@@ -232,3 +232,10 @@ def test_columns_of_listed_values_keep_to_them(table):
     frames = asked(model, table, Limits(categories={"c": ["a", "b"], "temp": [5.0, 6.0]}))
     assert set(frames["special values"]["temp"]) <= {5.0, 6.0} | set(table["temp"])
     assert not {0.0, 1.0, -1.0} & set(frames["special combinations"]["temp"])
+
+
+def test_long_lists_of_allowed_values_are_asked_in_part(table):
+    model = make_pipeline(encoded(), Ridge()).fit(table, table["temp"])
+    listed = [float(value) for value in range(10_000)]
+    frame = asked(model, table, Limits(categories={"c": ["a"], "temp": listed}))["special values"]
+    assert 256 <= len(set(frame["temp"])) <= 1_000

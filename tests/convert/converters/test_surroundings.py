@@ -559,6 +559,11 @@ def test_a_file_that_is_to_be_written_is_not(tmp_path):
     assert not target.exists()
 
 
+def test_what_a_function_prints_in_rehearsals_is_not_heard(capsys):
+    assert rehearsal.outside(lambda tensor: (print("seen"), tensor)[1], lambda x: x, {}) is None
+    assert capsys.readouterr().out == ""
+
+
 def test_clock_zone_and_seeds_are_as_before_after_a_rehearsal():
     states = random.getstate(), os.environ.get("TZ"), time.time, sys.getprofile()
     drawn = np.random.get_state()[1].tolist()
