@@ -5,6 +5,7 @@
 # dpkg-deb alone: there is nothing left to build that debhelper would know of. The same inputs give the same bytes.
 set -eu
 umask 022
+unset CDPATH TAR_OPTIONS GZIP POSIXLY_CORRECT # of the caller: the same inputs give the same bytes
 here=$(cd "$(dirname "$0")" && pwd)
 source=$(cd "$here/../.." && pwd)
 binary=$(cd "$1" && pwd)

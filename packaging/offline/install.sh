@@ -17,6 +17,12 @@
 # new is written beside what is there, flushed to the disk and renamed. Run it again and it does what is left to do.
 set -eu
 umask 022
+# It runs as root: nothing that the caller's environment says (PATH, CDPATH, TAR_OPTIONS, TMPDIR, LD_..., functions) decides
+# what runs or where anything is written. It begins again with an environment of its own.
+case ${1-} in
+  --clean) shift ;;
+  *) exec /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C /bin/sh "$0" --clean "$@" ;;
+esac
 
 wrapper_mark='# Written by install.sh of the appliance.'
 unit=appliance.service

@@ -7,6 +7,7 @@
 # The program travels as one archive in the kit: a FAT stick keeps neither links nor modes.
 set -eu
 umask 022
+unset CDPATH TAR_OPTIONS GZIP POSIXLY_CORRECT # of the caller: the same inputs give the same bytes
 here=$(cd "$(dirname "$0")" && pwd)
 source=$(cd "$here/../.." && pwd)
 binary=$(cd "$1" && pwd)

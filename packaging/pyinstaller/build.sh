@@ -6,6 +6,8 @@
 #                    of another processor, where this machine emulates that one
 # Dependencies are the device's lock; nothing of the build machine (scikit-learn, onnx) is installed beside them.
 set -eu
+umask 022
+unset CDPATH TAR_OPTIONS GZIP POSIXLY_CORRECT # of the caller
 here=$(cd "$(dirname "$0")" && pwd)
 source=$(cd "$here/../.." && pwd)
 mkdir -p "$1"

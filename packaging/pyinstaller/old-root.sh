@@ -7,6 +7,8 @@
 # to compile that one's, here and so in minutes. What is installed for it runs emulated (qemu-user 8 or newer in binfmt_misc,
 # with the flag F).
 set -eu
+umask 022
+unset CDPATH TAR_OPTIONS GZIP POSIXLY_CORRECT # of the caller
 root=$1
 own=$(dpkg --print-architecture)
 arch=${2:-$own}

@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import signal
+import stat
 import subprocess
 import tarfile
 from collections.abc import Callable
@@ -36,16 +37,23 @@ def kits(tmp_path_factory) -> Make:
     """Return a function that makes a kit: make(version, signed=False, arch=..., glibc=...), each once."""
     made: dict[tuple[object, ...], Path] = {}
 
-    def make(version: str, *, signed: bool = False, arch: str = platform.machine(), glibc: str = "2.28") -> Path:
-        asked = (version, signed, arch, glibc)
+    def make(
+        version: str,
+        *,
+        signed: bool = False,
+        arch: str = platform.machine(),
+        glibc: str = "2.28",
+        as_shipped: bool = False,
+    ) -> Path:
+        asked = (version, signed, arch, glibc, as_shipped)
         if asked not in made:
-            made[asked] = build_kit(tmp_path_factory.mktemp("kits"), version, signed, arch, glibc)
+            made[asked] = build_kit(tmp_path_factory.mktemp("kits"), version, signed, arch, glibc, as_shipped)
         return made[asked]
 
     return make
 
 
-def build_kit(where: Path, version: str, signed: bool, arch: str, glibc: str) -> Path:
+def build_kit(where: Path, version: str, signed: bool, arch: str, glibc: str, as_shipped: bool) -> Path:
     kit = where / f"appliance-{version}-linux-{arch}"
     program = where / "program"
     (program / "_internal").mkdir(parents=True)
@@ -56,6 +64,8 @@ def build_kit(where: Path, version: str, signed: bool, arch: str, glibc: str) ->
     kit.mkdir()
     for path in (PACKAGING / "offline" / name for name in ("install.sh", "README.txt", "appliance.toml")):
         shutil.copy(path, kit)
+    if not as_shipped:
+        open_to_tests(kit / "install.sh")
     for name in ("appliance.service", "appliance-pull.service", "appliance-pull.timer"):
         shutil.copy(PACKAGING / "systemd" / name, kit)
     for name in ("LICENSE", "LICENSES.txt", "sbom.cdx.json"):
@@ -70,6 +80,16 @@ def build_kit(where: Path, version: str, signed: bool, arch: str, glibc: str) ->
     return kit
 
 
+def open_to_tests(script: Path) -> None:
+    """Let a test say where commands and temporary files are: the script takes nothing from its caller's environment."""
+    text = script.read_text()
+    fixed = "env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin "
+    assert text.count(fixed) == 1
+    standard = "${TEST_PATH:-/usr/sbin:/usr/bin:/sbin:/bin}"
+    own = f'env -i PATH="{standard}" TMPDIR="${{TEST_TMPDIR-}}" REAL="${{REAL-}}" CUT_AT="${{CUT_AT-}}" '
+    script.write_text(text.replace(fixed, own))
+
+
 @pytest.fixture
 def system(tmp_path) -> Path:
     """An empty system tree."""
@@ -82,7 +102,7 @@ def system(tmp_path) -> Path:
 def scratch(tmp_path, monkeypatch) -> None:
     """Let what a killed install.sh leaves lie with the test's own files."""
     (tmp_path / "scratch").mkdir()
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
+    monkeypatch.setenv("TEST_TMPDIR", str(tmp_path / "scratch"))
 
 
 @pytest.fixture
@@ -91,7 +111,7 @@ def run(system) -> Run:
 
     def call(kit: Path, *options: object, path: str = "") -> subprocess.CompletedProcess[str]:
         line = ["sh", kit / "install.sh", "--root", system, *options]
-        environment = os.environ | ({"PATH": path} if path else {})
+        environment = os.environ | ({"TEST_PATH": path} if path else {})
         return subprocess.run(
             [str(part) for part in line], env=environment, capture_output=True, text=True, check=False, timeout=60
         )
@@ -461,7 +481,7 @@ def power(tmp_path, monkeypatch) -> Callable[[int], None]:
     def cut(step: int) -> None:
         counter.write_text("0\n")
         monkeypatch.setenv("CUT_AT", str(step))
-        monkeypatch.setenv("PATH", f"{commands}:{path}" if step else path)
+        monkeypatch.setenv("TEST_PATH", f"{commands}:{path}" if step else path)
 
     return cut
 
@@ -553,3 +573,82 @@ def test_scripts_are_posix_and_pass_the_shell_of_debian():
         if path.read_text().startswith("#!/bin/sh"):
             checked = subprocess.run(["sh", "-n", str(path)], capture_output=True, text=True, check=False)
             assert checked.returncode == 0, checked.stderr
+
+
+@pytest.fixture
+def hostile(tmp_path) -> dict[str, str]:
+    """An environment in which whatever takes a hint from it leaves a mark in the folder MARKS."""
+    marks, commands, elsewhere = tmp_path / "marks", tmp_path / "hostile", tmp_path / "elsewhere"
+    for one in (marks, commands, elsewhere):
+        one.mkdir()
+        one.chmod(0o777)
+        if os.geteuid() == 0:
+            os.chown(one, 12345, 12345)
+    script = f"#!/bin/sh\necho > {marks}/${{0##*/}}\nexit 1\n"
+    for name in (
+        *STEPS,
+        "id",
+        "env",
+        "sh",
+        "sed",
+        "mktemp",
+        "sha256sum",
+        "openssl",
+        "dirname",
+        "uname",
+        "grep",
+        "find",
+    ):
+        (commands / name).write_text(script)
+        (commands / name).chmod(0o755)
+    (commands / "startup").write_text(f"echo > {marks}/startup\n")
+    # What a relative name finds where CDPATH is asked.
+    (elsewhere / "kit").mkdir()
+    (elsewhere / "kit" / "kit.conf").write_text("version=6.6.6\n")
+    mark = f"{{ echo > {marks}/function; }}"
+    return {
+        "MARKS": str(marks),
+        "PATH": f"{commands}:{os.environ['PATH']}",
+        "CDPATH": str(elsewhere),
+        "TAR_OPTIONS": f"--checkpoint=1 --checkpoint-action=exec=touch\\ {marks}/tar",
+        "GZIP": "-S .no",
+        "IFS": "/",
+        "TMPDIR": str(elsewhere),
+        "ENV": str(commands / "startup"),
+        "POSIXLY_CORRECT": "1",
+        "LD_LIBRARY_PATH": str(commands),
+        "PYTHONPATH": str(commands),
+        "PERL5OPT": "-Mno_such_module",
+        "OPENSSL_CONF": "/nowhere",
+        "GREP_OPTIONS": "-v",
+        "LC_ALL": "tr_TR.UTF-8",
+        "BLOCK_SIZE": "1",
+        **{f"BASH_FUNC_{name}%%": f"() {mark}" for name in ("cd", "rm", "mv", "id", "pwd", "sha256sum", "tar")},
+    }
+
+
+@pytest.mark.parametrize("umask", ["0777", "0000", "0022"])
+def test_nothing_of_the_callers_environment_decides_what_is_installed(kits, system, pub, tmp_path, hostile, umask):
+    kit = tmp_path / "kit"
+    shutil.copytree(kits("1.0.0", signed=True, as_shipped=True), kit, symlinks=True)
+    line = f"umask {umask}; exec /bin/sh kit/install.sh --root system --key plant.pub"
+    done = subprocess.run(
+        ["/bin/sh", "-c", line], cwd=tmp_path, env=hostile, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(Path(hostile["MARKS"]).iterdir()) == []
+    assert list(Path(hostile["TMPDIR"]).iterdir()) == [Path(hostile["TMPDIR"]) / "kit"]
+    assert installed(system) == "1.0.0"
+    assert "signature     by " in done.stdout
+    modes = {path: stat.S_IMODE(path.lstat().st_mode) for path in system.rglob("*") if not path.is_symlink()}
+    wrong = {path: oct(mode) for path, mode in modes.items() if mode & 0o022 or mode & 0o444 != 0o444}
+    assert wrong == {}
+    assert {stat.S_IMODE((system / "opt/appliance" / one).stat().st_mode) for one in ("", "versions")} == {0o755}
+
+
+def test_maintainer_scripts_take_neither_commands_nor_rights_from_their_caller():
+    for name in ("postinst", "prerm", "postrm"):
+        lines = (PACKAGING / "debian" / name).read_text().splitlines()
+        begun = lines[: next(number for number, line in enumerate(lines) if line.startswith(("case", "if ")))]
+        assert "PATH=/usr/sbin:/usr/bin:/sbin:/bin" in begun, name
+        assert "umask 022" in begun, name

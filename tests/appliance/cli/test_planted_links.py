@@ -1,0 +1,323 @@
+"""Root's commands in a state folder of another user: whatever that user plants there, nothing outside is touched.
+
+Each run is the real command in a forked process: root's, which becomes the folder's owner. Where the tests are not
+root's, the planted links lead to files of one's own, and nothing outside may change all the same.
+"""
+
+import os
+import shutil
+import signal
+import stat
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import pytest
+
+from appliance import cli
+from appliance.bundle import keys, signature
+from appliance.bundle.archive import open_bundle, with_signature
+from appliance.inference.selftest import self_test
+from appliance.mqtt.disk import Disk
+from appliance.mqtt.folder import kept_id
+from appliance.store import activation
+from appliance.store.versions import Store
+
+OWNER = 12345
+PATIENCE = 30.0
+PRIVATE, PUBLIC = keys.generate_key()
+
+STORE_COMMANDS = {
+    "install": ["{bundles}/iris-3.0.0.bundle"],
+    "activate": ["iris", "1.0.0"],
+    "mark-good": ["iris"],
+    "rollback": ["iris"],
+    "deactivate": ["iris"],
+    "models": [],
+    "remove": ["iris", "1.0.0"],
+    "pull": [],
+    "status": [],
+    "probe": ["iris", "--wait", "0"],
+    "doctor": [],
+    "serve": ["--port", "0"],
+}
+"""Command -> its arguments. A new command must be named here or below."""
+OTHERS = {
+    "inspect": ["{bundles}/iris-3.0.0.bundle"],
+    "verify": ["{bundles}/iris-3.0.0.bundle"],
+    "keygen": ["{base}/never/key", "--no-password"],
+    "sign": ["{bundles}/absent.bundle", "--key", "{base}/absent"],
+    "index": ["{bundles}"],
+    "convert": ["--help"],
+    "lint": ["--help"],
+}
+"""Those that know no state folder."""
+WRITING = ("install", "activate", "mark-good", "rollback", "deactivate", "remove")
+SAID = ("it is a link", "is a link or a folder", "hard link", "neither a file nor a folder", "Not a directory")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A folder that anyone may enter, with a state folder to be copied, bundles, and what nobody may touch."""
+
+    base: Path
+
+    @property
+    def template(self) -> Path:
+        return self.base / "template"
+
+    @property
+    def state(self) -> Path:
+        return self.base / "state"
+
+    @property
+    def bundles(self) -> Path:
+        return self.base / "bundles"
+
+    @property
+    def outside(self) -> Path:
+        return self.base / "outside"
+
+    def fresh(self) -> Path:
+        """Return the state folder as it was at first."""
+        shutil.rmtree(self.state, ignore_errors=True)
+        shutil.copytree(self.template, self.state)
+        give_away(self.state)
+        return self.state
+
+    def run(self, command: str, arguments: list[str]) -> tuple[int, str]:
+        """Run a command in a process of its own; return its exit code (-1: it had to be killed) and what it said."""
+        said = self.base / "said"
+        named = {"bundles": self.bundles, "base": self.base}
+        line = [command, *(argument.format(**named) for argument in arguments)]
+        if command in STORE_COMMANDS:
+            line += ["--state-dir", str(self.state), "--config", str(self.base / "appliance.toml")]
+        child = os.fork()
+        if child == 0:
+            self._be(line, said)
+        return wait(child), said.read_text(errors="replace")
+
+    def _be(self, line: list[str], said: Path) -> None:
+        """Be the command; never returns."""
+        code = 1
+        try:
+            output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            if line[0] == "serve":
+                threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            cli.appliance.main(args=line, prog_name="appliance")
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        finally:
+            os._exit(code)
+
+    def seen(self) -> dict[str, tuple[object, ...]]:
+        """Return all that is outside: kind, mode, owner and content of each file, and what is in the base folder."""
+        found: dict[str, tuple[object, ...]] = {"": tuple(sorted(os.listdir(self.base)))}
+        for path in sorted(self.outside.rglob("*")):
+            status = path.lstat()
+            content = path.read_bytes() if stat.S_ISREG(status.st_mode) else b""
+            found[str(path)] = (status.st_mode, status.st_uid, status.st_gid, content)
+        return found
+
+
+def wait(child: int) -> int:
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return -1
+
+
+def give_away(folder: Path) -> None:
+    if os.geteuid() == 0:
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, OWNER, OWNER, follow_symlinks=False)
+
+
+@pytest.fixture(scope="module")
+def site(make_bundle) -> Iterator[Site]:
+    base = Path(tempfile.mkdtemp(prefix="appliance-links-"))
+    base.chmod(0o755)
+    try:
+        yield furnished(Site(base), make_bundle)
+    finally:
+        shutil.rmtree(base)
+
+
+def furnished(site: Site, make_bundle: Callable[..., Path]) -> Site:
+    for folder in (site.bundles, site.outside, site.outside / "folder"):
+        folder.mkdir()
+    for version in ("1.0.0", "2.0.0", "3.0.0"):
+        path = make_bundle(site.bundles, version=version)
+        opened = open_bundle(path)
+        path.write_bytes(with_signature(opened, signature.sign(opened.members, PRIVATE)))
+    (site.base / "key.pub").write_bytes(PUBLIC)
+    (site.base / "key.pub").chmod(0o600)
+    (site.outside / "file").write_bytes(b"root's alone")
+    (site.outside / "file").chmod(0o600)
+    (site.outside / "folder" / "file").write_bytes(b"root's alone")
+    os.mkfifo(site.outside / "fifo", 0o600)
+    site.outside.chmod(0o700)
+    (site.base / "appliance.toml").write_text(
+        f'[store]\ntrusted_keys = ["{site.base}/key.pub"]\npreload_dir = "/nowhere"\n'
+        f'[pull]\nsource = "{site.bundles}"\n[mqtt]\nhost = "127.0.0.1"\nport = 1\n[[mqtt.subscriptions]]\ntopic = "a"\n'
+    )
+    (site.base / "said").write_text("")
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            furnish(site)
+            code = 0
+        finally:
+            os._exit(code)
+    assert wait(child) == 0
+    site.fresh()
+    return site
+
+
+def furnish(site: Site) -> None:
+    """Make a state folder in which every kind of file is."""
+    store = Store(site.template, trusted_keys=[str(site.base / "key.pub")])
+    for version in ("1.0.0", "2.0.0"):
+        store.install(site.bundles / f"iris-{version}.bundle")
+        activation.activate(store, "iris", version, self_test)
+        activation.mark_good(store, "iris")
+    (site.template / "mqtt").mkdir()
+    Disk(site.template / "mqtt" / "outbox.sqlite").close()
+    kept_id(site.template / "mqtt")
+    (site.template / "mqtt" / "lock").touch()
+    (site.template / "pull").mkdir()
+    for name in (".lock", "record.json", f"{'0' * 64}.partial"):
+        (site.template / "pull" / name).write_bytes(b"{}")
+    (site.template / "models" / "iris" / ".4.0.0.partial-00aa11bb").mkdir()
+    for suffix in ("wal", "shm", "journal"):
+        (site.template / "mqtt" / f"outbox.sqlite-{suffix}").touch()
+
+
+def names(site: Site) -> list[str]:
+    """Return every name in the state folder, of the members of versions those of the active one."""
+    found = [path.relative_to(site.template).as_posix() for path in sorted(site.template.rglob("*"))]
+    return [name for name in found if "/1.0.0/" not in name]
+
+
+PLANTS: dict[str, Callable[[Path, Path], None]] = {
+    "link to a file": lambda place, outside: place.symlink_to(outside / "file"),
+    "link to nothing": lambda place, outside: place.symlink_to(outside / "made"),
+    "link to a folder": lambda place, outside: place.symlink_to(outside / "folder"),
+    "link to a FIFO": lambda place, outside: place.symlink_to(outside / "fifo"),
+    "FIFO": lambda place, _outside: os.mkfifo(place),
+    "hard link": lambda place, outside: os.link(outside / "file", place),
+}
+
+
+def plant(site: Site, name: str, kind: str) -> None:
+    """Put what is planted in the place of `name`."""
+    place = site.fresh() / name
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    PLANTS[kind](place, site.outside)
+    if os.geteuid() == 0 and kind != "hard link":
+        os.chown(place, OWNER, OWNER, follow_symlinks=False)
+
+
+def test_every_command_is_named_here():
+    known = set(cli.appliance.list_commands(click.Context(cli.appliance)))
+    assert known == set(STORE_COMMANDS) | set(OTHERS)
+
+
+@pytest.mark.parametrize("command", OTHERS)
+def test_commands_without_a_state_folder_leave_it_alone(site, command):
+    site.fresh()
+    before = site.seen()
+    code, said = site.run(command, OTHERS[command])
+    assert code != -1, said
+    assert site.seen() == before
+
+
+@pytest.mark.parametrize("command", STORE_COMMANDS)
+def test_without_anything_planted_the_command_works_as_the_owner(site, command):
+    state = site.fresh()
+    code, said = site.run(command, STORE_COMMANDS[command])
+    assert code == (1 if command in ("probe", "doctor") else 0), said  # nothing serves; too little of something
+    if os.geteuid() == 0:
+        assert {path.lstat().st_uid for path in (state, *state.rglob("*"))} == {OWNER}
+
+
+@pytest.mark.parametrize("kind", PLANTS)
+@pytest.mark.parametrize("command", STORE_COMMANDS)
+def test_what_is_planted_anywhere_leads_nowhere(site, command, kind):
+    if kind not in ("link to a file", "FIFO") and command not in ("mark-good", "install"):
+        places = [".lock", "models", "receipts"]
+    elif command == "serve":
+        places = [
+            ".lock",
+            "models",
+            "mqtt",
+            "mqtt/lock",
+            "mqtt/client-id",
+            "mqtt/outbox.sqlite",
+            "mqtt/outbox.sqlite-shm",
+        ]
+    else:
+        places = names(site)
+    before = None
+    for name in places:
+        plant(site, name, kind)
+        before = before or site.seen()
+        code, said = site.run(command, STORE_COMMANDS[command])
+        assert site.seen() == before, (name, said)
+        assert code in (0, 1, 3, 4), (name, said)
+        if code == 1 and command not in ("probe", "doctor", "serve"):
+            assert any(words in said for words in SAID), (name, said)
+
+
+@pytest.mark.parametrize("command", WRITING)
+@pytest.mark.parametrize("name", [".lock", "models", "models/iris", "models/iris/activation.json", "receipts", "month"])
+def test_a_link_that_a_command_would_use_is_refused_as_a_link_and_nothing_is_half_done(site, command, name):
+    if name == "month":
+        name = next(one for one in names(site) if one.startswith("receipts/"))
+    plant(site, name, "link to a file")
+    record = site.state / "models" / "iris" / "activation.json"
+    before = record.read_bytes() if "models" not in name else b""
+    code, said = site.run(command, STORE_COMMANDS[command])
+    if command == "install" and name == "models/iris/activation.json":
+        assert code == 0, said  # it does not look at it
+        return
+    assert code == 1, said
+    assert "it is a link" in said
+    assert before == b"" or record.read_bytes() == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be led by others")
+@pytest.mark.parametrize("way", ["folder", "link", "open to all"])
+def test_root_refuses_a_state_folder_to_which_others_decide_the_way(site, way):
+    above = site.base / "above"
+    shutil.rmtree(above, ignore_errors=True)
+    above.mkdir()
+    shutil.copytree(site.template, above / "state")
+    give_away(above / "state")
+    path = above / "state"
+    if way == "folder":
+        os.chown(above, 54321, 54321)
+    elif way == "link":
+        path = above / "link"
+        path.symlink_to("state")
+        os.chown(path, 54321, 54321, follow_symlinks=False)
+    else:
+        above.chmod(0o777)
+    child = os.fork()
+    if child == 0:
+        site._be(["mark-good", "iris", "--state-dir", str(path)], site.base / "said")
+    assert wait(child) == 1
+    assert "lead root anywhere" in (site.base / "said").read_text()
+    shutil.rmtree(above)
