@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import stat
+import sys
 import tempfile
 import threading
 import time
@@ -108,8 +109,9 @@ class Site:
             output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(output, 1)
             os.dup2(output, 2)
+            sys.stdout = sys.stderr = os.fdopen(output, "w", buffering=1)
             if line[0] == "serve":
-                threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+                threading.Thread(target=stop_once_it_may_be, daemon=True).start()
             cli.appliance.main(args=line, prog_name="appliance")
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
@@ -118,7 +120,7 @@ class Site:
 
     def seen(self) -> dict[str, tuple[object, ...]]:
         """Return all that is outside: kind, mode, owner and content of each file, and what is in the base folder."""
-        found: dict[str, tuple[object, ...]] = {"": tuple(sorted(os.listdir(self.base)))}
+        found: dict[str, tuple[object, ...]] = {"": tuple(sorted(path.name for path in self.base.iterdir()))}
         for path in sorted(self.outside.rglob("*")):
             status = path.lstat()
             content = path.read_bytes() if stat.S_ISREG(status.st_mode) else b""
@@ -136,6 +138,14 @@ def wait(child: int) -> int:
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return -1
+
+
+def stop_once_it_may_be() -> None:
+    """End this process, a service, in good order: once it has said what SIGTERM does, and has begun."""
+    while signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        time.sleep(0.02)
+    time.sleep(0.7)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def give_away(folder: Path) -> None:
@@ -170,7 +180,8 @@ def furnished(site: Site, make_bundle: Callable[..., Path]) -> Site:
     site.outside.chmod(0o700)
     (site.base / "appliance.toml").write_text(
         f'[store]\ntrusted_keys = ["{site.base}/key.pub"]\npreload_dir = "/nowhere"\n'
-        f'[pull]\nsource = "{site.bundles}"\n[mqtt]\nhost = "127.0.0.1"\nport = 1\n[[mqtt.subscriptions]]\ntopic = "a"\n'
+        f'[pull]\nsource = "{site.bundles}"\n'
+        '[mqtt]\nhost = "127.0.0.1"\nport = 1\n[[mqtt.subscriptions]]\ntopic = "a"\nanswer = "b"\n'
     )
     (site.base / "said").write_text("")
     child = os.fork()
@@ -248,7 +259,8 @@ def test_commands_without_a_state_folder_leave_it_alone(site, command):
 def test_without_anything_planted_the_command_works_as_the_owner(site, command):
     state = site.fresh()
     code, said = site.run(command, STORE_COMMANDS[command])
-    assert code == (1 if command in ("probe", "doctor") else 0), said  # nothing serves; too little of something
+    allowed = {"probe": (1,), "doctor": (0, 1)}  # nothing serves; this host may have too little of something
+    assert code in allowed.get(command, (0,)), said
     if os.geteuid() == 0:
         assert {path.lstat().st_uid for path in (state, *state.rglob("*"))} == {OWNER}
 
@@ -259,15 +271,7 @@ def test_what_is_planted_anywhere_leads_nowhere(site, command, kind):
     if kind not in ("link to a file", "FIFO") and command not in ("mark-good", "install"):
         places = [".lock", "models", "receipts"]
     elif command == "serve":
-        places = [
-            ".lock",
-            "models",
-            "mqtt",
-            "mqtt/lock",
-            "mqtt/client-id",
-            "mqtt/outbox.sqlite",
-            "mqtt/outbox.sqlite-shm",
-        ]
+        places = [".lock", "models", "receipts", *(name for name in names(site) if name.startswith("mqtt"))]
     else:
         places = names(site)
     before = None
@@ -298,7 +302,6 @@ def test_a_link_that_a_command_would_use_is_refused_as_a_link_and_nothing_is_hal
     assert before == b"" or record.read_bytes() == before
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be led by others")
 @pytest.mark.parametrize("way", ["folder", "link", "open to all"])
 def test_root_refuses_a_state_folder_to_which_others_decide_the_way(site, way):
     above = site.base / "above"
@@ -307,17 +310,18 @@ def test_root_refuses_a_state_folder_to_which_others_decide_the_way(site, way):
     shutil.copytree(site.template, above / "state")
     give_away(above / "state")
     path = above / "state"
+    root = os.geteuid() == 0  # only root can be led by others
     if way == "folder":
-        os.chown(above, 54321, 54321)
+        os.chown(above, 54321, 54321) if root else None
     elif way == "link":
         path = above / "link"
         path.symlink_to("state")
-        os.chown(path, 54321, 54321, follow_symlinks=False)
+        os.chown(path, 54321, 54321, follow_symlinks=False) if root else None
     else:
         above.chmod(0o777)
     child = os.fork()
     if child == 0:
         site._be(["mark-good", "iris", "--state-dir", str(path)], site.base / "said")
-    assert wait(child) == 1
-    assert "lead root anywhere" in (site.base / "said").read_text()
+    assert wait(child) == (1 if root else 0)
+    assert ("lead root anywhere" in (site.base / "said").read_text()) == root
     shutil.rmtree(above)
