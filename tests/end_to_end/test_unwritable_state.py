@@ -22,7 +22,8 @@ OWNER = 12345
 BEFORE = {
     "read-only mount": 'mount --bind "$STATE" "$STATE" && mount -o remount,bind,ro "$STATE"',
     "closed by its mode": 'chmod -R a-w "$STATE"',
-    "full disk": 'cp -a "$STATE" "$STATE.copy"; mount -t tmpfs -o size=512k tmpfs "$STATE"; cp -a "$STATE.copy/." "$STATE"'
+    "full disk": 'cp -a "$STATE" "$STATE.copy"; '
+    'mount -t tmpfs -o size=512k none "$STATE"; cp -a "$STATE.copy/." "$STATE"'
     '; { dd if=/dev/zero of="$STATE/filler" bs=4k 2> /dev/null || true; }',
 }
 MENDED = {
