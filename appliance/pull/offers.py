@@ -50,6 +50,8 @@ class Fault:
     label: str
     """What to call it in a message."""
     error: ApplianceError
+    model: str = ""
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -263,7 +263,8 @@ def _failed(offer: Offer, error: ApplianceError | OSError) -> Outcome:
 
 
 def _faulty(fault: Fault) -> Outcome:
-    return Outcome(fault.label, "refused" if isinstance(fault.error, Refused) else "failed", error=fault.error)
+    what: What = "refused" if isinstance(fault.error, Refused) else "failed"
+    return Outcome(fault.label, what, fault.model, fault.version, error=fault.error)
 
 
 def _identify(offer: Offer, path: Path) -> Offer:

@@ -47,7 +47,7 @@ def open_source(config: PullConfig) -> Source:
     """Return the source that `[pull] source` names. Raises ConfigError."""
     scheme, separator, rest = config.source.partition("://")
     if not separator or scheme == "file":
-        return Folder(Path(unquote(rest) if separator else config.source))
+        return Folder(Path(unquote(rest) if separator else config.source), config.max_bytes)
     if scheme not in ("https", "http", "oci", "oci+http"):
         found = f"{scheme[:20]!a} is no kind of source"
         raise ConfigError(
@@ -68,11 +68,11 @@ def open_source(config: PullConfig) -> Source:
 class Folder:
     """A folder with bundles: a share, a stick. Its index.json decides; without one the newest version of each model."""
 
-    def __init__(self, path: Path) -> None:
-        """`path` is absolute, since a timer has no working folder of yours."""
+    def __init__(self, path: Path, most: int) -> None:
+        """`path` is absolute, since a timer has no working folder of yours; `most` bytes has a bundle in it."""
         if not path.is_absolute():
             raise ConfigError(f"[pull] source {path}", "is no absolute path", "begin it with /")
-        self._path = path
+        self._path, self._most = path, most
         self._has_index = False
 
     def document(self, etag: str, deadline: Deadline) -> Document | None:
@@ -93,12 +93,12 @@ class Folder:
         """Return what the index offers; without one, every version of every model in the folder."""
         if self._has_index:
             return offers.decode_index(document.content, str(self._path / INDEX))
-        return _bundles(self._path)
+        return _bundles(self._path, self._most)
 
     def fetch(self, offer: Offer, partial: Path, deadline: Deadline) -> Path:
         """Return the bundle's own file, its digest compared: the store reads it from where it lies."""
         path = self._path / offer.file
-        stated = describe(path)
+        stated = describe(path, offer.size)
         if (stated.sha256, stated.size) != (offer.sha256, offer.size):
             found = f"it has {stated.size} bytes with SHA-256 {stated.sha256}, not {offer.size} with {offer.sha256}"
             raise BundleRefused(f"read {path}", found, "copy the bundle again, or write the index again")
@@ -214,16 +214,24 @@ def index_of(folder: Path) -> bytes:
 
     Raises what is wrong with one of them: NotFound, BundleRefused.
     """
-    listing = _bundles(folder, check=True)
+    listing = _bundles(folder, sys.maxsize, check=True)
     for fault in listing.faults:
         raise fault.error
     return offers.encode_index(offers.newest(listing.offers))
 
 
-def describe(path: Path) -> Offer:
-    """Return the offer that a bundle's file is, its model not named. Raises NotFound."""
+def describe(path: Path, most: int) -> Offer:
+    """Return the offer that a bundle's file is, its model not named.
+
+    Raises NotFound, BundleRefused for one of more than `most` bytes, before it is read.
+    """
     try:
         with _open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > most:
+                raise BundleRefused(
+                    f"read {path}", f"it has {size} bytes, more than {most}", "check it, or [pull] max_bytes"
+                )
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             return Offer(digest, file.tell(), path.name)
     except OSError as error:
@@ -239,22 +247,26 @@ def _open_regular(path: Path) -> BufferedReader:
     return os.fdopen(descriptor, "rb")
 
 
-def _bundles(folder: Path, *, check: bool = False) -> Listing:
-    """Return every bundle in a folder; `check` reads them whole. Raises Refused when there are too many."""
+def _bundles(folder: Path, most: int, *, check: bool = False) -> Listing:
+    """Return every bundle of at most `most` bytes in a folder; `check` proves their members too.
+
+    Raises Refused when there are too many.
+    """
     paths = sorted(folder.glob("*.bundle"))
     if len(paths) > MAX_OFFERS:
         raise Refused(f"list {folder}", f"{len(paths)} bundles, more than {MAX_OFFERS}", "take old ones away")
     found, faults = [], []
     for path in paths:
+        name = version = ""
         try:
-            plain = describe(path)
             with archive.opened(path, most_bytes=sys.maxsize) as bundle:
                 if check:
                     bundle.check()
                 name, version = bundle.manifest.name, bundle.manifest.version
+            plain = describe(path, most)  # what is no bundle is not read whole for that
             found.append(Offer(plain.sha256, plain.size, path.name, name, version))
         except ApplianceError as error:
-            faults.append(Fault(path.name, error))
+            faults.append(Fault(path.name, error, name, version))
     return Listing(found, faults)
 
 

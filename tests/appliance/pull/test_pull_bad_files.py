@@ -44,7 +44,7 @@ def endless(path: Path) -> None:
 def sparse(path: Path) -> None:
     """8 GiB of nothing: it is no zip, and nobody reads it for that."""
     with path.open("wb") as file:
-        file.truncate(64 * 1024 * 1024)
+        file.truncate(8 * 1024**3)
 
 
 KINDS = [junk, empty, folder, fifo, dangling, loop, endless, sparse]

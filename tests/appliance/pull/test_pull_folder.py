@@ -196,6 +196,15 @@ def test_a_bundle_above_the_limit_is_refused(host, signed):
     assert host.pull(folder) == [("iris", "1.0.0", "activated")]
 
 
+def test_a_bundle_that_grew_after_its_index_is_refused_before_it_is_read(host, signed):
+    path = signed("1.0.0")
+    write_index(path.parent)
+    with path.open("ab") as file:
+        file.truncate(8 * 1024**3)
+    assert host.pull(path.parent) == [("iris", "1.0.0", "refused")]
+    assert "8589934592 bytes, more than" in host.error
+
+
 def test_a_full_disk_is_said_and_another_time_it_goes_on(host, signed, monkeypatch):
     folder = signed("1.0.0").parent
     with monkeypatch.context() as patched:
