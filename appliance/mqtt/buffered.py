@@ -72,9 +72,9 @@ class Buffered:
             del self._out[:sent]
 
     @property
-    def unsent(self) -> bool:
-        """Whether bytes wait to be sent."""
-        return bool(self._out)
+    def unsent(self) -> int:
+        """Bytes that wait to be sent."""
+        return len(self._out)
 
     @property
     def hidden(self) -> bool:

@@ -34,6 +34,8 @@ STEADY_SECONDS = 10.0
 
 OVERHEAD = 131_072
 """Bytes of a packet's topic and properties, beside the largest payload."""
+UNSENT_BYTES = 8 * 1024 * 1024
+"""Of what waits to be sent, beyond which nothing more is published: answers of QoS 0 have no other window."""
 
 _NO_LIMIT = 65535
 _FIRST_MID, _LAST_MID = 1000, 65535  # of our messages; paho numbers its few packets from 1
@@ -154,9 +156,9 @@ class Client:
     ) -> int:
         """Queue a message for the broker and return its mid (a QoS 0 message has one too).
 
-        0 without a connection, TOO_LARGE for what the broker does not take.
+        0 without a connection or while much waits to be sent, TOO_LARGE for what the broker does not take.
         """
-        if self._paho is None or not self.up:
+        if self._paho is None or not self.up or self._paho.buffer.unsent > UNSENT_BYTES:
             return 0
         if len(payload) + 2 * len(topic) + OVERHEAD > packets.LARGEST or len(payload) > self._largest:
             return TOO_LARGE

@@ -97,7 +97,7 @@ class Connection(paho.Client):
     @property
     def unsent(self) -> bool:
         """Whether bytes wait to be sent."""
-        return self.want_write() or self.buffer.unsent
+        return self.want_write() or self.buffer.unsent > 0
 
     @property
     def hidden(self) -> bool:

@@ -19,8 +19,10 @@ from appliance.predictor import Predictor
 
 log = logging.getLogger(__name__)
 
-DECODED_BYTES = 128 * 1024
+DECODED_BYTES, ROWS_TOGETHER = 128 * 1024, 256
 """Of messages that are decoded together before they are answered: decoded they take up to a hundred times as much."""
+ANSWERS_BYTES = 8 * 1024 * 1024
+"""Of the answers of one work, after which it takes no more messages."""
 
 
 @dataclass(slots=True)
@@ -84,25 +86,22 @@ class Flow:
         ]
 
     def work(self, messages: Sequence[Message]) -> Work:
-        """Answer messages; begin() then writes what they came to."""
-        work = Work(list(messages))
+        """Answer messages, the first of them where answers are large; begin() then writes what they came to."""
+        work = Work()
         now = self._outbox.clock.now()
         jobs: list[Job] = []
-        decoded = 0
+        decoded = rows = 0
         for message in messages:
+            work.messages.append(message)
+            new = self._jobs(message, now, work)
+            jobs += new
             decoded += message.size
-            if decoded > DECODED_BYTES and jobs:
+            rows += sum(len(job.call.rows) for job in new)
+            if decoded >= DECODED_BYTES or rows >= ROWS_TOGETHER:
                 self._answer(jobs, work)
-                jobs, decoded = [], message.size
-            if message.unread:
-                self._refuse_large(message, work)
-                continue
-            for subscription, topic in self._plan.asked(message.topic, message.identifiers):
-                if self.parking.holds(subscription.key):
-                    work.park.append((subscription.key, message))
-                elif job := self._answerer.job(subscription, topic, message, work.outcome):
-                    jobs.append(job)
-            jobs += self._fed(message, now, work)
+                jobs, decoded, rows = [], 0, 0
+                if sum(len(answer.payload) for answer in work.outcome.answers) >= ANSWERS_BYTES:
+                    break
         self._answer(jobs, work)
         self._collect_rows(work)
         return work
@@ -124,12 +123,17 @@ class Flow:
             subscription = next((one for one in self._plan.subscriptions if one.key == name), None)
             if subscription is None or not self._is_ready(subscription.target.model, subscription.target.version):
                 continue
-            work = Work(taken=self.parking.oldest(name, limit))
-            jobs = []
-            for parked in work.taken:
+            work = Work()
+            jobs: list[Job] = []
+            rows = 0
+            for parked in self.parking.oldest(name, limit):
+                work.taken.append(parked)
                 topic = self._plan.answer_topic(subscription, parked.message.topic)
                 if job := self._answerer.job(subscription, topic, parked.message, work.outcome):
                     jobs.append(job)
+                    rows += len(job.call.rows)
+                if rows >= ROWS_TOGETHER:
+                    break
             self._answerer.answer(jobs, work.outcome)
             still = {id(job.message) for job in work.outcome.unready}
             work.taken = [parked for parked in work.taken if id(parked.message) not in still]
@@ -205,6 +209,19 @@ class Flow:
             if job:
                 jobs.append(job)
         return jobs
+
+    def _jobs(self, message: Message, now: float, work: Work) -> list[Job]:
+        """Return the answers that a message asks for; what it comes to beside goes to `work`."""
+        if message.unread:
+            self._refuse_large(message, work)
+            return []
+        jobs = []
+        for subscription, topic in self._plan.asked(message.topic, message.identifiers):
+            if self.parking.holds(subscription.key) or any(key == subscription.key for key, _ in work.park):
+                work.park.append((subscription.key, message))
+            elif job := self._answerer.job(subscription, topic, message, work.outcome):
+                jobs.append(job)
+        return jobs + self._fed(message, now, work)
 
     def _refuse_large(self, message: Message, work: Work) -> None:
         """Tell the error topic of a message that was passed over, once."""

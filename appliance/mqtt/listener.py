@@ -42,7 +42,7 @@ REPORT_SECONDS = 1.0
 PRUNE_SECONDS = 60.0
 PAUSE_MESSAGES, PAUSE_BYTES = 4096, 8 * 1024 * 1024
 """Waiting in memory, after which nothing more is read: brokers have sent more than we asked for (mosquitto 2.0.11)."""
-MOST_MESSAGES, MOST_BYTES = 16_384, 64 * 1024 * 1024
+MOST_MESSAGES, MOST_BYTES = 16_384, 16 * 1024 * 1024
 """Waiting in memory, after which messages are let go of while nothing can be committed: acknowledgements that may make
 room stand behind them. QoS 0 is lost then; the others come again over a new connection."""
 _SPLIT = 32  # messages that are worth two commits
@@ -176,8 +176,6 @@ class Listener:
         self._batch.append(message)
         self._batch_bytes += message.size
 
-    # One turn of the loop.
-
     def _turn(self) -> None:
         """Wait until something is to be done and do all that is."""
         full = len(self._batch) >= PAUSE_MESSAGES or self._batch_bytes >= PAUSE_BYTES
@@ -265,10 +263,11 @@ class Listener:
         waiting = len(self._batch)
         split = waiting >= _SPLIT and self._pace.seconds(waiting) > self._committer.seconds
         size = min(self._pace.size, (waiting + 1) // 2 if split else waiting)
-        batch, self._batch = self._batch[:size], self._batch[size:]
-        self._batch_bytes -= sum(message.size for message in batch)
-        with self._pace.batch(len(batch)):
-            return self._flow.work(batch)
+        with self._pace.batch(size):
+            work = self._flow.work(self._batch[:size])
+        del self._batch[: len(work.messages)]
+        self._batch_bytes -= sum(message.size for message in work.messages)
+        return work
 
     def _crowded(self) -> bool:
         """Return whether messages should wait at their broker, since it takes no more answers now.

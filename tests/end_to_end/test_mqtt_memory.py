@@ -129,3 +129,17 @@ def test_hostile_payloads_cost_little_and_are_told(run):
     assert cbor2.loads(client.wait(1, "out/cbor")[0])["prediction"] == [4.0]
     assert len(client.wait(8, "/errors")) == 8
     assert service.peak() - before < GROWTH_MIB
+
+
+def test_answers_that_are_larger_than_their_messages_are_given_a_few_at_a_time(run, broker):
+    """400 messages of 1,000 rows wait: their answers together have a hundred times what may be in memory."""
+    service, client = run()
+    before = service.peak()
+    service.process.send_signal(signal.SIGSTOP)
+    row = b"[1, 1], " * 999
+    for _ in range(400):
+        client.client.publish("json", b"[%s[1, 1]]" % row, 1)
+    client.publish("json", b"[3, 4]")
+    service.process.send_signal(signal.SIGCONT)
+    assert len(client.wait(402, "out/json")) == 402
+    assert service.peak() - before < GROWTH_MIB

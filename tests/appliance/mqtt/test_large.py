@@ -112,3 +112,21 @@ def test_a_large_message_is_told_where_it_arrives_and_others_are_answered(door, 
     client.publish("in", ROW)
     client.wait(3, "out")
     assert again.listener.state().received == 1
+
+
+def test_no_more_is_published_than_a_broker_that_does_not_read_leaves_room_for():
+    ours, theirs = socket.socketpair()
+    client = Client(BrokerConfig(host="x"), "c", Heard(), lambda: None)
+    with ours, theirs:
+        ours.setblocking(False)
+        client._paho, client.problem = SimpleNamespace(buffer=Buffered(ours)), ""
+        taken = 0
+        while client.publish("out", bytes(100_000), qos=0) and taken < 1000:
+            taken += 1
+            client._paho.buffer.flush()
+        assert taken < 100
+        theirs.settimeout(5)
+        while client._paho.buffer.unsent > 1_000_000:
+            theirs.recv(1_000_000)
+            client._paho.buffer.flush()
+        assert client.publish("out", bytes(100_000), qos=0) > 0

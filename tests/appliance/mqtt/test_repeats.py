@@ -120,3 +120,15 @@ def test_values_wait_for_a_disk_beyond_the_connection_that_brought_them(door, pl
     assert [answer["prediction"] for answer in client.answers(3)] == [expected(5, count) for count in (1, 2, 3)]
     client.publish("line/7/length", b"5")
     assert client.answers(4)[-1]["prediction"] == expected(5, 4)
+
+
+def test_a_work_takes_no_more_messages_once_its_answers_are_large(bench, monkeypatch):
+    """What is not answered yet stays with the caller, unacknowledged."""
+    monkeypatch.setattr("appliance.mqtt.flow.ROWS_TOGETHER", 2)
+    monkeypatch.setattr("appliance.mqtt.flow.ANSWERS_BYTES", 300)
+    messages = [Message("line/7/length", b"%d" % mid, 1, mid) for mid in range(1, 20)]
+    work = bench.flow.work(messages)
+    assert work.messages == messages[: len(work.messages)]
+    assert 2 <= len(work.messages) == len(work.outcome.answers) < 10
+    rest = bench.flow.work(messages[len(work.messages) :])
+    assert rest.messages[0] == messages[len(work.messages)]
