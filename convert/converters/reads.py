@@ -55,6 +55,8 @@ class _Reader:
 
     def __init__(self) -> None:
         self._read: dict[int, Any] = {}  # kept, since ids are used again
+        self._asked: set[tuple[int, int]] = set()
+        """Of methods the function and the object: they are made anew each time."""
 
     def value(self, value: Any, name: str) -> Iterator[str]:
         """Yield what is found in a value that a function uses under a name."""
@@ -80,8 +82,7 @@ class _Reader:
 
     def _object(self, value: Any, name: str) -> Iterator[str]:
         """Yield what an object uses when it is called, and what it wraps."""
-        inner = getattr(value, "__wrapped__", None) or getattr(value, "pyfunc", None)
-        if inner is not None:
+        for inner in (getattr(value, "__wrapped__", None), getattr(value, "pyfunc", None)):
             yield from self.value(inner, name)
         if not isinstance(value, type):
             yield from self._method(getattr(type(value), "__call__", None), name, value)  # noqa: B004 - as Python does
@@ -99,7 +100,9 @@ class _Reader:
 
     def _method(self, function: Any, name: str, owner: Any = _UNKNOWN) -> Iterator[str]:
         """Yield what a function of other people uses, asked as a method of `owner` where that is known."""
-        if isinstance(function, FunctionType) and not is_trusted(function.__module__):
+        key = id(function), id(owner)
+        if isinstance(function, FunctionType) and not is_trusted(function.__module__) and key not in self._asked:
+            self._asked.add(key)
             first = function.__code__.co_varnames[:1]
             yield from self._function(function, name, {} if owner is _UNKNOWN else dict.fromkeys(first, owner))
 

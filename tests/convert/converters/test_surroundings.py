@@ -100,6 +100,22 @@ class Configuration:
 CONFIGURATION = Configuration(2.0)
 
 
+class Recursive:
+    """Asks itself, and another that asks it."""
+
+    def __init__(self, depth):
+        self.depth = depth
+
+    def __call__(self, x):
+        return self.halved(x, self.depth)
+
+    def halved(self, x, times):
+        return self.again(x * 0.5, times - 1) if times else x
+
+    def again(self, x, times):
+        return self.halved(x, times)
+
+
 class Dated:
     def __init__(self, at=None):
         self.at = at
@@ -448,6 +464,7 @@ ORDINARY = {
     "object": Scaling(3.0),
     "bound method": Scaling(3.0).plus,
     "class inside": with_a_class,
+    "asks itself": Recursive(3),
     "partial": functools.partial(np.clip, a_min=-1, a_max=1),
     "closure": (lambda by: lambda x: x * by)(4.0),
     "default": lambda x, by=4.0: x * by,
