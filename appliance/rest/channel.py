@@ -84,7 +84,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     @property
     def last_activity(self) -> float:
-        """When something was last read, sent or answered."""
+        """When something was last sent or answered; at first, when the connection was made."""
         return self._active
 
     @last_activity.setter
@@ -107,7 +107,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         super().service()
         if self.unread:
             with self.requests_lock:
-                if not self.requests and not self._closes():  # else who answers the next one goes on
+                # Else who answers the next one goes on, or nobody.
+                if not (self.requests or self.will_close or self.close_when_flushed):
                     self._take(self.unread)
         self.server.watch.stir(self)
         self.server.pull_trigger()  # again: the loop may have turned before it was told of this connection
@@ -116,7 +117,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         """Take bytes and answer at once what can be."""
         with self.requests_lock:
             # A thread may have found meanwhile that the connection ends; what comes then is not read.
-            if not data or self._closes():
+            if self.will_close or self.close_when_flushed:
                 return False
             self.behind = 0
             self._take(data)
@@ -132,10 +133,6 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         if size - self._counted >= COUNTED:
             self._counted = size
             self.server.give_back()
-
-    def _closes(self) -> bool:
-        """Return whether no further request will be answered."""
-        return bool(self.will_close or self.close_when_flushed)
 
     def _take(self, data: bytes) -> None:
         """Make requests of bytes, as many as may wait; with `requests_lock` held."""
@@ -190,12 +187,18 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def handle_read(self) -> None:
         """Read, and while lingering throw away."""
-        if not self.linger_until:
-            super().handle_read()
-        elif time.monotonic() > self.linger_until:
+        if self.linger_until and time.monotonic() > self.linger_until:
             super().handle_close()
-        else:
-            self.recv(self.adj.recv_bytes)  # at the end of the stream this calls handle_close
+            return
+        try:
+            data = self.recv(self.adj.recv_bytes)  # at the end of the stream this calls handle_close
+        except OSError:
+            self.handle_close()
+            return
+        if not data:
+            self.connected = False
+        elif not self.linger_until:
+            self.received(data)
 
     def handle_close(self) -> None:
         """Close; after an error answer, end only our direction first and wait for the client to end its own."""
