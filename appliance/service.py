@@ -177,7 +177,7 @@ class Service:
         auth.refuse_open_port(self.config.http)
         self._guard = auth.guard(self.config.http)
         app = self._app()
-        return make_server(app, listener, self.config.http, app.is_small, share, app.context.budget)
+        return make_server(app, listener, self.config.http, app.is_small, share, app.context.budget, app.admit)
 
     def _mqtt(self) -> "Door":
         """Return the MQTT door."""

@@ -6,9 +6,10 @@ import logging
 import re
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from appliance.budget import SMALL
 from appliance.errors import ApplianceError, NotFound, Overloaded
 from appliance.predictor import request_id
 from appliance.rest.exchange import Answer, Context, Environ, Request, body_limit
@@ -17,6 +18,9 @@ from appliance.rest.routes import Route, extra_routes, hot_routes
 
 if TYPE_CHECKING:
     from flask import Flask
+
+_JUDGED = ("AUTHORIZATION", "HOST", "ORIGIN", "SEC_FETCH_SITE")
+"""The fields by which it is judged who asks."""
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +64,22 @@ class App:
     def is_small(self, path: str) -> bool:
         """Return whether a request to `path` may run on the loop's thread: a prediction by a version that is loaded."""
         return self._match(path) is not None and "/versions/" not in path
+
+    def admit(self, command: str, path: str, headers: Mapping[str, str], length: int | None) -> ApplianceError | None:
+        """Return why the body of a request is not waited for, None where it is; `length` is None for one in chunks.
+
+        Who may not ask is told so before a byte of the body is kept; all of it is judged again when it is whole.
+        """
+        routes = [route for route in self.routes if route.method == command and route.pattern.fullmatch(path)]
+        if not routes and (length is None or length > SMALL):
+            return NotFound(f"{command} {path}", "nothing here takes such a body", "see /openapi.json for all paths")
+        given = {f"HTTP_{name}": headers[name] for name in _JUDGED if name in headers}
+        try:
+            request = Request({"REQUEST_METHOD": command, "PATH_INFO": path, **given}, 0)
+            self.authorize(request, routes[0].scope if routes else "none")
+        except ApplianceError as error:
+            return error
+        return None
 
     def answer(self, route: Route, request: Request, variables: dict[str, str]) -> Answer:
         """Return the answer of one route; the boundary where every error becomes an answer."""

@@ -8,17 +8,15 @@ Every time here is monotonic: a clock that is set must neither end a request nor
 """
 
 import contextlib
-import fcntl
 import socket
 import struct
-import termios
 import time
 from enum import IntEnum
 from typing import Any
 
 from waitress.channel import HTTPChannel
 
-from appliance.errors import ApplianceError, InvalidInput
+from appliance.errors import ApplianceError
 from appliance.rest.dispatcher import UNSENT
 from appliance.rest.framing import Parser
 from appliance.rest.tasks import Refusal, RefusalTask, Task
@@ -27,20 +25,10 @@ LINGER_SECONDS = 2.0
 """After an error answer, so that the client can read it before its unread body resets the connection."""
 MOST_PIPELINED = 16
 """Requests of a connection that are read ahead; what the client sent behind them waits as bytes."""
-LEAST_TAKEN = 4096
-"""Bytes of answers that a client has to take in each `request_timeout`, or the rest where that is less."""
 COUNTED = 64 * 1024
 """Bytes by which a body grows between two looks at what all connections hold."""
-LAST_LINGER_SECONDS = 1.0
-"""The same when the service stops."""
 FRESH_SECONDS = 0.25
 """For which a connection that does nothing is not counted as doing nothing."""
-
-
-class SlowRequest(InvalidInput):
-    """A request that did not arrive in time."""
-
-    status = 408
 
 
 class Standing(IntEnum):
@@ -79,8 +67,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     _active = 0.0
     _counted = 0
     """Bytes of the body that arrives when the server last looked."""
-    _mark = (0.0, 0)
-    """When how many bytes of answers were left: what `_takes_answers` compares with."""
+    mark = (0.0, 0)
+    """When how many bytes of answers had been taken by the client; see deadlines.py."""
 
     @property
     def last_activity(self) -> float:
@@ -145,6 +133,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             if request is None:
                 request = self.request = Parser(self.adj)
             consumed = request.received(data)
+            if not request.completed and request.headers_finished and not request.admitted:
+                consumed = self._admit(request, consumed, data)
             if request.expect_continue and request.headers_finished and not self.requests and not self.sent_continue:
                 self.send_continue()  # else service() does, when the answers before it are on their way
             if request.completed:
@@ -159,6 +149,18 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self.request_started = 0.0
         else:
             self.request_started = self.request_started or time.monotonic()
+
+    def _admit(self, request: Parser, consumed: int, data: bytes) -> int:
+        """Refuse a request whose body is not to be waited for; return how many of the bytes were taken."""
+        request.admitted = True
+        length = None if request.chunked else request.content_length
+        if length is not None and len(data) - consumed >= length:
+            return consumed  # it is there already
+        error = self.server.admit(request.command, request.path, request.headers, length)
+        if error is None:
+            return consumed
+        request.error, request.completed, request.expect_continue = Refusal(error), True, False
+        return len(data)
 
     def readable(self) -> bool:
         """Return whether the loop should read from the connection."""
@@ -257,29 +259,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             return Standing.BUSY, 0.0
         return (Standing.ARRIVING, arriving) if arriving else (Standing.IDLE, silent)
 
-    def time_out(self, now: float, request_timeout: float, idle_timeout: float) -> None:
-        """End a connection that lingers, sends or reads too slowly, or does nothing."""
-        if self.linger_until:
-            if now > self.linger_until:
-                self.drop()
-        elif self.request_started and now - self.request_started > request_timeout:
-            found = f"it did not arrive within {request_timeout:g} seconds"
-            self.refuse(SlowRequest("read the request", found, "send it faster"))
-        elif self.parked or (self.total_outbufs_len and not self.requests):
-            if not self._takes_answers(now, request_timeout):
-                self.drop()  # no event would ever come
-        elif not self._is_unfinished() and now - self.last_activity > idle_timeout:
-            self.end()
-
-    def finish(self, now: float, quiet: float) -> None:
-        """End the connection when nothing of it is unanswered, while the service stops; silent ones at `quiet`."""
-        if self.linger_until:
-            if now > self.linger_until - LINGER_SECONDS + LAST_LINGER_SECONDS:
-                self.drop()
-        elif now > quiet and not self._is_unfinished() and not self.has_more():
-            self.end()
-
-    def _is_unfinished(self) -> bool:
+    def is_unfinished(self) -> bool:
         """Return whether a request arrives or waits, or an answer is unsent."""
         return bool(self.requests or self.unread or self.request_started or self.total_outbufs_len)
 
@@ -293,16 +273,3 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             request.error = Refusal(error)
             self.requests.append(request)
             self.server.task_dispatcher.ready.append(self)
-
-    def _takes_answers(self, now: float, request_timeout: float) -> bool:
-        """Return whether the client has read enough of its answers lately; the kernel's own buffer is counted too."""
-        try:
-            queued = fcntl.ioctl(self.socket, termios.TIOCOUTQ, b"\0" * 4)  # bytes that it has not acknowledged
-        except OSError:
-            return False
-        left = self.total_outbufs_len + int.from_bytes(queued, "little")
-        since, before = self._mark
-        if not since or abs(before - left) >= LEAST_TAKEN:  # more of them: it has taken enough for the next ones
-            self._mark = (now, left)
-            return True
-        return now - since <= request_timeout

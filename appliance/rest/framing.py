@@ -16,7 +16,7 @@ from appliance.rest.chunked_body import ChunkedBody
 from appliance.rest.heads import Head, Heads, WholeBody
 from appliance.rest.request_head import LONGEST_HEAD, BadHead
 
-_OWN = frozenset({"adj", "begun", "body_rcv", "completed", "head"})
+_OWN = frozenset({"adj", "admitted", "begun", "body_rcv", "completed", "head"})
 """The parser's attributes that belong to one request, whatever its head says."""
 
 
@@ -29,6 +29,8 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
     url_scheme = "http"
     begun: bytearray | None = None
     """A head that has not arrived whole."""
+    admitted = False
+    """Whether it was judged by its head, before its body is waited for."""
     body_rcv: Any
     chunked: bool
     content_length: int

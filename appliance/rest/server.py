@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from waitress import wasyncore
@@ -18,8 +18,8 @@ from waitress.server import TcpWSGIServer
 
 from appliance.budget import MOST, SMALL, Budget
 from appliance.config import HttpConfig
-from appliance.errors import Overloaded
-from appliance.rest import crowd
+from appliance.errors import ApplianceError, Overloaded
+from appliance.rest import crowd, deadlines
 from appliance.rest.channel import Channel
 from appliance.rest.dispatcher import Dispatcher
 from appliance.rest.exchange import body_limit
@@ -45,6 +45,8 @@ _FULL = "read the request", "other requests and answers take the memory there is
 
 log = logging.getLogger(__name__)
 
+Admit = Callable[[str, str, Mapping[str, str], int | None], ApplianceError | None]
+"""(method, path, fields, length or None) -> why the body is not waited for, None where it is."""
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Any]
 
 
@@ -59,6 +61,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
     share: Share | None = None
     yields_until = 0.0
     """Until when a new connection is left to a process that holds fewer, or to a moment with a free file."""
+    admit: Admit
     http: HttpConfig
     most_connections: int
     most_held: int
@@ -121,7 +124,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
     def _look(self, now: float) -> None:
         """Time out connections."""
         for channel in list(self.active_channels.values()):
-            channel.time_out(now, self.http.request_timeout, self.http.idle_timeout)
+            deadlines.time_out(channel, now, self.http.request_timeout, self.http.idle_timeout)
         self.watch.stir(*self.active_channels.values())
         self.give_back()
         self.task_dispatcher.run_ready()
@@ -182,7 +185,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         while (now := time.monotonic()) < deadline:
             self._turn(0.02)
             for channel in list(self.active_channels.values()):
-                channel.finish(now, quiet)
+                deadlines.finish(channel, now, quiet)
             if not self.active_channels and not self.task_dispatcher.busy():
                 return
 
@@ -207,11 +210,12 @@ def make_server(
     is_small: Callable[[str], bool],
     share: Share | None = None,
     budget: Budget | None = None,
+    admit: Admit = lambda *_: None,
 ) -> Server:
     """Return a server of `app` on `listener`; `is_small` says of a path whether its requests may run on the loop.
 
     `share` is given where several processes share the listener; `budget` is the memory that requests may take, half of
-    which the connections may hold as bodies and answers.
+    which the connections may hold as bodies and answers. `admit` says why a body is not waited for.
     """
     budget = budget or Budget(http.max_decoded_bytes or MOST)
     longest = body_limit(http, budget)
@@ -243,6 +247,7 @@ def make_server(
     server.most_held = max(SMALL, budget.total // 2)
     budget.outside = server.held
     server.share = share
+    server.admit = admit
     return server
 
 

@@ -217,3 +217,11 @@ def test_many_requests_to_stop_at_once_are_one(serve):
                 os.kill(pid, signal.SIGTERM)
     assert service.process.wait(20) == 0
     assert json.dumps(service.rest) == "[]"
+
+
+def test_units_of_the_service_reload_it_by_a_hangup():
+    root = Path(__file__).parents[2]
+    unit = (root / "packaging/systemd/appliance.service").read_text().splitlines()
+    assert unit.count("ExecReload=/bin/kill -HUP $MAINPID") == 1
+    container = (root / "ansible/roles/appliance/templates/appliance.service.j2").read_text()
+    assert "kill --signal=HUP appliance" in container

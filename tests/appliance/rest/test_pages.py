@@ -122,3 +122,42 @@ def test_name_is_looked_up_anew_for_each_request_on_a_connection(service):
         answer.read()
         assert answer.status == status
     connection.close()
+
+
+def answered(service, sent: bytes) -> bytes:
+    """Return the status line of what is answered to a request that does not arrive whole."""
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as client:
+        client.sendall(sent)
+        got = client.recv(65536)
+        if b"Connection: close" in got:
+            assert client.recv(65536) == b""
+    return got.split(b"\r\n")[0].partition(b" ")[2][:3]
+
+
+def test_body_of_who_may_not_ask_is_not_waited_for(start_service, tmp_path):
+    file = tmp_path / "tokens"
+    file.write_text("predict 0123456789abcdef\n")
+    file.chmod(0o600)
+    service = start_service(("plant", "1.0.0", "regression"), tokens_file=str(file))
+    large, token = b"Content-Length: 20000000\r\n", b"Authorization: Bearer 0123456789abcdef\r\n"
+    for path, fields, status in (
+        (b"/predict", large, b"401"),
+        (b"/predict", large + b"Expect: 100-continue\r\n", b"401"),
+        (b"/predict", b"Transfer-Encoding: chunked\r\n", b"401"),
+        (b"/predict", large + b"Authorization: Bearer 0123456789abcdee\r\n", b"401"),
+        (b"/models/plant/rollback", large + token, b"403"),
+        (b"/ping", large, b"404"),  # nothing takes a body there
+        (b"/nothing", b"Transfer-Encoding: chunked\r\n" + token, b"404"),
+        (b"/predict", large + b"Expect: 100-continue\r\n" + token, b"100"),
+    ):
+        sent = b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\n%s\r\n" % (path, fields)
+        for begun in (b"", b"5\r\nabcde\r\n" if b"chunked" in fields else b"abcde"):
+            assert answered(service, sent + (b"" if status == b"100" else begun)) == status, sent
+    rows = b'{"features": [' + b"[1, 2, 3, 4]," * 9000 + b"[1, 2, 3, 4]]}"
+    assert service.send("POST", "/predict", rows, {"Authorization": "Bearer 0123456789abcdef"})[0] == 200
+
+
+def test_body_of_another_sites_page_is_not_waited_for(service):
+    sent = b"POST /predict HTTP/1.1\r\nHost: %s\r\nContent-Length: 20000000\r\n%s\r\n{"
+    assert answered(service, sent % (b"elsewhere.example", b"")) == b"403"
+    assert answered(service, sent % (b"127.0.0.1", b"Origin: https://elsewhere.example\r\n")) == b"403"
