@@ -23,6 +23,8 @@ NUMBER = 25
 """Bytes of a number in JSON, with its comma, at most."""
 TEXT = 64
 """Bytes of a text that an output gives, for which nothing is known."""
+CLASSIFIED = 400
+"""Bytes of memory of a text of Open Inference's classification extension, with those it is made of."""
 COPIES = 3
 """Times that an answer in JSON lies in memory at most: as parts, put together, and on its way to the socket."""
 
@@ -69,6 +71,10 @@ class Wording:
     """The class labels as JSON's keys, in the order of the columns of `probability`."""
     row_bytes: int
     """Memory that one row's answer takes at most, the graph's outputs and JSON together."""
+    output_bytes: dict[str, tuple[int, int]]
+    """Output -> the memory that one row of it takes at most, answered as JSON and as binary."""
+    most_bytes: int
+    """Memory that one row of all outputs takes at most, whatever form is asked for."""
 
     def written(self, prediction: Prediction) -> bytes:
         """Return a prediction of these outputs in words, as JSON."""
@@ -124,7 +130,9 @@ def _wording(outputs: list[Output], labels: list[Label]) -> Wording:
     asked = tuple(name for name in (prediction, probability, score) if name)
     keys = tuple(map(_key, labels))
     row_bytes = sum(_row_bytes(output, keys) for output in outputs if output.name in asked)
-    return Wording(prediction, probability, score, asked, keys, row_bytes)
+    each = {output.name: (_output_bytes(output), _output_bytes(output, binary=True)) for output in outputs}
+    most = sum(max(each[output.name]) + CLASSIFIED * math.prod(output.shape[1:]) for output in outputs)
+    return Wording(prediction, probability, score, asked, keys, row_bytes, each, most)
 
 
 def as_json(array: Array, values: Callable[[Array], list[Any]] = to_values) -> Any:
@@ -143,9 +151,9 @@ def as_json(array: Array, values: Callable[[Array], list[Any]] = to_values) -> A
     return msgspec.Raw(b"".join(parts))
 
 
-def output_bytes(output: Output, rows: int, *, binary: bool = False) -> int:
-    """Return the memory that an output of `rows` rows takes at most, as the graph gives it and as it is answered."""
-    values = rows * math.prod(size for size in output.shape[1:] if size > 0)
+def _output_bytes(output: Output, *, binary: bool = False) -> int:
+    """Return the memory that one row of an output takes at most, as the graph gives it and as it is answered."""
+    values = math.prod(size for size in output.shape[1:] if size > 0)
     if output.type == "string":
         return values * (2 * TEXT if binary else COPIES * TEXT)
     itemsize = np.dtype(output.type).itemsize
@@ -155,11 +163,11 @@ def output_bytes(output: Output, rows: int, *, binary: bool = False) -> int:
 def _row_bytes(output: Output, labels: tuple[str, ...]) -> int:
     """Return the memory that one row of an output takes at most."""
     if output.role == "probability":
-        return output_bytes(output, 1) + COPIES * sum(len(_encode_json(label)) + 1 for label in labels)
+        return _output_bytes(output) + COPIES * sum(len(_encode_json(label)) + 1 for label in labels)
     if output.role == "prediction" and output.type == "string" and labels:
         longest = max(len(_encode_json(label)) for label in labels)
-        return max(output_bytes(output, 1), COPIES * (longest + 1) * math.prod(output.shape[1:] or [1]))
-    return output_bytes(output, 1)
+        return max(_output_bytes(output), COPIES * (longest + 1) * math.prod(output.shape[1:] or [1]))
+    return _output_bytes(output)
 
 
 def _key(label: Label) -> str:

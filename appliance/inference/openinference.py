@@ -26,7 +26,7 @@ NAMES = {kind: name for name, kind in DATATYPES.items()}
 """The manifest's type -> Open Inference's datatype."""
 
 _MAX_RANK = 8
-_LARGEST = 2**63 - 1  # of a size
+_LARGEST = 2**63 - 1  # elements
 
 
 class InferInputOf(msgspec.Struct, Generic[V], forbid_unknown_fields=True):
@@ -41,11 +41,12 @@ class InferInputOf(msgspec.Struct, Generic[V], forbid_unknown_fields=True):
 
 def elements(name: str, shape: Sequence[int]) -> int:
     """Return how many elements a tensor of `shape` has. Raises InvalidInput for what can be no shape, or is empty."""
-    if len(shape) > _MAX_RANK or (shape and (min(shape) < 1 or max(shape) > _LARGEST)):
+    count = math.prod(shape) if len(shape) <= _MAX_RANK else 0
+    if not 0 < count <= _LARGEST or (shape and min(shape) < 1):
         found = f"its shape is [{', '.join(map(quoted, shape[:_MAX_RANK]))}]"
         next_step = f"send at most {_MAX_RANK} sizes, each 1 or more"
         raise InvalidInput(f"read the tensor {quoted(name)}", found, next_step)
-    return math.prod(shape)
+    return count
 
 
 def check_tensor(tensor: InferInputOf[Any], before: Container[str]) -> None:
@@ -63,15 +64,16 @@ def check_tensor(tensor: InferInputOf[Any], before: Container[str]) -> None:
 
 def from_json(tensor: InferInputOf[Any], typed: bool) -> Array:
     """Return the array of a tensor whose data is in JSON, flat or nested as its shape says."""
-    tried = f"read the tensor {quoted(tensor.name)}"
     values = tensor.data
     if values is None:
+        tried = f"read the tensor {quoted(tensor.name)}"
         raise InvalidInput(tried, "it has no data", "send data, or its bytes with binary_data_size")
     count = elements(tensor.name, tensor.shape)
     if values and isinstance(values[0], list):
         values = _flat(tensor, values)
     if len(values) != count:
         found = f"shape {tensor.shape} has {count} values, {len(values)} were sent"
+        tried = f"read the tensor {quoted(tensor.name)}"
         raise InvalidInput(tried, found, "send as many values as the shape has")
     kind = DATATYPES[tensor.datatype]
     return from_values(tensor.name, kind, values, typed=typed).reshape(tensor.shape)

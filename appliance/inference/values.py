@@ -18,6 +18,7 @@ SHOWN = 200
 """Characters of a value that a message quotes."""
 
 _NUMBERS = {int, float}
+_FEW = 32  # values up to which Python adds them in half of numpy's time
 _CODES = {"float16": "e", "float32": "f", "float64": "d"}  # of the struct module
 
 
@@ -65,12 +66,12 @@ def packed(dtype: str, values: Iterable[float | None], count: int) -> Array | No
 
 
 def all_finite(array: Array) -> bool:
-    """Return whether the sum of an array's squares is finite: then all are, and it takes half the time of asking each.
+    """Return whether the sum of an array's numbers, or of their squares, is finite: then all are.
 
-    Large numbers alone make it infinite too. vdot, as it warns of no overflow.
+    Large numbers alone make it infinite too. It takes half the time of asking each; vdot, as it warns of no overflow.
     """
     values: Any = array
-    return math.isfinite(np.vdot(values, values))
+    return math.isfinite(sum(values.ravel().tolist()) if values.size <= _FEW else np.vdot(values, values))
 
 
 def plain_floats(values: Any) -> NDArray[Any]:

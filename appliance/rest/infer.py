@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
 
-from appliance.budget import numbers_cost, texts_cost
+from appliance.budget import SMALL, numbers_cost, texts_cost
 from appliance.bundle.manifest import Label
 from appliance.errors import InvalidInput
 from appliance.inference.openinference import (
@@ -31,13 +31,11 @@ from appliance.predictor import Prediction
 from appliance.rest import binary_tensors
 from appliance.rest.exchange import Answer, Context, Request, compress, encode_json
 from appliance.rest.json_body import check_rows, decode_values
-from appliance.wording import LARGE, as_json, output_bytes
+from appliance.wording import CLASSIFIED, LARGE, as_json, wording_of
 
 V = TypeVar("V")
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
-CLASSIFIED = 400
-"""Bytes of memory of a text of the classification extension, with those it is made of."""
 BINARY = "application/octet-stream"
 
 COMPRESSED_FROM = 1024
@@ -117,7 +115,8 @@ def infer(context: Context, request: Request, variables: dict[str, str]) -> Answ
     rows = len(next(iter(feeds.values())))
     check_rows(rows, context.config)
     names = [wanted.name for wanted in call.wanted]
-    request.claim_answer(_answer_bytes(version, call.wanted, rows), rows)
+    if rows * wording_of(version).most_bytes > SMALL:
+        request.claim_answer(_answer_bytes(version, call.wanted, rows), rows)
     answer = _answer(call, context.predictor.run(version, feeds, names, started=request.started))
     accepted = request.header("Accept-Encoding")
     return compress(answer, accepted) if accepted and len(answer.body) >= COMPRESSED_FROM else answer
@@ -163,7 +162,8 @@ def _parse(context: Context, request: Request, version: LoadedVersion, header: b
             tensors[tensor.name] = from_json(tensor, typed)
         else:
             part = content[place : place + size]
-            request.claim_more("read the tensors", _tensor_bytes(version, tensor, size), "they")
+            if size > SMALL:
+                request.claim_more("read the tensors", _tensor_bytes(version, tensor, size), "they")
             tensors[tensor.name] = binary_tensors.read(tensor.name, tensor.datatype, tensor.shape, part)
             place += size
     if place != len(content):
@@ -272,14 +272,12 @@ def _answer(call: _Call, prediction: Prediction) -> Answer:
 
 def _answer_bytes(version: LoadedVersion, wanted: Sequence[_Wanted], rows: int) -> int:
     """Return the memory that the outputs of `rows` rows take at most, as the graph gives them and as they are sent."""
-    outputs = {output.name: output for output in version.manifest.outputs}
-    total = 0
-    for one in wanted:
-        output = outputs.get(one.name)
-        if output:
-            texts = min(one.classes, math.prod(output.shape[1:])) * CLASSIFIED if one.classes else 0
-            total += output_bytes(output, rows, binary=one.binary) + rows * texts
-    return total
+    each = wording_of(version).output_bytes
+    row = sum(each[one.name][one.binary] for one in wanted if one.name in each)
+    if any(one.classes for one in wanted):
+        widths = {output.name: math.prod(output.shape[1:]) for output in version.manifest.outputs}
+        row += CLASSIFIED * sum(min(one.classes, widths.get(one.name, 0)) for one in wanted)
+    return rows * row
 
 
 def _classified(wanted: _Wanted, array: Array, labels: Sequence[Label]) -> Array:

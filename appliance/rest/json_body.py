@@ -55,15 +55,14 @@ def decode_values(body: bytes, kind: Any, value_type: Any, config: HttpConfig) -
     says which of them is wrong.
     """
     try:
-        return _decoded(_decoder_of(kind, value_type), body), value_type != Scalar
+        reader = _decoder_of(kind, value_type)
+        return reader.decode(body) if len(body) <= SMALL else _decoded(reader, body), value_type != Scalar
     except _FAILURES:
         return decode(body, kind[Scalar], config), False  # slower, and it knows what clients write that is no JSON
 
 
 def _decoded(decoder: Any, body: bytes) -> Any:
-    """Return what a decoder makes of a body."""
-    if len(body) <= SMALL:
-        return decoder.decode(body)
+    """Return what a decoder makes of a body that may be large."""
     with collector_paused():
         return decoder.decode(body)
 
