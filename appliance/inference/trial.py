@@ -28,7 +28,7 @@ WORD = "__trial__"
 _LOOK_SECONDS = 0.05  # between two looks at the memory of the process
 _GRACE = 10  # looks within as much time, before a process that has answered is ended
 _LONGEST_ANSWER = 64 * 1024
-_SLACK_BYTES = 256 * 1024**2  # resident memory of the program itself, libraries included
+_SLACK_BYTES = 96 * 1024**2  # resident memory of the program itself, and of what is freed late
 _LEAST_BYTES = 512 * 1024**2
 _TIMES_MODEL = 8  # a forest takes some four times its file while it is loaded
 

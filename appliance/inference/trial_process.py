@@ -45,11 +45,18 @@ def _limit_process(asked: dict[str, Any]) -> None:
         os._exit(1)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
-    os.nice(_NICENESS)
+    with contextlib.suppress(OSError):  # a confined service may not (SystemCallFilter=~@resources)
+        os.nice(_NICENESS)
     seconds = math.ceil(asked["seconds"]) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    _limit(resource.RLIMIT_CPU, seconds, seconds + 1)
+    _limit(resource.RLIMIT_CORE, 0, 0)
+    _limit(resource.RLIMIT_FSIZE, 0, 0)
+
+
+def _limit(what: int, soft: int, hard: int) -> None:
+    """Set a limit of this process; where that is not allowed, the parent's clock and its look at the memory remain."""
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(what, (soft, hard))
 
 
 def _tried(asked: dict[str, Any]) -> SelfTest:
@@ -72,7 +79,7 @@ def _tried(asked: dict[str, Any]) -> SelfTest:
 def _limit_memory(count: int) -> None:
     """Let this process have `count` bytes more than it has, and count its peak from here."""
     most = _status("VmData") + count
-    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    _limit(resource.RLIMIT_DATA, most, most)
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # proc(5): the peak becomes what there is now
 

@@ -279,6 +279,22 @@ def test_what_passed_is_not_tried_again_unless_something_changed(host, monkeypat
     assert len(tried) == 1
 
 
+def test_trial_keeps_its_limits_where_a_process_may_set_none(host, monkeypatch):
+    """systemd's SystemCallFilter answers EPERM: then the parent's clock and its look at the memory bound it."""
+    code = (
+        "import os, resource\n"
+        "def denied(*_): raise PermissionError(1, 'Operation not permitted')\n"
+        "os.nice = resource.setrlimit = denied\n"
+        "from appliance.inference import trial_process\n"
+        "trial_process.main()"
+    )
+    monkeypatch.setattr(trial, "_command", lambda: [sys.executable, "-c", code])
+    assert trial.run(host.store.folder("iris", "1.0.0"), trial.Limits(60)).rows == 5
+    for version, setting in (("2.0.0", "self_test_seconds"), ("3.0.0", "max_memory_bytes")):
+        with pytest.raises(SelfTestFailed, match=setting):
+            trial.run(host.store.folder("iris", version), trial.Limits(8, 64 * MIB))
+
+
 def test_limit_follows_the_size_of_the_model_and_the_host():
     assert trial.default_memory(1000, 16 * 1024 * MIB) == 512 * MIB
     assert trial.default_memory(500 * MIB, 16 * 1024 * MIB) == 4000 * MIB
