@@ -117,13 +117,22 @@ def opened(path: Path, *, most_bytes: int = MAX_BUNDLE_BYTES, trust: Trust | Non
         raise NotFound(f"open bundle {path}", "there is no such file", "check the path")
     if not ahead.is_file(path):
         raise BundleRefused(f"open bundle {path}", "is no regular file", "name the .bundle file itself")
+    with _opening(path):
+        file = ahead.open_file(path)
+    with file:  # what the caller does meanwhile may raise an OSError of its own
+        with _opening(path):
+            found = _open_zip(file, path.name, most_bytes, trust)
+        yield found
+
+
+@contextmanager
+def _opening(path: Path) -> Iterator[None]:
+    """Turn an OSError within into what it means of a bundle's file."""
     try:
-        with ahead.open_file(path) as file:
-            yield _open_zip(file, path.name, most_bytes, trust)
+        yield
     except OSError as error:
-        raise BundleRefused(
-            f"open bundle {path}", error.strerror or str(error), "check the file and its rights"
-        ) from error
+        found = error.strerror or str(error)
+        raise BundleRefused(f"open bundle {path}", found, "check the file and its rights") from error
 
 
 def open_folder(
@@ -224,9 +233,12 @@ def _open_zip(file: BinaryIO, where: str, most_bytes: int, trust: Trust | None) 
             raise BundleRefused(where, f"{entry.name!r}: {fault}", AGAIN)
         entries[entry.name] = entry
     sizes = {name: entry.size for name, entry in entries.items()}
-    return Opened(
-        sizes, lambda name: zipped.pieces(file, entries[name], where), where, most_bytes=most_bytes, trust=trust
-    )
+
+    def pieces(name: str) -> Iterator[bytes]:
+        with _opening(Path(where)):
+            yield from zipped.pieces(file, entries[name], where)
+
+    return Opened(sizes, pieces, where, most_bytes=most_bytes, trust=trust)
 
 
 def _entry_fault(entry: Entry) -> str | None:

@@ -14,11 +14,12 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 import appliance
-from appliance import errors
+from appliance import ahead, errors
 from appliance.errors import ApplianceError, NotReady, SelfTestFailed
 from appliance.inference.figures import SelfTest
 
@@ -79,7 +80,13 @@ def _ended(file: Path, within: Path | None, limits: Limits, tried: str, stopping
     """Run the process to its end, or end it; return its exit code and what it said."""
     asked = {"file": str(file), "within": str(within) if within else None, "parent": os.getpid()}
     deadline = time.monotonic() + limits.seconds
-    pid, end = _start(json.dumps({**asked, "seconds": limits.seconds, "memory_bytes": limits.memory_bytes}))
+    bundle = None if file.is_dir() else ahead.open_file(file)  # its way may be closed to the process
+    try:
+        text = json.dumps({**asked, "seconds": limits.seconds, "memory_bytes": limits.memory_bytes})
+        pid, end = _start(text, bundle.fileno() if bundle else None)
+    finally:
+        if bundle:
+            bundle.close()
     said = b""
     code = None
     try:
@@ -101,17 +108,23 @@ def _ended(file: Path, within: Path | None, limits: Limits, tried: str, stopping
     return code, said
 
 
-def _start(asked: str) -> tuple[int, int]:
-    """Start the process; return its id, and the end of a pipe on which it answers. It inherits nothing else."""
+def _start(asked: str, bundle: int | None) -> tuple[int, int]:
+    """Start the process; return its id, and the end of a pipe on which it answers.
+
+    It inherits nothing else but a `bundle` as its standard input.
+    """
     read, write = os.pipe()
     try:
         command = [*_command(), asked]
         if os.access(command[0], os.X_OK) and os.access(appliance.__file__, os.R_OK):
-            quiet = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 2)]
-            answers = (os.POSIX_SPAWN_DUP2, write, 1)
-            pid = os.posix_spawn(command[0], command, _environment(), file_actions=[*quiet, answers], setsid=True)
+            actions: list[Any] = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 2)]
+            actions += [
+                (os.POSIX_SPAWN_DUP2, write, 1),
+                *([(os.POSIX_SPAWN_DUP2, bundle, 0)] if bundle is not None else []),
+            ]
+            pid = os.posix_spawn(command[0], command, _environment(), file_actions=actions, setsid=True)
         else:
-            pid = _fork(asked, write)
+            pid = _fork(asked, write, bundle)
     except BaseException:
         os.close(read)
         raise
@@ -120,7 +133,7 @@ def _start(asked: str) -> tuple[int, int]:
     return pid, read
 
 
-def _fork(asked: str, write: int) -> int:
+def _fork(asked: str, write: int, bundle: int | None) -> int:
     """Start the process where this program's files are closed to its user: by a copy of this one.
 
     For root's commands that became the owner of the state folder (cli.owner): they have one thread and no onnxruntime.
@@ -131,7 +144,7 @@ def _fork(asked: str, write: int) -> int:
     try:
         os.setsid()
         nothing = os.open(os.devnull, os.O_RDWR)
-        for number, into in ((nothing, 0), (write, 1), (nothing, 2)):
+        for number, into in ((nothing if bundle is None else bundle, 0), (write, 1), (nothing, 2)):
             os.dup2(number, into)
         from appliance.inference import trial_process
 

@@ -71,7 +71,8 @@ def _tried(asked: dict[str, Any]) -> SelfTest:
         within = Path(asked["within"]) if asked["within"] else None
         bundle = archive.read_folder(file, within=within, most_bytes=sys.maxsize)
     else:
-        bundle = archive.open_bundle(file)
+        with os.fdopen(0, "rb", closefd=False) as given:
+            bundle = archive.read(given.read())
     figures = selftest.try_bundle(bundle)
     return msgspec.structs.replace(figures, memory_bytes=max(0, _status("VmHWM") - before))
 

@@ -123,7 +123,9 @@ class Host:
         return {**os.environ, "PYTHONPATH": str(ROOT), **own}
 
     def start(self, *arguments: str, **settings: object) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-c", "from appliance.cli import main; main()", *arguments]
+        # A shell's background jobs, as these tests may be, inherit that SIGINT is ignored.
+        code = "import signal; signal.signal(2, signal.default_int_handler); from appliance.cli import main; main()"
+        command = [sys.executable, "-c", code, *arguments]
         return subprocess.Popen(command, env=self.environment(**settings), stderr=subprocess.PIPE, text=True)
 
 
@@ -196,23 +198,34 @@ def test_store_is_free_for_others_while_a_version_is_tried(host, bundle_bytes, u
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
 def test_trial_ends_with_the_command_that_started_it(host, until, number):
     process = host.start("activate", "iris", "2.0.0", MODELS_SELF_TEST_SECONDS=60)
-    (child,) = until(lambda: children(process.pid), "a trial")
-    until(lambda: "trial_process" in Path(f"/proc/{child}/cmdline").read_text(), "begun")
-    process.send_signal(number)
-    process.communicate(timeout=30)
-    until(lambda: not runs(child), "ended")
+    try:
+        (child,) = until(lambda: attempts(process.pid), "a trial")
+        process.send_signal(number)
+        process.communicate(timeout=30)
+        until(lambda: not runs(child), "ended")
+    finally:
+        process.kill()
 
 
 def test_trial_inherits_no_socket_and_no_file(host, until):
     with closing(http.client.socket.create_server(("127.0.0.1", 0))):
         thread = threading.Thread(target=lambda: _refused(host, trial.Limits(3)))
         thread.start()
-        (child,) = until(lambda: children(os.getpid()), "a trial")
-        time.sleep(1)
+        (child,) = until(lambda: attempts(os.getpid()), "a trial")
         held = {int(entry.name): str(entry.readlink()) for entry in Path(f"/proc/{child}/fd").iterdir()}
         thread.join()
     assert held[1].startswith("pipe:")
     assert not any(target.startswith("socket:") for target in held.values())
+
+
+def attempts(pid: int) -> list[int]:
+    """Return the trials that a process has started and that run by now."""
+    found = []
+    for child in children(pid):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if "trial_process" in Path(f"/proc/{child}/cmdline").read_text():
+                found.append(child)
+    return found
 
 
 def _refused(host: Host, limits: trial.Limits) -> None:
