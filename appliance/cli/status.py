@@ -84,11 +84,11 @@ def _tell_ready(config: Config, as_json: bool) -> NoReturn:
     """Show whether the service is ready, and why not, and end; light enough for a container's health check."""
     service = ask(config)
     answer = service.get("answer")
-    reasons = answer.get("reasons", []) if isinstance(answer, dict) else []
+    reasons, warnings = ((answer.get(key, []) if isinstance(answer, dict) else []) for key in ("reasons", "warnings"))
     if as_json:
         print_json(service)
     else:
-        echo(_service_line(service), *(f"  why: {reason}" for reason in reasons))
+        echo(_service_line(service), *(f"  why: {one}" for one in reasons), *(f"  warning: {one}" for one in warnings))
     click.get_current_context().exit(EXIT_DONE if service.get("ready") else EXIT_FAILED)
 
 

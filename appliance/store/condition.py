@@ -38,7 +38,7 @@ class Condition:
 
 
 def look(state_dir: Path) -> Condition:
-    """Return how the state folder is now; of one that is absent, whether it can be made. Some 30 us."""
+    """Return how the state folder is now; of one that is absent, whether it can be made. Some 50 us."""
     try:
         with nofollow.folder(state_dir, within=state_dir) as descriptor:
             free, mode = _free(descriptor), stat.S_IMODE(os.fstat(descriptor).st_mode)
