@@ -68,7 +68,7 @@ class Connection(paho.Client):
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = session_expiry
         properties.ReceiveMaximum = OUR_RECEIVE_MAXIMUM
-        properties.MaximumPacketSize = self._largest
+        properties.MaximumPacketSize = min(self._largest, 268_435_455)  # paho takes no larger one
         self.connect(config.host, port, config.keepalive, clean_start=False, properties=properties)
 
     def _create_socket(self) -> Any:
