@@ -42,7 +42,8 @@ def lint(model: str, trust: tuple[str, ...], time_limit: float, as_json: bool) -
         print_json({"model": model, "steps": findings})
     else:
         for finding in findings:
-            echo(_line(finding))
+            for line in _lines(finding):
+                echo(line)
     if refused := [finding for finding in findings if finding.verdict == "refused"]:
         names = ", ".join(f"{finding.step or 'the model'} ({finding.estimator})" for finding in refused)
         raise ConversionRefused(f"lint {model}", f"no ONNX graph for {names}", refused[0].next_step)
@@ -58,6 +59,6 @@ def _findings(model: str, trust: tuple[str, ...], time_limit: float) -> "list[Fi
         return child.lint(Look(fetched, time_limit))
 
 
-def _line(finding: "Finding") -> str:
+def _lines(finding: "Finding") -> list[str]:
     text = f"{finding.verdict:9} {finding.step or '(model)':30} {finding.estimator}"
-    return f"{text}\n{'':10}{finding.found}; {finding.next_step}" if finding.found else text
+    return [text, f"{'':10}{finding.found}; {finding.next_step}"] if finding.found else [text]

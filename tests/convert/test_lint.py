@@ -157,6 +157,15 @@ def test_command_ends_with_3_and_prints_one_document_where_a_step_does_not(tmp_p
     assert "columns__text (HashingVectorizer)" in ran.stderr
 
 
+def test_command_says_under_a_step_why_it_does_not_convert(tmp_path):
+    path = tmp_path / "model.joblib"
+    joblib.dump(MIXED, path)
+    lines = run(path).stdout.splitlines()
+    (place,) = [index for index, line in enumerate(lines) if line.startswith("refused")]
+    assert lines[place].split() == ["refused", "columns__text", "HashingVectorizer"]
+    assert lines[place + 1].startswith(" " * 10 + "ONNX has no such hash")
+
+
 class Hanging:
     def __reduce__(self):
         return exec, ("print('from the model', flush=True); import time; time.sleep(100)",)
