@@ -32,6 +32,8 @@ from appliance.inference.session import Session
 from benchmarks.coverage_cases import Case, cases
 from benchmarks.coverage_data import Data, draw
 from benchmarks.coverage_measure import Route, fitted, graph, is_right, register, tensors
+from convert import schema
+from convert.converters import float32_inputs
 
 BATCHES = (1, 500)
 FLOAT_TYPES = ("float32", "float64")
@@ -62,12 +64,12 @@ def measured(only: list[str]) -> list[Pair]:
         print(f"\r{number + 1} of {len(chosen)} models", end="", file=sys.stderr, flush=True)
         ours, plain = (_in_child(make, route) for route in ("ours", "plain"))
         if ours and plain:
-            found.append(_pair(title, ours, plain))
+            found.append(pair(title, ours, plain))
     print(file=sys.stderr)
     return found
 
 
-class _Graph(msgspec.Struct, frozen=True):
+class Timed(msgspec.Struct, frozen=True):
     """A graph that answers rightly, and for each batch size the rows that it is timed with."""
 
     content: bytes
@@ -133,7 +135,7 @@ _LARGE: dict[str, Callable[[], tuple[Any, Data]]] = {
 }
 
 
-def _in_child(make: Callable[[], tuple[Any, Data]], route: Route) -> _Graph | None:
+def _in_child(make: Callable[[], tuple[Any, Data]], route: Route) -> Timed | None:
     """Return the graph of a route, made in a child process: converters once registered stay registered."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
@@ -141,7 +143,7 @@ def _in_child(make: Callable[[], tuple[Any, Data]], route: Route) -> _Graph | No
     child.start()
     sender.close()
     try:
-        return msgspec.msgpack.decode(receiver.recv_bytes(), type=_Graph | None)
+        return msgspec.msgpack.decode(receiver.recv_bytes(), type=Timed | None)
     except EOFError:
         return None
     finally:
@@ -153,7 +155,7 @@ def _make(make: Callable[[], tuple[Any, Data]], route: Route, sender: Any) -> No
     sender.send_bytes(msgspec.msgpack.encode(_right(make, route)))
 
 
-def _right(make: Callable[[], tuple[Any, Data]], route: Route) -> _Graph | None:
+def _right(make: Callable[[], tuple[Any, Data]], route: Route) -> Timed | None:
     """Return the graph of the first input type that answers fresh rows as scikit-learn does, None where none does."""
     try:
         model, data = make()
@@ -161,13 +163,23 @@ def _right(make: Callable[[], tuple[Any, Data]], route: Route) -> _Graph | None:
         return None
     if route == "ours":
         register()
-    for float_type in FLOAT_TYPES:
+    for float_type in FLOAT_TYPES[1:] if route == "ours" and kept_from(model, data) else FLOAT_TYPES:
         if is_right(model, data, float_type, route):
             content = graph(model, data.fresh, float_type, route)
-            return _Graph(
-                content, float_type, {rows: _feeds(content, data.fresh, float_type, rows) for rows in BATCHES}
-            )
+            return timeable(content, data, float_type)
     return None
+
+
+def timeable(content: bytes, data: Data, float_type: str) -> Timed:
+    """Return a graph with the rows it is timed with."""
+    return Timed(content, float_type, {rows: _feeds(content, data.fresh, float_type, rows) for rows in BATCHES})
+
+
+def kept_from(model: Any, data: Data) -> str:
+    """Return the step that keeps a model from float32 inputs in `appliance convert`, or ""."""
+    if isinstance(data.rows, list):
+        return ""
+    return float32_inputs.kept_from(model, schema.infer(model, data.rows).columns)
 
 
 def _feeds(content: bytes, fresh: Any, float_type: str, rows: int) -> list[tuple[str, str, list[int], bytes]]:
@@ -201,7 +213,7 @@ def _unpacked(feeds: list[tuple[str, str, list[int], bytes]]) -> dict[str, Any]:
     }
 
 
-def _pair(title: str, ours: _Graph, plain: _Graph) -> Pair:
+def pair(title: str, ours: Timed, plain: Timed) -> Pair:
     """Time both in turns, so that a disturbance of the machine meets them alike; the quickest turn counts."""
     sessions = [Session(one.content) for one in (ours, plain)]
     found: dict[int, list[float]] = {}

@@ -21,6 +21,7 @@ _STEPS = 15  # 16 ** 14 > 2 ** 53: then the ends differ by a rounding
 _FEW_SECTIONS = 4  # where many stretches are cut at once it is the rows that cost; 4 ** 15 = 2 ** 30
 _ROUNDINGS = 4  # of float32, of the column's value
 _ASIDE = 2.0**-10  # of the stretch between both rows: as far from the boundary as readings come by chance
+_CLOSE = 2.0**-18  # nearer than half of a tolerance of 1e-5, which float32 inputs have to keep
 
 
 def search(schema: Schema, limits: Limits, answers: Answering) -> list[Batch]:
@@ -46,6 +47,11 @@ def search(schema: Schema, limits: Limits, answers: Answering) -> list[Batch]:
             "boundaries",
             "beside where the answer changes, by 2^-10 of the way between two rows",
             _joined([stretch.aside(low, -_ASIDE), away]),
+        ),
+        Batch(
+            "close boundaries",
+            "the same by 2^-18 of the way",
+            _joined([stretch.aside(low, -_CLOSE), stretch.aside(high, _CLOSE)]),
         ),
         Batch(
             "rounded boundaries",

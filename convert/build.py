@@ -33,7 +33,7 @@ from appliance.bundle.manifest import (
 from appliance.errors import ConversionRefused, ParityFailed
 from convert import baseline, candidate, graphs, parity, schema
 from convert.certificate import Attempt, Parity
-from convert.converters import isolation, sklearn
+from convert.converters import float32_inputs, isolation, sklearn
 from convert.insides import last_step
 from convert.limits import probe
 from convert.original import Original, steps
@@ -139,8 +139,9 @@ class _Recipe:
         self.tolerance = parity.check_tolerance(tolerance)
         self.told, self.reports = told, reports
         self.source = source or SourceModel(model, "memory", _digest(model))
-        self.original = Original(model, schema.infer(model, sample), outputs)
+        self.original = original_of(model, sample, outputs)
         self.schema = self.original.schema
+        self.kept_from_float32 = float32_inputs.kept_from(model, self.schema.columns)
         self.libraries = libraries(model)
 
     def run(self, time_limit: float) -> Conversion:
@@ -154,7 +155,7 @@ class _Recipe:
                 made = self._candidate(float_type, limits, time_limit)
                 self.told(f"proving the {float_type} graph")
                 proof = parity.prove(self.original, made, limits, self.tolerance, self.libraries)
-                proof = _with_story(proof, attempts)
+                proof = _with_story(proof, attempts, self.kept_from_float32, self.schema.wide)
                 self.reports(proof.report)
                 if refused := self.original.watch.refusal():
                     raise refused  # the proof's rows have shown it
@@ -179,14 +180,10 @@ class _Recipe:
             ) from refusal
 
     def _float_types(self) -> tuple[TensorType, ...]:
-        """Return the types to try; for texts alone there is nothing to choose.
-
-        Trees split halfway between readings, where other readings lie: rounded to float32, a few of many rows go
-        astray, so few that a proof could miss them.
-        """
+        """Return the types to try; for texts alone there is nothing to choose."""
         if all(column.kind == "string" for column in self.schema.columns):
             return ("float32",)
-        return ("float64",) if self.original.needs_every_digit else ("float32", "float64")
+        return ("float64",) if self.kept_from_float32 else ("float32", "float64")
 
     def _candidate(self, float_type: TensorType, limits: schema.Limits, time_limit: float) -> candidate.Candidate:
         self.told(f"converting to ONNX with {float_type} inputs")
@@ -225,6 +222,17 @@ class _Recipe:
         return Conversion(made.onnx, manifest, proof.report, pick_examples(made, proof), drift)
 
 
+def original_of(model: Any, sample: Any, outputs: list[str] | None = None) -> Original:
+    """Return the original with the table it takes, asked in float64 where it compares what it computes.
+
+    Of columns of float32 it computes in float32, and what it then compares hangs on that rounding: the nearest of two
+    neighbours may be the other one. Raises what `schema.infer` and `Original` raise.
+    """
+    table = schema.infer(model, sample)
+    compares = float32_inputs.kept_from(model, table.columns)
+    return Original(model, table.widened() if compares else table, outputs)
+
+
 def libraries(model: Any = None) -> dict[str, str]:
     """Return {library: version} of what converts, and of the boosting libraries that `model` is made of."""
     here = {name: importlib.metadata.version(name) for name in LIBRARIES}
@@ -260,17 +268,24 @@ def pick_examples(made: candidate.Candidate, proof: parity.Proof) -> bytes:
     return examples.write(list(feeds.values()), columns)
 
 
-def _with_story(proof: parity.Proof, attempts: list[Attempt]) -> parity.Proof:
-    """Return the proof with what was tried before, and why this floating-point type was taken."""
+def _with_story(
+    proof: parity.Proof, attempts: list[Attempt], kept_from_float32: str, wide: tuple[str, ...]
+) -> parity.Proof:
+    """Return the proof with what was tried before, why this floating-point type was taken, and how it was asked."""
     float_type = proof.report.float_type
     why = "float32 inputs pass" if float_type == "float32" else "float32 inputs fail"
-    if float_type == "float64" and not attempts:
-        why = "float64 inputs: its trees may decide by a reading's last digit"
+    if kept_from_float32 and float_type == "float64":
+        why = f"float64 inputs: {kept_from_float32} may decide by a reading's last digit"
     elif proof.report.passed and float_type == "float64":
         why = f"float32 inputs fail and float64 inputs pass ({attempts[-1].outcome})"
-    outcome = "passed" if proof.report.passed else "answers otherwise than the original"
+    outcome = "passed" if proof.report.passed else parity.shortfall(proof.report)
     story = [*attempts, Attempt(float_type, outcome)]
-    return msgspec.structs.replace(proof, report=msgspec.structs.replace(proof.report, why=why, attempts=story))
+    asked = (
+        [f"the original was asked in float64: in float32 it rounds what {kept_from_float32} compares"] if wide else []
+    )
+    notes = [*proof.report.notes, *asked]
+    report = msgspec.structs.replace(proof.report, why=why, attempts=story, notes=notes)
+    return msgspec.structs.replace(proof, report=report)
 
 
 def _digest(model: Any) -> str:

@@ -40,6 +40,8 @@ class OutputParity(msgspec.Struct, frozen=True):
     near_ties_turned: int = 0
     """Those of them where the graph gives what the original gives otherwise rounded; docs/proof.md says how far."""
     largest_ulp: float = 0.0
+    largest_share: float | None = None
+    """How much of the tolerance the farthest number takes; null where a label or an infinity differs."""
 
 
 class WorstRow(msgspec.Struct, frozen=True):

@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # scikit-learn and its kind load when a conversion runs, not 
     from convert.build import Conversion
     from convert.certificate import Parity
 
+_LEAST_SHARE = 0.001  # of the tolerance, that is worth telling
+
 
 @click.command()
 @click.argument("model")
@@ -172,6 +174,8 @@ def _print_summary(conversion: "Conversion", path: Path, complaints: tuple[str, 
     echo(f"  {report.rows} rows answered alike; {report.why}")
     for output in report.outputs:
         difference = f"largest difference {output.largest_absolute:.2g}"
+        if output.largest_share is not None and output.largest_share >= _LEAST_SHARE:
+            difference += f" ({output.largest_share:.1%} of the tolerance)"
         echo(f"  {output.output} ({output.method}): {output.label_flips} label flips, {difference}")
     for note in (*report.notes, *complaints):
         echo(f"  note: {note}")

@@ -289,7 +289,10 @@ def _prove(recorded: _Recorded, made: Candidate, tolerance: Tolerance) -> parity
         kinds=kinds,
         outputs=judge.outputs(),
         worst=judge.worst(),
-        notes=["made elsewhere: proved against the answers given with the sample, on its rows alone"],
+        notes=[
+            "made elsewhere: proved against the answers given with the sample, on its rows alone",
+            *parity.little_left(judge),
+        ],
         attempts=[],
         libraries=build.libraries(),
     )

@@ -1,7 +1,7 @@
 """The table that a model was trained on, of pandas or polars, and how rows come back to it in that table's dtypes."""
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -34,6 +34,10 @@ class Form:
         if all(self.dtypes.get(name, dtype) == dtype for name, dtype in frame.dtypes.items()):
             return frame
         return pd.DataFrame({name: self._of_pandas(frame[name]) for name in frame}, index=frame.index)
+
+    def without(self, names: Collection[str]) -> "Form":
+        """Return the form in which these columns were nothing else before."""
+        return replace(self, dtypes={name: dtype for name, dtype in self.dtypes.items() if name not in names})
 
     def is_categorical(self, name: str) -> bool:
         """Return whether a column is of pandas' category dtype, whose missing values are NaN alone."""

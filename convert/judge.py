@@ -57,7 +57,10 @@ class Answering(Protocol):
 
 @dataclass(slots=True)
 class _Total:
-    """What one output came to so far; `farthest` are rows that passed, with the share of the tolerance they took."""
+    """What one output came to so far; `farthest` are rows that passed, with the share of the tolerance they took.
+
+    `share` is the largest of all rows, infinite where a label differs.
+    """
 
     absolute: float = 0.0
     relative: float = 0.0
@@ -67,12 +70,14 @@ class _Total:
     ties: int = 0
     turned: int = 0
     farthest: list[tuple[float, WorstRow]] = field(default_factory=list)
+    share: float = 0.0
 
     def add(self, apart: Apart) -> None:
         """Add a batch's differences."""
         self.absolute = max(self.absolute, apart.absolute)
         self.relative = max(self.relative, apart.relative)
         self.ulp = max(self.ulp, apart.ulp)
+        self.share = max(self.share, float(apart.share.max(initial=0.0)))
         self.flips += apart.flips
         self.off += int(apart.off.sum())
 
@@ -95,6 +100,11 @@ class Judge:
         """Whether nothing was off so far."""
         return not any(total.off for total in self._totals.values())
 
+    @property
+    def share(self) -> float:
+        """How much of the tolerance the farthest number took so far, infinite where a label differed."""
+        return max((total.share for total in self._totals.values()), default=0.0)
+
     def outputs(self) -> list[OutputParity]:
         """Return the sums by output."""
         methods = self.original.methods
@@ -109,6 +119,7 @@ class Judge:
                 near_ties=total.ties,
                 near_ties_turned=total.turned,
                 largest_ulp=total.ulp,
+                largest_share=total.share if np.isfinite(total.share) else None,
             )
             for name, total in self._totals.items()
         ]

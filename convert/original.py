@@ -111,17 +111,6 @@ class Original:
         return {name: (values[own], rows[own].astype(int)) for name, own in found.items() if own.any()}
 
     @property
-    def needs_every_digit(self) -> bool:
-        """Whether trees compare in float64, or what other steps computed: then a reading's last digit may decide a row.
-
-        Other trees round their columns to float32 themselves.
-        """
-        if any(_compares_in_float64(step) for _, step in steps(self.model)):
-            return True
-        pipelines = [step for _, step in steps(self.model) if isinstance(step, Pipeline) and len(step.steps) > 1]
-        return any(_is_tree(part) for pipeline in pipelines for _, part in steps(pipeline.steps[-1][1]))
-
-    @property
     def turns(self) -> bool:
         """Whether trees or bins are in the model: its answer jumps where a column passes a threshold."""
         return any(_is_tree(step) or hasattr(step, "bin_edges_") for _, step in steps(self.model))
@@ -294,10 +283,6 @@ def _reached(tree: tuple[Array, Array, Array, Array], rows: Array) -> Array:
 def _is_tree(step: Any) -> bool:
     """Return whether an estimator is a tree, or boosted trees."""
     return hasattr(step, "_predictors") or hasattr(step, "tree_") or type(step).__module__.startswith(_BOOSTERS)
-
-
-def _compares_in_float64(step: Any) -> bool:
-    return hasattr(step, "_predictors") or type(step).__module__.startswith("lightgbm.")
 
 
 def _task(model: Any) -> Task:

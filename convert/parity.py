@@ -10,7 +10,7 @@ import pandas as pd
 
 from appliance.bundle.manifest import Tolerance
 from appliance.errors import InvalidInput, Misuse, ParityFailed
-from convert import boundaries, near_ties, specials
+from convert import boundaries, float32_rows, near_ties, specials
 from convert.candidate import Candidate
 from convert.certificate import OutputParity, Parity
 from convert.judge import FAR, Judge
@@ -19,6 +19,8 @@ from convert.original import Answers, Mask, Original, taken
 from convert.rows import SEED, Batch, draw
 from convert.schema import Limits
 
+MARGIN = 0.5
+"""The share of the tolerance that float32 inputs may take of the rows of a proof: others round worse."""
 _LEAST_STORED = 1e-150  # whose square is still a float64
 _SLIGHT = 1e-3  # a relative difference up to which rounding may be to blame
 
@@ -54,6 +56,8 @@ def prove(
     # A scaler makes 0 of what is hardly more, and a sparse matrix then stores it: no reading comes so near to 0.
     least = _LEAST_STORED if original.watch.parts_zeros else 0.0
     drawn = draw(original.schema, limits, original.thresholds(), specials.of(original), least)
+    if candidate.float_type == "float32":
+        drawn += float32_rows.search(original, candidate, limits, tolerance)
     found = boundaries.search(original.schema, limits, original.answers)
     if original.turns:
         found += boundaries.jumps(original.schema, limits, original.last_answer)
@@ -71,7 +75,7 @@ def prove(
         kinds.append(judge.kind(answered, refused, tied, not_asked))
     kinds.append(judge.compare_one_by_one(evidence[0][0], limits))
     report = Parity(
-        passed=judge.passed,
+        passed=judge.passed and (candidate.float_type != "float32" or judge.share <= MARGIN),
         float_type=candidate.float_type,
         why="",
         seed=SEED,
@@ -79,11 +83,18 @@ def prove(
         kinds=kinds,
         outputs=judge.outputs(),
         worst=judge.worst(),
-        notes=notes,
+        notes=[*notes, *little_left(judge)],
         attempts=[],
         libraries=libraries,
     )
     return Proof(report, limits, evidence)
+
+
+def little_left(judge: Judge) -> list[str]:
+    """Return a note where the rows asked come so near to the tolerance that others may be beyond it."""
+    if not judge.passed or judge.share <= MARGIN:
+        return []
+    return [f"the farthest number takes {judge.share:.0%} of the tolerance: rows that were not asked may be beyond it"]
 
 
 def _those(batch: Batch, taken: Callable[[pd.DataFrame], tuple[Mask, Mask]]) -> tuple[Batch, int, int]:
@@ -112,9 +123,19 @@ def _untied(candidate: Candidate, limits: Limits, frame: pd.DataFrame) -> tuple[
     return np.ones(len(frame), dtype=bool), np.ones(len(frame), dtype=bool)
 
 
+def shortfall(report: Parity) -> str:
+    """Return in a few words why a report did not pass."""
+    if any(output.rows_off for output in report.outputs):
+        return "answers otherwise than the original"
+    shares = [output.largest_share for output in report.outputs if output.largest_share is not None]
+    return f"takes {max(shares):.0%} of the tolerance, and may take {MARGIN:.0%}: rows that were not tried may be off"
+
+
 def failure(report: Parity) -> ParityFailed:
     """Return the error for a report that did not pass: the outputs, the worst row, and what to try."""
     off = [output for output in report.outputs if output.rows_off]
+    if not off:
+        return ParityFailed("prove the graph with float32 inputs", f"it {shortfall(report)}", _advice(report, off))
     parts = [
         f"{o.output} is off on {o.rows_off} of {report.rows} rows ({o.label_flips} label flips, "
         f"largest difference {o.largest_absolute:.3g} absolute, {o.largest_relative:.3g} relative)"

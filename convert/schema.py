@@ -62,16 +62,19 @@ class Schema:
     """The columns a model takes, in its order, and the sample's rows of them.
 
     `style` says how the model was fitted: on a plain array, on a table with column names, or on a list of texts.
-    `frame` holds float64 or float32, int64, bool and object columns only; `form` what they were before.
+    `frame` holds float64 or float32, int64, bool and object columns only; `form` what they were before. The original
+    gets the columns that are `wide` as float64.
     """
 
     style: Style
     columns: tuple[Column, ...]
     frame: pd.DataFrame
     form: frames.Form = field(default_factory=frames.Form)
+    wide: tuple[str, ...] = ()
 
     def for_original(self, frame: pd.DataFrame) -> Any:
         """Return rows as the model was fed when it was fitted: array or matrix [rows, n], table, or list of texts."""
+        frame = frame.astype(dict.fromkeys(self.wide, "float64")) if self.wide else frame
         if self.style == "table":
             return self.form.restore(frame)
         if self.style == "text":
@@ -81,6 +84,11 @@ class Schema:
         if self.form.matrix is not None:
             return self.form.matrix(np.array(frame))
         return np.array(frame, order="C")  # its own: pandas' is read-only, which some kernels do not take
+
+    def widened(self) -> "Schema":
+        """Return the schema whose original computes in float64 also of float32 columns."""
+        names = tuple(str(name) for name, dtype in self.frame.dtypes.items() if dtype == np.float32)
+        return replace(self, form=self.form.without(names), wide=names)
 
     def with_nulls(self, categories: Iterable[NDArray[Any]]) -> "Schema":
         """Return the schema whose missing texts are None, or NaN, where the encoders' `categories` know that one alone.

@@ -159,14 +159,14 @@ def _parts(model: Any, inputs: list[Input], float_type: TensorType) -> list[_Par
     """
     hashed = hashed_columns(first_step(model))
     if len(inputs) == 1:
-        kept = _first_encodes(model) or bool(hashed)
+        kept = first_encodes(model) or bool(hashed)
         return [_Part(inputs[0].name, _inner_type(inputs[0], float_type, kept), tuple(inputs))]
     if hashed:
         return _joined(inputs, [_inner_type(t, float_type, index in hashed) for index, t in enumerate(inputs)])
     if _finds_by_name(model):
         encoded = _encoded_columns(model)
         return [_Part(t.name, _inner_type(t, float_type, t.name in encoded), (t,)) for t in inputs]
-    types = [_inner_type(tensor, float_type, _first_encodes(model)) for tensor in inputs]
+    types = [_inner_type(tensor, float_type, first_encodes(model)) for tensor in inputs]
     if len(set(types)) == 1:
         return [_Part("features", types[0], tuple(inputs))]
     return [_Part(tensor.name, kind, (tensor,)) for tensor, kind in zip(inputs, types, strict=True)]
@@ -203,7 +203,8 @@ def _finds_by_name(model: Any) -> bool:
     return any(isinstance(step, ColumnTransformer) for step in named)
 
 
-def _first_encodes(model: Any) -> bool:
+def first_encodes(model: Any) -> bool:
+    """Return whether all that see the table itself are encoders: whole numbers then stay whole."""
     return all(isinstance(step, _ENCODERS) for step in _first_steps(model))
 
 
@@ -214,7 +215,7 @@ def _encoded_columns(model: Any) -> set[str]:
     for step in _first_steps(model):
         for name, transformer, _ in getattr(step, "transformers_", []):
             kept = hashed and pipelines.passes(transformer)
-            if kept or (not isinstance(transformer, str) and _first_encodes(transformer)):
+            if kept or (not isinstance(transformer, str) and first_encodes(transformer)):
                 encoded.update(map(str, step.feature_names_in_[column_positions(step, name)]))
     return encoded
 

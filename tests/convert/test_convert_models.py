@@ -176,7 +176,7 @@ def test_forest_after_a_scaler_is_proved_in_double():
     model = make_pipeline(StandardScaler(), RandomForestClassifier(20, random_state=0)).fit(x, x[:, 0] + x[:, 1] > 40)
     conversion = convert_model(model, x)
     assert conversion.parity.float_type == "float64"
-    assert "its trees may decide by a reading's last digit" in conversion.parity.why
+    assert "RandomForestClassifier may decide by a reading's last digit" in conversion.parity.why
     assert [attempt.float_type for attempt in conversion.parity.attempts] == ["float64"]
 
 

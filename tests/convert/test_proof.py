@@ -24,6 +24,7 @@ from appliance.bundle.manifest import Tolerance
 from appliance.errors import InvalidInput
 from convert import boundaries, candidate, convert_model, parity
 from convert.converters import sklearn
+from convert.converters.float32_inputs import kept_from
 from convert.limits import probe
 from convert.original import Original
 from convert.rows import SCALES, WHOLE_NUMBERS, draw
@@ -166,7 +167,7 @@ def test_trees_inside_a_calibration_are_found(readings):
     model = CalibratedClassifierCV(forest, cv=2).fit(readings, readings[:, 0] > readings[:, 1])
     original = Original(model, infer(model, readings))
     assert original.turns
-    assert original.needs_every_digit
+    assert kept_from(model, original.schema.columns) == "RandomForestClassifier"
 
 
 def test_models_without_thresholds_are_not_searched_for_jumps(readings):

@@ -1,0 +1,221 @@
+"""Knows which models may be given their numbers as float32: those that no comparison keeps from it.
+
+A float32 input is a reading rounded to seven digits. Three things may come of that, and the tables here say of each
+estimator which; what stands in none of them has float64 inputs.
+
+- Trees that round their columns to float32 themselves see what they always see: their answers stay the same.
+- What follows its columns without a jump (sums, products, kernels) moves by about as little as they do. The proof says
+  by how much, and asks for a margin (convert/parity.py).
+- What compares (neighbours, bins, knots, trees in float64, categories among numbers) answers otherwise where a reading,
+  or what was computed of it, is within that rounding of the other side: by as much as two neighbours differ, and on so
+  few rows that a proof may miss them all.
+"""
+
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+from convert.converters.sklearn import first_encodes
+from convert.insides import column_positions
+from convert.original import parts
+from convert.schema import Column
+
+
+class _Given(IntEnum):
+    """What a step is given, beside what it is given in the original; the greatest of several counts."""
+
+    EQUAL = 0
+    """The same: texts, flags, whole numbers that stay whole, and what trees answer."""
+    ROUNDED = 1
+    """The table's numbers, each rounded to float32."""
+    COMPUTED = 2
+    """Numbers that were computed from rounded ones: near the original's, and neither these nor their float32."""
+
+
+def _names(*lines: str) -> frozenset[str]:
+    return frozenset(name for line in lines for name in line.split())
+
+
+_ROUNDING_TREES = _names(
+    "DecisionTreeClassifier DecisionTreeRegressor ExtraTreeClassifier ExtraTreeRegressor RandomForestClassifier",
+    "RandomForestRegressor ExtraTreesClassifier ExtraTreesRegressor RandomTreesEmbedding IsolationForest",
+    "GradientBoostingClassifier GradientBoostingRegressor",
+)
+_ROUNDING_LIBRARIES = ("xgboost", "catboost")
+_CONSTANT = _names("DummyClassifier DummyRegressor _ConstantPredictor LabelEncoder LabelBinarizer")
+_PICKING = _names(
+    "SelectKBest SelectPercentile SelectFpr SelectFdr SelectFwe GenericUnivariateSelect VarianceThreshold",
+    "SequentialFeatureSelector SelectFromModel",
+)
+_FILLING = _names("SimpleImputer MissingIndicator")
+"""They pick too, where it is NaN that they look for."""
+_COUNTING = _names("OneHotEncoder OrdinalEncoder CountVectorizer DictVectorizer LabelBinarizer MultiLabelBinarizer")
+"""What they make of texts and whole numbers is whole numbers."""
+_CONTINUOUS = _names(
+    "ARDRegression BayesianRidge ElasticNet ElasticNetCV GammaRegressor HuberRegressor Lars LarsCV Lasso LassoCV",
+    "LassoLars LassoLarsCV LassoLarsIC LinearRegression LogisticRegression LogisticRegressionCV MultiTaskElasticNet",
+    "MultiTaskElasticNetCV MultiTaskLasso MultiTaskLassoCV OrthogonalMatchingPursuit OrthogonalMatchingPursuitCV",
+    "PassiveAggressiveClassifier PassiveAggressiveRegressor PoissonRegressor QuantileRegressor Ridge RidgeCV",
+    "RidgeClassifier RidgeClassifierCV SGDClassifier SGDRegressor SGDOneClassSVM TheilSenRegressor TweedieRegressor",
+    "LinearSVC LinearSVR SVR NuSVR OneClassSVM KernelRidge GaussianProcessClassifier GaussianProcessRegressor",
+    "MLPClassifier MLPRegressor GaussianNB MultinomialNB ComplementNB GaussianMixture BayesianGaussianMixture",
+    "LinearDiscriminantAnalysis QuadraticDiscriminantAnalysis CCA PLSCanonical PLSRegression PLSSVD",
+    "PCA IncrementalPCA KernelPCA FastICA FactorAnalysis TruncatedSVD SparsePCA MiniBatchSparsePCA BernoulliRBM",
+    "NeighborhoodComponentsAnalysis FeatureAgglomeration GaussianRandomProjection SparseRandomProjection",
+    "Nystroem RBFSampler SkewedChi2Sampler AdditiveChi2Sampler PolynomialCountSketch KernelCenterer",
+    "StandardScaler MinMaxScaler MaxAbsScaler RobustScaler Normalizer PowerTransformer PolynomialFeatures",
+    "TfidfTransformer",
+)
+_OF_TWO_CLASSES = _names("SVC NuSVC")
+"""Continuous with two classes: with more, a score counts the pairs that a class wins."""
+_BLENDING = _names(
+    "BaggingRegressor MultiOutputClassifier MultiOutputRegressor OneVsRestClassifier RegressorChain VotingRegressor",
+    "GridSearchCV RandomizedSearchCV HalvingGridSearchCV HalvingRandomSearchCV FrozenEstimator SelfTrainingClassifier",
+    "FixedThresholdClassifier RFE RFECV RANSACRegressor",
+)
+"""They hand on, or blend without a jump, what the estimators in them answer."""
+_CHOOSING = _names(
+    "AdaBoostClassifier AdaBoostRegressor BaggingClassifier CalibratedClassifierCV ClassifierChain OneVsOneClassifier",
+    "OutputCodeClassifier TunedThresholdClassifierCV VotingClassifier",
+)
+"""They count votes, choose or compare: the answers in them have to be equal; for exceptions see `_blends`."""
+_FUNCTIONS = _names("absolute arctan cos exp expm1 negative positive sin square tanh")
+_FUNCTIONS_OF_READINGS = _names("log log1p log2 log10 sqrt cbrt reciprocal")
+"""Steep near 0, so that there only what was not computed keeps its digits."""
+_TURNED_BACK = _names("StandardScaler MinMaxScaler MaxAbsScaler RobustScaler")
+
+
+class _Compares(Exception):
+    """The name of an estimator that compares what is not the same as in the original."""
+
+
+def kept_from(model: Any, columns: Sequence[Column]) -> str:
+    """Return the class of an estimator in `model` that keeps it from float32 inputs, or "" where none does.
+
+    `columns` are the table's: the same encoder compares flags as well as measured numbers.
+    """
+    try:
+        _answered(model, _read(columns, first_encodes(model)), columns)
+    except _Compares as found:
+        return str(found)
+    return ""
+
+
+def _read(columns: Iterable[Column], encoded: bool) -> _Given:
+    """Return what the first step is given of these columns; whole numbers stay so for an encoder alone."""
+    kept = ("string", "bool", "int64") if encoded else ("string", "bool")
+    equal = all(column.kind in kept or column.levels for column in columns)
+    return _Given.EQUAL if equal else _Given.ROUNDED
+
+
+def _answered(step: Any, given: _Given, columns: Sequence[Column] | None = None) -> _Given:
+    """Return what `step` answers, or gives to the next; `columns` are those of the table where it sees the table.
+
+    Raises _Compares where that may be another answer.
+    """
+    if step is None or isinstance(step, str):  # "passthrough" and "drop"
+        return given
+    name = type(step).__name__
+    if type(step).__module__.partition(".")[0] in _ROUNDING_LIBRARIES or name in _ROUNDING_TREES:
+        return _equal(step, given, _Given.ROUNDED)
+    if not type(step).__module__.startswith("sklearn."):
+        return _equal(step, given, _Given.EQUAL)
+    if name in _CONTAINERS:
+        return _CONTAINERS[name](step, given, columns)
+    if name in _CONSTANT:
+        return _Given.EQUAL
+    if name in _PICKING or (name in _FILLING and step.missing_values != step.missing_values):
+        return given
+    if name in _CONTINUOUS or (name in _OF_TWO_CLASSES and len(step.classes_) == 2):
+        return _Given.COMPUTED
+    if name in _BLENDING or name in _CHOOSING:
+        return _held(step, given, columns)
+    if name == "FunctionTransformer" and _follows(step.func, step.kw_args, given):
+        return given if step.func is None else _Given.COMPUTED
+    return _equal(step, given, _Given.EQUAL, _Given.EQUAL if name in _COUNTING else _Given.COMPUTED)
+
+
+def _equal(step: Any, given: _Given, most: _Given, answered: _Given = _Given.EQUAL) -> _Given:
+    if given > most:
+        raise _Compares(type(step).__name__)
+    return answered
+
+
+def _in_turn(model: Any, given: _Given, columns: Sequence[Column] | None) -> _Given:
+    for _, step in model.steps:
+        given, columns = _answered(step, given, columns), None if step not in (None, "passthrough") else columns
+    return given
+
+
+def _side_by_side(model: Any, given: _Given, columns: Sequence[Column] | None) -> _Given:
+    return max((_answered(step, given, columns) for _, step in model.transformer_list), default=_Given.EQUAL)
+
+
+def _by_columns(model: Any, given: _Given, columns: Sequence[Column] | None) -> _Given:
+    found = _Given.EQUAL
+    for name, step, _ in model.transformers_:
+        if isinstance(step, str) and step == "drop":
+            continue
+        own = None if columns is None else [columns[position] for position in column_positions(model, name)]
+        read = given if own is None else _read(own, not isinstance(step, str) and first_encodes(step))
+        found = max(found, _answered(step, read, own))
+    return found
+
+
+def _stacked(model: Any, given: _Given, columns: Sequence[Column] | None) -> _Given:
+    found = given if model.passthrough else _Given.EQUAL
+    for part, method in zip(model.estimators_, model.stack_method_, strict=False):
+        answer = _answered(part, given, columns)
+        if method == "predict" and hasattr(model, "classes_"):
+            _equal(model, answer, _Given.EQUAL)
+        found = max(found, answer)
+    return _answered(model.final_estimator_, found)
+
+
+def _target_turned_back(model: Any, given: _Given, columns: Sequence[Column] | None) -> _Given:
+    answer, turned = _answered(model.regressor_, given, columns), model.transformer_
+    back = getattr(turned, "inverse_func", None)
+    follows = type(turned).__name__ in _TURNED_BACK or (
+        type(turned).__name__ == "FunctionTransformer" and _follows(back, turned.inv_kw_args, answer)
+    )
+    return answer if follows or turned is None else _equal(turned, answer, _Given.EQUAL)
+
+
+_CONTAINERS = {
+    "Pipeline": _in_turn,
+    "FeatureUnion": _side_by_side,
+    "ColumnTransformer": _by_columns,
+    "StackingClassifier": _stacked,
+    "StackingRegressor": _stacked,
+    "TransformedTargetRegressor": _target_turned_back,
+}
+
+
+def _held(model: Any, given: _Given, columns: Sequence[Column] | None) -> _Given:
+    """Return what the fitted estimators in a model come to; those that it was given to copy count for nothing."""
+    given_to_copy = model.get_params(deep=False)
+    held = list(parts(model))
+    fitted = [part for name, part in held if name not in given_to_copy] or [part for _, part in held]
+    found = max((_answered(part, given, columns) for part in fitted), default=_Given.COMPUTED)
+    return found if _blends(model, fitted) else _equal(model, found, _Given.EQUAL)
+
+
+def _blends(model: Any, fitted: Sequence[Any]) -> bool:
+    """Return whether a model's answer follows the answers in it without a jump."""
+    name = type(model).__name__
+    if name == "BaggingClassifier":  # else they vote
+        return all(hasattr(part, "predict_proba") for part in fitted)
+    if name == "VotingClassifier":
+        return bool(model.voting == "soft")
+    if name == "CalibratedClassifierCV":  # steps of "isotonic" are as steep as two scores of training were near
+        return bool(model.method != "isotonic")
+    return bool(name in _BLENDING)
+
+
+def _follows(function: Any, arguments: Any, given: _Given) -> bool:
+    """Return whether a function is one of NumPy's that follows its argument without a jump."""
+    name = function.__name__ if isinstance(function, np.ufunc) else ""
+    known = name in _FUNCTIONS or (name in _FUNCTIONS_OF_READINGS and given <= _Given.ROUNDED)
+    return function is None or (known and not arguments)
