@@ -32,8 +32,8 @@ TEXT = 56
 """Bytes of a text beside its characters."""
 CELL = 160
 """Bytes of a CSV cell: a text, what it means, and their places."""
-WORST = 124
-"""Bytes that one byte of JSON becomes at most: `{},` counts as two values and an object."""
+WORST = 200
+"""Bytes that one byte of JSON becomes at most: `{},` counts as two values and an object, which may be made twice."""
 CSV_WORST = 264
 """Bytes that one byte of CSV becomes at most: a line of one cell."""
 

@@ -32,7 +32,7 @@ class RefusalTask(ErrorTask):  # type: ignore[misc]
         if isinstance(error, Refusal):
             found, status = error.error, status_of(error.error)
         else:
-            found, status = _translated(error), error.code
+            found, status = _translated(error, self.channel.adj.max_request_body_size - 1), error.code
         answer = form_for(getattr(self.request, "path", ""))(status, found)
         self.status = f"{status} {REASONS.get(status, 'Error')}"
         self.response_headers.append(("Content-Type", answer.content_type))
@@ -120,8 +120,9 @@ class Task(WSGITask):  # type: ignore[misc]
         )
 
 
-def _translated(error: Any) -> ApplianceError:
-    """Return an error of waitress' parser as one of ours."""
+def _translated(error: Any, limit: int) -> ApplianceError:
+    """Return an error of waitress' parser as one of ours; `limit` is that of a body."""
     if error.code == 413:
-        return TooLarge("read the body", "it is larger than allowed", "send fewer rows, or raise [http] max_body_bytes")
+        next_step = "send fewer rows, or raise [http] max_body_bytes and max_decoded_bytes"
+        return TooLarge("read the body", f"it is larger than allowed: {limit} bytes may be", next_step)
     return InvalidInput("read the request", str(error.body), "send a well-formed HTTP/1.1 request")
