@@ -122,7 +122,7 @@ def _serve_tuned(app: Any, port: int) -> None:
     from waitress.parser import HTTPRequestParser
     from waitress.task import WSGITask
 
-    from appliance.rest.channel import Channel
+    from appliance.rest.server.channel import Channel
 
     class Plain(Channel):
         parser_class = HTTPRequestParser
@@ -139,8 +139,8 @@ def _serve_own(app: Any, port: int) -> None:
 def _service_server(app: Any, port: int, channel: Any) -> Any:
     """Return the service's server for one process, every request as quick as its predictions."""
     from appliance.config import HttpConfig
-    from appliance.rest.listener import bind
-    from appliance.rest.server import make_server
+    from appliance.rest.server.listener import bind
+    from appliance.rest.server.server import make_server
 
     server = make_server(app, bind("127.0.0.1", port), HttpConfig(), lambda path: True)
     if channel:

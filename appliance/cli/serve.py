@@ -16,7 +16,7 @@ from appliance.config import Config
 from appliance.errors import ApplianceError, Misuse
 
 if TYPE_CHECKING:
-    from appliance.rest.shares import Share
+    from appliance.rest.server.connection_balance import Share
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def run(config: Config, *, http: bool = True) -> int:
     if not http and not config.mqtt.host:
         raise Misuse("serve without HTTP", "no other door is open", "set [mqtt] host, or leave out --no-http")
     from appliance.monitoring import logs
-    from appliance.rest.listener import bind
+    from appliance.rest.server.listener import bind
 
     logs.configure(config.log.level)
     for sentence in no_effect.found(config):
@@ -80,9 +80,9 @@ def _run(
 def _run_several(config: Config, listener: socket.socket) -> int:
     """Serve in several processes that this one watches."""
     from appliance.processes import Supervisor
-    from appliance.rest import shares
+    from appliance.rest.server import connection_balance
 
-    held = shares.counts(config.http.processes)
+    held = connection_balance.counts(config.http.processes)
 
     # In memory where the system has such a folder: the counters in it are written at every prediction.
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108  # the name below cannot be guessed
@@ -90,7 +90,7 @@ def _run_several(config: Config, listener: socket.socket) -> int:
 
         def work(slot: int, ready: Callable[[], None]) -> int:
             try:
-                return _run(config, listener, slot, Path(runtime), shares.Share(held, slot), ready)
+                return _run(config, listener, slot, Path(runtime), connection_balance.Share(held, slot), ready)
             except ApplianceError as error:  # this process has no caller that would report it
                 report(error)
                 return exit_code(error)

@@ -17,7 +17,7 @@ from appliance.config import Config, HttpConfig, ModelsConfig, StoreConfig
 from appliance.errors import BundleRefused, Misuse
 from appliance.inference.selftest import self_test
 from appliance.live import LiveModels
-from appliance.rest.listener import bind
+from appliance.rest.server.listener import bind
 from appliance.service import Service
 from appliance.store import activation
 from appliance.store.versions import Store

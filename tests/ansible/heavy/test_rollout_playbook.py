@@ -12,7 +12,7 @@ import pytest
 
 from appliance.config import Config, HttpConfig, ModelsConfig, StoreConfig
 from appliance.inference import selftest
-from appliance.rest.listener import bind
+from appliance.rest.server.listener import bind
 from appliance.service import Service
 from appliance.store import activation
 from appliance.store.versions import Store

@@ -17,7 +17,7 @@ from appliance.bundle import archive, examples
 from appliance.cli import appliance as command
 from appliance.config import Config, HttpConfig, ModelsConfig, StoreConfig
 from appliance.inference import selftest
-from appliance.rest.listener import bind
+from appliance.rest.server.listener import bind
 from appliance.service import Service
 from appliance.store import activation
 from appliance.store.versions import Store

@@ -26,8 +26,8 @@ from appliance.predictor import Counts, Predictor
 from appliance.rest import invocations, openinference, predict
 from appliance.rest.app import App, create_app
 from appliance.rest.exchange import Context
-from appliance.rest.listener import bind
-from appliance.rest.server import make_server
+from appliance.rest.server.listener import bind
+from appliance.rest.server.server import make_server
 from appliance.service import Service
 from appliance.store import activation
 from appliance.store.versions import Installed, Store

@@ -26,8 +26,8 @@ with atheris.instrument_imports(include=["appliance"]):
     from appliance.mqtt import packets
     from appliance.mqtt.codec import Codec
     from appliance.pull import offers
-    from appliance.rest.framing import Parser
-    from appliance.rest.heads import Heads
+    from appliance.rest.server.framing import Parser
+    from appliance.rest.server.header_cache import Heads
     from tests.appliance.conftest import build_bundle
     from tests.appliance.rest.conftest import Door, echo_bundle
 

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from appliance.rest.watch import Watch
+from appliance.rest.server.poller import Watch
 
 
 class Owner:

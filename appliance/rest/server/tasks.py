@@ -6,8 +6,8 @@ from typing import Any
 from waitress.task import ErrorTask, WSGITask
 
 from appliance.errors import ApplianceError, InvalidInput, TooLarge
-from appliance.rest.heads import Head, Heads
 from appliance.rest.problems import REASONS, form_for, status_of
+from appliance.rest.server.header_cache import Head, Heads
 
 _OWN = frozenset({"REMOTE_ADDR", "REMOTE_HOST", "REMOTE_PORT", "wsgi.input", "waitress.client_disconnected"})
 """What differs between requests with the same head."""

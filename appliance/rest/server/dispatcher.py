@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from waitress.task import ThreadedTaskDispatcher
 
 from appliance.errors import Overloaded
-from appliance.rest.framing import Parser
-from appliance.rest.tasks import Refusal
+from appliance.rest.server.framing import Parser
+from appliance.rest.server.tasks import Refusal
 
 if TYPE_CHECKING:
-    from appliance.rest.channel import Channel
+    from appliance.rest.server.channel import Channel
 
 SMALL_BODY = 16 * 1024
 """Bytes; a larger prediction request goes to the threads."""

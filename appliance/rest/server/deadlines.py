@@ -7,7 +7,7 @@ import socket
 import struct
 
 from appliance.errors import InvalidInput
-from appliance.rest.channel import LINGER_SECONDS, Channel
+from appliance.rest.server.channel import LINGER_SECONDS, Channel
 
 LEAST_TAKEN = 4096
 """Bytes of answers that a client has to take in each `request_timeout`, or the rest where that is less."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from waitress.utilities import BadRequest, RequestEntityTooLarge
 
-from appliance.rest.request_head import is_field
+from appliance.rest.server.request_head import is_field
 
 MAX_CHUNK_LINE = 1024
 """Bytes of a chunk's size and extensions."""

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import pytest
 
 from appliance.config import HttpConfig
-from appliance.rest.channel import MOST_PIPELINED
-from appliance.rest.listener import bind
-from appliance.rest.server import Server, make_server
+from appliance.rest.server.channel import MOST_PIPELINED
+from appliance.rest.server.listener import bind
+from appliance.rest.server.server import Server, make_server
 
 POST = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s"
 

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from appliance.rest import crowd
-from appliance.rest.channel import Standing
-from appliance.rest.dispatcher import Turns
+from appliance.rest.server import crowd
+from appliance.rest.server.channel import Standing
+from appliance.rest.server.dispatcher import Turns
 
 ROW = json.dumps({"features": [1, 2, 3, 4]}).encode()
 PREDICT = b"POST /models/regression/predict HTTP/1.1\r\nHost: 127.0.0.1\r\n%sContent-Length: %d\r\n\r\n%s"

@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from waitress.adjustments import Adjustments
 
-from appliance.rest.framing import Parser
-from appliance.rest.heads import LONGEST, MOST, Head, Heads
+from appliance.rest.server.framing import Parser
+from appliance.rest.server.header_cache import LONGEST, MOST, Head, Heads
 
 HEAD = b"POST /models/regression/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 26\r\n\r\n"
 READ = ("command", "path", "query", "version", "headers", "content_length", "connection_close", "completed", "empty")

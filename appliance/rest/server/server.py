@@ -19,13 +19,13 @@ from waitress.server import TcpWSGIServer
 from appliance.budget import MOST, SMALL, Budget
 from appliance.config import HttpConfig
 from appliance.errors import ApplianceError, Overloaded
-from appliance.rest import crowd, deadlines
-from appliance.rest.channel import Channel
-from appliance.rest.dispatcher import Dispatcher
 from appliance.rest.exchange import body_limit
-from appliance.rest.heads import Heads
-from appliance.rest.shares import YIELD_SECONDS, Share
-from appliance.rest.watch import Watch
+from appliance.rest.server import crowd, deadlines
+from appliance.rest.server.channel import Channel
+from appliance.rest.server.connection_balance import YIELD_SECONDS, Share
+from appliance.rest.server.dispatcher import Dispatcher
+from appliance.rest.server.header_cache import Heads
+from appliance.rest.server.poller import Watch
 
 SPARE_FILES = 64
 """Of those that the process may open, kept for models, logs and the store."""

@@ -17,9 +17,9 @@ from typing import Any
 from waitress.channel import HTTPChannel
 
 from appliance.errors import ApplianceError
-from appliance.rest.dispatcher import UNSENT
-from appliance.rest.framing import Parser
-from appliance.rest.tasks import Refusal, RefusalTask, Task
+from appliance.rest.server.dispatcher import UNSENT
+from appliance.rest.server.framing import Parser
+from appliance.rest.server.tasks import Refusal, RefusalTask, Task
 
 LINGER_SECONDS = 2.0
 """After an error answer, so that the client can read it before its unread body resets the connection."""

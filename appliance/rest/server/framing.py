@@ -11,10 +11,10 @@ from waitress.parser import HTTPRequestParser
 from waitress.receiver import FixedStreamReceiver
 from waitress.utilities import BadRequest, RequestEntityTooLarge, RequestHeaderFieldsTooLarge
 
-from appliance.rest import request_head
-from appliance.rest.chunked_body import ChunkedBody
-from appliance.rest.heads import Head, Heads, WholeBody
-from appliance.rest.request_head import LONGEST_HEAD, BadHead
+from appliance.rest.server import request_head
+from appliance.rest.server.chunked_body import ChunkedBody
+from appliance.rest.server.header_cache import Head, Heads, WholeBody
+from appliance.rest.server.request_head import LONGEST_HEAD, BadHead
 
 _OWN = frozenset({"adj", "admitted", "begun", "body_rcv", "completed", "head"})
 """The parser's attributes that belong to one request, whatever its head says."""

@@ -10,7 +10,7 @@ import ipaddress
 from collections import Counter
 from collections.abc import Collection
 
-from appliance.rest.channel import Channel, Standing
+from appliance.rest.server.channel import Channel, Standing
 
 AT_ONCE = 8
 """Connections that end at a time: to look at all of them for each one that comes would cost the others."""

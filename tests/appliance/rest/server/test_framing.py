@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from waitress.adjustments import Adjustments
 
-from appliance.rest import request_head, server
-from appliance.rest.chunked_body import MAX_CHUNK_LINE, MAX_TRAILER, ChunkedBody
-from appliance.rest.framing import Parser
-from appliance.rest.heads import Heads
-from appliance.rest.request_head import LONGEST_HEAD, MOST_FIELDS, BadHead
+from appliance.rest.server import request_head, server
+from appliance.rest.server.chunked_body import MAX_CHUNK_LINE, MAX_TRAILER, ChunkedBody
+from appliance.rest.server.framing import Parser
+from appliance.rest.server.header_cache import Heads
+from appliance.rest.server.request_head import LONGEST_HEAD, MOST_FIELDS, BadHead
 
 ROW = b'{"features": [1, 2, 3, 4]}'
 PATH = b"/models/regression/predict"

@@ -7,10 +7,10 @@ import time
 import pytest
 
 from appliance.config import HttpConfig
-from appliance.rest import shares
-from appliance.rest.listener import bind
-from appliance.rest.server import make_server
-from appliance.rest.shares import Share
+from appliance.rest.server import connection_balance
+from appliance.rest.server.connection_balance import Share
+from appliance.rest.server.listener import bind
+from appliance.rest.server.server import make_server
 
 
 def _constant(environ, start_response):
@@ -30,7 +30,7 @@ def _connected(port: int) -> socket.socket:
 def servers():
     """Two servers on one listener, as two processes have it."""
     listener = bind("127.0.0.1", 0)
-    held = shares.counts(2)
+    held = connection_balance.counts(2)
     made = [
         make_server(_constant, listener.dup(), HttpConfig(), lambda path: True, Share(held, slot)) for slot in (0, 1)
     ]
@@ -61,7 +61,7 @@ def test_connections_are_shared_evenly(servers):
 
 def test_connection_is_taken_after_all_when_the_other_process_does_not():
     listener = bind("127.0.0.1", 0)
-    held = shares.counts(2)  # of the second one, which holds none, nothing is ever heard
+    held = connection_balance.counts(2)  # of the second one, which holds none, nothing is ever heard
     server = make_server(_constant, listener, HttpConfig(), lambda path: True, Share(held, 0))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -75,7 +75,7 @@ def test_connection_is_taken_after_all_when_the_other_process_does_not():
 
 
 def test_a_restarted_process_begins_with_no_connection():
-    held = shares.counts(2)
+    held = connection_balance.counts(2)
     Share(held, 0).hold(3)
     share = Share(held, 1)
     share.hold(7)
