@@ -12,7 +12,8 @@ from appliance.errors import ApplianceError, InvalidInput
 from appliance.inference.overflow import check_overflow
 from appliance.inference.session import Array
 from appliance.inference.values import quoted
-from appliance.live import LiveModels, LoadedVersion
+from appliance.inference.version import LoadedVersion
+from appliance.repository import ModelRepository
 
 
 class Prediction(msgspec.Struct, frozen=True):  # a frozen dataclass takes ten times as long to make
@@ -60,7 +61,9 @@ class Observer(Protocol):
 class Predictor:
     """The one way to a prediction, whatever the door."""
 
-    def __init__(self, models: LiveModels, observers: Sequence[Observer] = (), *, refuse_overflow: bool = True) -> None:
+    def __init__(
+        self, models: ModelRepository, observers: Sequence[Observer] = (), *, refuse_overflow: bool = True
+    ) -> None:
         """`refuse_overflow` says whether answers that are infinite for finite rows are refused, see overflow.py."""
         self.models = models
         self._observers = tuple(observers)

@@ -18,9 +18,9 @@ from appliance.bundle import archive
 from appliance.bundle.manifest import version_order
 from appliance.config import Config
 from appliance.errors import ApplianceError, StoreError
-from appliance.live import LiveModels, Served
 from appliance.monitoring.metrics import Metrics
 from appliance.predictor import Predictor
+from appliance.repository import ModelRepository, Served
 from appliance.rest import admin, auth, dashboard, health, invocations, openapi, openinference, predict
 from appliance.rest.app import App, create_app
 from appliance.rest.exchange import Context
@@ -69,7 +69,7 @@ class Service:
         self.config = config
         self.store = Store.of(config)
         self.trials = Trials(self.store, config.models)
-        self.models = LiveModels(
+        self.models = ModelRepository(
             self.store,
             threads=config.models.threads,
             run_seconds=config.models.run_seconds,

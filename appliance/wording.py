@@ -16,7 +16,7 @@ from appliance.budget import SMALL
 from appliance.bundle.manifest import Label, Output
 from appliance.inference.session import Array
 from appliance.inference.values import to_values
-from appliance.live import LoadedVersion
+from appliance.inference.version import LoadedVersion
 from appliance.predictor import Prediction
 
 NUMBER = 25

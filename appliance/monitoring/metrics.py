@@ -10,7 +10,6 @@ from pathlib import Path
 import msgspec
 
 from appliance.errors import ApplianceError, Misuse, NotAllowed, NotFound
-from appliance.live import Served
 from appliance.monitoring.counters import (
     BOUNDS,
     CALLER_ERRORS,
@@ -32,6 +31,7 @@ from appliance.monitoring.counters import (
 )
 from appliance.mqtt_state import MqttState
 from appliance.predictor import Counts, Prediction
+from appliance.repository import Served
 from appliance.store import condition
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class Metrics:
             cells[FAILURE_SECONDS] += seconds
 
     def switched(self, served: Served) -> None:
-        """Take note of what this process now serves of a model (see LiveModels.switched)."""
+        """Take note of what this process now serves of a model (see ModelRepository.switched)."""
         with self._lock:
             if served.wanted is None and served.loaded is None and served.problem is None:
                 self._serving.pop(served.name, None)

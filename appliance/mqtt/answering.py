@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from appliance.errors import ApplianceError
 from appliance.inference.tensors import Feeds
-from appliance.live import LoadedVersion
+from appliance.inference.version import LoadedVersion
 from appliance.mqtt.codec import BadMessage, Call, error_payload, feeds_of, message_id, reason_of
 from appliance.mqtt.messages import Message
 from appliance.mqtt.outbox import LOCAL, Answer, Stored

@@ -10,8 +10,8 @@ import msgspec
 from appliance import __version__
 from appliance.bundle.manifest import Input, Output, Task
 from appliance.errors import ApplianceError
-from appliance.live import Served
 from appliance.predictor import Counts
+from appliance.repository import Served
 from appliance.rest.exchange import Answer, Context, Request, json_answer
 from appliance.rest.health import is_ready
 from appliance.rest.routes import Route

@@ -8,8 +8,9 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from appliance.errors import ApplianceError
-from appliance.live import LoadedVersion, Served
+from appliance.inference.version import LoadedVersion
 from appliance.mqtt_state import MqttState
+from appliance.repository import Served
 from appliance.rest.exchange import Answer, Context, Request, json_answer
 from appliance.rest.routes import Route
 from appliance.store import activation, condition

@@ -26,7 +26,7 @@ from appliance.inference.openinference import (
 )
 from appliance.inference.session import Array
 from appliance.inference.values import Scalar, quoted
-from appliance.live import LoadedVersion
+from appliance.inference.version import LoadedVersion
 from appliance.predictor import Prediction
 from appliance.rest import binary_tensors
 from appliance.rest.exchange import Answer, Context, Request, compress, encode_json

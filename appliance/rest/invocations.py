@@ -15,7 +15,7 @@ from appliance.budget import CSV_WORST, WORST, csv_cost, json_cost
 from appliance.errors import InvalidInput, NotReady
 from appliance.inference.tensors import Feeds
 from appliance.inference.values import Scalar, quoted, to_values
-from appliance.live import LoadedVersion
+from appliance.inference.version import LoadedVersion
 from appliance.rest.csv_body import read_csv, text_of
 from appliance.rest.exchange import Answer, Context, Request, json_answer
 from appliance.rest.health import is_ready

@@ -27,7 +27,7 @@ GROUPS = [
     {"config", "bundle", "budget"},
     {"store", "inference"},
     {"trials"},
-    {"routing", "live", "pinned"},
+    {"routing", "repository", "pinned"},
     {"predictor"},
     {"wording"},
     {"rest", "mqtt", "batch", "monitoring", "pull"},
@@ -37,8 +37,8 @@ GROUPS = [
 # Beside each other in a group, and yet one stands on the other.
 BESIDE = {
     ("monitoring", "__init__"),
-    ("routing", "live"),
-    ("live", "pinned"),
+    ("routing", "repository"),
+    ("repository", "pinned"),
     ("memory", "cgroup"),
     ("cli", "__main__"),
     ("__main__", "cli"),

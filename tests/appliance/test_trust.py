@@ -16,7 +16,7 @@ from appliance.cli import appliance as command
 from appliance.config import Config, HttpConfig, ModelsConfig, StoreConfig
 from appliance.errors import BundleRefused, Misuse
 from appliance.inference.selftest import self_test
-from appliance.live import LiveModels
+from appliance.repository import ModelRepository
 from appliance.rest.server.listener import bind
 from appliance.service import Service
 from appliance.store import activation
@@ -53,8 +53,8 @@ class Host:
             command, arguments, env={f"APPLIANCE_{key}": value for key, value in environment.items()}
         )
 
-    def models(self, **rest: Any) -> LiveModels:
-        models = LiveModels(self.store, **rest)
+    def models(self, **rest: Any) -> ModelRepository:
+        models = ModelRepository(self.store, **rest)
         models.refresh()
         return models
 

@@ -11,11 +11,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from appliance.errors import InvalidInput, NotFound, NotReady
-from appliance.live import LiveModels, LoadedVersion, Served
+from appliance.inference.version import LoadedVersion
 from appliance.monitoring import counters
 from appliance.monitoring.metrics import Metrics
 from appliance.mqtt_state import MqttState
 from appliance.predictor import Counts, Prediction, Predictor
+from appliance.repository import ModelRepository, Served
 from appliance.store.versions import Store
 
 IRIS = {"model": "iris", "version": "1.0.0"}
@@ -48,7 +49,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 def test_predictions_of_the_predictor_are_counted_with_their_rows_and_times(loaded, folder):
     metrics = Metrics(folder, 0)
-    predictor = Predictor(LiveModels(Store(folder)), [metrics])
+    predictor = Predictor(ModelRepository(Store(folder)), [metrics])
     for rows in (1, 3):
         predictor.run(loaded, {"features": np.ones((rows, 4), np.float32)})
     counts = metrics.counts()["iris", "1.0.0"]

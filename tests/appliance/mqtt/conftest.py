@@ -16,9 +16,9 @@ from paho.mqtt.properties import Properties
 
 from appliance.config import MqttConfig
 from appliance.inference import selftest
-from appliance.live import LiveModels
 from appliance.mqtt.listener import Listener
 from appliance.predictor import Predictor
+from appliance.repository import ModelRepository
 from appliance.store import activation
 from appliance.store.versions import Store
 
@@ -83,7 +83,7 @@ class Door:
 
     def __init__(self, until: Until, folder: Path, port: int, store: Store, **settings: Any) -> None:
         self._until = until
-        self.models = LiveModels(store, default=settings.pop("default", ""))
+        self.models = ModelRepository(store, default=settings.pop("default", ""))
         self.models.refresh()
         document = {"host": "127.0.0.1", "port": port, "client_id": "door", **settings}
         self.config = msgspec.convert(document, MqttConfig)

@@ -7,7 +7,6 @@ import pytest
 
 from appliance.config import MqttConfig
 from appliance.errors import StoreError
-from appliance.live import LiveModels
 from appliance.mqtt import repeats
 from appliance.mqtt.answering import Answerer
 from appliance.mqtt.disk import Disk
@@ -17,6 +16,7 @@ from appliance.mqtt.outbox import Outbox
 from appliance.mqtt.plan import Plan
 from appliance.mqtt.repeats import Repeats
 from appliance.predictor import Predictor
+from appliance.repository import ModelRepository
 
 FEED = {
     "topic": "line/{device}/length",
@@ -36,7 +36,7 @@ class Bench:
     def __init__(self, folder, store) -> None:
         self.path = folder / "o"
         self.config = msgspec.convert({"host": "h", "rows": [ROWS]}, MqttConfig)
-        models = LiveModels(store)
+        models = ModelRepository(store)
         models.refresh()
         self.predictor = Predictor(models)
         self.restart()

@@ -21,8 +21,8 @@ from appliance.bundle.manifest import Input, Manifest, Output, Provenance
 from appliance.config import Config, HttpConfig, ModelsConfig, StoreConfig
 from appliance.inference import selftest
 from appliance.inference.session import Session
-from appliance.live import LiveModels
 from appliance.predictor import Counts, Predictor
+from appliance.repository import ModelRepository
 from appliance.rest import invocations, openinference, predict
 from appliance.rest.app import App, create_app
 from appliance.rest.exchange import Context
@@ -80,7 +80,7 @@ class Door:
 
     def __init__(self, state_dir: Path, default: str = "", **settings: object) -> None:
         self.store = Store(state_dir)
-        self.models = LiveModels(self.store, default=default)
+        self.models = ModelRepository(self.store, default=default)
         self.models.refresh()
         self.recorder = Recorder()
         config = HttpConfig(**settings)

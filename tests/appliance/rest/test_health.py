@@ -7,8 +7,9 @@ import pytest
 
 from appliance.errors import NotReady, SelfTestFailed
 from appliance.inference import selftest
-from appliance.live import LiveModels, LoadedVersion
+from appliance.inference.version import LoadedVersion
 from appliance.predictor import Predictor
+from appliance.repository import ModelRepository
 from appliance.rest import health
 from appliance.rest.exchange import Context
 from appliance.store import activation
@@ -22,7 +23,7 @@ def context(tmp_path, make_bundle) -> Context:
     store = Store(tmp_path / "state")
     store.install(make_bundle(tmp_path))
     activation.activate(store, "iris", "1.0.0", selftest.self_test)
-    models = LiveModels(store)
+    models = ModelRepository(store)
     models.refresh()
     return Context(Predictor(models), store, SimpleNamespace())
 

@@ -5,7 +5,6 @@ when its last request drops it.
 """
 
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,13 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from appliance import nofollow
-from appliance.bundle import archive, examples, onnx_wire
-from appliance.bundle.archive import Opened
-from appliance.bundle.manifest import Manifest
+from appliance.bundle import archive
 from appliance.errors import ApplianceError, BundleRefused, Misuse, NotFound, NotReady, StoreError
-from appliance.inference import selftest
-from appliance.inference.session import Session
-from appliance.inference.tensors import InputSchema
+from appliance.inference.version import LoadedVersion
 from appliance.pinned import Pinned
 from appliance.store import activation
 from appliance.store.versions import Store
@@ -41,36 +36,6 @@ REFRESH_SECONDS = 5.0
 _NEVER = object()
 
 
-class LoadedVersion:
-    """One installed version, loaded and self-tested on this processor."""
-
-    def __init__(
-        self, folder: Path, threads: int = 1, *, run_seconds: float = 0.0, opened: Opened | None = None
-    ) -> None:
-        """Load the version in `folder`, by default without asking who signed it.
-
-        `opened` is the same version as the store gives it, by today's keys. Raises BundleRefused, NotReady or
-        SelfTestFailed.
-        """
-        opened = opened or archive.open_folder(folder, within=folder.parents[2], most_bytes=sys.maxsize)
-        bundle = archive.whole(opened)
-        self.digest = opened.digest
-        self.signature = bundle.members.get(archive.SIGNATURE)
-        onnx_wire.check(bundle.members[archive.MODEL])
-        self.manifest: Manifest = bundle.manifest
-        self.name = bundle.manifest.name
-        self.version = bundle.manifest.version
-        self.session = Session(bundle.members["model.onnx"], threads=threads, run_seconds=run_seconds)
-        self.schema = InputSchema(bundle.manifest.inputs)
-        self.output_names = [output.name for output in bundle.manifest.outputs]
-        self._examples = examples.read(bundle.members["examples.npz"])
-        self.self_test()
-
-    def self_test(self) -> selftest.SelfTest:
-        """Answer the bundle's examples once more and compare. Raises SelfTestFailed."""
-        return selftest.check(self.manifest, self.session, *self._examples)
-
-
 @dataclass(frozen=True, slots=True)
 class Served:
     """What one model serves now, and what keeps it from serving what the store says."""
@@ -83,7 +48,7 @@ class Served:
     """Why what is wanted does not serve; or, where it does, why it should not: nobody who is trusted signed it."""
 
 
-class LiveModels:
+class ModelRepository:
     """The versions loaded in this process, one active for each model, a few more because requests named them."""
 
     def __init__(

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from appliance import live, pinned
+from appliance import pinned, repository
 from appliance.errors import BundleRefused, Misuse, NotFound, NotReady, Overloaded
 from appliance.inference.selftest import self_test
-from appliance.live import LiveModels
+from appliance.repository import ModelRepository
 from appliance.store import activation
 from appliance.store.versions import Store
 
@@ -31,14 +31,14 @@ def go_live(store, make_bundle, tmp_path):
     return go_live
 
 
-def _answer(models: LiveModels, *which: str) -> float:
+def _answer(models: ModelRepository, *which: str) -> float:
     loaded = models.get(*which)
     return float(loaded.session.run({"features": np.zeros((1, 4), np.float32)})[0][0])
 
 
 def test_active_version_answers_and_the_next_one_after_a_switch(store, go_live):
     go_live("1.0.0")
-    models = LiveModels(store)
+    models = ModelRepository(store)
     models.refresh()
     assert _answer(models) == 100
     go_live("2.0.0")
@@ -51,7 +51,7 @@ def test_active_version_answers_and_the_next_one_after_a_switch(store, go_live):
 
 def test_request_keeps_its_version_to_the_end(store, go_live):
     go_live("1.0.0")
-    models = LiveModels(store)
+    models = ModelRepository(store)
     models.refresh()
     held = models.get("iris")
     go_live("2.0.0")
@@ -62,7 +62,7 @@ def test_request_keeps_its_version_to_the_end(store, go_live):
 
 def test_old_version_keeps_serving_when_the_new_one_cannot_load(store, go_live):
     go_live("1.0.0")
-    models = LiveModels(store)
+    models = ModelRepository(store)
     models.refresh()
     told = []
     models.switched = told.append
@@ -81,7 +81,7 @@ def test_version_that_could_not_load_is_tried_again(store, go_live, monkeypatch)
     content = store.folder("iris", "1.0.0") / "model.onnx"
     good = content.read_bytes()
     content.write_bytes(b"damaged")
-    models = LiveModels(store)
+    models = ModelRepository(store)
     models.refresh()
     with pytest.raises(NotReady):
         models.get("iris")
@@ -89,14 +89,14 @@ def test_version_that_could_not_load_is_tried_again(store, go_live, monkeypatch)
     models.refresh()
     with pytest.raises(NotReady):
         models.get("iris")  # not at every look: loading costs
-    monkeypatch.setattr(live, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(repository, "RETRY_SECONDS", 0.0)
     models.refresh()
     assert _answer(models) == 100
 
 
 def test_follow_notices_a_switch_by_itself(store, go_live):
     go_live("1.0.0")
-    models = LiveModels(store)
+    models = ModelRepository(store)
     models.refresh()
     stop = threading.Event()
     thread = threading.Thread(target=models.follow, args=(stop, 0.02))
@@ -113,7 +113,7 @@ def test_follow_notices_a_switch_by_itself(store, go_live):
 def test_inactive_versions_answer_when_named_and_stay_loaded(store, go_live, monkeypatch):
     for version in ("1.0.0", "2.0.0", "3.0.0", "4.0.0"):
         go_live(version)
-    models = LiveModels(store, pinned_versions=2)
+    models = ModelRepository(store, pinned_versions=2)
     models.refresh()
     assert _answer(models, "iris", "1.0.0") == 100
     first = models.get("iris", "1.0.0")
@@ -134,7 +134,7 @@ def test_version_that_cannot_load_is_not_tried_at_each_request(store, go_live, m
     model = store.folder("iris", "1.0.0") / "model.onnx"
     good = model.read_bytes()
     model.write_bytes(b"damaged")
-    models = LiveModels(store)
+    models = ModelRepository(store)
     models.refresh()
     for content in (b"damaged", good):
         model.write_bytes(content)
@@ -149,7 +149,7 @@ def test_version_that_cannot_load_is_not_tried_at_each_request(store, go_live, m
 def test_removed_version_is_let_go(store, go_live):
     go_live("1.0.0")
     go_live("2.0.0")
-    models = LiveModels(store)
+    models = ModelRepository(store)
     models.refresh()
     assert _answer(models, "iris", "1.0.0") == 100
     store.remove("iris", "1.0.0")
@@ -160,7 +160,7 @@ def test_removed_version_is_let_go(store, go_live):
 
 def test_deactivated_model_serves_nothing(store, go_live):
     go_live("1.0.0")
-    models = LiveModels(store)
+    models = ModelRepository(store)
     models.refresh()
     activation.deactivate(store, "iris")
     models.refresh()
@@ -170,7 +170,7 @@ def test_deactivated_model_serves_nothing(store, go_live):
 
 def test_unknown_model_and_version_are_named(store, go_live):
     go_live("1.0.0")
-    models = LiveModels(store)
+    models = ModelRepository(store)
     models.refresh()
     with pytest.raises(NotFound, match=r"Request for unknown model: 'irys'.*iris"):
         models.get("irys")
@@ -179,7 +179,7 @@ def test_unknown_model_and_version_are_named(store, go_live):
 
 
 def test_default_model_is_the_only_active_one_or_the_configured(store, go_live):
-    models = LiveModels(store)
+    models = ModelRepository(store)
     models.refresh()
     with pytest.raises(NotReady, match="none is active"):
         models.get()
@@ -190,14 +190,14 @@ def test_default_model_is_the_only_active_one_or_the_configured(store, go_live):
     models.refresh()
     with pytest.raises(Misuse, match="2 are active"):
         models.get()
-    chosen = LiveModels(store, default="wine")
+    chosen = ModelRepository(store, default="wine")
     chosen.refresh()
     assert chosen.get().name == "wine"
 
 
 def test_store_that_cannot_be_read_does_not_stop_serving(store, go_live):
     go_live("1.0.0")
-    models = LiveModels(store)
+    models = ModelRepository(store)
     models.refresh()
     record: Path = activation.path(store, "iris")
     record.write_text("{ half a record")
