@@ -38,7 +38,7 @@ def ask(broker: BrokerConfig, seconds: float = 3.0) -> BrokerReport:
     Raises ConfigError for certificates that cannot be read.
     """
     listener = _Listener()
-    client = Client(broker, f"appliance-doctor-{secrets.token_hex(4)}", listener, lambda: None)
+    client = Client(broker, f"appliance-doctor-{secrets.token_hex(4)}", listener, lambda: None, max_payload=65_536)
     deadline = time.monotonic() + seconds
     try:
         while not listener.done and (now := time.monotonic()) < deadline:

@@ -1,5 +1,7 @@
 """PUBLISH and PUBACK as bytes: what paho writes is read, what is written paho reads, and no bytes break the reader."""
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,6 +76,19 @@ def test_any_bytes_are_a_message_or_malformed(body, flags, five):
     except packets.MalformedPacket:
         return
     assert read.payload == body[len(body) - len(read.payload) :]
+
+
+@given(st.binary(max_size=60), st.integers(0, 200), st.binary(max_size=5), st.integers(0, 500))
+def test_any_properties_are_read_or_malformed(properties, length, payload, missing):
+    """The length before them may be another one, and the packet may have been cut off."""
+    body = b"\0\x01a\0\x07" + packets._variable(length) + properties + payload
+    for read in (packets.read_publish, partial(packets.read_beginning, length=len(body) + missing)):
+        try:
+            message = read(packets.PUBLISH | 2, body, five=True)
+        except packets.MalformedPacket:
+            continue
+        assert (message.topic, message.mid) == ("a", 7)
+        assert all(0 <= number < 2**28 for number in message.identifiers)
 
 
 @given(st.binary(max_size=20), st.integers(0, 5))
