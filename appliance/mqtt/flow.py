@@ -93,10 +93,10 @@ class Flow:
         decoded = rows = 0
         for message in messages:
             work.messages.append(message)
-            new = self._jobs(message, now, work)
-            jobs += new
             decoded += message.size
-            rows += sum(len(job.call.rows) for job in new)
+            for job in self._jobs(message, now, work):
+                jobs.append(job)
+                rows += len(job.call.rows)
             if decoded >= DECODED_BYTES or rows >= ROWS_TOGETHER:
                 self._answer(jobs, work)
                 jobs, decoded, rows = [], 0, 0
