@@ -1,19 +1,12 @@
-"""The one configuration: typed, frozen, read from file and environment, checked once.
+"""Every setting with its type, default and unit, as one frozen tree; settings.py reads it from file and environment.
 
-A setting's place is `[section] key` in the TOML file and `APPLIANCE_SECTION_KEY` in the environment, which wins.
 Defaults and units stand here and nowhere else; docs/configuration.md is compared with them by a test.
 """
 
-import os
-import re
-import tomllib
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 
 import msgspec
-
-from appliance.errors import ConfigError
 
 DEFAULT_STATE_DIR = "/var/lib/appliance"
 
@@ -22,11 +15,11 @@ Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
 
-class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A table of the configuration file: immutable, and unknown keys are an error."""
 
 
-class HttpConfig(_Section, frozen=True):
+class HttpConfig(Section, frozen=True):
     """`[http]`: where and how requests come in, and their limits."""
 
     host: str = "127.0.0.1"
@@ -66,7 +59,7 @@ class HttpConfig(_Section, frozen=True):
     """Seconds that running requests have to finish after SIGTERM."""
 
 
-class ModelsConfig(_Section, frozen=True):
+class ModelsConfig(Section, frozen=True):
     """`[models]`: how versions are loaded and run."""
 
     threads: Positive = 1
@@ -87,7 +80,7 @@ class ModelsConfig(_Section, frozen=True):
     """The model that `/predict` and `/invocations` mean; empty where only one is active."""
 
 
-class StoreConfig(_Section, frozen=True):
+class StoreConfig(Section, frozen=True):
     """`[store]`: the state folder."""
 
     state_dir: str = DEFAULT_STATE_DIR
@@ -101,7 +94,7 @@ class StoreConfig(_Section, frozen=True):
     """Of one bundle, unpacked; a larger one is refused by its table of members, before anything of it is inflated."""
 
 
-class PullConfig(_Section, frozen=True):
+class PullConfig(Section, frozen=True):
     """`[pull]`: where `appliance pull` takes signed bundles from; nothing is pulled while `source` is empty."""
 
     source: str = ""
@@ -131,7 +124,7 @@ class PullConfig(_Section, frozen=True):
     """Of one bundle."""
 
 
-class LogConfig(_Section, frozen=True):
+class LogConfig(Section, frozen=True):
     """`[log]`: JSON lines on standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -139,7 +132,7 @@ class LogConfig(_Section, frozen=True):
     """Whether each request writes a line."""
 
 
-class BrokerConfig(_Section, frozen=True):
+class BrokerConfig(Section, frozen=True):
     """How one MQTT broker is reached."""
 
     host: str = ""
@@ -169,7 +162,7 @@ class UpstreamConfig(BrokerConfig, frozen=True):
     """Answers a second that are sent of those that waited, beside the live ones."""
 
 
-class SubscriptionConfig(_Section, frozen=True):
+class SubscriptionConfig(Section, frozen=True):
     """`[[mqtt.subscriptions]]`: which messages are answered, by which model, and where the answer goes."""
 
     topic: str
@@ -201,7 +194,7 @@ class SubscriptionConfig(_Section, frozen=True):
     """Seconds after which a broker may drop an undelivered answer (MQTT 5); 0: never."""
 
 
-class FeedConfig(_Section, frozen=True):
+class FeedConfig(Section, frozen=True):
     """`[[mqtt.rows.feeds]]`: one topic that feeds columns of a row."""
 
     topic: str
@@ -216,7 +209,7 @@ class FeedConfig(_Section, frozen=True):
     """Most values in the window."""
 
 
-class RowsConfig(_Section, frozen=True):
+class RowsConfig(Section, frozen=True):
     """`[[mqtt.rows]]`: rows put together from several topics, one for each key."""
 
     name: str
@@ -270,7 +263,7 @@ class MqttConfig(BrokerConfig, frozen=True):
     rows: tuple[RowsConfig, ...] = ()
 
 
-class Config(_Section, frozen=True):
+class Config(Section, frozen=True):
     """The whole configuration."""
 
     http: HttpConfig = HttpConfig()
@@ -284,134 +277,3 @@ class Config(_Section, frozen=True):
     def state_dir(self) -> Path:
         """The state folder."""
         return Path(self.store.state_dir)
-
-
-# Names that others set, beside the derived ones.
-_ALIASES = {
-    "APPLIANCE_STATE_DIR": ("store", "state_dir"),
-    "AIP_HTTP_PORT": ("http", "port"),  # Vertex AI
-    "AIP_HEALTH_ROUTE": ("http", "health_route"),
-    "AIP_PREDICT_ROUTE": ("http", "predict_route"),
-    "SAGEMAKER_BIND_TO_PORT": ("http", "port"),  # SageMaker
-}
-_NOT_SETTINGS = {"APPLIANCE_CONFIG", "APPLIANCE_KEY_PASSWORD_FILE"}
-
-
-def load(
-    file: Path | None = None,
-    environment: Mapping[str, str] | None = None,
-    overrides: Mapping[str, Mapping[str, Any]] | None = None,
-) -> Config:
-    """Return the configuration: defaults, then `file` (TOML), then `environment`, then `overrides` (command line).
-
-    Raises ConfigError for a file that cannot be read, an unknown setting, a wrong type or a value out of range.
-    """
-    raw: dict[str, Any] = _read(file) if file else {}
-    for (section, key), value in _from_environment(os.environ if environment is None else environment).items():
-        _section(raw, section)[key] = value
-    for section, values in (overrides or {}).items():
-        _section(raw, section).update(values)
-    try:
-        # Not strict: the environment has only text, and "8080" must do for a port.
-        return msgspec.convert(raw, Config, strict=False)
-    except msgspec.ValidationError as error:
-        raise ConfigError(
-            f"configuration{f' {file}' if file else ''}", str(error), "correct it; see docs/configuration.md"
-        ) from error
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """Return the tables of a TOML file."""
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"configuration {file}", str(error), "correct the file or leave out --config") from error
-
-
-def _section(raw: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return the table `name` (`mqtt.upstream` is a table within a table) of `raw`, made if absent."""
-    table = raw
-    for part in name.split("."):
-        table = table.setdefault(part, {})
-        if not isinstance(table, dict):
-            raise ConfigError(f"configuration [{name}]", "is a value, not a table", "write it as [section] and keys")
-    return table
-
-
-def _from_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], str | list[str]]:
-    """Return {(section, key): text} of the variables that name a setting; a list's texts stand between : or commas.
-
-    An APPLIANCE_ variable that names none is an error: a typing mistake must not be silent.
-    """
-    defaults = settings()
-    known = {variable_of(section, key): (section, key) for section, key in defaults}
-    found: dict[tuple[str, str], str | list[str]] = {}
-    for name, value in environment.items():
-        place = _ALIASES.get(name) or known.get(name)
-        if place:
-            several = isinstance(defaults[place], tuple)
-            found[place] = [part for part in re.split("[:,]", value) if part] if several else value
-        elif name.startswith("APPLIANCE_") and name not in _NOT_SETTINGS:
-            raise ConfigError(f"environment variable {name}", "names no setting", "see docs/configuration.md")
-    return found
-
-
-def settings() -> dict[tuple[str, str], Any]:
-    """Return {(section, key): default} of every setting, in the order of the classes above.
-
-    A table within a table is a section of its own (`mqtt.upstream`). Lists of tables have no place here: see tables().
-    """
-    return {
-        (section, field.name): field.default
-        for section, kind in _sections(Config, "")
-        for field in msgspec.structs.fields(kind)
-        if not _is_table(field.type) and not _row_of(field.type)
-    }
-
-
-def tables() -> dict[str, dict[str, Any]]:
-    """Return {list of tables: {key: default}}, as `mqtt.subscriptions`; a key that must be given has no default."""
-    found: dict[str, dict[str, Any]] = {}
-    open_ = list(_sections(Config, ""))
-    for name, kind in open_:
-        for field in msgspec.structs.fields(kind):
-            row = _row_of(field.type)
-            if row:
-                own = f"{name}.{field.name}"
-                found[own] = {
-                    one.name: None if one.default is msgspec.NODEFAULT and one.required else _default(one)
-                    for one in msgspec.structs.fields(row)
-                    if not _row_of(one.type)
-                }
-                open_.append((own, row))
-    return found
-
-
-def variable_of(section: str, key: str) -> str:
-    """Return the name of a setting's environment variable."""
-    return f"APPLIANCE_{section.replace('.', '_').upper()}_{key.upper()}"
-
-
-def _sections(kind: type, name: str) -> Iterator[tuple[str, type]]:
-    """Yield (name, class) of the tables within a table."""
-    for field in msgspec.structs.fields(kind):
-        if _is_table(field.type):
-            own = f"{name}.{field.name}" if name else field.name
-            yield own, field.type
-            yield from _sections(field.type, own)
-
-
-def _is_table(kind: Any) -> bool:
-    """Return whether a field's type is a table."""
-    return isinstance(kind, type) and issubclass(kind, _Section)
-
-
-def _row_of(kind: Any) -> Any:
-    """Return the class of the tables in a list of tables, None for another type."""
-    first = (get_args(kind) or (None,))[0]
-    return first if _is_table(first) else None
-
-
-def _default(field: msgspec.structs.FieldInfo) -> Any:
-    """Return a field's default."""
-    return field.default if field.default is not msgspec.NODEFAULT else field.default_factory()

@@ -21,9 +21,10 @@ import click
 from appliance import __version__, signals
 from appliance.cli import owner
 from appliance.cli.output import echo, echo_error
-from appliance.config import Config, load
+from appliance.config import Config
 from appliance.errors import ApplianceError, Misuse, NotFound, Refused
 from appliance.plain_text import plain
+from appliance.settings import load
 
 TRIAL = "__trial__"  # inference.trial.WORD, which is not imported for it
 EXIT_DONE = 0

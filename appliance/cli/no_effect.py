@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from appliance.config import BrokerConfig, Config, MqttConfig, settings, tables, variable_of
+from appliance.config import BrokerConfig, Config, MqttConfig
 from appliance.errors import ConfigError
+from appliance.settings import settings, tables, variable_of
 
 
 def refuse(config: Config) -> None:

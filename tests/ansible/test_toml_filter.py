@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.config import load
+from appliance.settings import load
 from tests.ansible.plugins import plugin
 
 to_toml = plugin("filter", "toml").to_toml

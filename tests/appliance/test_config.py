@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance import config
-from appliance.config import Config, load
+from appliance import settings
+from appliance.config import Config
 from appliance.errors import ConfigError
+from appliance.settings import load
 
 
 def write(folder: Path, text: str) -> Path:
@@ -33,11 +34,11 @@ def test_the_environment_beats_the_file_and_the_command_line_beats_both(tmp_path
     assert (found.http.threads, found.http.host, found.http.port) == (3, "10.0.0.2", 1003)
 
 
-@pytest.mark.parametrize(("section", "key"), list(config.settings()))
+@pytest.mark.parametrize(("section", "key"), list(settings.settings()))
 def test_every_setting_has_its_variable(section, key):
-    default = config.settings()[section, key]
+    default = settings.settings()[section, key]
     text = ":".join(default) if isinstance(default, tuple) else str(default).lower()
-    found = load(environment={config.variable_of(section, key): text})
+    found = load(environment={settings.variable_of(section, key): text})
     assert attrgetter(f"{section}.{key}")(found) == default
 
 
@@ -139,10 +140,10 @@ def rows(document: str) -> dict[tuple[str, str], tuple[str, str, str]]:
 def test_the_documentation_has_every_setting_with_its_default_and_no_other():
     document = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
     documented = rows(document)
-    assert list(documented) == list(config.settings())
+    assert list(documented) == list(settings.settings())
     for (section, key), (default, variable, meaning) in documented.items():
-        assert default == msgspec.json.encode(config.settings()[section, key]).decode(), key
-        assert variable == config.variable_of(section, key)
+        assert default == msgspec.json.encode(settings.settings()[section, key]).decode(), key
+        assert variable == settings.variable_of(section, key)
         assert len(meaning) > 10, key
 
 
@@ -167,7 +168,7 @@ def test_the_documentation_has_every_list_of_tables_with_its_keys_and_defaults()
             key: "required" if default is None else msgspec.json.encode(default).decode()
             for key, default in keys.items()
         }
-        for name, keys in config.tables().items()
+        for name, keys in settings.tables().items()
     }
     assert {name: {key: default for key, (default, _) in keys.items()} for name, keys in documented.items()} == expected
     assert all(len(meaning) > 10 for keys in documented.values() for _, meaning in keys.values())
@@ -202,5 +203,5 @@ def test_a_section_within_a_value_is_an_error_beside_its_variable(tmp_path):
 
 def test_the_documentation_names_what_others_set():
     document = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
-    for name, (section, key) in config._ALIASES.items():
+    for name, (section, key) in settings._ALIASES.items():
         assert f"| `{name}` | `[{section}] {key}` |" in document

@@ -24,7 +24,7 @@ GROUPS = [
         "ahead",
     },
     {"nofollow"},
-    {"config", "bundle", "budget"},
+    {"config", "settings", "bundle", "budget"},
     {"store", "inference"},
     {"trials"},
     {"routing", "repository", "pinned"},
@@ -37,6 +37,7 @@ GROUPS = [
 # Beside each other in a group, and yet one stands on the other.
 BESIDE = {
     ("monitoring", "__init__"),
+    ("settings", "config"),
     ("routing", "repository"),
     ("repository", "pinned"),
     ("memory", "cgroup"),

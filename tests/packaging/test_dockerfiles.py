@@ -163,7 +163,7 @@ def only_phony(makefile: str) -> list[str]:
 
 
 def test_the_configuration_of_the_site_is_one_that_the_appliance_takes():
-    from appliance.config import load
+    from appliance.settings import load
 
     config = load(ROOT / "packaging/docker/site/appliance.toml", environment={})
     assert config.mqtt.host == "broker"

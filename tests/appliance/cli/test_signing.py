@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 import appliance
 from appliance.bundle import archive, keys
 from appliance.cli import appliance as command
-from appliance.config import load
+from appliance.settings import load
 from appliance.store.versions import Store
 
 ROOT = Path(appliance.__file__).parents[1]

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from appliance.config import load
 from appliance.mqtt.outbox import LOCAL, UPSTREAM
 from appliance.mqtt.plan import Plan
+from appliance.settings import load
 
 DOCS = Path(__file__).parents[3] / "docs"
 PAGES = [f"how-to/{name}.md" for name in ("connect-a-plant-broker", "rows-from-several-topics", "through-an-outage")]

@@ -8,8 +8,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from appliance import service
-from appliance.config import load
 from appliance.rest import openapi
+from appliance.settings import load
 
 MODELS = (("iris", "1.0.0", "labels"), ("oven", "2.0.0", "table"))
 OVEN_ROW = {"temp-C": 20.5, "count": 3, "site": "north", "on": True}
