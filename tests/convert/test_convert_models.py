@@ -58,8 +58,8 @@ def test_array_model_takes_one_features_tensor_with_the_samples_column_names(iri
     ("final", "numbers"),
     [
         (LogisticRegression(), "float32"),
-        (RandomForestClassifier(10, random_state=0), "float64"),
-        (GradientBoostingClassifier(n_estimators=5), "float64"),
+        (RandomForestClassifier(10, random_state=0), "float32"),
+        (GradientBoostingClassifier(n_estimators=5), "float32"),
     ],
     ids=str,
 )
