@@ -23,7 +23,7 @@ from appliance.predictor import Predictor
 from appliance.repository import ModelRepository, Served
 from appliance.rest import admin, auth, dashboard, health, invocations, openapi, openinference, predict
 from appliance.rest.app import App, create_app
-from appliance.rest.exchange import Context
+from appliance.rest.http_types import Context
 from appliance.rest.server.connection_balance import Share
 from appliance.rest.server.server import Server, make_server
 from appliance.store import activation, condition, versions

@@ -29,7 +29,7 @@ from appliance.cli.status import address, connect
 from appliance.config import Config
 from appliance.errors import BundleRefused, InvalidInput, NotAllowed, NotFound, NotReady, SelfTestFailed
 from appliance.inference.comparison import compare
-from appliance.rest import binary_tensors
+from appliance.openinference import binary
 from appliance.store import activation
 from appliance.store.versions import Store
 
@@ -202,7 +202,7 @@ def _proof(store: Store, folder: Path, manifest: Manifest) -> bytes:
 
 def _portions(asked: Examples, config: Config) -> Iterator[slice]:
     """Return slices of the examples, each within what the service takes in one request."""
-    size = sum(len(binary_tensors.write(array)) for array in asked.inputs)
+    size = sum(len(binary.write(array)) for array in asked.inputs)
     parts = math.ceil(2 * size / config.http.max_body_bytes)  # the half is left for the JSON part
     step = max(1, min(config.http.max_rows, asked.rows // max(1, parts)))
     return (slice(start, start + step) for start in range(0, asked.rows, step))
@@ -238,8 +238,8 @@ def _request(asked: Examples, rows: slice) -> tuple[bytes, dict[str, str]]:
     inputs, parts = [], []
     for tensor, array in zip(asked.manifest.inputs, asked.inputs, strict=True):
         part = array[rows]
-        parts.append(binary_tensors.write(part))
-        described = {"name": tensor.name, "shape": list(part.shape), "datatype": binary_tensors.datatype_of(part)}
+        parts.append(binary.write(part))
+        described = {"name": tensor.name, "shape": list(part.shape), "datatype": binary.datatype_of(part)}
         inputs.append({**described, "parameters": {"binary_data_size": len(parts[-1])}})
     outputs = [{"name": tensor.name, "parameters": {"binary_data": True}} for tensor in asked.manifest.outputs]
     header = msgspec.json.encode({"inputs": inputs, "outputs": outputs})
@@ -265,12 +265,12 @@ def _check_status(tried: str, status: int, content: bytes) -> None:
 def _read(tried: str, content: bytes, header_length: str) -> tuple[str, dict[str, Array]]:
     """Return the version and the outputs by name of an infer answer. Raises NotReady when it is none."""
     try:
-        header, rest = binary_tensors.split(content, header_length)
+        header, rest = binary.split(content, header_length)
         answer = msgspec.json.decode(header, type=_Answer)
         outputs, place = {}, 0
         for tensor in answer.outputs:
             end = place + int(tensor.parameters["binary_data_size"])
-            outputs[tensor.name] = binary_tensors.read(tensor.name, tensor.datatype, tensor.shape, rest[place:end])
+            outputs[tensor.name] = binary.read(tensor.name, tensor.datatype, tensor.shape, rest[place:end])
             place = end
     except (msgspec.MsgspecError, KeyError, ValueError, TypeError, InvalidInput) as error:
         found = f"what answers there does not speak Open Inference ({str(error)[:200]})"

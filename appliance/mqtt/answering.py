@@ -15,7 +15,7 @@ from appliance.mqtt.outbox import LOCAL, Answer, Stored
 from appliance.mqtt.plan import Subscription, Target
 from appliance.mqtt.rights import Rights
 from appliance.predictor import Predictor
-from appliance.wording import wording_of
+from appliance.response import response_format
 
 log = logging.getLogger(__name__)
 
@@ -142,11 +142,11 @@ class Answerer:
         started = time.perf_counter()
         chosen = [jobs[index] for index in indices]
         try:
-            wording = wording_of(version)
+            form = response_format(version)
             _check_room(version, chosen)
             feeds, counts = _feeds(version, chosen)
-            prediction = self._predictor.run(version, feeds, wording.outputs, started=started, requests=len(chosen))
-            answer = wording.answer(prediction)
+            prediction = self._predictor.run(version, feeds, form.outputs, started=started, requests=len(chosen))
+            answer = form.answer(prediction)
         except Exception as error:  # noqa: BLE001 - see refuse()
             if len(indices) > 1:
                 middle = len(indices) // 2

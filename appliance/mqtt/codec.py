@@ -16,11 +16,11 @@ from appliance import budget
 from appliance.config import SubscriptionConfig
 from appliance.errors import ApplianceError, ConfigError, InvalidInput, TooLarge
 from appliance.inference import lenient_json
-from appliance.inference.openinference import InferInputOf, check_tensor, from_json
 from appliance.inference.tensors import Feeds, InputSchema
 from appliance.inference.values import Array, Scalar
 from appliance.mqtt import cbor_scan
-from appliance.wording import PredictAnswer, as_rows
+from appliance.openinference.tensors import InferInputOf, check_tensor, from_json
+from appliance.response import PredictAnswer, as_rows
 
 RESERVED = frozenset({"id", "prediction", "probability", "score", "model", "version", "replayed", "predicted_at"})
 """Fields of an answer that no echoed field may hide."""

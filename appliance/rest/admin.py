@@ -12,8 +12,8 @@ from appliance.bundle.manifest import Input, Output, Task
 from appliance.errors import ApplianceError
 from appliance.predictor import Counts
 from appliance.repository import Served
-from appliance.rest.exchange import Answer, Context, Request, json_answer
 from appliance.rest.health import is_ready
+from appliance.rest.http_types import Context, Request, Response, json_response
 from appliance.rest.routes import Route
 from appliance.store import activation
 from appliance.store.activation import Activation
@@ -101,18 +101,18 @@ class Status(msgspec.Struct):
     counts: list[VersionCounts]
 
 
-def _models(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+def _models(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer with every model."""
     served = {model.name: model for model in context.predictor.models.served()}
-    return json_answer(Models([_model_info(context, name, served.get(name)) for name in context.store.names()]))
+    return json_response(Models([_model_info(context, name, served.get(name)) for name in context.store.names()]))
 
 
-def _model(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+def _model(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer with one model."""
-    return json_answer(_one_model(context, variables["name"]))
+    return json_response(_one_model(context, variables["name"]))
 
 
-def _activate(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+def _activate(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Make a version the active one."""
     name, version = variables["name"], variables["version"]
     return _change(context, ("activate", name, version), lambda: activation.activate(
@@ -120,7 +120,7 @@ def _activate(context: Context, request: Request, variables: dict[str, str]) -> 
     ))  # fmt: skip
 
 
-def _roll_back(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+def _roll_back(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Return to the previous version."""
     name = variables["name"]
     return _change(context, ("roll back", name), lambda: activation.roll_back(
@@ -128,47 +128,47 @@ def _roll_back(context: Context, request: Request, variables: dict[str, str]) ->
     ))  # fmt: skip
 
 
-def _mark_good(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+def _mark_good(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """End the active version's probation."""
     name = variables["name"]
     return _change(context, ("mark good", name), lambda: activation.mark_good(context.store, name, why=_MADE_HERE))
 
 
-def _status(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+def _status(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer with the service at a glance."""
     ready, details = is_ready(context)
     counts = [_version_counts(*key, counts) for key, counts in sorted(context.counts().items())]
     uptime = round(time.monotonic() - _STARTED, 3)
     machine = f"{platform.system()} {platform.machine()}"
-    return json_answer(Status(__version__, socket.gethostname(), machine, uptime, ready, details.reasons, counts))
+    return json_response(Status(__version__, socket.gethostname(), machine, uptime, ready, details.reasons, counts))
 
 
-def _metrics(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+def _metrics(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer in the Prometheus text format."""
-    return Answer(context.metrics(), content_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(context.metrics(), content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 ROUTES = (
-    Route("GET", "/status", _status, "The service at a glance", gives=Status),
+    Route("GET", "/status", _status, "The service at a glance", response_type=Status),
     Route("GET", "/metrics", _metrics, "Counters in the Prometheus text format", media="text/plain"),
-    Route("GET", "/models", _models, "Every model and its installed versions", gives=Models),
-    Route("GET", "/models/{name}", _model, "One model and its installed versions", gives=ModelInfo),
+    Route("GET", "/models", _models, "Every model and its installed versions", response_type=Models),
+    Route("GET", "/models/{name}", _model, "One model and its installed versions", response_type=ModelInfo),
     Route("POST", "/models/{name}/versions/{version}/activate", _activate,
-          "Make a version the one that serves, after its self-test", scope="admin", gives=ModelInfo),
+          "Make a version the one that serves, after its self-test", scope="admin", response_type=ModelInfo),
     Route("POST", "/models/{name}/rollback", _roll_back,
-          "Return to the version that served before, after its self-test", scope="admin", gives=ModelInfo),
+          "Return to the version that served before, after its self-test", scope="admin", response_type=ModelInfo),
     Route("POST", "/models/{name}/mark-good", _mark_good,
-          "End the active version's probation", scope="admin", gives=ModelInfo),
+          "End the active version's probation", scope="admin", response_type=ModelInfo),
 )  # fmt: skip
 
 
-def _change(context: Context, what: tuple[str, ...], change: Callable[[], Activation]) -> Answer:
+def _change(context: Context, what: tuple[str, ...], change: Callable[[], Activation]) -> Response:
     """Change the store, follow it at once in this process, and answer with the model (`what[1]`) as it now is."""
     name = what[1]
     _check_installed(context, name)
     context.changes.run(what, change)
     context.predictor.models.refresh()
-    return json_answer(_one_model(context, name))
+    return json_response(_one_model(context, name))
 
 
 def _one_model(context: Context, name: str) -> ModelInfo:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from appliance.budget import SMALL
 from appliance.errors import ApplianceError, NotFound, Overloaded
 from appliance.predictor import request_id
-from appliance.rest.exchange import Answer, Context, Environ, Request, body_limit
+from appliance.rest.http_types import Context, Environ, Request, Response, body_limit
 from appliance.rest.problems import REASONS, WrongMethod, form_for, status_of
 from appliance.rest.routes import Route, extra_routes, hot_routes
 
@@ -81,7 +81,7 @@ class App:
             return error
         return None
 
-    def answer(self, route: Route, request: Request, variables: dict[str, str]) -> Answer:
+    def answer(self, route: Route, request: Request, variables: dict[str, str]) -> Response:
         """Return the answer of one route; the boundary where every error becomes an answer."""
         given = request.environ.get("HTTP_X_REQUEST_ID", "")[:128]
         token = request_id.set(given or f"{self._prefix}-{next(self._numbers)}")
@@ -98,7 +98,7 @@ class App:
                 request.release()
             request_id.reset(token)
 
-    def _answer(self, route: Route, request: Request, variables: dict[str, str]) -> Answer:
+    def _answer(self, route: Route, request: Request, variables: dict[str, str]) -> Response:
         """Return the handler's answer, or the error's in the words of the route's protocol."""
         try:
             self.authorize(request, route.scope)
@@ -152,21 +152,22 @@ def create_app(context: Context, routes: Sequence[Route], authorize: Authorize, 
 
 def _flask_app(app: App) -> "Flask":
     """Return a Flask application with every route of the table."""
-    from flask import Flask, Response, request
+    from flask import Flask, request
+    from flask import Response as FlaskResponse
 
     flask = Flask("appliance", static_folder=None)
     flask.url_map.merge_slashes = False  # else a double slash is answered by a redirection, to the Host that was sent
 
-    def respond(answer: Answer) -> Response:
+    def respond(answer: Response) -> FlaskResponse:
         status = f"{answer.status} {REASONS.get(answer.status, 'Error')}"
-        response = Response(answer.body, status, content_type=answer.content_type)
+        response = FlaskResponse(answer.body, status, content_type=answer.content_type)
         response.headers.extend(answer.headers)
         return response
 
     most = body_limit(app.context.config, app.context.budget)
 
-    def view(route: Route) -> Callable[..., Response]:
-        def answer(**variables: str) -> Response:
+    def view(route: Route) -> Callable[..., FlaskResponse]:
+        def answer(**variables: str) -> FlaskResponse:
             return respond(app.answer(route, Request(request.environ, most, app.context.budget), variables))
 
         return answer
@@ -177,7 +178,7 @@ def _flask_app(app: App) -> "Flask":
         flask.add_url_rule(rule, name, view(route), methods=[route.method], provide_automatic_options=False)
 
     @flask.before_request
-    def refuse_first() -> Response | None:
+    def refuse_first() -> FlaskResponse | None:
         """Refuse what no route answers as its routes would: nobody learns from it what he may not ask for."""
         if request.url_rule is not None:
             return None  # its route does
@@ -189,12 +190,12 @@ def _flask_app(app: App) -> "Flask":
         return None
 
     @flask.errorhandler(404)
-    def unknown_path(error: Any) -> Response:
+    def unknown_path(error: Any) -> FlaskResponse:
         problem = NotFound(f"find {request.path}", "there is no such path", "see /openapi.json for all of them")
         return respond(form_for(request.path)(404, problem))
 
     @flask.errorhandler(405)
-    def wrong_method(error: Any) -> Response:
+    def wrong_method(error: Any) -> FlaskResponse:
         allowed = ", ".join(sorted(set(error.valid_methods or ()) - {"OPTIONS", "HEAD"}))
         problem = WrongMethod(f"{request.method} {request.path}", "the path has another method", f"use {allowed}")
         response = respond(form_for(request.path)(405, problem))

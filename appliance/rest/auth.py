@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from appliance import ahead
 from appliance.config import HttpConfig
 from appliance.errors import ConfigError, NotAllowed
-from appliance.rest.exchange import Request
+from appliance.rest.http_types import Request
 from appliance.rest.problems import Forbidden
 
 Authorize = Callable[[Request, str], None]

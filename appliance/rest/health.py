@@ -11,7 +11,7 @@ from appliance.errors import ApplianceError
 from appliance.inference.version import LoadedVersion
 from appliance.mqtt_state import MqttState
 from appliance.repository import Served
-from appliance.rest.exchange import Answer, Context, Request, json_answer
+from appliance.rest.http_types import Context, Request, Response, json_response
 from appliance.rest.routes import Route
 from appliance.store import activation, condition
 
@@ -96,20 +96,20 @@ def failure(version: LoadedVersion) -> str:
     return _self_tests.reason(version)
 
 
-def _live(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+def _live(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer as long as the process does."""
-    return json_answer(Live())
+    return json_response(Live())
 
 
-def _ready(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+def _ready(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer 200 or 503."""
     ready, details = is_ready(context)
-    return json_answer(details, 200 if ready else 503)
+    return json_response(details, 200 if ready else 503)
 
 
 ROUTES = (
-    Route("GET", "/health/live", _live, "Whether the process answers", scope="none", gives=Live),
-    Route("GET", "/health/ready", _ready, "Whether predictions are answered", scope="none", gives=Ready),
+    Route("GET", "/health/live", _live, "Whether the process answers", scope="none", response_type=Live),
+    Route("GET", "/health/ready", _ready, "Whether predictions are answered", scope="none", response_type=Ready),
 )
 
 

@@ -15,7 +15,11 @@ from msgspec import UNSET, UnsetType
 from appliance.budget import SMALL, numbers_cost, texts_cost
 from appliance.bundle.manifest import Label
 from appliance.errors import InvalidInput
-from appliance.inference.openinference import (
+from appliance.inference.session import Array
+from appliance.inference.values import Scalar, quoted
+from appliance.inference.version import LoadedVersion
+from appliance.openinference import binary
+from appliance.openinference.tensors import (
     DATATYPES,
     NAMES,
     InferInputOf,
@@ -24,14 +28,10 @@ from appliance.inference.openinference import (
     elements,
     from_json,
 )
-from appliance.inference.session import Array
-from appliance.inference.values import Scalar, quoted
-from appliance.inference.version import LoadedVersion
 from appliance.predictor import Prediction
-from appliance.rest import binary_tensors
-from appliance.rest.exchange import Answer, Context, Request, compress, encode_json
+from appliance.response import CLASSIFIED, LARGE, as_json, response_format
+from appliance.rest.http_types import Context, Request, Response, compress, encode_json
 from appliance.rest.json_body import check_rows, decode_values
-from appliance.wording import CLASSIFIED, LARGE, as_json, wording_of
 
 V = TypeVar("V")
 
@@ -103,7 +103,7 @@ class _Call(msgspec.Struct, frozen=True):
     id: str | UnsetType = UNSET
 
 
-def infer(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+def infer(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer an infer request.
 
     Raises InvalidInput, TooLarge, NotFound for an unknown model or version, NotReady when none is active.
@@ -115,7 +115,7 @@ def infer(context: Context, request: Request, variables: dict[str, str]) -> Answ
     rows = len(next(iter(feeds.values())))
     check_rows(rows, context.config)
     names = [wanted.name for wanted in call.wanted]
-    if rows * wording_of(version).most_bytes > SMALL:
+    if rows * response_format(version).most_bytes > SMALL:
         request.claim_answer(_answer_bytes(version, call.wanted, rows), rows)
     answer = _answer(call, context.predictor.run(version, feeds, names, started=request.started))
     accepted = request.header("Accept-Encoding")
@@ -127,8 +127,8 @@ def _read(context: Context, request: Request, version: LoadedVersion) -> _Call:
     length = request.environ.get("HTTP_INFERENCE_HEADER_CONTENT_LENGTH")
     if length is None:
         return _parse(context, request, version, request.body(), memoryview(b""))
-    body = request.body(partial(binary_tensors.cost, header_length=length), worst=0)
-    header, tensors = binary_tensors.split(body, length)
+    body = request.body(partial(binary.cost, header_length=length), worst=0)
+    header, tensors = binary.split(body, length)
     return _parse(context, request, version, header, tensors) if header else _raw(request, version, tensors)
 
 
@@ -140,11 +140,11 @@ def _raw(request: Request, version: LoadedVersion, content: memoryview) -> _Call
     request.claim_more("read the raw tensor", 7 * len(content) if tensor.type == "string" else len(content), "it")
     if tensor.type == "string":
         texts = len(content).to_bytes(4, "little") + bytes(content)
-        array = binary_tensors.read(tensor.name, "BYTES", [1, *tensor.shape[1:]], memoryview(texts))
+        array = binary.read(tensor.name, "BYTES", [1, *tensor.shape[1:]], memoryview(texts))
     else:
         row = elements(tensor.name, tensor.shape[1:]) * np.dtype(tensor.type).itemsize
         shape = [len(content) // row if row else 0, *tensor.shape[1:]]
-        array = binary_tensors.read(tensor.name, NAMES[tensor.type], shape, content)
+        array = binary.read(tensor.name, NAMES[tensor.type], shape, content)
     return _Call({tensor.name: array}, [_Wanted(name, binary=True) for name in version.output_names])
 
 
@@ -164,7 +164,7 @@ def _parse(context: Context, request: Request, version: LoadedVersion, header: b
             part = content[place : place + size]
             if size > SMALL:
                 request.claim_more("read the tensors", _tensor_bytes(version, tensor, size), "they")
-            tensors[tensor.name] = binary_tensors.read(tensor.name, tensor.datatype, tensor.shape, part)
+            tensors[tensor.name] = binary.read(tensor.name, tensor.datatype, tensor.shape, part)
             place += size
     if place != len(content):
         found = f"{len(content) - place} bytes follow the last tensor"
@@ -248,7 +248,7 @@ def _wanted(version: LoadedVersion, outputs: list[InferOutput] | None, binary: b
     return wanted
 
 
-def _answer(call: _Call, prediction: Prediction) -> Answer:
+def _answer(call: _Call, prediction: Prediction) -> Response:
     """Return the outputs, first those in JSON and those described there, then the bytes."""
     tensors, parts = [], []
     version = prediction.version
@@ -256,9 +256,9 @@ def _answer(call: _Call, prediction: Prediction) -> Answer:
         array = prediction.outputs[wanted.name]
         if wanted.classes:
             array = _classified(wanted, array, version.manifest.class_labels)
-        tensor = OutputTensor(wanted.name, list(array.shape), binary_tensors.datatype_of(array))
+        tensor = OutputTensor(wanted.name, list(array.shape), binary.datatype_of(array))
         if wanted.binary:
-            parts.append(binary_tensors.write(array))
+            parts.append(binary.write(array))
             tensor.parameters = {"binary_data_size": len(parts[-1])}
         else:
             flat = array.reshape(-1)
@@ -266,13 +266,13 @@ def _answer(call: _Call, prediction: Prediction) -> Answer:
         tensors.append(tensor)
     header = encode_json(InferAnswer(version.name, version.version, tensors, call.id))
     if not parts:
-        return Answer(header)
-    return Answer(b"".join((header, *parts)), 200, BINARY, ((HEADER_LENGTH, str(len(header))),))
+        return Response(header)
+    return Response(b"".join((header, *parts)), 200, BINARY, ((HEADER_LENGTH, str(len(header))),))
 
 
 def _answer_bytes(version: LoadedVersion, wanted: Sequence[_Wanted], rows: int) -> int:
     """Return the memory that the outputs of `rows` rows take at most, as the graph gives them and as they are sent."""
-    each = wording_of(version).output_bytes
+    each = response_format(version).output_bytes
     row = sum(each[one.name][one.binary] for one in wanted if one.name in each)
     if any(one.classes for one in wanted):
         widths = {output.name: math.prod(output.shape[1:]) for output in version.manifest.outputs}
@@ -284,7 +284,7 @@ def _classified(wanted: _Wanted, array: Array, labels: Sequence[Label]) -> Array
     """Return each row's largest values as "value:index:label" (Triton's classification extension), largest first."""
     if array.dtype.kind not in "fiu":
         tried = f"classify the output {wanted.name!r}"
-        raise InvalidInput(tried, f"it is {binary_tensors.datatype_of(array)}", "ask it of an output of numbers")
+        raise InvalidInput(tried, f"it is {binary.datatype_of(array)}", "ask it of an output of numbers")
     rows = array.reshape(len(array), -1)
     # NaN sorts last either way, so it is put below every number; equal values keep their order.
     sortable = np.where(np.isnan(rows), -np.inf, rows) if array.dtype.kind == "f" else rows

@@ -16,13 +16,13 @@ from appliance.errors import InvalidInput, NotReady
 from appliance.inference.tensors import Feeds
 from appliance.inference.values import Scalar, quoted, to_values
 from appliance.inference.version import LoadedVersion
+from appliance.response import LARGE, as_json, response_format
 from appliance.rest.csv_body import read_csv, text_of
-from appliance.rest.exchange import Answer, Context, Request, json_answer
 from appliance.rest.health import is_ready
+from appliance.rest.http_types import Context, Request, Response, json_response
 from appliance.rest.json_body import check_rows, decode_values
 from appliance.rest.problems import UnsupportedMedia, error_json, mlflow_json
 from appliance.rest.routes import Route
-from appliance.wording import LARGE, as_json, wording_of
 
 V = TypeVar("V")
 Parameters = dict[str, Scalar]
@@ -87,7 +87,7 @@ class Ping(msgspec.Struct):
     ready: bool
 
 
-def invoke(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+def invoke(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer JSON in one of MLflow's forms, or CSV, with the default model.
 
     Raises InvalidInput, TooLarge, UnsupportedMedia for another Content-Type, NotReady without an active model.
@@ -108,7 +108,7 @@ def invoke(context: Context, request: Request, variables: dict[str, str]) -> Ans
     return _answer(context, request, version, feeds)
 
 
-def predict_instances(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+def predict_instances(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer `{"instances": [...]}`, whatever the Content-Type (KServe v1).
 
     Raises InvalidInput, TooLarge, NotFound for an unknown model, NotReady when none is active.
@@ -200,13 +200,13 @@ def _take_none(parameters: Parameters | None) -> None:
         )
 
 
-def _answer(context: Context, request: Request, version: LoadedVersion, feeds: Feeds) -> Answer:
+def _answer(context: Context, request: Request, version: LoadedVersion, feeds: Feeds) -> Response:
     """Run the model and return its predictions alone."""
-    output, rows = wording_of(version).prediction, len(next(iter(feeds.values())))
-    request.claim_answer(wording_of(version).row_bytes * rows, rows)
+    output, rows = response_format(version).prediction, len(next(iter(feeds.values())))
+    request.claim_answer(response_format(version).row_bytes * rows, rows)
     prediction = context.predictor.run(version, feeds, [output], started=request.started)
     array = prediction.outputs[output]
-    return json_answer(Predictions(as_json(array) if array.size > LARGE else to_values(array)))
+    return json_response(Predictions(as_json(array) if array.size > LARGE else to_values(array)))
 
 
 def _content_type(request: Request) -> tuple[str, dict[str, str]]:
@@ -224,29 +224,29 @@ def _json_body(request: Request, charset: str) -> bytes:
     return text_of(request.body(lambda body: json_cost(body) + 6 * len(body), WORST + 6), charset).encode()
 
 
-def _ping(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+def _ping(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer 200 when predictions are answered, 503 when not."""
     ready, _ = is_ready(context)
-    return json_answer(Ping(ready), 200 if ready else 503)
+    return json_response(Ping(ready), 200 if ready else 503)
 
 
-def _version(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+def _version(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer the appliance's version as text."""
-    return Answer(__version__.encode(), content_type="text/plain")
+    return Response(__version__.encode(), content_type="text/plain")
 
 
-def _v1_models(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+def _v1_models(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer the names of the models that serve."""
-    return json_answer(ModelList([served.name for served in context.predictor.models.served() if served.loaded]))
+    return json_response(ModelList([served.name for served in context.predictor.models.served() if served.loaded]))
 
 
-def _v1_model(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+def _v1_model(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer 200 when a model serves, 503 when not, 404 when it is not installed."""
     try:
         context.predictor.route(variables["name"])
     except NotReady:
-        return json_answer(ModelState(variables["name"], False), 503)
-    return json_answer(ModelState(variables["name"], True))
+        return json_response(ModelState(variables["name"], False), 503)
+    return json_response(ModelState(variables["name"], True))
 
 
 ROUTES = (
@@ -257,8 +257,8 @@ ROUTES = (
         "Predict (MLflow, SageMaker, Vertex AI)",
         problem=mlflow_json,
         hot=True,
-        takes=Invocation,
-        gives=Predictions,
+        request_type=Invocation,
+        response_type=Predictions,
     ),
     Route(
         "POST",
@@ -267,19 +267,21 @@ ROUTES = (
         "Predict (KServe v1)",
         problem=error_json,
         hot=True,
-        takes=Instances,
-        gives=Predictions,
+        request_type=Instances,
+        response_type=Predictions,
     ),
-    Route("GET", "/ping", _ping, "Whether predictions are answered (MLflow, SageMaker)", "none", gives=Ping),
-    Route("GET", "/health", _ping, "Whether predictions are answered (MLflow)", "none", gives=Ping),
+    Route("GET", "/ping", _ping, "Whether predictions are answered (MLflow, SageMaker)", "none", response_type=Ping),
+    Route("GET", "/health", _ping, "Whether predictions are answered (MLflow)", "none", response_type=Ping),
     Route("GET", "/version", _version, "The appliance's version (MLflow)", problem=mlflow_json, media="text/plain"),
-    Route("GET", "/v1/models", _v1_models, "Models that serve (KServe v1)", problem=error_json, gives=ModelList),
+    Route(
+        "GET", "/v1/models", _v1_models, "Models that serve (KServe v1)", problem=error_json, response_type=ModelList
+    ),
     Route(
         "GET",
         "/v1/models/{name}",
         _v1_model,
         "Whether a model serves (KServe v1)",
         problem=error_json,
-        gives=ModelState,
+        response_type=ModelState,
     ),
 )

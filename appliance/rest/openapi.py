@@ -13,7 +13,7 @@ import msgspec
 from appliance import __version__
 from appliance.config import HttpConfig
 from appliance.rest import admin, dashboard, health, invocations, openinference, predict
-from appliance.rest.exchange import Answer, Context, Request, encode_json
+from appliance.rest.http_types import Context, Request, Response, encode_json
 from appliance.rest.problems import Problem, error_json, mlflow_json, problem_json
 from appliance.rest.routes import Route, extra_routes
 
@@ -60,7 +60,7 @@ _TAGS = (
 
 def document(routes: Sequence[Route]) -> Json:
     """Return the OpenAPI document of `routes`."""
-    kinds = [kind for route in routes for kind in (route.takes, route.gives) if kind is not None]
+    kinds = [kind for route in routes for kind in (route.request_type, route.response_type) if kind is not None]
     kinds += [kind for kind, _ in _PROBLEMS.values()]
     schemas, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     by_kind = {id(kind): schema for kind, schema in zip(kinds, schemas, strict=True)}
@@ -95,22 +95,22 @@ def _operation(route: Route, schemas: dict[int, Json]) -> Json:
         # An empty requirement beside the other: without a tokens file none is needed.
         "security": [] if route.scope == "none" else [{"token": [route.scope]}, {}],
     }
-    if route.takes is not None:
-        content = {"application/json": {"schema": schemas[id(route.takes)]}}
+    if route.request_type is not None:
+        content = {"application/json": {"schema": schemas[id(route.request_type)]}}
         operation["requestBody"] = {"required": True, "content": content}
     return operation
 
 
 def _responses(route: Route, schemas: dict[int, Json]) -> Json:
     """Return the Responses Object: the answer, and the protocol's words for every error."""
-    answer: Json = {"schema": schemas[id(route.gives)]} if route.gives is not None else {}
+    answer: Json = {"schema": schemas[id(route.response_type)]} if route.response_type is not None else {}
     kind, media = _PROBLEMS[route.problem]
     problem: Json = {"schema": schemas[id(kind)]}
     responses: Json = {
         "200": {"description": "Done", "content": {route.media: answer}},
         "default": {"description": "Not done; the status and the text say why", "content": {media: problem}},
     }
-    if route.method == "GET" and route.gives is not None:  # a health call says no in the words in which it says yes
+    if route.method == "GET" and route.response_type is not None:  # a health call answers 503 in the form of its 200
         either: Json = {route.media: answer, media: problem}
         if route.media == media:
             either = {media: {"schema": {"anyOf": [answer["schema"], problem["schema"]]}}}
@@ -134,9 +134,9 @@ def _tag(path: str) -> str:
     return next((tag for prefix, tag in _TAGS if path.startswith(prefix)), "Appliance")
 
 
-def _openapi(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+def _openapi(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer with the document."""
-    return Answer(_encoded(context.config))
+    return Response(_encoded(context.config))
 
 
 ROUTES = (Route("GET", "/openapi.json", _openapi, "This document", scope="none"),)

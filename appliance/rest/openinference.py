@@ -11,9 +11,9 @@ import msgspec
 from appliance import __version__
 from appliance.bundle.manifest import Input, Output
 from appliance.errors import NotReady
-from appliance.inference.openinference import NAMES
-from appliance.rest.exchange import Answer, Context, Request, json_answer
+from appliance.openinference.tensors import NAMES
 from appliance.rest.health import is_ready
+from appliance.rest.http_types import Context, Request, Response, json_response
 from appliance.rest.infer import InferAnswer, InferRequest, infer
 from appliance.rest.problems import error_json
 from appliance.rest.routes import Route
@@ -74,48 +74,48 @@ class ModelNames(msgspec.Struct):
     models: list[str]
 
 
-def _live(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+def _live(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer as long as the process does; clients read the body."""
-    return json_answer(ServerLive(True))
+    return json_response(ServerLive(True))
 
 
-def _ready(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+def _ready(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer 200 or 503."""
     ready, _ = is_ready(context)
-    return json_answer(ServerReady(ready), 200 if ready else 503)
+    return json_response(ServerReady(ready), 200 if ready else 503)
 
 
-def _server(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+def _server(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer what this server is."""
-    return json_answer(ServerMetadata("appliance", __version__, [*_INFER_EXTENSIONS, *EXTENSIONS]))
+    return json_response(ServerMetadata("appliance", __version__, [*_INFER_EXTENSIONS, *EXTENSIONS]))
 
 
-def _models(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+def _models(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer the names of all models."""
-    return json_answer(ModelNames(context.store.names()))
+    return json_response(ModelNames(context.store.names()))
 
 
-def _model(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+def _model(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer a model's tensors."""
     manifest = context.predictor.route(variables["name"], variables.get("version")).manifest
     versions = context.store.versions(manifest.name)
     inputs, outputs = [[_tensor(tensor) for tensor in tensors] for tensors in (manifest.inputs, manifest.outputs)]
-    return json_answer(ModelMetadata(manifest.name, versions, PLATFORM, inputs, outputs))
+    return json_response(ModelMetadata(manifest.name, versions, PLATFORM, inputs, outputs))
 
 
-def _model_ready(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+def _model_ready(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer 200 or 503; 404 for a model or version that is not installed."""
     try:
         context.predictor.route(variables["name"], variables.get("version"))
     except NotReady:
-        return json_answer(ModelReady(variables["name"], False), 503)
-    return json_answer(ModelReady(variables["name"], True))
+        return json_response(ModelReady(variables["name"], False), 503)
+    return json_response(ModelReady(variables["name"], True))
 
 
 def _infer(path: str) -> Route:
     """Return the route of one path to the infer call."""
     route = Route("POST", f"/v2{path}/infer", infer, "Predict (Open Inference)", problem=error_json, hot=True)
-    return replace(route, takes=InferRequest, gives=InferAnswer)
+    return replace(route, request_type=InferRequest, response_type=InferAnswer)
 
 
 def _tensor(tensor: Input | Output) -> TensorMetadata:
@@ -133,9 +133,9 @@ ROUTES = (
     v2_route("GET", "", _server, "Server metadata", ServerMetadata),
     v2_route("GET", "/models", _models, "Names of the models", ModelNames),
     *(
-        v2_route("GET", f"{of}{path}", handler, summary, gives)
+        v2_route("GET", f"{of}{path}", handler, summary, response_type)
         for of in (_MODEL, _VERSION)
-        for path, handler, summary, gives in (
+        for path, handler, summary, response_type in (
             ("", _model, "Model metadata", ModelMetadata),
             ("/ready", _model_ready, "Whether a model answers", ModelReady),
         )

@@ -5,10 +5,10 @@ from typing import Generic, TypeVar
 import msgspec
 
 from appliance.inference.values import Scalar
-from appliance.rest.exchange import Answer, Context, Request
+from appliance.response import PredictAnswer, as_rows, response_format
+from appliance.rest.http_types import Context, Request, Response
 from appliance.rest.json_body import check_rows, decode_values
 from appliance.rest.routes import Route
-from appliance.wording import PredictAnswer, as_rows, wording_of
 
 V = TypeVar("V")
 
@@ -23,7 +23,7 @@ class PredictRequest(Rows[Scalar]):
     """One row or many: a row is a list in the model's column order or an object by column name."""
 
 
-def predict(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+def predict(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer `{"features": ROW | [ROW, ...]}`.
 
     Raises InvalidInput, TooLarge, NotFound for an unknown model or version, NotReady when none is active.
@@ -33,17 +33,17 @@ def predict(context: Context, request: Request, variables: dict[str, str]) -> An
     rows = as_rows(sent.features)
     check_rows(len(rows), context.config)
     feeds = version.schema.from_rows(rows, typed=typed)
-    wording = wording_of(version)
+    form = response_format(version)
     count = len(rows)
     del sent, rows  # of a large body they take more than all that follows
-    request.claim_answer(count * wording.row_bytes, count)
-    prediction = context.predictor.run(version, feeds, wording.outputs, started=request.started)
-    return Answer(wording.written(prediction))
+    request.claim_answer(count * form.row_bytes, count)
+    prediction = context.predictor.run(version, feeds, form.outputs, started=request.started)
+    return Response(form.to_json(prediction))
 
 
 def _call(path: str, summary: str) -> Route:
     """Return the route of one path to `predict`."""
-    return Route("POST", path, predict, summary, hot=True, takes=PredictRequest, gives=PredictAnswer)
+    return Route("POST", path, predict, summary, hot=True, request_type=PredictRequest, response_type=PredictAnswer)
 
 
 ROUTES = (

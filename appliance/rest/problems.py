@@ -13,7 +13,7 @@ from appliance.errors import (
     StoreError,
     TooLarge,
 )
-from appliance.rest.exchange import Answer, encode_json
+from appliance.rest.http_types import Response, encode_json
 
 # The most special first: an error has the status of the first class that it is an instance of.
 _STATUSES: tuple[tuple[type[ApplianceError], int], ...] = (
@@ -39,7 +39,7 @@ REASONS = {
     505: "HTTP Version Not Supported",
 }  # fmt: skip
 
-Problem = Callable[[int, ApplianceError], Answer]
+Problem = Callable[[int, ApplianceError], Response]
 """(status, error) -> an answer in the words of one protocol."""
 
 
@@ -75,7 +75,7 @@ class Forbidden(NotAllowed):
     status = 403
 
 
-def problem_json(status: int, error: ApplianceError) -> Answer:
+def problem_json(status: int, error: ApplianceError) -> Response:
     """Return RFC 9457's problem details, our own routes' words."""
     details = {
         "type": "about:blank",
@@ -86,18 +86,18 @@ def problem_json(status: int, error: ApplianceError) -> Answer:
         "found": _cut(error.found),
         "next": _cut(error.next_step),
     }
-    return Answer(encode_json(details), status, "application/problem+json", _headers(status))
+    return Response(encode_json(details), status, "application/problem+json", _headers(status))
 
 
-def error_json(status: int, error: ApplianceError) -> Answer:
+def error_json(status: int, error: ApplianceError) -> Response:
     """Return {"error": text}: Open Inference, KServe v1 and Vertex."""
-    return Answer(encode_json({"error": _cut(str(error))}), status, headers=_headers(status))
+    return Response(encode_json({"error": _cut(str(error))}), status, headers=_headers(status))
 
 
-def mlflow_json(status: int, error: ApplianceError) -> Answer:
+def mlflow_json(status: int, error: ApplianceError) -> Response:
     """Return {"error_code", "message"}: MLflow's scoring server."""
     code = "BAD_REQUEST" if status < 500 else "INTERNAL_ERROR"
-    return Answer(encode_json({"error_code": code, "message": _cut(str(error))}), status, headers=_headers(status))
+    return Response(encode_json({"error_code": code, "message": _cut(str(error))}), status, headers=_headers(status))
 
 
 def form_for(path: str) -> Problem:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from appliance.config import HttpConfig
-from appliance.rest.exchange import Handler
+from appliance.rest.http_types import Handler
 from appliance.rest.problems import Problem, problem_json
 
 Scope = Literal["none", "predict", "admin"]
@@ -17,7 +17,8 @@ class Route:
     """One path and method, what answers it and what openapi.json says of it.
 
     `path` has variables in braces: `/models/{name}/predict`. `hot` routes are answered in front of Flask.
-    `takes` and `gives` are the types (msgspec) of the JSON bodies, None where there is none or it is not JSON.
+    `request_type` and `response_type` are the types (msgspec) of the JSON bodies, None where there is no body or it is
+    not JSON.
     """
 
     method: Literal["GET", "POST"]
@@ -27,8 +28,8 @@ class Route:
     scope: Scope = "predict"
     problem: Problem = problem_json
     hot: bool = False
-    takes: Any = None
-    gives: Any = None
+    request_type: Any = None
+    response_type: Any = None
     media: str = "application/json"
 
     def at(self, path: str) -> "Route":

@@ -11,10 +11,10 @@ from msgspec import UNSET, UnsetType
 
 from appliance.bundle.manifest import Input, Output, TensorType
 from appliance.errors import InvalidInput, NotFound
-from appliance.inference.openinference import NAMES
 from appliance.inference.values import Scalar, quoted
+from appliance.openinference.tensors import NAMES
 from appliance.predictor import Counts
-from appliance.rest.exchange import Answer, Context, Handler, Request, json_answer
+from appliance.rest.http_types import Context, Handler, Request, Response, json_response
 from appliance.rest.json_body import decode
 from appliance.rest.problems import Unsupported, error_json
 from appliance.rest.routes import Route, Scope
@@ -116,21 +116,23 @@ class ModelConfig(msgspec.Struct):
     output: list[TensorConfig]
 
 
-def v2_route(verb: str, path: str, handler: Handler, summary: str, gives: Any, scope: Scope = "predict") -> Route:
+def v2_route(
+    verb: str, path: str, handler: Handler, summary: str, response_type: Any, scope: Scope = "predict"
+) -> Route:
     """Return a route under /v2 in the protocol's words for errors; no such call needs a body."""
     method: Any = verb
-    return Route(method, f"/v2{path}", handler, summary, scope, error_json, gives=gives)
+    return Route(method, f"/v2{path}", handler, summary, scope, error_json, response_type=response_type)
 
 
-def _config(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+def _config(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer a model's configuration in Triton's words."""
     manifest = context.predictor.route(variables["name"], variables.get("version")).manifest
     inputs, outputs = [[_tensor_config(tensor) for tensor in part] for part in (manifest.inputs, manifest.outputs)]
     rows = context.config.max_rows
-    return json_answer(ModelConfig(manifest.name, "onnxruntime_onnx", "onnxruntime", rows, inputs, outputs))
+    return json_response(ModelConfig(manifest.name, "onnxruntime_onnx", "onnxruntime", rows, inputs, outputs))
 
 
-def _statistics(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+def _statistics(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer what was asked of one version, of a model's versions, or of all that were asked anything."""
     name, version = variables.get("name"), variables.get("version")
     counts = context.counts()
@@ -138,10 +140,10 @@ def _statistics(context: Context, request: Request, variables: dict[str, str]) -
         loaded = context.predictor.route(name, version)  # an unknown one is an error; one never asked has zeros
         counts = {(loaded.name, loaded.version): Counts()} | counts
     chosen = [key for key in sorted(counts) if name in (None, key[0]) and version in (None, key[1])]
-    return json_answer(Statistics([_model_statistics(*key, counts[key]) for key in chosen]))
+    return json_response(Statistics([_model_statistics(*key, counts[key]) for key in chosen]))
 
 
-def _index(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+def _index(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer every installed version and whether it serves."""
     wish = decode(request.body() or b"{}", IndexRequest, context.config)
     served = {served.name: served for served in context.predictor.models.served()}
@@ -153,10 +155,10 @@ def _index(context: Context, request: Request, variables: dict[str, str]) -> Ans
             reason = str(model.problem) if model and model.problem and model.wanted == version and not ready else ""
             if ready or not wish.ready:
                 entries.append(IndexEntry(name, version, "READY" if ready else "UNAVAILABLE", reason))
-    return json_answer(entries)
+    return json_response(entries)
 
 
-def _load(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+def _load(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Activate a version: the named one, else the one that serves, else the one that did last, else the newest."""
     name = variables["name"]
     parameters = decode(request.body() or b"{}", RepositoryRequest, context.config).parameters
@@ -178,7 +180,7 @@ def _load(context: Context, request: Request, variables: dict[str, str]) -> Answ
     return _followed(context, name)
 
 
-def _unload(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+def _unload(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Let no version of a model serve; one that serves none already stays so."""
     name = variables["name"]
     decode(request.body() or b"{}", RepositoryRequest, context.config)
@@ -188,7 +190,7 @@ def _unload(context: Context, request: Request, variables: dict[str, str]) -> An
     return _followed(context, name)
 
 
-def _unsupported(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+def _unsupported(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Refuse a call of Triton's that has no meaning here."""
     raise Unsupported(
         f"{request.method} {request.path}", "this extension is not served", "see GET /v2 for those that are"
@@ -236,13 +238,13 @@ def _installed(context: Context, name: str) -> list[str]:
     return versions
 
 
-def _followed(context: Context, name: str) -> Answer:
+def _followed(context: Context, name: str) -> Response:
     """Let this process follow the store at once; answer what serves now. Raises what keeps it from following."""
     context.predictor.models.refresh()
     served = next((served for served in context.predictor.models.served() if served.name == name), None)
     if served and served.problem:
         raise served.problem
-    return json_answer(Loaded(name, served.loaded.version if served and served.loaded else None))
+    return json_response(Loaded(name, served.loaded.version if served and served.loaded else None))
 
 
 _MODEL, _VERSION = "/models/{name}", "/models/{name}/versions/{version}"

@@ -3,7 +3,7 @@
 import functools
 from pathlib import Path
 
-from appliance.rest.exchange import Answer, Context, Request, json_answer
+from appliance.rest.http_types import Context, Request, Response, json_response
 from appliance.rest.routes import Route
 
 _FOLDER = Path(__file__).parent
@@ -24,12 +24,12 @@ _FILES = {
 }
 
 
-def _file(context: Context, request: Request, variables: dict[str, str]) -> Answer:
+def _file(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer with the file of the request's path."""
     name, media = _FILES[request.path]
     if request.path == "/" and "text/html" not in request.header("Accept"):
-        return json_answer(_ALIVE, headers=_VARY)  # KServe v1's clients ask here whether the server lives
-    return Answer(_content(name), content_type=media, headers=_HEADERS + _VARY)
+        return json_response(_ALIVE, headers=_VARY)  # KServe v1's clients ask here whether the server lives
+    return Response(_content(name), content_type=media, headers=_HEADERS + _VARY)
 
 
 @functools.cache

@@ -19,7 +19,7 @@ from waitress.server import TcpWSGIServer
 from appliance.budget import MOST, SMALL, Budget
 from appliance.config import HttpConfig
 from appliance.errors import ApplianceError, Overloaded
-from appliance.rest.exchange import body_limit
+from appliance.rest.http_types import body_limit
 from appliance.rest.server import crowd, deadlines
 from appliance.rest.server.channel import Channel
 from appliance.rest.server.connection_balance import YIELD_SECONDS, Share

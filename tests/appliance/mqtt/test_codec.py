@@ -18,7 +18,7 @@ from appliance.errors import ConfigError, InvalidInput
 from appliance.inference.tensors import InputSchema
 from appliance.mqtt import codec as module
 from appliance.mqtt.codec import BadMessage, Codec, feeds_of, flagged, message_id
-from appliance.wording import PredictAnswer
+from appliance.response import PredictAnswer
 
 FOUR = InputSchema([Input(name="features", type="float32", shape=[-1, 4], columns=["a", "b", "c", "d"])])
 MISSING = InputSchema(

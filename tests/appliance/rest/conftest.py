@@ -25,7 +25,7 @@ from appliance.predictor import Counts, Predictor
 from appliance.repository import ModelRepository
 from appliance.rest import invocations, openinference, predict
 from appliance.rest.app import App, create_app
-from appliance.rest.exchange import Context
+from appliance.rest.http_types import Context
 from appliance.rest.server.listener import bind
 from appliance.rest.server.server import make_server
 from appliance.service import Service

@@ -13,7 +13,7 @@ from appliance.config import HttpConfig
 from appliance.errors import ConfigError, NotAllowed
 from appliance.rest import auth
 from appliance.rest.auth import Tokens, authorizer, refuse_open_port
-from appliance.rest.exchange import Request
+from appliance.rest.http_types import Request
 from appliance.rest.problems import Forbidden, status_of
 
 READER = "reader-0123456789abcdef"

@@ -11,7 +11,7 @@ from appliance.inference.version import LoadedVersion
 from appliance.predictor import Predictor
 from appliance.repository import ModelRepository
 from appliance.rest import health
-from appliance.rest.exchange import Context
+from appliance.rest.http_types import Context
 from appliance.store import activation
 from appliance.store.versions import Store
 

@@ -217,7 +217,7 @@ def test_what_a_request_held_is_given_back_whatever_becomes_of_it(tight):
 
 
 def test_large_requests_take_turns_and_who_waits_too_long_is_told_when_to_come_again(tight, monkeypatch):
-    monkeypatch.setattr("appliance.rest.exchange.WAIT_SECONDS", 0.3)
+    monkeypatch.setattr("appliance.rest.http_types.WAIT_SECONDS", 0.3)
     budget: Budget = tight.context.budget
     body = b'{"features": [%s[1,2,3,4]]}' % (b"[1,2,3,4]," * 7_000)
     budget.claim("hold", 7 * MIB, "it")

@@ -164,7 +164,7 @@ ECHO = {
 
 
 def echoes() -> list[dict]:
-    from appliance.inference.openinference import DATATYPES
+    from appliance.openinference.tensors import DATATYPES
 
     return [tensor(data, [2, 1], datatype, DATATYPES[datatype]) for datatype, data in ECHO.items()]
 
@@ -177,8 +177,8 @@ def test_every_datatype_goes_and_comes_back_as_json(door):
 
 
 def test_every_datatype_goes_and_comes_back_as_binary(door):
-    from appliance.inference.openinference import DATATYPES
-    from appliance.rest.binary_tensors import write
+    from appliance.openinference.binary import write
+    from appliance.openinference.tensors import DATATYPES
 
     parts = []
     for datatype, data in ECHO.items():

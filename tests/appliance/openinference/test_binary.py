@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.errors import InvalidInput
-from appliance.inference.openinference import DATATYPES, elements
-from appliance.rest.binary_tensors import datatype_of, read, split, write
+from appliance.openinference.binary import datatype_of, read, split, write
+from appliance.openinference.tensors import DATATYPES, elements
 
 NUMBERS = sorted(set(DATATYPES) - {"BYTES"})
 SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=3)

@@ -3,7 +3,7 @@
 import numpy as np
 from msgspec import UNSET
 
-from appliance.wording import PredictAnswer, _key, _labelled, as_rows
+from appliance.response import PredictAnswer, _key, _labelled, as_rows
 
 
 def test_labels_that_json_must_escape_are_keys():

@@ -1,4 +1,4 @@
-"""How an answer is put into words, the same through every door: predictions with labels, model and version."""
+"""The response of /predict, the same through every listener: predictions with labels, model and version."""
 
 import functools
 import math
@@ -59,8 +59,8 @@ class PredictAnswer(msgspec.Struct, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Wording:
-    """Which outputs of a version are asked for, and how its answers are put into words."""
+class ResponseFormat:
+    """Which outputs of a version /predict asks for, and how its response is built of them."""
 
     prediction: str
     """The output that is the prediction."""
@@ -76,8 +76,8 @@ class Wording:
     most_bytes: int
     """Memory that one row of all outputs takes at most, whatever form is asked for."""
 
-    def written(self, prediction: Prediction) -> bytes:
-        """Return a prediction of these outputs in words, as JSON."""
+    def to_json(self, prediction: Prediction) -> bytes:
+        """Return the response of a prediction of these outputs as JSON."""
         if prediction.rows * self.row_bytes <= SMALL:
             return _encode_json(self.answer(prediction))
         outputs, version = prediction.outputs, prediction.version
@@ -92,7 +92,7 @@ class Wording:
         return _encode_json(answer)
 
     def answer(self, prediction: Prediction) -> PredictAnswer:
-        """Return a prediction of these outputs in words."""
+        """Return the response of a prediction of these outputs."""
         outputs, version = prediction.outputs, prediction.version
         return PredictAnswer(
             prediction=to_values(outputs[self.prediction]),
@@ -103,12 +103,12 @@ class Wording:
         )
 
 
-def wording_of(version: LoadedVersion) -> Wording:
-    """Return the wording of a version's answers, made once for each loaded version."""
-    wording = _wordings.get(version)
-    if wording is None:
-        wording = _wordings[version] = _wording(version.manifest.outputs, version.manifest.class_labels)
-    return wording
+def response_format(version: LoadedVersion) -> ResponseFormat:
+    """Return the response format of a version, made once for each loaded version."""
+    form = _formats.get(version)
+    if form is None:
+        form = _formats[version] = _format(version.manifest.outputs, version.manifest.class_labels)
+    return form
 
 
 def as_rows(features: Any) -> Any:
@@ -117,11 +117,11 @@ def as_rows(features: Any) -> Any:
     return features if many else [features]
 
 
-_wordings: WeakKeyDictionary[LoadedVersion, Wording] = WeakKeyDictionary()
+_formats: WeakKeyDictionary[LoadedVersion, ResponseFormat] = WeakKeyDictionary()
 
 
-def _wording(outputs: list[Output], labels: list[Label]) -> Wording:
-    """Return the wording for a manifest's outputs; without an output of role prediction, the first one is it."""
+def _format(outputs: list[Output], labels: list[Label]) -> ResponseFormat:
+    """Return the response format for outputs; without an output of role prediction, the first one is the prediction."""
     roles: dict[str, str] = {}
     for output in outputs:
         roles.setdefault(output.role, output.name)
@@ -132,7 +132,7 @@ def _wording(outputs: list[Output], labels: list[Label]) -> Wording:
     row_bytes = sum(_row_bytes(output, keys) for output in outputs if output.name in asked)
     each = {output.name: (_output_bytes(output), _output_bytes(output, binary=True)) for output in outputs}
     most = sum(max(each[output.name]) + CLASSIFIED * math.prod(output.shape[1:]) for output in outputs)
-    return Wording(prediction, probability, score, asked, keys, row_bytes, each, most)
+    return ResponseFormat(prediction, probability, score, asked, keys, row_bytes, each, most)
 
 
 def as_json(array: Array, values: Callable[[Array], list[Any]] = to_values) -> Any:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from appliance.budget import json_cost
 from appliance.errors import InvalidInput
-from appliance.inference.openinference import DATATYPES, NAMES, elements
 from appliance.inference.values import quoted
+from appliance.openinference.tensors import DATATYPES, NAMES, elements
 
 Array = NDArray[np.generic]
 

@@ -1,4 +1,4 @@
-"""What a handler gets and gives: a request's method, path, headers and body; an answer's status, headers and body."""
+"""What a handler takes and returns: a request (method, path, headers, body), a response (status, headers, body)."""
 
 import time
 import zlib
@@ -121,7 +121,7 @@ class Request:
         self.held = amount
 
 
-class Answer(msgspec.Struct, frozen=True):  # a frozen dataclass takes ten times as long to make
+class Response(msgspec.Struct, frozen=True):  # a frozen dataclass takes ten times as long to make
     """What goes back: `headers` beside Content-Type and Content-Length."""
 
     body: bytes
@@ -129,9 +129,9 @@ class Answer(msgspec.Struct, frozen=True):  # a frozen dataclass takes ten times
     content_type: str = JSON
     headers: tuple[tuple[str, str], ...] = ()
 
-    def with_headers(self, *headers: tuple[str, str]) -> "Answer":
-        """Return the same answer with more headers."""
-        return Answer(self.body, self.status, self.content_type, (*self.headers, *headers))
+    def with_headers(self, *headers: tuple[str, str]) -> "Response":
+        """Return the same response with more headers."""
+        return Response(self.body, self.status, self.content_type, (*self.headers, *headers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ class Context:
     """What requests change in the store."""
 
 
-Handler = Callable[[Context, Request, dict[str, str]], Answer]
+Handler = Callable[[Context, Request, dict[str, str]], Response]
 """(context, request, the path's variables) -> answer; raises ApplianceError."""
 
 
@@ -166,9 +166,9 @@ def body_limit(config: HttpConfig, budget: Budget) -> int:
     return min(config.max_body_bytes, max(SMALL, budget.total // 2))
 
 
-def json_answer(value: object, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> Answer:
+def json_response(value: object, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> Response:
     """Return `value` as JSON; NaN becomes null."""
-    return Answer(encode_json(value), status, JSON, headers)
+    return Response(encode_json(value), status, JSON, headers)
 
 
 def decompress(content: bytes, encoding: str, limit: int) -> bytes:
@@ -199,7 +199,7 @@ def decompress(content: bytes, encoding: str, limit: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def compress(answer: Answer, accepted: str) -> Answer:
+def compress(answer: Response, accepted: str) -> Response:
     """Return `answer` in the first encoding of Accept-Encoding that we write (gzip, deflate)."""
     for item in accepted.lower().split(","):
         name, _, quality = item.strip().partition(";")
@@ -207,7 +207,7 @@ def compress(answer: Answer, accepted: str) -> Answer:
             encoder = zlib.compressobj(1, wbits=31 if name == "gzip" else 15)
             body = encoder.compress(answer.body) + encoder.flush()
             headers = (*answer.headers, ("Content-Encoding", name), ("Vary", "Accept-Encoding"))
-            return Answer(body, answer.status, answer.content_type, headers)
+            return Response(body, answer.status, answer.content_type, headers)
     return answer
 
 

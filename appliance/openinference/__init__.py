@@ -1,0 +1,1 @@
+"""Open Inference as data, whatever carries it: requests to arrays, outputs to responses."""
