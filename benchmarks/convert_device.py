@@ -32,8 +32,8 @@ from appliance.inference.session import Session
 from benchmarks.coverage_cases import Case, cases
 from benchmarks.coverage_data import Data, draw
 from benchmarks.coverage_measure import Route, fitted, graph, is_right, register, tensors
-from convert import schema
 from convert.converters import float32_inputs
+from convert.model import schema
 
 BATCHES = (1, 500)
 FLOAT_TYPES = ("float32", "float64")

@@ -17,8 +17,8 @@ from benchmarks.coverage_cases import Case
 from benchmarks.coverage_data import Data, draw
 from convert import build
 from convert.converters.narrowing import narrow
-from convert.converters.sklearn import OWN_CONVERTERS, TARGET_OPSET
-from convert.schema import text_of_null
+from convert.converters.skl2onnx_graph import OWN_CONVERTERS, TARGET_OPSET
+from convert.model.schema import text_of_null
 from convert.sources.local_file import SourceModel
 
 Route = Literal["ours", "plain"]

@@ -33,11 +33,12 @@ from benchmarks import fresh_cases
 from benchmarks.coverage_cases import Case, cases
 from benchmarks.coverage_data import Data, draw
 from benchmarks.coverage_measure import GRAPH_TIME_LIMIT, fitted
-from convert import build, candidate, differences, near_ties
-from convert.limits import probe
-from convert.original import Original
-from convert.rows import decimals
-from convert.schema import Limits
+from convert import build
+from convert.model.original import Original
+from convert.model.schema import Limits
+from convert.proof import candidate, differences, near_ties
+from convert.proof.limits import probe
+from convert.proof.rows import decimals
 
 TIME_LIMIT = 900  # processor seconds for each model
 BLOCK = 500  # rows asked at once: a row that a graph refuses costs no more than its block's

@@ -31,12 +31,14 @@ from appliance.bundle.manifest import (
     check_version,
 )
 from appliance.errors import ConversionRefused, ParityFailed
-from convert import baseline, candidate, graphs, parity, schema
-from convert.certificate import Attempt, Parity
-from convert.converters import float32_inputs, isolation, sklearn
-from convert.insides import last_step
-from convert.limits import probe
-from convert.original import Original, steps
+from convert import baseline
+from convert.converters import float32_inputs, graphs, isolation, skl2onnx_graph
+from convert.model import schema
+from convert.model.original import Original, steps
+from convert.model.steps import last_step
+from convert.proof import candidate, parity
+from convert.proof.certificate import Attempt, Parity
+from convert.proof.limits import probe
 from convert.sources import native_boosters
 from convert.sources.local_file import SourceModel
 
@@ -191,7 +193,7 @@ class _Recipe:
         answers = self.original.answers(rows)
         feeds = candidate.feeds(self.schema, rows, float_type, limits)
         inputs = self.schema.inputs(float_type, limits)
-        content = sklearn.convert(self.original, inputs, float_type, feeds, answers, time_limit)
+        content = skl2onnx_graph.convert(self.original, inputs, float_type, feeds, answers, time_limit)
         return candidate.build(content, self.original, answers, float_type)
 
     def _conversion(self, made: candidate.Candidate, proof: parity.Proof) -> Conversion:

@@ -17,8 +17,8 @@ import msgspec
 
 from appliance import errors
 from appliance.errors import ApplianceError, ConversionRefused
-from convert.certificate import Parity
 from convert.job import Job, Look, look, run
+from convert.proof.certificate import Parity
 
 if TYPE_CHECKING:
     from convert.build import Conversion

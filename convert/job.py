@@ -65,14 +65,14 @@ def run(job: Job, told: "Told", reports: "Reports") -> "tuple[Conversion, tuple[
     fetched = job.fetched
     if job.sample is None and fetched.example is None:
         raise _no_rows(fetched)
-    from convert import build, foreign
+    from convert import build, prebuilt_onnx
     from convert.sources import local_file
 
     _take_code(fetched)
     sample, notes = _sample(job)
     if fetched.format == "onnx":
         told("proving the graph")
-        conversion = foreign.convert_graph(
+        conversion = prebuilt_onnx.convert_graph(
             fetched.path,
             sample,
             job.expected,
@@ -115,7 +115,7 @@ def _take_code(fetched: Fetched) -> None:
 
 def _sample(job: Job) -> "tuple[pd.DataFrame, tuple[str, ...]]":
     """Return the rows to prove the model with: the table given, else the registry's example."""
-    from convert import schema
+    from convert.model import schema
     from convert.sources import mlflow_model
 
     if job.sample is not None:

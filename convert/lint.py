@@ -13,7 +13,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from appliance.errors import ConversionRefused
 from convert.converters import refusals
-from convert.converters.sklearn import OWN_CONVERTERS
+from convert.converters.skl2onnx_graph import OWN_CONVERTERS
 from convert.lint_rules import Reason, refused_option, traced
 
 Verdict = Literal["converts", "depends", "refused"]

@@ -28,7 +28,7 @@ from sklearn.preprocessing import (
 )
 
 from appliance.errors import ConversionRefused
-from convert.converters.sklearn import TARGET_OPSET
+from convert.converters.skl2onnx_graph import TARGET_OPSET
 
 Reason = tuple[str, str]
 """What was found, and what to use instead."""

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from convert.converters import seen
 from convert.converters.boosting_catboost_categories import (
     UNKNOWN,
     Ctr,
@@ -26,7 +25,8 @@ from convert.converters.boosting_catboost_categories import (
 from convert.converters.expressions import ML_DOMAIN, Tensor, concat, row
 from convert.converters.tree_nodes import rounded
 from convert.converters.writers import Rows, refusal
-from convert.insides import hashed_columns
+from convert.model import training_values
+from convert.model.steps import hashed_columns
 
 Array = NDArray[Any]
 Place = tuple[float, float, float]
@@ -53,7 +53,7 @@ def written(rows: Rows, model: Any, export: Callable[[Any], dict[str, Any]]) -> 
         content = export(None)
         floats = {feature["feature_index"]: feature for feature in content["features_info"]["float_features"]}
         return Columns(rows.matrix, lambda split: _number_place(split, floats)), content
-    values = seen.values(model)
+    values = training_values.values(model)
     if values is None:
         found = "it has categorical features inside another estimator, where their values are not known"
         raise refusal(model, found, "use it alone or as the last step of a Pipeline")

@@ -17,12 +17,12 @@ import xgboost
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from convert import absent
 from convert.converters import tree_nodes
 from convert.converters.expressions import Tensor, concat, where
 from convert.converters.tree_nodes import LT, MEMBER, Tree
 from convert.converters.writers import Answers, Rows, classified, refusal
 from convert.converters.writers import register as register_writer
+from convert.model import sparse_input
 
 Array = NDArray[Any]
 _MOST_CATEGORY = 2**24  # from which on a float32 cannot tell two categories apart
@@ -171,7 +171,7 @@ def _raw(rows: Rows, model: Any, learner: dict[str, Any]) -> Tensor:
 def _prepared(rows: Rows, model: Any, encodings: list[Any], categorical: Array) -> Tensor:
     """Return the columns in float32, categories as whole numbers from 1 on, what stands for missing as NaN."""
     x = _columns(rows, model, encodings)
-    if absent.gets_sparse(model):  # before it is rounded: a number too small for float32 is stored
+    if sparse_input.gets_sparse(model):  # before it is rounded: a number too small for float32 is stored
         x = where(x.equals(0.0), np.nan, x)
     x = x.cast("float32")
     missing = getattr(model, "missing", np.nan)

@@ -11,7 +11,7 @@ from convert.converters import tree_nodes
 from convert.converters.answers import Answers, Rows, refuse_rows
 from convert.converters.expressions import Tensor, concat, row
 from convert.converters.writers import register as register_writer
-from convert.schema import text_of_null
+from convert.model.schema import text_of_null
 
 try:  # scikit-learn 1.3 and newer
     from sklearn.preprocessing import TargetEncoder

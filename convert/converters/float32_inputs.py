@@ -5,7 +5,7 @@ estimator which; what stands in none of them has float64 inputs.
 
 - Trees that round their columns to float32 themselves see what they always see: their answers stay the same.
 - What follows its columns without a jump (sums, products, kernels) moves by about as little as they do. The proof says
-  by how much, and asks for a margin (convert/parity.py).
+  by how much, and asks for a margin (convert/proof/parity.py).
 - What compares (neighbours, bins, knots, trees in float64, categories among numbers) answers otherwise where a reading,
   or what was computed of it, is within that rounding of the other side: by as much as two neighbours differ, and on so
   few rows that a proof may miss them all.
@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from convert.converters.sklearn import first_encodes
-from convert.insides import column_positions
-from convert.original import parts
-from convert.schema import Column
+from convert.converters.skl2onnx_graph import first_encodes
+from convert.model.original import parts
+from convert.model.schema import Column
+from convert.model.steps import column_positions
 
 
 class _Given(IntEnum):

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
 from sklearn.ensemble._iforest import _average_path_length
 
-from convert import absent
 from convert.converters import tree_nodes
 from convert.converters.expressions import where
 from convert.converters.tree_nodes import of_sklearn, rounded
 from convert.converters.writers import Answers, Rows
 from convert.converters.writers import register as register_writer
+from convert.model import sparse_input
 
 
 def register() -> None:
@@ -36,7 +36,8 @@ def _isolation_forest(rows: Rows, model: Any) -> Answers:
             strict=True,
         )
     ]
-    if absent.gets_sparse(model):  # there the trees know no missing values: what is not below a threshold goes right
+    # The trees know no missing values: what is not below a threshold goes right
+    if sparse_input.gets_sparse(model):
         trees = [replace(tree, missing_left=np.zeros_like(tree.missing_left)) for tree in trees]
     depths = tree_nodes.summed(rounded(rows.matrix), trees)
     longest = _denominator(model)

@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
-from convert import graphs
+from convert.converters import graphs
 
 _PICKS = {  # which inputs of an operator are the numbers that it picks from or moves; None: all of them
     "ArrayFeatureExtractor": (0,), "Concat": None, "Expand": (0,), "Flatten": (0,), "Gather": (0,), "Identity": (0,),

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from appliance.bundle.manifest import Label, TensorType
 from appliance.errors import ConversionRefused
-from convert import graphs
+from convert.converters import graphs
 
 _TYPES = {code: name for name, code in graphs.TENSOR_TYPES.items()} | {
     TensorProto.INT8: "int8", TensorProto.INT16: "int16", TensorProto.INT32: "int32", TensorProto.UINT8: "uint8",

@@ -26,7 +26,7 @@ from sklearn.preprocessing import FunctionTransformer
 from convert.converters.answers import FLOATS
 from convert.converters.expressions import Graph
 from convert.converters.writers import Rows, number_type, predictors_that_transform, transformed, unwrapped, width
-from convert.insides import before_last, column_positions, hashed_columns
+from convert.model.steps import before_last, column_positions, hashed_columns
 
 _ALIAS = "ApplianceTransform"
 

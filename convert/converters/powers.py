@@ -6,10 +6,10 @@ import numpy as np
 from scipy import stats
 from sklearn.preprocessing import PowerTransformer, QuantileTransformer
 
-from convert import absent
 from convert.converters.expressions import Tensor, concat, expm1, interpolate, log1p, ndtr, ndtri, row, where
 from convert.converters.writers import Answers, Rows, refuse_rows
 from convert.converters.writers import register as register_writer
+from convert.model import sparse_input
 
 _EPS = float(np.finfo(np.float64).eps)
 _LEAST_DIVISOR = 1e-8  # 2^-52 over it is 2e-8
@@ -110,7 +110,9 @@ def _quantile(rows: Rows, model: Any) -> Answers:
     quantiles = np.asarray(model.quantiles_)
     columns = [_levels(rows.matrix.columns(i), quantiles[:, i], model) for i in range(quantiles.shape[1])]
     changed = concat(columns)
-    return Answers(transform=where(rows.matrix.equals(0.0), 0.0, changed) if absent.gets_sparse(model) else changed)
+    if sparse_input.gets_sparse(model):
+        changed = where(rows.matrix.equals(0.0), 0.0, changed)
+    return Answers(transform=changed)
 
 
 def _levels(x: Tensor, quantiles: Any, model: Any) -> Tensor:

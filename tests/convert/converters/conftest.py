@@ -11,7 +11,7 @@ from sklearn.datasets import make_classification, make_regression
 
 from appliance.inference.session import INEXACT_OPTIMIZERS
 from convert.converters import families, trees
-from convert.schema import text_of_null
+from convert.model.schema import text_of_null
 
 ROWS = 60
 OPSETS = {"": 21, "ai.onnx.ml": 5}

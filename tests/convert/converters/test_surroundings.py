@@ -51,7 +51,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import check_random_state
 
 from appliance.errors import ConversionRefused
-from convert.converters import functions, reads, rehearsal, sklearn
+from convert.converters import functions, reads, rehearsal, skl2onnx_graph
 
 NOW = datetime.datetime.now
 EDGES = {"low": -1.0, "high": 1.0}
@@ -504,9 +504,9 @@ def test_selections_that_draw_their_importances_are_refused():
     rows = np.random.default_rng(0).normal(size=(40, 3))
     drawn = SelectFromModel(Ridge(), importance_getter=lambda model: np.abs(model.coef_) + np.random.rand(3))
     with pytest.raises(ConversionRefused, match="importance_getter draws random numbers"):
-        sklearn._check_selections(make_pipeline(drawn, Ridge()).fit(rows, rows[:, 0]))
+        skl2onnx_graph._check_selections(make_pipeline(drawn, Ridge()).fit(rows, rows[:, 0]))
     plain = SelectFromModel(Ridge(), importance_getter=lambda model: np.abs(model.coef_))
-    assert sklearn._check_selections(make_pipeline(plain, Ridge()).fit(rows, rows[:, 0])) is None
+    assert skl2onnx_graph._check_selections(make_pipeline(plain, Ridge()).fit(rows, rows[:, 0])) is None
 
 
 @pytest.mark.parametrize("year", ["datetime.date.today().year", "time.localtime()[0]", "BASE + 1"])

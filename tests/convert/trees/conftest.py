@@ -9,14 +9,7 @@ from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
 from threadpoolctl import threadpool_limits
 
 from appliance.inference.session import Session
-from convert.converters import (
-    adaboost,
-    bagging,
-    boosting,
-    hist_gradient_boosting,
-    isolation_forest,
-    trees,
-)
+from convert.converters import adaboost, bagging, boosting, hist_gradient_boosting, isolation_forest, trees
 
 FAMILIES = (trees, hist_gradient_boosting, isolation_forest, adaboost, bagging, boosting)
 TARGET_OPSET = {"": 21, "ai.onnx.ml": 5}

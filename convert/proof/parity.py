@@ -10,14 +10,14 @@ import pandas as pd
 
 from appliance.bundle.manifest import Tolerance
 from appliance.errors import InvalidInput, Misuse, ParityFailed
-from convert import boundaries, float32_rows, near_ties, specials
-from convert.candidate import Candidate
-from convert.certificate import OutputParity, Parity
-from convert.judge import FAR, Judge
-from convert.limits import settle
-from convert.original import Answers, Mask, Original, taken
-from convert.rows import SEED, Batch, draw
-from convert.schema import Limits
+from convert.model.original import Answers, Mask, Original, taken
+from convert.model.schema import Limits
+from convert.proof import boundaries, float32_rows, near_ties, specials
+from convert.proof.candidate import Candidate
+from convert.proof.certificate import OutputParity, Parity
+from convert.proof.comparison import FAR, Judge
+from convert.proof.limits import settle
+from convert.proof.rows import SEED, Batch, draw
 
 MARGIN = 0.5
 """The share of the tolerance that float32 inputs may take of the rows of a proof: others round worse."""

@@ -14,13 +14,14 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.tree import DecisionTreeRegressor
 
 from appliance.bundle.manifest import Tolerance
-from convert import candidate, convert_model, differences, parity
-from convert.certificate import Parity
-from convert.judge import WORST_ROWS, Judge
-from convert.limits import probe
-from convert.original import Original
-from convert.rows import Batch
-from convert.schema import Limits, infer
+from convert import convert_model
+from convert.model.original import Original
+from convert.model.schema import Limits, infer
+from convert.proof import candidate, differences, parity
+from convert.proof.certificate import Parity
+from convert.proof.comparison import WORST_ROWS, Judge
+from convert.proof.limits import probe
+from convert.proof.rows import Batch
 
 STRICT = Tolerance(1e-5, 1e-5)
 

@@ -9,9 +9,9 @@ import pandas as pd
 
 from appliance.bundle.manifest import Category
 from appliance.errors import ConversionRefused
-from convert.original import Original
-from convert.rows import ROWS_PER_COLUMN, UNSEEN_TEXTS, whole, with_values
-from convert.schema import Column, Limits, Schema, text_of_null
+from convert.model.original import Original
+from convert.model.schema import Column, Limits, Schema, text_of_null
+from convert.proof.rows import ROWS_PER_COLUMN, UNSEEN_TEXTS, whole, with_values
 
 Agrees = Callable[[pd.DataFrame, Limits], bool]
 MOST_CATEGORIES = 10_000

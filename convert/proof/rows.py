@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from convert.schema import Column, Limits, Schema
+from convert.model.schema import Column, Limits, Schema
 
 Values = NDArray[Any]
 

@@ -27,8 +27,8 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from appliance.errors import InvalidInput
 from convert import convert_model
-from convert.frames import plain
-from convert.schema import infer, read_table
+from convert.model.frames import plain
+from convert.model.schema import infer, read_table
 
 GAPS = np.arange(300) % 9 == 0
 BOOSTERS = {

@@ -36,12 +36,13 @@ from sklearn.utils import all_estimators
 
 from appliance.bundle.manifest import Tolerance
 from benchmarks.fresh import asked
-from convert import boundaries, build, candidate, differences, float32_rows, parity
+from convert import build
 from convert.build import convert_model
 from convert.converters import float32_inputs
 from convert.converters.float32_inputs import kept_from
-from convert.limits import probe
-from convert.schema import Limits, infer
+from convert.model.schema import Limits, infer
+from convert.proof import boundaries, candidate, differences, float32_rows, parity
+from convert.proof.limits import probe
 
 SCALER = StandardScaler()
 FRESH = 2_000

@@ -10,8 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from appliance.errors import InvalidInput, NotFound
-from convert.rows import draw
-from convert.schema import Limits, infer, read_table
+from convert.model.schema import Limits, infer, read_table
+from convert.proof.rows import draw
 
 
 def fitted(sample):

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from convert.rows import MOST_CELLS, SEED, Batch, decimals
-from convert.schema import Limits, Schema
+from convert.model.schema import Limits, Schema
+from convert.proof.rows import MOST_CELLS, SEED, Batch, decimals
 
 Values = NDArray[Any]
 Answering = Callable[[pd.DataFrame], Mapping[str, Values]]

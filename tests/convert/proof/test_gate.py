@@ -16,13 +16,14 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from appliance.bundle.manifest import Tolerance
 from appliance.errors import ConversionRefused, Misuse, ParityFailed
-from convert import build, candidate, convert_model, parity
+from convert import build, convert_model
 from convert.converters import isolation
-from convert.converters import sklearn as converter
-from convert.foreign import convert_graph
-from convert.limits import probe
-from convert.original import Original
-from convert.schema import infer
+from convert.converters import skl2onnx_graph as converter
+from convert.model.original import Original
+from convert.model.schema import infer
+from convert.prebuilt_onnx import convert_graph
+from convert.proof import candidate, parity
+from convert.proof.limits import probe
 
 PLAIN_SKL2ONNX = """
 import json, sys, warnings
@@ -37,8 +38,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from convert import Refused, convert_model
-from convert.converters import sklearn
-sklearn.OWN_CONVERTERS = ()
+from convert.converters import skl2onnx_graph
+skl2onnx_graph.OWN_CONVERTERS = ()
 x, y = load_breast_cancer(return_X_y=True)
 x, y = x[:300, :5], y[:300]
 readings = np.random.default_rng(0).normal(20, 5, (400, 3)).round(1)

@@ -14,8 +14,8 @@ from sklearn.compose import ColumnTransformer
 
 from appliance.bundle.manifest import Category, Input, TensorType
 from appliance.errors import InvalidInput, NotFound
-from convert import frames
-from convert.insides import first_step, hashed_columns
+from convert.model import frames
+from convert.model.steps import first_step, hashed_columns
 from convert.sources.native_boosters import categories_of_training
 
 Kind = Literal["float", "int64", "bool", "string"]

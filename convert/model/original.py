@@ -18,9 +18,9 @@ from threadpoolctl import threadpool_limits
 
 from appliance.bundle.manifest import Label, Task
 from appliance.errors import ConversionRefused, Misuse
-from convert import absent, closely
-from convert.insides import last_step
-from convert.schema import Schema
+from convert.model import reference_precision, sparse_input
+from convert.model.schema import Schema
+from convert.model.steps import last_step
 
 Array = NDArray[Any]
 Answers = dict[str, Array]
@@ -44,7 +44,7 @@ class Original:
     def __init__(self, model: Any, schema: Schema, outputs: list[str] | None = None) -> None:
         self.model = model
         self.schema = schema.with_nulls(self.encoder_categories())
-        self.watch = absent.Watch(step for _, step in steps(model))
+        self.watch = sparse_input.Watch(step for _, step in steps(model))
         self.task = _task(model)
         several = self.task == "classification" and self._has_several_targets()
         # The probabilities of several targets are a list of tables, or one without a column for each label.
@@ -125,7 +125,7 @@ class Original:
 
     def equivalents(self, frame: pd.DataFrame) -> list[Answers]:
         """Return what the model answers where its own formula is computed with fewer rounding errors; often nothing."""
-        if not any(closely.knows(step, len(frame)) for _, step in steps(self.model)):
+        if not any(reference_precision.knows(step, len(frame)) for _, step in steps(self.model)):
             return []
         return [self._asked(frame, self.methods, self._computed_closely)]
 
@@ -146,7 +146,7 @@ class Original:
         """A copy of the model that computes with fewer rounding errors."""
         model = copy.deepcopy(self.model)
         for _, step in steps(model):
-            closely.compute(step)
+            reference_precision.compute(step)
         return model
 
     def _asked(self, frame: pd.DataFrame, methods: dict[str, str], model: Any = None) -> Answers:

@@ -18,11 +18,12 @@ from appliance.bundle import examples
 from appliance.bundle.manifest import Tolerance
 from appliance.inference import selftest
 from appliance.inference.session import Session
-from convert import convert_model, near_ties
-from convert.judge import Judge
-from convert.original import Original
-from convert.rows import Batch
-from convert.schema import Limits, infer
+from convert import convert_model
+from convert.model.original import Original
+from convert.model.schema import Limits, infer
+from convert.proof import near_ties
+from convert.proof.comparison import Judge
+from convert.proof.rows import Batch
 
 
 @pytest.fixture(scope="module")

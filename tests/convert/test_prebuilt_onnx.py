@@ -14,7 +14,7 @@ from appliance.bundle import archive
 from appliance.errors import ConversionRefused, InvalidInput, Misuse, ParityFailed
 from appliance.inference import selftest
 from convert.converters import onnx_file
-from convert.foreign import convert_graph
+from convert.prebuilt_onnx import convert_graph
 
 NAMES = ["a", "b", "c", "d"]
 

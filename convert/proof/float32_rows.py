@@ -5,11 +5,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from appliance.bundle.manifest import Tolerance
-from convert import differences
-from convert.candidate import Candidate
-from convert.original import Original
-from convert.rows import DRAWN_ROWS, MOST_CELLS, SEED, Batch
-from convert.schema import Limits, Schema
+from convert.model.original import Original
+from convert.model.schema import Limits, Schema
+from convert.proof import differences
+from convert.proof.candidate import Candidate
+from convert.proof.rows import DRAWN_ROWS, MOST_CELLS, SEED, Batch
 
 _NOISE = 0.3  # of a column's deviation
 _HALF = 0.5 - 2.0**-20  # of the way to the neighbour: at the very half the even one is taken

@@ -10,7 +10,12 @@ from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import GradientBoostingRegressor, RandomForestClassifier, RandomForestRegressor, VotingRegressor
+from sklearn.ensemble import (
+    GradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+    VotingRegressor,
+)
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import KNNImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
@@ -22,13 +27,14 @@ from xgboost import XGBRegressor
 
 from appliance.bundle.manifest import Tolerance
 from appliance.errors import InvalidInput
-from convert import boundaries, candidate, convert_model, parity
-from convert.converters import sklearn
+from convert import convert_model
+from convert.converters import skl2onnx_graph
 from convert.converters.float32_inputs import kept_from
-from convert.limits import probe
-from convert.original import Original
-from convert.rows import SCALES, WHOLE_NUMBERS, draw
-from convert.schema import Limits, infer
+from convert.model.original import Original
+from convert.model.schema import Limits, infer
+from convert.proof import boundaries, candidate, parity
+from convert.proof.limits import probe
+from convert.proof.rows import SCALES, WHOLE_NUMBERS, draw
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +113,7 @@ def test_rows_halfway_between_readings_catch_trees_that_rounded_inputs_lead_astr
     reports = {}
     for kind in ("float32", "float64"):
         feeds = candidate.feeds(original.schema, x[:5], kind, limits)
-        content = sklearn.convert(original, original.schema.inputs(kind, limits), kind, feeds, answers)
+        content = skl2onnx_graph.convert(original, original.schema.inputs(kind, limits), kind, feeds, answers)
         made = candidate.build(content, original, answers, kind)
         reports[kind] = parity.prove(original, made, limits, Tolerance(), {}).report
     off = {kind.kind for kind in reports["float32"].kinds if kind.rows_off}

@@ -29,10 +29,12 @@ from sklearn.preprocessing import (
 from xgboost import XGBClassifier, XGBRegressor
 
 from appliance.errors import ConversionRefused, ParityFailed
-from convert import absent, convert_model, specials
-from convert.original import Original
-from convert.rows import draw
-from convert.schema import Limits, infer
+from convert import convert_model
+from convert.model import sparse_input
+from convert.model.original import Original
+from convert.model.schema import Limits, infer
+from convert.proof import specials
+from convert.proof.rows import draw
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +171,7 @@ def test_a_dense_step_before_xgboost_keeps_its_zeros(table, ask):
 
 def test_the_proof_alone_finds_zeros_that_the_sample_lacks(table, monkeypatch):
     model = make_pipeline(encoded(), classifier()).fit(table, (table["temp"] > 20).astype(int))
-    monkeypatch.setattr(absent, "gets_sparse", lambda model: False)
+    monkeypatch.setattr(sparse_input, "gets_sparse", lambda model: False)
     with pytest.raises(ParityFailed, match=r"special values row .*temp=-?0.0"):
         convert_model(model, table)
 

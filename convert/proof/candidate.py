@@ -9,8 +9,8 @@ import pandas as pd
 from appliance.bundle.manifest import Output, TensorType
 from appliance.inference.session import Session
 from appliance.inference.tensors import InputSchema
-from convert.original import Answers, Original, role
-from convert.schema import Limits, Schema
+from convert.model.original import Answers, Original, role
+from convert.model.schema import Limits, Schema
 
 _ROWS_PER_RUN = 2_000  # neighbours-based graphs hold rows x training rows at once
 

@@ -25,15 +25,17 @@ from appliance.bundle.manifest import (
 )
 from appliance.errors import ConversionRefused, InvalidInput, Misuse, NotReady, ParityFailed
 from appliance.inference.session import Session
-from convert import build, graphs, parity, schema
-from convert.candidate import Candidate, feeds
-from convert.certificate import Parity
-from convert.converters import onnx_file
+from convert import build
+from convert.converters import graphs, onnx_file
 from convert.converters.onnx_file import Graph, GraphInput
-from convert.judge import Judge
-from convert.original import Answers, Array
-from convert.rows import MOST_SAMPLE_ROWS, SEED, Batch
-from convert.schema import Limits, Schema
+from convert.model import schema
+from convert.model.original import Answers, Array
+from convert.model.schema import Limits, Schema
+from convert.proof import parity
+from convert.proof.candidate import Candidate, feeds
+from convert.proof.certificate import Parity
+from convert.proof.comparison import Judge
+from convert.proof.rows import MOST_SAMPLE_ROWS, SEED, Batch
 
 Role = Literal["prediction", "probability", "score", "other"]
 _SUM_OF_SHARES = 1e-3  # how far probabilities, as written in a table, may sum from 1

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from convert.insides import before_last, hashed_columns
+from convert.model.steps import before_last, hashed_columns
 
 Array = NDArray[Any]
 

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from appliance.bundle.manifest import Label, Task, Tolerance
 from appliance.errors import ApplianceError, ConversionRefused, InvalidInput
-from convert import differences, near_ties
-from convert.candidate import Candidate
-from convert.certificate import Kind, OutputParity, WorstRow
-from convert.differences import Apart
-from convert.original import Answers, Mask, role
-from convert.rows import Batch
-from convert.schema import Limits
+from convert.model.original import Answers, Mask, role
+from convert.model.schema import Limits
+from convert.proof import differences, near_ties
+from convert.proof.candidate import Candidate
+from convert.proof.certificate import Kind, OutputParity, WorstRow
+from convert.proof.differences import Apart
+from convert.proof.rows import Batch
 
 WORST_ROWS = 5
 FAR = frozenset({"edges", "magnitudes", "infinite"})

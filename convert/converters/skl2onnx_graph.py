@@ -29,24 +29,24 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 from appliance.bundle.manifest import Input, TensorType
 from appliance.errors import ConversionRefused, InvalidInput, NotReady
 from appliance.inference.session import Session
-from convert import absent, graphs
 from convert.converters import (
     adaboost,
     bagging,
     boosting,
     families,
+    graphs,
     hist_gradient_boosting,
     isolation,
     isolation_forest,
     pipelines,
     reads,
-    seen,
     trees,
 )
 from convert.converters.answers import refusal
 from convert.converters.narrowing import narrow
-from convert.insides import column_positions, first_step, hashed_columns, last_step
-from convert.original import Answers, Original, role, steps
+from convert.model import sparse_input, training_values
+from convert.model.original import Answers, Original, role, steps
+from convert.model.steps import column_positions, first_step, hashed_columns, last_step
 
 TARGET_OPSET = {"": 21, "ai.onnx.ml": 5}
 OWN_CONVERTERS: tuple[Any, ...] = (
@@ -99,7 +99,7 @@ def convert(
     parts = _parts(original.model, inputs, float_type)
     try:
         sample = partial(original.schema.for_original, original.schema.frame)
-        with seen.rows(original.model, sample), absent.known(original.watch):
+        with training_values.rows(original.model, sample), sparse_input.known(original.watch):
             content = isolation.run(lambda: _skl2onnx(original.model, parts), time_limit)
     except isolation.ConverterError as error:
         raise _refused(original.model, str(error), error.next_step) from error

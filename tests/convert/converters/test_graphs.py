@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from appliance.inference.session import Session
-from convert import graphs
+from convert.converters import graphs
 
 
 def branching():

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from convert.rows import SEED
-from convert.schema import Limits
+from convert.model.schema import Limits
+from convert.proof.rows import SEED
 
 REFUSED_TIE = "training rows with other values are as near as the last neighbour:"
 """What a graph says that refuses a row whose answer hangs on the order in which the original meets its neighbours."""
