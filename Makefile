@@ -19,6 +19,7 @@ help:
 	@echo 'make attack what was tried against the appliance, under limits of memory, and a fuzzer over every decoder'
 	@echo 'make bench  speed, memory and size against references (PEERS=1: also against mlserver and kserve)'
 	@echo 'make bench-mqtt  the same of MQTT (MINUTES=10: also whether memory stays flat)'
+	@echo 'make docs   the documentation site in dist/docs, which opens from a file too'
 	@echo 'make coverage  try every estimator and write docs/coverage.md, beside plain skl2onnx'
 	@echo 'make images container images for amd64 and arm64 in dist/images; make images-test runs them'
 	@echo 'make kit    the offline kit for hosts without Python and internet, in dist; make deb the Debian package'
@@ -94,7 +95,7 @@ lock:
 	sh requirements/lock.sh .cache/lock/bin/uv
 
 # What operations people receive: images and the rest; the fleet's tools; conversion with other scikit-learns.
-include $(wildcard packaging/*/*.mk ansible/*.mk convert/*.mk tests/heavy/*/*.mk)
+include $(wildcard packaging/*/*.mk docs/*.mk ansible/*.mk convert/*.mk tests/heavy/*/*.mk)
 
 clean:
 	rm -rf $(VENV) .cache build dist *.egg-info

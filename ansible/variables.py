@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,8 @@ def _role(role: str) -> list[str]:
         title = f"`inference.appliance.{role}`" + ("" if entry == "main" else f", entry point `{entry}`")
         if new:
             lines += ["", f"## {title}", "", _plain(spec["short_description"])]
-            more = [f"- {_plain(text)}" for text in spec.get("description", [])]
+            described = spec.get("description", [])
+            more = [textwrap.fill(f"- {_plain(text)}", 120, subsequent_indent="  ") for text in described]
             lines += ["", *more] if more else []
             lines += ["", *HEAD, *_rows(new, "")]
     return lines

@@ -18,7 +18,7 @@ def _tracked() -> list[Path]:
 
 
 def test_links_of_the_pages_lead_somewhere():
-    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     dead = [
         (page.name, link)
         for page in pages
@@ -26,6 +26,24 @@ def test_links_of_the_pages_lead_somewhere():
         if not (page.parent / link).exists()
     ]
     assert dead == []
+
+
+def test_navigation_of_the_site_names_every_page_once():
+    named = re.findall(r": ([\w/.-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
+    assert sorted(named) == sorted(pages)
+
+
+def test_lines_of_the_pages_are_short_outside_of_tables_and_code():
+    long = []
+    written = [page for page in (ROOT / "docs").rglob("*.md") if page.name != "coverage.md"]  # which a program writes
+    for page in [ROOT / "README.md", *written]:
+        prose = re.sub(r"^ *```.*?^ *```", lambda code: "\n" * code[0].count("\n"), page.read_text(), flags=re.M | re.S)
+        rest = (
+            (number, line) for number, line in enumerate(prose.splitlines(), 1) if not line.startswith(("|", "    "))
+        )
+        long += [f"{page.name}:{number}" for number, line in rest if len(line) > 120]
+    assert long == []
 
 
 def test_commands_that_readme_shows_first_are_targets():

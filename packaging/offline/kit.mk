@@ -1,9 +1,11 @@
 # The binary, the offline kit and what shows that they work: docs/offline-install.md.
 #   KEY=FILE       private key that signs the kit
 #   BUNDLES=...    bundles that travel in it
+#   SITE=dist/docs the documentation site (make docs), to travel in it
 #   ARCH=arm64     for another processor (amd64, arm64): needs `make old-root ARCH=...`, and an emulator (qemu-user 8 or newer)
 BINARY ?= .cache/binary
 KEY ?=
+SITE ?=
 BUNDLES ?=
 MACHINE := $(patsubst x86_64,amd64,$(patsubst aarch64,arm64,$(shell uname -m)))
 ARCH ?= $(MACHINE)
@@ -27,7 +29,7 @@ $(BINARY_OUT)/sbom.cdx.json: $(shell find appliance packaging/pyinstaller -type 
 	@touch $@
 
 kit: $(VENV)/.dev $(BINARY_OUT)/sbom.cdx.json
-	KEY="$(KEY)" APPLIANCE="$(BIN)/appliance" APPLIANCE_PYTHON="$(BIN)/python" \
+	KEY="$(KEY)" SITE="$(SITE)" APPLIANCE="$(BIN)/appliance" APPLIANCE_PYTHON="$(BIN)/python" \
 	  sh packaging/offline/kit.sh $(BINARY_OUT) dist $(BUNDLES)
 
 # The Debian package of the same program.

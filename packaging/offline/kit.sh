@@ -2,6 +2,7 @@
 # kit.sh BINARY OUT [BUNDLE...]: makes OUT/appliance-VERSION-linux-ARCH.tar.gz, all that a host without internet needs.
 #   BINARY         what packaging/pyinstaller/build.sh left: appliance/, sbom.cdx.json, LICENSES.txt
 #   KEY=FILE       private key (PEM) that signs the kit; APPLIANCE_KEY_PASSWORD_FILE where it is encrypted
+#   SITE=FOLDER    the documentation site (make docs), which travels as docs.tar.gz; unpacked, its pages open from a file
 #   APPLIANCE=...  the command that signs with it (appliance)
 #   SOURCE_DATE_EPOCH   the time of the files in the archive; the last commit's by default, so that kits can be compared
 # The program travels as one archive in the kit: a FAT stick keeps neither links nor modes.
@@ -28,6 +29,7 @@ rm -rf "$kit" "$kit.tar.gz"
 mkdir -p "$kit"
 cp "$here/install.sh" "$here/README.txt" "$here/appliance.toml" "$source/packaging/systemd/appliance.service" \
   "$source/packaging/systemd/appliance-pull.service" "$source/packaging/systemd/appliance-pull.timer" "$kit/"
+[ -z "${SITE:-}" ] || pack -C "$(dirname "$SITE")" -cf - "$(basename "$SITE")" | gzip -n -9 > "$kit/docs.tar.gz"
 cp "$source/LICENSE" "$binary/LICENSES.txt" "$binary/sbom.cdx.json" "$kit/"
 for bundle in "$@"; do
   mkdir -p "$kit/bundles"

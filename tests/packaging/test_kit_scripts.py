@@ -62,6 +62,17 @@ def test_kit_says_version_processor_and_least_glibc_of_a_binary_that_cannot_run_
     }
 
 
+def test_kit_holds_the_documentation_site_when_one_is_given(binary, tmp_path):
+    site = tmp_path / "docs"
+    site.mkdir()
+    (site / "index.html").write_text("<p>pages</p>")
+    call("offline/kit.sh", binary, tmp_path / "dist", SITE=str(site))
+    kit = tmp_path / "dist" / "appliance-1.2.3-linux-aarch64"
+    with tarfile.open(kit / "docs.tar.gz") as packed:
+        assert packed.extractfile("docs/index.html").read() == b"<p>pages</p>"
+    assert "  docs.tar.gz\n" in (kit / "SHA256SUMS").read_text()
+
+
 def test_same_binary_gives_the_same_kit_and_the_same_package(binary, tmp_path):
     def digests(folder: Path) -> set[str]:
         call("offline/kit.sh", binary, folder)

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -55,6 +56,12 @@ def fill(page: Page, **values: str) -> None:
         field(page, label).fill(value)
 
 
+def picture(page: Page, name: str) -> None:
+    """Keep what the page looks like, where `make docs` asks for it."""
+    if folder := os.environ.get("PICTURES"):
+        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+
 def test_it_shows_the_active_version_and_predicts_without_leaving_its_origin(start_service, visit):
     service = start_service(IRIS)
     page = visit.page
@@ -69,6 +76,7 @@ def test_it_shows_the_active_version_and_predicts_without_leaving_its_origin(sta
     expect(page.locator("#answer")).to_contain_text("iris 1.0.0")
     expect(page.get_by_role("meter")).to_have_count(3)
     expect(iris.locator("[data-number=requests]")).to_have_text("1")
+    picture(page, "dashboard")
     assert visit.complaints == []
     assert visit.urls
     assert all(url.startswith(service.url + "/") for url in visit.urls)
@@ -197,6 +205,7 @@ def test_it_fits_a_phone(start_service, browser):
     page.goto(service.url)
     expect(page.locator("article")).to_have_count(2)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    picture(page, "dashboard-phone")
     page.close()
 
 

@@ -1,0 +1,15 @@
+# The documentation site, in dist/docs: search, navigation and pictures of the dashboard, opened from a file as well.
+DOCS := .cache/docs
+
+.PHONY: docs
+
+docs: $(DOCS)/.done $(VENV)/.dev $(VENV)/.system
+	rm -rf docs/pictures
+	PICTURES="$(CURDIR)/docs/pictures" $(BIN)/python -m pytest tests/appliance/rest/test_dashboard.py -k 'active_version or phone'
+	$(DOCS)/bin/mkdocs build --strict --quiet
+	$(BIN)/python -m pytest -o pythonpath=tests/heavy tests/heavy/test_docs_site.py
+
+$(DOCS)/.done: requirements/docs.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --require-hashes -r requirements/docs.txt
+	@touch $@
