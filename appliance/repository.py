@@ -1,16 +1,16 @@
-"""Which versions are loaded in this process; follows the store, which alone is the truth.
+"""The versions that are loaded in this process, by model and role; follows the store, which alone is the truth.
 
 A request takes one LoadedVersion and keeps it to its end, so that no answer mixes two versions; the old one is freed
-when its last request drops it.
+when its last request drops it. A version that has a role stays loaded as long as it has it, whatever requests name.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from appliance import nofollow
 from appliance.bundle import archive
@@ -23,12 +23,16 @@ from appliance.trials import Trials
 
 log = logging.getLogger(__name__)
 
+ACTIVE = "active"
+"""The role of the version that answers where no other one is asked for. Every model has it, served or not."""
+
 RETRY_SECONDS = 30.0
 """Between two tries to load a version that could not be loaded: a full disk or memory may have room again."""
 
 
 RETRY_SHARE = 0.02
 """Of the time that such tries may take: one that ends at its time limit is not repeated each half minute."""
+
 REFRESH_SECONDS = 5.0
 """For which a caller waits for another one's look at the store."""
 
@@ -36,20 +40,43 @@ REFRESH_SECONDS = 5.0
 _NEVER = object()
 
 
+class Roles(Protocol):
+    """What the store says of which version has which role."""
+
+    def records(self, store: Store, name: str) -> Sequence[Path]:
+        """Return the files that say so of a model; when one of them is replaced, they are read again."""
+
+    def wanted(self, store: Store, name: str) -> Mapping[str, str | None]:
+        """Return {role: version that is wanted in it, None for none} of a model. Raises StoreError."""
+
+
+class ActiveAlone:
+    """The one role that every model has, by its activation.json."""
+
+    def records(self, store: Store, name: str) -> Sequence[Path]:
+        """Return the record's place."""
+        return (activation.path(store, name),)
+
+    def wanted(self, store: Store, name: str) -> Mapping[str, str | None]:
+        """Return the active version. Raises StoreError for a record that cannot be read."""
+        return {ACTIVE: activation.read(store, name).active}
+
+
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What one model serves now, and what keeps it from serving what the store says."""
+    """What one model serves now in one role, and what keeps it from serving what the store says."""
 
     name: str
     wanted: str | None
-    """The active version in the store; None when deactivated."""
+    """The version that the store wants in this role; None for none, as when a model is deactivated."""
     loaded: LoadedVersion | None
     problem: ApplianceError | None = None
     """Why what is wanted does not serve; or, where it does, why it should not: nobody who is trusted signed it."""
+    role: str = ACTIVE
 
 
 class ModelRepository:
-    """The versions loaded in this process, one active for each model, a few more because requests named them."""
+    """The versions loaded in this process: those that have a role, and a few more because requests named them."""
 
     def __init__(
         self,
@@ -61,8 +88,12 @@ class ModelRepository:
         default: str = "",
         revoke: Literal["keep", "stop"] = "keep",
         trials: Trials | None = None,
+        roles: Roles | None = None,
     ) -> None:
-        """`trials` asks of each version whether it passed in a process of its own before it is loaded into this one."""
+        """`trials` asks of each version whether it passed in a process of its own before it is loaded into this one.
+
+        `roles` says which version has which role: by default the active one, and no other has any.
+        """
         self._store = store
         self._trials = trials
         self._revoke = revoke
@@ -70,18 +101,25 @@ class ModelRepository:
         self._threads = threads
         self._run_seconds = run_seconds
         self._default = default
-        self._served: dict[str, Served] = {}  # replaced as a whole, never changed: readers need no lock
+        self._roles = roles or ActiveAlone()
+        # {model: {role: Served}}. Replaced as a whole, never changed: readers need no lock, writers hold _refreshing.
+        self._served: dict[str, dict[str, Served]] = {}
         self._active: list[str] = []  # the models that serve a version
         # model -> (mark of its record, when it was followed, seconds that that took)
         self._seen: dict[str, tuple[object, float, float]] = {}
         self._pinned: Pinned[LoadedVersion] = Pinned(self._load, pinned_versions)
         self._refreshing = threading.Lock()
         self.switched: Callable[[Served], None] = lambda served: None
-        """Called after a model's served version, or its problem, has changed."""
+        """Called after the version in a role, or its problem, has changed; on the thread that refreshed."""
 
-    def served(self) -> list[Served]:
-        """Return what every model serves, by name."""
-        return [self._served[name] for name in sorted(self._served)]
+    def served(self, role: str = ACTIVE) -> list[Served]:
+        """Return what every model serves in a role, by name; models without the role are left out."""
+        table = self._served
+        return [table[name][role] for name in sorted(table) if role in table[name]]
+
+    def roles(self, model: str) -> Mapping[str, Served]:
+        """Return what a model serves, by role; empty for an unknown model. Never changed: it is of one moment."""
+        return self._served.get(model, {})
 
     @property
     def default(self) -> str:
@@ -93,11 +131,12 @@ class ModelRepository:
 
         Raises NotFound for an unknown model or version, NotReady for a model that serves none.
         """
-        served = self._served.get(model or self._default_model())
-        if served is None:
+        roles = self._served.get(model or self._default_model())
+        if roles is None:
             raise self._unknown(model or self._default)
+        served = roles[ACTIVE]
         if version is not None and (served.loaded is None or version != served.loaded.version):
-            return self._pinned.get(served.name, version)
+            return _with_role(roles, version) or self._pinned.get(served.name, version)
         if served.loaded is None:
             found = str(served.problem) if served.problem else "it has no active version"
             raise NotReady(f"model {served.name}", found, f"activate one: appliance activate {served.name} VERSION")
@@ -117,11 +156,10 @@ class ModelRepository:
             if changed:
                 self._unpin_distrusted()
             for name in sorted(names):
-                mark = _mark(activation.path(self._store, name), self._store.state_dir)
+                mark = [_mark(path, self._store.state_dir) for path in self._roles.records(self._store, name)]
                 known, when, taken = self._seen.get(name, (_NEVER, 0.0, 0.0))
-                served = self._served.get(name)
                 pause = max(RETRY_SECONDS, taken / RETRY_SHARE if taken > 1 else 0)
-                retry = served and served.problem and time.monotonic() - when > pause
+                retry = self._has_problem(name) and time.monotonic() - when > pause
                 if mark != known or retry or changed:
                     begun = time.monotonic()
                     self._follow(name)
@@ -129,7 +167,7 @@ class ModelRepository:
             for name in set(self._served) - names:
                 self._seen.pop(name, None)
                 self._drop(name)
-            self._unpin_removed()
+            self._unpin()
         finally:
             self._refreshing.release()
 
@@ -146,23 +184,39 @@ class ModelRepository:
                 log.error("store cannot be followed", extra={"error": str(error)})
 
     def _follow(self, name: str) -> None:
-        """Serve what the store says of `name`."""
-        current = self._served.get(name)
-        loaded = current.loaded if current else None
-        wanted: str | None = None
-        problem: ApplianceError | None = None
+        """Serve what the store says of `name`. Holds _refreshing."""
         try:
-            wanted = activation.read(self._store, name).active
-            if wanted is None:
-                loaded = None
-            elif loaded is None or loaded.version != wanted:
-                loaded = self._load(name, wanted)
+            wanted = self._roles.wanted(self._store, name)
+        except ApplianceError as error:  # nobody knows what is wanted: what serves goes on
+            for role, current in (self._served.get(name) or {ACTIVE: Served(name, None, None)}).items():
+                self._replace(self._trusted(Served(name, None, current.loaded, error, role)))
+            return
+        for role in [ACTIVE, *sorted(wanted.keys() - {ACTIVE})]:
+            self._replace(self._trusted(self._brought(name, role, wanted.get(role))))
+        for role in self._served[name].keys() - wanted.keys() - {ACTIVE}:
+            self._end_role(name, role)
+
+    def _brought(self, name: str, role: str, wanted: str | None) -> Served:
+        """Return a role with the version that is wanted in it, loaded unless some role has it already.
+
+        Where it cannot be loaded, the active version before goes on; another role's version does not, since it was
+        chosen for that role alone.
+        """
+        if wanted is None:
+            return Served(name, None, None, None, role)
+        roles = self._served.get(name, {})
+        try:
+            return Served(name, wanted, _with_role(roles, wanted) or self._load(name, wanted), None, role)
         except ApplianceError as error:
-            problem = error
-        if loaded and (distrust := self._distrust(loaded)):
-            problem = problem or distrust
-            loaded = None if self._revoke == "stop" else loaded
-        self._replace(Served(name, wanted, loaded, problem))
+            before = roles[role].loaded if role == ACTIVE and role in roles else None
+            return Served(name, wanted, before, error, role)
+
+    def _trusted(self, served: Served) -> Served:
+        """Return what is served; where nobody who is trusted signed it, with that problem, or not at all any more."""
+        if served.loaded is None or (distrust := self._distrust(served.loaded)) is None:
+            return served
+        loaded = None if self._revoke == "stop" else served.loaded
+        return Served(served.name, served.wanted, loaded, served.problem or distrust, served.role)
 
     def _load(self, name: str, version: str) -> LoadedVersion:
         """Return an installed version, loaded, if it is signed by a key that is trusted now."""
@@ -188,25 +242,39 @@ class ModelRepository:
 
     def _replace(self, served: Served) -> None:
         """Put `served` in place between two requests and tell of it."""
-        self._serve(self._served | {served.name: served})
+        self._serve(self._served | {served.name: {**self.roles(served.name), served.role: served}})
         if served.loaded:
-            live = (served.name, served.loaded.version)
-            self._pinned.drop(lambda key, loaded: key == live)
+            key = (served.name, served.loaded.version)
+            self._pinned.drop(lambda pinned, loaded: pinned == key)
         self.switched(served)
 
-    def _serve(self, served: dict[str, Served]) -> None:
+    def _serve(self, served: dict[str, dict[str, Served]]) -> None:
         """Put a new table in place."""
         self._served = served
-        self._active = [name for name, one in served.items() if one.loaded]
+        self._active = [name for name, roles in served.items() if roles[ACTIVE].loaded]
 
     def _drop(self, name: str) -> None:
         """Stop serving a model that the store no longer has."""
-        self._serve({other: served for other, served in self._served.items() if other != name})
-        self.switched(Served(name, None, None))
+        gone = self._served[name]
+        self._serve({other: roles for other, roles in self._served.items() if other != name})
+        for role in gone:
+            self.switched(Served(name, None, None, None, role))
 
-    def _unpin_removed(self) -> None:
-        """Let go of pinned versions that were removed from the store."""
-        self._pinned.drop(lambda key, loaded: key[1] not in self._store.versions(key[0]))
+    def _end_role(self, name: str, role: str) -> None:
+        """Stop serving in a role that a model no longer has."""
+        left = {other: served for other, served in self._served[name].items() if other != role}
+        self._serve(self._served | {name: left})
+        self.switched(Served(name, None, None, None, role))
+
+    def _has_problem(self, name: str) -> bool:
+        """Return whether any role of a model has a problem, so that it is tried again."""
+        return any(served.problem for served in self.roles(name).values())
+
+    def _unpin(self) -> None:
+        """Let go of pinned versions that were removed from the store, or that have a role by now."""
+        self._pinned.drop(
+            lambda key, loaded: key[1] not in self._store.versions(key[0]) or _with_role(self.roles(key[0]), key[1])
+        )
         self._pinned.forget(lambda key: key[1] not in self._store.versions(key[0]))
 
     def _unpin_distrusted(self) -> None:
@@ -229,6 +297,11 @@ class ModelRepository:
         """Return the error for a model that is not there, in the words that Triton's clients look for."""
         known = ", ".join(sorted(self._served)) or "none"
         return NotFound(f"Request for unknown model: '{name}'", "it is not installed", f"installed models: {known}")
+
+
+def _with_role(roles: Mapping[str, Served], version: str) -> LoadedVersion | None:
+    """Return a version that has a role, None where it has none."""
+    return next((one.loaded for one in roles.values() if one.loaded and one.loaded.version == version), None)
 
 
 def _mark(path: Path, state_dir: Path) -> object:

@@ -147,7 +147,7 @@ class Service:
     def _alive(self) -> str:
         """Return what keeps this process from answering rightly: a failing self-test, a loop that hangs; else ""."""
         for served in self.models.served():
-            if served.loaded and (failure := health.failure(served.loaded)):
+            if served.loaded and (failure := served.loaded.failure()):
                 return f"{served.name} {served.loaded.version}: {failure}"
         if self.server is None:
             return ""

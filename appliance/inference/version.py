@@ -1,18 +1,46 @@
-"""One installed version, loaded into this process: its session, schema, examples and self-test."""
+"""One installed version, loaded into this process: session, schema, examples, baseline, and how its last test went."""
 
 import sys
+import threading
+import time
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from appliance.bundle import archive, examples, onnx_wire
+from appliance.bundle import archive, baseline, examples, members, onnx_wire
 from appliance.bundle.archive import Opened
+from appliance.bundle.baseline import Baseline
 from appliance.bundle.manifest import Manifest
+from appliance.errors import ApplianceError
 from appliance.inference import selftest
 from appliance.inference.session import Session
 from appliance.inference.tensors import InputSchema
 
+LEAST_AGE = 1.0
+"""Seconds for which a self-test's result is good."""
+SHARE = 0.02
+"""Of one core that self-tests of a version may take at most, however often it is asked for: a slow one's result is good
+for longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """How a self-test went."""
+
+    begun: float
+    """In seconds of the monotonic clock."""
+    seconds: float
+    failure: str
+    """What failed, "" for nothing."""
+
+    @property
+    def good_until(self) -> float:
+        """When the next one is due, in seconds of the monotonic clock."""
+        return self.begun + max(LEAST_AGE, self.seconds / SHARE)
+
 
 class LoadedVersion:
-    """One installed version, loaded and self-tested on this processor."""
+    """One installed version, loaded and self-tested on this processor. Safe in any thread."""
 
     def __init__(
         self, folder: Path, threads: int = 1, *, run_seconds: float = 0.0, opened: Opened | None = None
@@ -33,9 +61,38 @@ class LoadedVersion:
         self.session = Session(bundle.members["model.onnx"], threads=threads, run_seconds=run_seconds)
         self.schema = InputSchema(bundle.manifest.inputs)
         self.output_names = [output.name for output in bundle.manifest.outputs]
+        self.tested: Tested | None = None
+        """The last self-test that failure() ran; None before it."""
+        self._testing = threading.Lock()
         self._examples = examples.read(bundle.members["examples.npz"])
+        self._baseline = bundle.members.get(members.BASELINE)
         self.self_test()
+
+    @cached_property
+    def baseline(self) -> Baseline | None:
+        """What training looked like, read when first asked for; None where it is not said. Raises BundleRefused."""
+        return None if self._baseline is None else baseline.read(self._baseline)
 
     def self_test(self) -> selftest.SelfTest:
         """Answer the bundle's examples once more and compare. Raises SelfTestFailed."""
         return selftest.check(self.manifest, self.session, *self._examples)
+
+    def failure(self) -> str:
+        """Return why this version fails its self-test, "" when it passes; run just now, or a moment ago.
+
+        Many who ask at once wait for one test; other versions' tests do not wait for it.
+        """
+        with self._testing:
+            begun = time.monotonic()
+            if self.tested is None or begun >= self.tested.good_until:
+                failure = self._failure()
+                self.tested = Tested(begun, time.monotonic() - begun, failure)
+            return self.tested.failure
+
+    def _failure(self) -> str:
+        """Run the self-test; return what failed, "" for nothing."""
+        try:
+            self.self_test()
+        except ApplianceError as error:
+            return str(error)
+        return ""

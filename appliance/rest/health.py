@@ -1,26 +1,19 @@
 """Whether the process lives, and whether it answers rightly right now: a real self-test inference, not a flag."""
 
-import threading
 import time
-from weakref import WeakKeyDictionary
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from appliance.errors import ApplianceError
-from appliance.inference.version import LoadedVersion
 from appliance.mqtt_state import MqttState
 from appliance.repository import Served
 from appliance.rest.http_types import Context, Request, Response, json_response
 from appliance.rest.routes import Route
 from appliance.store import activation, condition
 
-LEAST_AGE = 1.0
-"""Seconds for which a self-test's result is good."""
 SILENT_SECONDS = 15.0
 """After which the MQTT door, which reports every second, is said to be silent."""
-SHARE = 0.02
-"""Of one core that self-tests may take at most, however often a load balancer asks: a slow one is good for longer."""
 
 
 class Live(msgspec.Struct):
@@ -91,11 +84,6 @@ def is_ready(context: Context) -> tuple[bool, Ready]:
     return not reasons, Ready(not reasons, reasons, models, warnings, UNSET if mqtt is None else _mqtt(mqtt))
 
 
-def failure(version: LoadedVersion) -> str:
-    """Return why `version` fails its self-test on this processor, "" when it passes; run just now, or lately."""
-    return _self_tests.reason(version)
-
-
 def _live(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer as long as the process does."""
     return json_response(Live())
@@ -126,7 +114,7 @@ def _health(wanted: str, served: Served | None) -> ModelHealth:
     problem = str(served.problem) if served and served.problem else ""
     if loaded is None:
         return ModelHealth(False, None, wanted, problem or f"version {wanted} is not loaded yet")
-    failed = failure(loaded)
+    failed = loaded.failure()
     if loaded.version == wanted:
         return ModelHealth(not failed, wanted, None, failed or problem)
     return ModelHealth(not failed, loaded.version, wanted, failed or problem or f"version {wanted} is not loaded yet")
@@ -137,35 +125,3 @@ def _mqtt(state: MqttState) -> MqttHealth:
     age = time.monotonic() - state.updated
     silent = [f"no report for {age:.0f} seconds"] if age > SILENT_SECONDS else []
     return MqttHealth(state.connected, [*silent, *state.problems], state.waiting)
-
-
-class _SelfTests:
-    """The last self-test of each loaded version, run again when it is too old."""
-
-    def __init__(self) -> None:
-        """Begin with none."""
-        self._results: WeakKeyDictionary[LoadedVersion, tuple[float, str]] = WeakKeyDictionary()
-        self._lock = threading.Lock()
-
-    def reason(self, version: LoadedVersion) -> str:
-        """Return why `version` fails its self-test, "" when it passes."""
-        with self._lock:  # held while it runs: many askers need one test
-            good_until, reason = self._results.get(version, (0.0, ""))
-            begun = time.monotonic()
-            if begun >= good_until:
-                reason = _failure(version)
-                taken = time.monotonic() - begun
-                self._results[version] = (begun + max(LEAST_AGE, taken / SHARE), reason)
-        return reason
-
-
-_self_tests = _SelfTests()
-
-
-def _failure(version: LoadedVersion) -> str:
-    """Run the self-test; return what failed, "" for nothing."""
-    try:
-        version.self_test()
-    except ApplianceError as error:
-        return str(error)
-    return ""

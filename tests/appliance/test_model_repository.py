@@ -204,3 +204,105 @@ def test_store_that_cannot_be_read_does_not_stop_serving(store, go_live):
     models.refresh()
     assert _answer(models) == 100
     assert "activation.json" in str(models.served()[0].problem)
+
+
+class Several:
+    """Roles as a test sets them; a file that it writes anew says that they have changed."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.of: dict[str, str | None] = {}
+
+    def records(self, store: Store, name: str) -> list[Path]:
+        return [activation.path(store, name), self.file]
+
+    def wanted(self, store: Store, name: str) -> dict[str, str | None]:
+        return {repository.ACTIVE: activation.read(store, name).active} | self.of
+
+    def set(self, **of: str | None) -> None:
+        self.of = of
+        self.file.write_text("{}" + " " * len(self.file.read_text() if self.file.exists() else ""))
+
+
+@pytest.fixture
+def several(store, go_live) -> Several:
+    """Return the roles of a model whose versions 1.0.0 to 3.0.0 are installed, the last one active."""
+    for version in ("1.0.0", "2.0.0", "3.0.0"):
+        go_live(version)
+    return Several(store.state_dir / "roles")
+
+
+def test_versions_with_other_roles_answer_beside_the_active_one(store, several):
+    several.set(canary="1.0.0", shadow="2.0.0")
+    models = ModelRepository(store, pinned_versions=0, roles=several)
+    models.refresh()
+    roles = models.roles("iris")
+    assert {role: served.loaded.version for role, served in roles.items()} == {
+        "active": "3.0.0", "canary": "1.0.0", "shadow": "2.0.0",
+    }  # fmt: skip
+    assert (_answer(models), _answer(models, "iris", "1.0.0"), _answer(models, "iris", "2.0.0")) == (300, 100, 200)
+    assert models.get("iris", "1.0.0") is roles["canary"].loaded  # not loaded once more
+    assert [served.name for served in models.served("shadow")] == ["iris"]
+    assert models.served("split") == []
+
+
+def test_a_version_that_has_a_role_makes_no_room_for_those_that_requests_name(store, several, monkeypatch):
+    monkeypatch.setattr(pinned, "IDLE_SECONDS", 0.0)
+    several.set(canary="1.0.0")
+    models = ModelRepository(store, pinned_versions=1, roles=several)
+    models.refresh()
+    canary = models.get("iris", "1.0.0")
+    for _ in range(2):
+        assert _answer(models, "iris", "2.0.0") == 200
+        assert models.get("iris", "1.0.0") is canary
+        models.refresh()
+
+
+def test_a_pinned_version_that_is_given_a_role_counts_as_pinned_no_more(store, several):
+    models = ModelRepository(store, pinned_versions=1, roles=several)
+    models.refresh()
+    models.get("iris", "1.0.0")
+    several.set(canary="1.0.0")
+    models.refresh()
+    assert models.get("iris", "1.0.0") is models.roles("iris")["canary"].loaded
+    assert _answer(models, "iris", "2.0.0") == 200  # there is room for it
+
+
+def test_a_version_is_not_loaded_again_when_it_changes_its_role(store, several):
+    several.set(canary="2.0.0")
+    models = ModelRepository(store, roles=several)
+    models.refresh()
+    canary = models.roles("iris")["canary"].loaded
+    activation.activate(store, "iris", "2.0.0", self_test)
+    several.set()
+    models.refresh()
+    assert models.get("iris") is canary
+    assert set(models.roles("iris")) == {"active"}
+
+
+def test_a_role_whose_version_cannot_load_has_none_while_the_active_one_serves(store, several):
+    several.set(canary="1.0.0")
+    models = ModelRepository(store, roles=several)
+    models.refresh()
+    told = []
+    models.switched = told.append
+    (store.folder("iris", "2.0.0") / "model.onnx").write_bytes(b"damaged")
+    several.set(canary="2.0.0")
+    models.refresh()
+    canary = models.roles("iris")["canary"]
+    assert (canary.wanted, canary.loaded) == ("2.0.0", None)
+    assert "model.onnx" in str(canary.problem)
+    assert _answer(models) == 300
+    assert canary in told
+    several.set()
+    models.refresh()
+    assert told[-1] == repository.Served("iris", None, None, None, "canary")
+
+
+def test_a_record_of_roles_that_cannot_be_read_changes_no_role(store, several):
+    several.set(canary="1.0.0")
+    models = ModelRepository(store, roles=several)
+    models.refresh()
+    activation.path(store, "iris").write_text("{ half a record")
+    models.refresh()
+    assert (_answer(models), models.roles("iris")["canary"].loaded.version) == (300, "1.0.0")

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from appliance.errors import NotReady, SelfTestFailed
-from appliance.inference import selftest
+from appliance.inference import selftest, version
 from appliance.inference.version import LoadedVersion
 from appliance.predictor import Predictor
 from appliance.repository import ModelRepository
@@ -113,8 +113,8 @@ def test_a_model_that_was_deactivated_does_not_keep_the_others_from_being_ready(
 
 
 def test_a_version_that_begins_to_answer_wrongly_is_not_ready(context, monkeypatch):
-    monkeypatch.setattr(health, "LEAST_AGE", 0.0)
-    monkeypatch.setattr(health, "SHARE", float("inf"))
+    monkeypatch.setattr(version, "LEAST_AGE", 0.0)
+    monkeypatch.setattr(version, "SHARE", float("inf"))
     assert health.is_ready(context)[0]
     monkeypatch.setattr(LoadedVersion, "self_test", failing("output 'prediction' is 3 instead of 2"))
     ready, details = health.is_ready(context)
@@ -127,7 +127,7 @@ def test_a_load_balancer_that_asks_often_costs_one_self_test(context, monkeypatc
     runs = []
     real = LoadedVersion.self_test
     monkeypatch.setattr(LoadedVersion, "self_test", lambda self: runs.append(1) or real(self))
-    monkeypatch.setattr(health, "LEAST_AGE", 3600.0)
+    monkeypatch.setattr(version, "LEAST_AGE", 3600.0)
     assert all(health.is_ready(context)[0] for _ in range(50))
     assert len(runs) == 1
 
