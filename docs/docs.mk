@@ -1,7 +1,7 @@
 # The documentation site, in dist/docs: search, navigation and pictures of the dashboard, opened from a file as well.
 DOCS := .cache/docs
 
-.PHONY: docs
+.PHONY: docs settings-docs
 
 docs: $(DOCS)/.done $(VENV)/.dev $(VENV)/.system
 	rm -rf docs/pictures
@@ -13,3 +13,7 @@ $(DOCS)/.done: requirements/docs.txt
 	$(PYTHON) -m venv $(DOCS)
 	$(DOCS)/bin/python -m pip install --quiet --require-hashes -r requirements/docs.txt
 	@touch $@
+
+# The tables of docs/configuration.md, from appliance/config.py.
+settings-docs: $(VENV)/.dev
+	$(BIN)/python docs/settings.py

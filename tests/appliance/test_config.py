@@ -1,5 +1,6 @@
 """The configuration: defaults, file, environment and command line, in that order, checked once."""
 
+import importlib.util
 from operator import attrgetter
 from pathlib import Path
 
@@ -145,6 +146,14 @@ def test_the_documentation_has_every_setting_with_its_default_and_no_other():
         assert default == msgspec.json.encode(settings.settings()[section, key]).decode(), key
         assert variable == settings.variable_of(section, key)
         assert len(meaning) > 10, key
+
+
+def test_the_tables_of_the_documentation_are_written_from_the_code():
+    file = Path(__file__).parents[2] / "docs" / "settings.py"
+    spec = importlib.util.spec_from_file_location("settings_docs", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.PAGE.read_text(encoding="utf-8") == module.page(module.PAGE.read_text(encoding="utf-8"))
 
 
 def lists_of_tables(document: str) -> dict[str, dict[str, tuple[str, str]]]:
