@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.preprocessing import FunctionTransformer
 
 from appliance.errors import ConversionRefused
-from convert.converters import reads, rehearsal
+from convert.converters import elementwise, reads, rehearsal
 from convert.converters.expressions import Tensor, concat, erf, expit, expm1, log1p, ndtr, where
 from convert.converters.writers import Answers, Rows, refusal
 from convert.converters.writers import register as register_writer
@@ -276,32 +276,16 @@ def _nan_to_num(x: Traced, copy: bool = True, nan: float = 0.0, posinf: Any = No
     return x.like(where(tensor.isnan(), float(nan), finite))
 
 
-def remainder(a: Tensor, b: Any) -> Tensor:
-    """As numpy.remainder: the result has the divisor's sign."""
-    rest = a.op("Mod", b, fmod=1)
-    divisor = a.graph.constant(b)
-    wrong = ((rest < 0.0) & (divisor > 0.0)) | ((rest > 0.0) & (divisor < 0.0))
-    return where(wrong, rest + divisor, rest)
-
-
-def _power(a: Tensor, b: Any) -> Tensor:
-    return a * a if np.ndim(b) == 0 and not isinstance(b, Tensor) and float(b) == 2.0 else a**b
-
-
-def _cosh(x: Tensor) -> Tensor:
-    return (x.exp() + (-x).exp()) * 0.5
-
-
 _UFUNCS: dict[str, Callable[..., Tensor]] = {
     "add": lambda a, b: a + b,
     "subtract": lambda a, b: a - b,
     "multiply": lambda a, b: a * b,
     "divide": lambda a, b: a / b,
     "true_divide": lambda a, b: a / b,
-    "floor_divide": lambda a, b: (a / b).floor(),
-    "remainder": remainder,
-    "power": _power,
-    "float_power": _power,
+    "floor_divide": elementwise.floor_divide,
+    "remainder": elementwise.remainder,
+    "power": elementwise.power,
+    "float_power": elementwise.power,
     "maximum": lambda a, b: a.op("Max", b),
     "minimum": lambda a, b: a.op("Min", b),
     "less": lambda a, b: a < b,
@@ -326,22 +310,22 @@ _UFUNCS: dict[str, Callable[..., Tensor]] = {
     "sign": lambda a: a.op("Sign"),
     "square": lambda a: a * a,
     "sqrt": lambda a: a.sqrt(),
-    "cbrt": lambda a: a.op("Sign") * a.abs() ** (1.0 / 3.0),
+    "cbrt": elementwise.cbrt,
     "reciprocal": lambda a: 1.0 / a,
     "exp": lambda a: a.exp(),
-    "exp2": lambda a: (a * np.log(2.0)).exp(),
+    "exp2": elementwise.exp2,
     "expm1": expm1,
     "log": lambda a: a.log(),
     "log1p": log1p,
-    "log2": lambda a: a.log() / np.log(2.0),
-    "log10": lambda a: a.log() / np.log(10.0),
+    "log2": elementwise.log2,
+    "log10": elementwise.log10,
     "sin": lambda a: a.op("Sin"),
     "cos": lambda a: a.op("Cos"),
     "tan": lambda a: a.op("Sin") / a.op("Cos"),
-    "sinh": lambda a: (expm1(a) - expm1(-a)) * 0.5,
-    "cosh": _cosh,
+    "sinh": elementwise.sinh,
+    "cosh": elementwise.cosh,
     "tanh": lambda a: a.op("Tanh"),
-    "arcsinh": lambda a: a.op("Sign") * log1p(a.abs() + a * a / ((a * a + 1.0).sqrt() + 1.0)),
+    "arcsinh": elementwise.arcsinh,
     "floor": lambda a: a.floor(),
     "ceil": lambda a: a.op("Ceil"),
     "trunc": lambda a: a.op("Sign") * a.abs().floor(),
@@ -388,7 +372,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "amax": lambda x, axis=None, keepdims=False: x.max(axis, keepdims),
     "min": lambda x, axis=None, keepdims=False: x.min(axis, keepdims),
     "amin": lambda x, axis=None, keepdims=False: x.min(axis, keepdims),
-    "round": lambda x, decimals=0: x.like((x.tensor * 10.0**decimals).op("Round") / 10.0**decimals),
+    "round": lambda x, decimals=0: x.like(elementwise.round_to(x.tensor, decimals)),
     "reshape": lambda x, shape: x.reshape(*shape),
     "copy": lambda x: x,
 }

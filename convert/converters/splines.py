@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.preprocessing import SplineTransformer
 
+from convert.converters.elementwise import remainder
 from convert.converters.expressions import Tensor, concat, where
-from convert.converters.functions import remainder
 from convert.converters.writers import Answers, Rows, refuse_rows
 from convert.converters.writers import register as register_writer
 

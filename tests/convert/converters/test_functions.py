@@ -11,7 +11,7 @@ from skl2onnx.common._topology import Scope
 from sklearn.preprocessing import FunctionTransformer
 
 from appliance.errors import ConversionRefused
-from convert.converters import expressions
+from convert.converters import elementwise, expressions
 
 
 def ratio_and_parts(x):
@@ -136,3 +136,53 @@ def test_functions_that_onnxruntime_lacks_are_exact(evaluated, name):
         np.testing.assert_allclose(run(values), original(np.array(values)), rtol=1e-12, atol=1e-14)
 
     holds()
+
+
+@pytest.mark.parametrize(
+    ("expression", "function", "numbers"),
+    [
+        (elementwise.log10, np.log10, 10.0 ** np.arange(-20, 25)),
+        (elementwise.log2, np.log2, 2.0 ** np.arange(-60, 60)),
+        (elementwise.cbrt, np.cbrt, np.arange(-2_000.0, 2_000.0) ** 3),
+        (elementwise.exp2, np.exp2, np.arange(-50.0, 50.0)),
+    ],
+    ids=["log10", "log2", "cbrt", "exp2"],
+)
+def test_what_is_whole_stays_whole(evaluated, expression, function, numbers):
+    np.testing.assert_array_equal(evaluated(expression)(numbers), function(numbers))
+
+
+@pytest.mark.parametrize(
+    ("expression", "function"),
+    [
+        (elementwise.log10, np.log10),
+        (elementwise.log2, np.log2),
+        (elementwise.cbrt, np.cbrt),
+        (elementwise.exp2, np.exp2),
+    ],
+    ids=["log10", "log2", "cbrt", "exp2"],
+)
+def test_logarithms_roots_and_powers_of_any_number_are_as_numpys(evaluated, expression, function):
+    rng = np.random.default_rng(0)
+    edges = [0.0, -0.0, np.inf, -np.inf, np.nan, -1.0, 1e-300, 1e300]
+    numbers = np.concatenate([edges, rng.normal(0, 100, 1_000), np.exp(rng.uniform(-600, 600, 1_000))])
+    with np.errstate(all="ignore"):
+        expected = function(numbers)
+    np.testing.assert_allclose(evaluated(expression)(numbers), expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize("divisor", [0.1, 0.3, -0.1, 60.0, -7.0, 0.0, np.inf])
+def test_division_with_floor_is_numpys_and_not_the_floor_of_the_quotient(evaluated, divisor):
+    edges = [0.0, -0.0, np.inf, -np.inf, np.nan]
+    numbers = np.concatenate([edges, np.arange(-500, 500) / 10, np.random.default_rng(0).normal(0, 100, 500)])
+    with np.errstate(all="ignore"):
+        expected = np.floor_divide(numbers, divisor)
+    found = evaluated(lambda x: elementwise.floor_divide(x, divisor))(numbers)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("decimals", [2, 1, 0, -1, -2])
+def test_numbers_are_rounded_as_numpy_rounds_them(evaluated, decimals):
+    numbers = np.concatenate([np.arange(-2_000, 2_000) * 0.25, np.nextafter(np.arange(-50, 50) * 5.0, 0.0)])
+    found = evaluated(lambda x: elementwise.round_to(x, decimals))(numbers)
+    np.testing.assert_array_equal(found, np.round(numbers, decimals))
