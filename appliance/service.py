@@ -32,7 +32,7 @@ from appliance.store.versions import Store
 from appliance.trials import Trials
 
 if TYPE_CHECKING:
-    from appliance.mqtt.door import Door
+    from appliance.mqtt.deferred_listener import DeferredListener
 
 log = logging.getLogger(__name__)
 
@@ -179,14 +179,15 @@ class Service:
         app = self._app()
         return make_server(app, listener, self.config.http, app.is_small, share, app.context.budget, app.admit)
 
-    def _mqtt(self) -> "Door":
-        """Return the MQTT door."""
-        from appliance.mqtt.door import Door  # paho takes memory and 40 ms: only where a broker is named
-        from appliance.mqtt.listener import Listener
+    def _mqtt(self) -> "DeferredListener":
+        """Return the MQTT listener."""
+        # Imported here, since paho takes memory and 40 ms: only where a broker is named.
+        from appliance.mqtt.deferred_listener import DeferredListener
+        from appliance.mqtt.listener import MqttListener
 
         told, folder = self.metrics.mqtt, self.config.state_dir / "mqtt"
-        make = partial(Listener, self.config.mqtt, self.predictor, folder, models=self._served, report=told)
-        return Door(make, folder, told)
+        make = partial(MqttListener, self.config.mqtt, self.predictor, folder, models=self._served, report=told)
+        return DeferredListener(make, folder, told)
 
     def _served(self) -> list[dict[str, str]]:
         """Return what every model serves and since when, for the status that the MQTT door publishes."""

@@ -12,8 +12,8 @@ from appliance.inference.version import LoadedVersion
 from appliance.mqtt.codec import BadMessage, Call, error_payload, feeds_of, message_id, reason_of
 from appliance.mqtt.messages import Message
 from appliance.mqtt.outbox import LOCAL, Answer, Stored
-from appliance.mqtt.plan import Subscription, Target
 from appliance.mqtt.rights import Rights
+from appliance.mqtt.topic_table import Subscription, Target
 from appliance.predictor import Predictor
 from appliance.response import response_format
 

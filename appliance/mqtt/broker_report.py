@@ -86,5 +86,5 @@ class _Listener:
         elif text.isdecimal():
             self.dropped[message.topic] = int(text)
 
-    def published(self, mid: int, refusal: str) -> None:
+    def published(self, packet_id: int, refusal: str) -> None:
         """Pass over: nothing is published."""

@@ -22,7 +22,7 @@ from appliance.mqtt import packets
 from appliance.mqtt.buffered import Buffered
 from appliance.mqtt.connection import CONNECT_SECONDS, Connection
 from appliance.mqtt.credentials import tls_context
-from appliance.mqtt.messages import TOO_LARGE, Handler, Message, Note, Session
+from appliance.mqtt.messages import TOO_LARGE, Handler, Message, PublishProperties, Session
 from appliance.mqtt.overlaps import Ask
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ UNSENT_BYTES = 8 * 1024 * 1024
 """Of what waits to be sent, beyond which nothing more is published: answers of QoS 0 have no other window."""
 
 _NO_LIMIT = 65535
-_FIRST_MID, _LAST_MID = 1000, 65535  # of our messages; paho numbers its few packets from 1
+_FIRST_PACKET_ID, _LAST_PACKET_ID = 1000, 65535  # of our messages; paho numbers its few packets from 1
 
 
 class Client:
@@ -85,9 +85,9 @@ class Client:
         self._deadline = 0.0
         self._since = 0.0
         self._lost = ""
-        self._mid = _FIRST_MID
+        self._packet_id = _FIRST_PACKET_ID
         self._largest = packets.LARGEST
-        self._asked: dict[int, list[str]] = {}  # mid of a SUBSCRIBE that the broker has not answered -> its filters
+        self._asked: dict[int, list[str]] = {}  # packet id of an unanswered SUBSCRIBE -> its filters
         self._closed = False
         if config.tls:
             tls_context(config)
@@ -152,9 +152,15 @@ class Client:
         return self._due if self._opening is None else time.monotonic() + 1.0
 
     def publish(
-        self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, note: Note | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        properties: PublishProperties | None = None,
     ) -> int:
-        """Queue a message for the broker and return its mid (a QoS 0 message has one too).
+        """Queue a message for the broker and return its packet id (a QoS 0 message has one too).
 
         0 without a connection or while much waits to be sent, TOO_LARGE for what the broker does not take.
         """
@@ -162,17 +168,19 @@ class Client:
             return 0
         if len(payload) + 2 * len(topic) + OVERHEAD > packets.LARGEST or len(payload) > self._largest:
             return TOO_LARGE
-        self._mid = self._mid + 1 if self._mid < _LAST_MID else _FIRST_MID
-        packet = packets.publish(topic, payload, self._mid, qos=qos, retain=retain, note=note, five=self._five)
+        self._packet_id = self._packet_id + 1 if self._packet_id < _LAST_PACKET_ID else _FIRST_PACKET_ID
+        packet = packets.publish(
+            topic, payload, self._packet_id, qos=qos, retain=retain, properties=properties, five=self._five
+        )
         if len(packet) > self._largest:
             return TOO_LARGE
         self._paho.buffer.send(packet)
-        return self._mid
+        return self._packet_id
 
     def acknowledge(self, message: Message) -> None:
         """Queue the acknowledgement of a message of this connection."""
         if self._paho and message.qos:
-            self._paho.buffer.send(packets.puback(message.mid))
+            self._paho.buffer.send(packets.puback(message.packet_id))
 
     def subscribe(self, asks: Sequence[Ask]) -> None:
         """Ask for messages; for retained ones when a subscription is new, not at each connection (MQTT 5)."""
@@ -181,9 +189,9 @@ class Client:
         for together in filter(None, (plain, *([ask] for ask in asks if ask.identifier))):
             if self._paho is None:
                 return
-            code, mid = self._paho.ask(together)
+            code, packet_id = self._paho.ask(together)
             self._check(code)
-            self._asked[mid or 0] = [ask.text for ask in together]
+            self._asked[packet_id or 0] = [ask.text for ask in together]
             self._check(self._paho.loop_write())  # what is published next must come after it
 
     def unsubscribe(self, filters: Sequence[str]) -> None:
@@ -323,9 +331,9 @@ class Client:
         """Take note of why the connection ended."""
         self._lost = self._lost or f"the connection ended: {reason}"
 
-    def _on_subscribe(self, client: paho.Client, data: Any, mid: int, reasons: Any, properties: Any) -> None:
+    def _on_subscribe(self, client: paho.Client, data: Any, packet_id: int, reasons: Any, properties: Any) -> None:
         """Take note of what the broker gives us from now on, and of subscriptions that it refused."""
-        asked = self._asked.pop(mid, [])
+        asked = self._asked.pop(packet_id, [])
         for text, reason in zip(asked, reasons, strict=False):
             if reason.is_failure:
                 self.refused.append(text)

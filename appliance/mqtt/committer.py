@@ -1,4 +1,4 @@
-"""Answered messages on their way to the disk: while one work is committed in a thread, the next is answered."""
+"""Answered messages on their way to the disk: while one batch is committed in a thread, the next is answered."""
 
 import queue
 import threading
@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from appliance.errors import ApplianceError
-from appliance.mqtt.flow import Flow, Pending, Work
+from appliance.mqtt.flow import Batch, Flow, Pending
 from appliance.mqtt.outbox import Stored
 
 RETRY_SECONDS = 1.0
@@ -15,13 +15,13 @@ RETRY_SECONDS = 1.0
 
 
 class Committer:
-    """Commits works in the order in which they were put. All methods are for one thread, its own thread apart."""
+    """Commits batches in the order in which they were put. All methods are for one thread, its own thread apart."""
 
     def __init__(
         self,
         flow: Flow,
         end: Callable[[], None],
-        kept: Callable[[Work, list[Stored]], None],
+        kept: Callable[[Batch, list[Stored]], None],
         wake: Callable[[], None],
     ) -> None:
         """`end` commits what a flow has begun; `kept` is told of what is safe; `wake` is called by the own thread."""
@@ -29,7 +29,7 @@ class Committer:
         self._commit = end
         self._kept = kept
         self._wake = wake
-        self._waiting: deque[Work] = deque()
+        self._waiting: deque[Batch] = deque()
         self._begun: Pending | None = None  # what the own thread commits
         self._failure: Exception | None = None
         self._done = threading.Event()
@@ -57,12 +57,12 @@ class Committer:
 
     @property
     def room(self) -> bool:
-        """Whether another work may be answered now.
+        """Whether another batch may be answered now.
 
         Not ahead of one that leaves messages waiting for a model, which later ones must wait behind; nor of one whose
         messages come again over a new connection, since it is not known yet that they were kept.
         """
-        begun = self._begun.work if self._begun else None
+        begun = self._begun.batch if self._begun else None
         return not self._waiting and (begun is None or bool(begun.messages and not begun.park))
 
     @property
@@ -74,21 +74,21 @@ class Committer:
         """Return the time.monotonic() at which begin() may have something to do, infinity when the thread will say."""
         return max(now, self._retry) if self._waiting and not self._begun else float("inf")
 
-    def put(self, work: Work) -> None:
-        """Take a work to be committed."""
-        self._waiting.append(work)
+    def put(self, batch: Batch) -> None:
+        """Take a batch to be committed."""
+        self._waiting.append(batch)
 
     def collect(self, now: float) -> None:
-        """Tell what the thread has committed. Raises StoreError when it could not: the same work is tried again."""
+        """Tell what the thread has committed. Raises StoreError when it could not: the same batch is tried again."""
         if not self._begun or not self._done.is_set():
             return
         begun, self._begun = self._begun, None
         if self._failure:
-            self._waiting.appendleft(begun.work)
+            self._waiting.appendleft(begun.batch)
             self._retry, self._failed = now + RETRY_SECONDS, True
             raise self._failure
         self._failed = False
-        self._kept(begun.work, self._flow.ended(begun))
+        self._kept(begun.batch, self._flow.ended(begun))
 
     def begin(self, now: float, *, beside: bool) -> None:
         """Commit what waits: in the thread when there is something to do `beside` it, else here.
@@ -110,15 +110,15 @@ class Committer:
                 self._jobs.put(True)
             else:
                 self._failed = False
-                self._kept(begun.work, self._flow.ended(begun))
+                self._kept(begun.batch, self._flow.ended(begun))
 
     def forget_messages(self) -> None:
         """Acknowledge none of the messages that are on their way: their connection is gone, and they come again.
 
         What they came to is kept all the same, since rows have taken their values already.
         """
-        for work in (*self._waiting, *([self._begun.work] if self._begun else ())):
-            work.messages.clear()
+        for batch in (*self._waiting, *([self._begun.batch] if self._begun else ())):
+            batch.messages.clear()
 
     def drain(self) -> None:
         """Wait for the thread and tell what it has committed; forget what waits. Raises StoreError."""

@@ -77,7 +77,7 @@ class Connection(paho.Client):
         return self.buffer
 
     def ask(self, asks: Sequence[Ask]) -> tuple[MQTTErrorCode, int | None]:
-        """Send one SUBSCRIBE, for filters of one identifier; return how that went and its mid."""
+        """Send one SUBSCRIBE, for filters of one identifier; return how that went and its packet id."""
         if not self._five:
             return self.subscribe([(ask.text, ask.qos) for ask in asks])
         properties = None

@@ -8,13 +8,13 @@ from appliance.config import MqttConfig
 from appliance.errors import ApplianceError
 from appliance.mqtt.answering import Answerer, Job, Outcome
 from appliance.mqtt.codec import too_large
+from appliance.mqtt.deduplicator import Deduplicator
 from appliance.mqtt.disk import Disk, Write
 from appliance.mqtt.messages import Message
 from appliance.mqtt.outbox import Addition, Outbox, Stored
 from appliance.mqtt.parking import Parked, Parking, ParkingLot
-from appliance.mqtt.plan import Plan
-from appliance.mqtt.repeats import Repeats
 from appliance.mqtt.rows import RowBuilder
+from appliance.mqtt.topic_table import TopicTable
 from appliance.predictor import Predictor
 
 log = logging.getLogger(__name__)
@@ -22,11 +22,11 @@ log = logging.getLogger(__name__)
 DECODED_BYTES, ROWS_TOGETHER = 128 * 1024, 256
 """Of messages that are decoded together before they are answered: decoded they take up to a hundred times as much."""
 ANSWERS_BYTES = 8 * 1024 * 1024
-"""Of the answers of one work, after which it takes no more messages."""
+"""Of the answers of one batch, after which it takes no more messages."""
 
 
 @dataclass(slots=True)
-class Work:
+class Batch:
     """Some messages, answered, with all that one commit must write before any of them is acknowledged."""
 
     messages: list[Message] = field(default_factory=list)
@@ -42,9 +42,9 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A work that was written and not committed yet."""
+    """A batch that was written and not committed yet."""
 
-    work: Work
+    batch: Batch
     addition: Addition
     parking: Parking
     is_open: bool
@@ -57,14 +57,14 @@ class Flow:
     def __init__(
         self,
         config: MqttConfig,
-        plan: Plan,
+        topic_table: TopicTable,
         predictor: Predictor,
         answerer: Answerer,
         disk: Disk,
         outbox: Outbox,
     ) -> None:
         """Read what was kept. Raises StoreError."""
-        self._plan = plan
+        self._topics = topic_table
         self._predictor = predictor
         self._answerer = answerer
         self._disk = disk
@@ -79,100 +79,100 @@ class Flow:
     def reload(self) -> None:
         """Read what was kept and forget what was not: as after a start. Raises StoreError."""
         self.parking = ParkingLot(self._disk)
-        self._repeats = Repeats(self._disk)
+        self._deduplicator = Deduplicator(self._disk)
         since = self._outbox.clock.known_since
         self._rows = [
-            RowBuilder(rows, self._disk, max_bytes=self._max_payload, since=since) for rows in self._plan.rows
+            RowBuilder(rows, self._disk, max_bytes=self._max_payload, since=since) for rows in self._topics.rows
         ]
 
-    def work(self, messages: Sequence[Message]) -> Work:
+    def answer(self, messages: Sequence[Message]) -> Batch:
         """Answer messages, the first of them where answers are large; begin() then writes what they came to."""
-        work = Work()
+        batch = Batch()
         now = self._outbox.clock.now()
         jobs: list[Job] = []
         decoded = rows = 0
         for message in messages:
-            work.messages.append(message)
+            batch.messages.append(message)
             decoded += message.size
-            for job in self._jobs(message, now, work):
+            for job in self._jobs(message, now, batch):
                 jobs.append(job)
                 rows += len(job.call.rows)
             if decoded >= DECODED_BYTES or rows >= ROWS_TOGETHER:
-                self._answer(jobs, work)
+                self._answer_jobs(jobs, batch)
                 jobs, decoded, rows = [], 0, 0
-                if sum(len(answer.payload) for answer in work.outcome.answers) >= ANSWERS_BYTES:
+                if sum(len(answer.payload) for answer in batch.outcome.answers) >= ANSWERS_BYTES:
                     break
-        self._answer(jobs, work)
-        self._collect_rows(work)
-        return work
+        self._answer_jobs(jobs, batch)
+        self._collect_rows(batch)
+        return batch
 
-    def timed(self) -> Work | None:
+    def timed(self) -> Batch | None:
         """Answer the rows whose time has come; None when there are none."""
         now = self._outbox.clock.now()
         jobs = [job for builder in self._rows for job in builder.timed(now)]
         if not jobs:
             return None
-        work = Work()
-        self._answer(jobs, work)
-        self._collect_rows(work)
-        return work
+        batch = Batch()
+        self._answer_jobs(jobs, batch)
+        self._collect_rows(batch)
+        return batch
 
-    def unpark(self, limit: int) -> Work | None:
+    def unpark(self, limit: int) -> Batch | None:
         """Answer up to `limit` messages that waited and whose model is ready now; None when there are none."""
         for name in self.parking.subscriptions():
-            subscription = next((one for one in self._plan.subscriptions if one.key == name), None)
+            subscription = next((one for one in self._topics.subscriptions if one.key == name), None)
             if subscription is None or not self._is_ready(subscription.target.model, subscription.target.version):
                 continue
-            work = Work()
+            batch = Batch()
             jobs: list[Job] = []
             rows = 0
             for parked in self.parking.oldest(name, limit):
-                work.taken.append(parked)
-                topic = self._plan.answer_topic(subscription, parked.message.topic)
-                if job := self._answerer.job(subscription, topic, parked.message, work.outcome):
+                batch.taken.append(parked)
+                topic = self._topics.answer_topic(subscription, parked.message.topic)
+                if job := self._answerer.job(subscription, topic, parked.message, batch.outcome):
                     jobs.append(job)
                     rows += len(job.call.rows)
                 if rows >= ROWS_TOGETHER:
                     break
-            self._answerer.answer(jobs, work.outcome)
-            still = {id(job.message) for job in work.outcome.unready}
-            work.taken = [parked for parked in work.taken if id(parked.message) not in still]
-            return work if work.taken else None
+            self._answerer.answer(jobs, batch.outcome)
+            still = {id(job.message) for job in batch.outcome.unready}
+            batch.taken = [parked for parked in batch.taken if id(parked.message) not in still]
+            return batch if batch.taken else None
         return None
 
-    def given_up(self, unsendable: Sequence[tuple[Stored, str]]) -> Work:
-        """Return the work that deletes answers which no broker takes, and tells the error topic why."""
-        work = Work()
+    def given_up(self, unsendable: Sequence[tuple[Stored, str]]) -> Batch:
+        """Return the batch that deletes answers which no broker takes, and tells the error topic why."""
+        batch = Batch()
         for stored, found in unsendable:
-            self._answerer.unsendable(work.outcome, stored, found)
-            self._outbox.settle(stored)
-        return work
+            self._answerer.unsendable(batch.outcome, stored, found)
+            self._outbox.acknowledge(stored)
+        return batch
 
-    def begin(self, work: Work) -> Pending:
-        """Write a work, which the disk's end() must then commit; until ended() nothing else may be begun.
+    def begin(self, batch: Batch) -> Pending:
+        """Write a batch, which the disk's end() must then commit; until ended() nothing else may be begun.
 
         Raises StoreError when the disk takes nothing and Overloaded when the quota does: nothing was kept, and the same
-        work may be begun again later.
+        batch may be begun again later.
         """
-        if work.park and self._outbox.bytes + self.parking.bytes >= self._bytes:
+        if batch.park and self._outbox.bytes + self.parking.bytes >= self._bytes:
             if self._refuses:
                 raise self._outbox.full()
-            self.dropped += len(work.park)
-            log.error("outbox is full and drops messages that wait for a model", extra={"dropped": len(work.park)})
-            work.park.clear()
-        addition = self._outbox.prepare(work.outcome.answers, others=self.parking.bytes)
-        parking = self.parking.prepare(work.park, work.taken)
-        writes = [*addition.writes, *self.parking.writes(parking), *work.writes, *self._repeats.writes(work.fed)]
+            self.dropped += len(batch.park)
+            log.error("outbox is full and drops messages that wait for a model", extra={"dropped": len(batch.park)})
+            batch.park.clear()
+        addition = self._outbox.prepare(batch.outcome.answers, others=self.parking.bytes)
+        parking = self.parking.prepare(batch.park, batch.taken)
+        writes = [*addition.writes, *self.parking.writes(parking), *batch.writes, *self._deduplicator.writes(batch.fed)]
         if writes:
             self._disk.begin(writes)
-        return Pending(work, addition, parking, bool(writes))
+        return Pending(batch, addition, parking, bool(writes))
 
     def ended(self, pending: Pending) -> list[Stored]:
-        """Take note that a work is on disk and return its answers; its messages may then be acknowledged."""
+        """Take note that a batch is on disk and return its answers; its messages may then be acknowledged."""
         self._outbox.added(pending.addition)
         self.parking.committed(pending.parking)
-        self._repeats.committed(pending.work.fed)
-        self._count(pending.work)
+        self._deduplicator.committed(pending.batch.fed)
+        self._count(pending.batch)
         return pending.addition.stored
 
     def note_clock(self) -> None:
@@ -190,55 +190,56 @@ class Flow:
 
     def lost(self) -> list[str]:
         """Return the subscriptions that messages wait for and that the configuration no longer has."""
-        known = {one.key for one in self._plan.subscriptions}
+        known = {one.key for one in self._topics.subscriptions}
         return [name for name in self.parking.subscriptions() if name not in known]
 
-    def _fed(self, message: Message, now: float, work: Work) -> list[Job]:
+    def _fed(self, message: Message, now: float, batch: Batch) -> list[Job]:
         """Return the rows that a message completes; one that was kept before has its answers on disk."""
-        feeds = self._plan.fed(message.topic, message.identifiers)
-        if not feeds or self._repeats.holds(message):
+        feeds = self._topics.fed(message.topic, message.identifiers)
+        if not feeds or self._deduplicator.holds(message):
             return []
-        work.fed.append(message)
+        batch.fed.append(message)
         jobs = []
         for index, feed, key in feeds:
             try:
                 job = self._rows[index].observe(feed, key, message, now)
             except Exception as error:  # noqa: BLE001 - see Answerer.refuse
-                self._answerer.refuse(work.outcome, self._plan.rows[index].target, message, error)
+                self._answerer.refuse(batch.outcome, self._topics.rows[index].target, message, error)
                 continue
             if job:
                 jobs.append(job)
         return jobs
 
-    def _jobs(self, message: Message, now: float, work: Work) -> list[Job]:
-        """Return the answers that a message asks for; what it comes to beside goes to `work`."""
+    def _jobs(self, message: Message, now: float, batch: Batch) -> list[Job]:
+        """Return the answers that a message asks for; what it comes to beside goes to `batch`."""
         if message.unread:
-            self._refuse_large(message, work)
+            self._refuse_large(message, batch)
             return []
         jobs = []
-        for subscription, topic in self._plan.asked(message.topic, message.identifiers):
-            if self.parking.holds(subscription.key) or any(key == subscription.key for key, _ in work.park):
-                work.park.append((subscription.key, message))
-            elif job := self._answerer.job(subscription, topic, message, work.outcome):
+        for subscription, topic in self._topics.asked(message.topic, message.identifiers):
+            if self.parking.holds(subscription.key) or any(key == subscription.key for key, _ in batch.park):
+                batch.park.append((subscription.key, message))
+            elif job := self._answerer.job(subscription, topic, message, batch.outcome):
                 jobs.append(job)
-        return jobs + self._fed(message, now, work)
+        return jobs + self._fed(message, now, batch)
 
-    def _refuse_large(self, message: Message, work: Work) -> None:
+    def _refuse_large(self, message: Message, batch: Batch) -> None:
         """Tell the error topic of a message that was passed over, once."""
-        targets = [one.target for one, _ in self._plan.asked(message.topic, message.identifiers)]
-        targets += [self._plan.rows[index].target for index, _, _ in self._plan.fed(message.topic, message.identifiers)]
+        targets = [one.target for one, _ in self._topics.asked(message.topic, message.identifiers)]
+        fed = self._topics.fed(message.topic, message.identifiers)
+        targets += [self._topics.rows[index].target for index, _, _ in fed]
         if targets:
-            self._answerer.refuse(work.outcome, targets[0], message, too_large(message.unread, self._max_payload))
+            self._answerer.refuse(batch.outcome, targets[0], message, too_large(message.unread, self._max_payload))
 
-    def _answer(self, jobs: list[Job], work: Work) -> None:
+    def _answer_jobs(self, jobs: list[Job], batch: Batch) -> None:
         """Answer jobs; those of a model that is not ready wait, but for rows, whose values are kept anyway."""
-        self._answerer.answer(jobs, work.outcome)
-        work.park += [(job.subscription, job.message) for job in work.outcome.unready if job.subscription]
+        self._answerer.answer(jobs, batch.outcome)
+        batch.park += [(job.subscription, job.message) for job in batch.outcome.unready if job.subscription]
 
-    def _collect_rows(self, work: Work) -> None:
+    def _collect_rows(self, batch: Batch) -> None:
         """Add what the rows must write."""
         for builder in self._rows:
-            work.writes += builder.writes()
+            batch.writes += builder.writes()
 
     def _is_ready(self, model: str | None, version: str | None) -> bool:
         """Return whether somebody answers for a model."""
@@ -248,9 +249,9 @@ class Flow:
             return False
         return True
 
-    def _count(self, work: Work) -> None:
-        """Add a finished work to the counters."""
-        self.received += len(work.messages)
-        self.answered += work.outcome.answered
-        for reason, count in work.outcome.refused.items():
+    def _count(self, batch: Batch) -> None:
+        """Add a finished batch to the counters."""
+        self.received += len(batch.messages)
+        self.answered += batch.outcome.answered
+        for reason, count in batch.outcome.refused.items():
             self.refused[reason] = self.refused.get(reason, 0) + count

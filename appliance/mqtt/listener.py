@@ -17,17 +17,17 @@ from appliance import __version__
 from appliance.config import MqttConfig
 from appliance.errors import ApplianceError, ConfigError
 from appliance.mqtt.answering import Answerer
+from appliance.mqtt.batch_sizer import BatchSizer
+from appliance.mqtt.broker_link import NAMES, BrokerLink
 from appliance.mqtt.codec import iso_time
 from appliance.mqtt.committer import RETRY_SECONDS, Committer
 from appliance.mqtt.discovery import Discovery
 from appliance.mqtt.disk import Disk
-from appliance.mqtt.flow import Flow, Work
+from appliance.mqtt.flow import Batch, Flow
 from appliance.mqtt.folder import OUTBOX, kept_id, only_one, stale_filters
-from appliance.mqtt.link import NAMES, Link
 from appliance.mqtt.messages import Message, Session
 from appliance.mqtt.outbox import EXPIRED_AT_ONCE, LOCAL, UPSTREAM, Outbox, Stored
-from appliance.mqtt.pace import Pace
-from appliance.mqtt.plan import Plan
+from appliance.mqtt.topic_table import TopicTable
 from appliance.mqtt_state import MqttState
 from appliance.predictor import Predictor
 from appliance.store import durable
@@ -48,7 +48,7 @@ room stand behind them. QoS 0 is lost then; the others come again over a new con
 _SPLIT = 32  # messages that are worth two commits
 
 
-class Listener:
+class MqttListener:
     """The MQTT door of one service. run() is for a thread of its own; stop() may be called from any."""
 
     def __init__(
@@ -72,34 +72,34 @@ class Listener:
             durable.make_folder(folder.parent)
             durable.make_folder(folder, within=folder.parent)
         self.client_id = config.client_id or kept_id(folder)
-        self._plan = Plan(config, self.client_id, way=UPSTREAM if config.upstream.host else LOCAL)
+        self._topics = TopicTable(config, self.client_id, way=UPSTREAM if config.upstream.host else LOCAL)
         with contextlib.ExitStack() as undo:  # should the disk be full, the next try must find the folder free
             self._lock = only_one(folder)
             undo.callback(os.close, self._lock)
             self._disk = Disk(folder / OUTBOX)
             undo.callback(self._disk.close)
-            self._no_more = stale_filters(self._disk, self._plan.filters())
+            self._no_more = stale_filters(self._disk, self._topics.filters())
             undo.pop_all()
         self._outbox = Outbox(
             self._disk, max_bytes=config.outbox_bytes, max_age=config.outbox_seconds, when_full=config.outbox_full
         )
-        answerer = Answerer(predictor, self._plan.errors, self._plan.rights)
-        self._flow = Flow(config, self._plan, predictor, answerer, self._disk, self._outbox)
+        answerer = Answerer(predictor, self._topics.errors, self._topics.rights)
+        self._flow = Flow(config, self._topics, predictor, answerer, self._disk, self._outbox)
         # A pair of sockets, so that stop() and connecting threads can end the loop's wait.
         self._wake_read, self._wake_write = socket.socketpair()
         for end in (self._wake_read, self._wake_write):
             end.setblocking(False)
         self._links = [self._link(way) for way in ((LOCAL, UPSTREAM) if config.upstream.host else (LOCAL,))]
         self._source = self._links[0]
-        self._batch: list[Message] = []
-        self._batch_bytes = 0
+        self._queue: list[Message] = []
+        self._queue_bytes = 0
         self._let_go = False  # whether messages were let go of on this connection
-        self._pace = Pace(config.batch)
+        self._batch_sizer = BatchSizer(config.batch)
         self._committer = Committer(self._flow, self._disk.end, self._kept, self.wake)
         self._unparking = False  # whether there is more of what waited for its model
         self._hindrance = ""  # why nothing can be committed
         self._discovery = (
-            Discovery(config.discovery_prefix, self.client_id, self._plan.online) if config.discovery else None
+            Discovery(config.discovery_prefix, self.client_id, self._topics.online) if config.discovery else None
         )
         self._done: dict[str, float] = {}  # what the clock asks for -> when it was done last
         self._stop = threading.Event()
@@ -138,7 +138,7 @@ class Listener:
             sent=sum(link.sender.sent for link in self._links),
             replayed=sum(link.sender.replayed for link in self._links),
             dropped=outbox.dropped + flow.dropped,
-            waiting=outbox.count - outbox.settled,
+            waiting=outbox.count - outbox.acknowledged,
             waiting_bytes=outbox.bytes,
             parked=flow.parking.count,
             updated=time.monotonic(),
@@ -146,39 +146,39 @@ class Listener:
 
     # What the links tell.
 
-    def link_up(self, link: Link, session: Session) -> None:
+    def link_up(self, link: BrokerLink, session: Session) -> None:
         """A broker is there: ask for messages, and send what waited for it."""
         if link.way == LOCAL:
             try:
-                asks = self._plan.asks(with_identifiers=session.identifiers)
+                asks = self._topics.asks(with_identifiers=session.identifiers)
             except ConfigError as error:  # known only now: MQTT 5 without subscription identifiers
                 link.client.begin_anew(f"the broker has no subscription identifiers: {error}")
                 return
             chosen = {ask.text for ask in asks}
-            link.client.unsubscribe([*self._no_more, *(text for text in self._plan.filters() if text not in chosen)])
+            link.client.unsubscribe([*self._no_more, *(text for text in self._topics.filters() if text not in chosen)])
             link.client.subscribe(asks)
         link.sender.up(session.receive_maximum, time.monotonic())
         self._announce_anew()
 
-    def link_down(self, link: Link) -> None:
+    def link_down(self, link: BrokerLink) -> None:
         """A broker is gone: what it sent and we had not acknowledged comes again, so it is let go of here."""
         if link.way == LOCAL:
-            self._drop_batch()
+            self._drop_queue()
 
     def take(self, message: Message) -> None:
         """A message arrived."""
-        if message.topic == self._plan.birth:
+        if message.topic == self._topics.birth:
             self._announce_anew()
-        if self._let_go or len(self._batch) >= MOST_MESSAGES or self._batch_bytes >= MOST_BYTES:
+        if self._let_go or len(self._queue) >= MOST_MESSAGES or self._queue_bytes >= MOST_BYTES:
             self._flow.dropped += not message.qos
             self._let_go = self._let_go or bool(message.qos)
             return
-        self._batch.append(message)
-        self._batch_bytes += message.size
+        self._queue.append(message)
+        self._queue_bytes += message.size
 
     def _turn(self) -> None:
         """Wait until something is to be done and do all that is."""
-        full = len(self._batch) >= PAUSE_MESSAGES or self._batch_bytes >= PAUSE_BYTES
+        full = len(self._queue) >= PAUSE_MESSAGES or self._queue_bytes >= PAUSE_BYTES
         self._source.client.paused = full and not self._committer.stuck
         readable = self._wait()
         now = time.monotonic()
@@ -216,23 +216,23 @@ class Listener:
         waits = [REPORT_SECONDS, self._committer.due(now) - now]
         waits += [link.client.due() - now for link in self._links]
         waits += [link.sender.due(now) - now for link in self._links]
-        if self._outbox.settled or self._flow.parking.count:
+        if self._outbox.acknowledged or self._flow.parking.count:
             waits.append(FLUSH_SECONDS)
         return max(0.0, min(waits))
 
     def _work(self, now: float) -> None:
         """Answer what is at hand, and have it committed."""
-        self._committer.begin(now, beside=bool(self._batch))
+        self._committer.begin(now, beside=bool(self._queue))
         if self._flow.parking.count and self._is_time("unpark", now, FLUSH_SECONDS):
             self._unparking = True
         due = self._committer.room and self._is_time("rows", now, FLUSH_SECONDS)
-        if due and (work := self._flow.timed()):
-            self._committer.put(work)
+        if due and (batch := self._flow.timed()):
+            self._committer.put(batch)
         elif self._may_unpark():
-            work = self._flow.unpark(self._pace.size)
-            self._unparking = work is not None
-            if work:
-                self._committer.put(work)
+            batch = self._flow.unpark(self._batch_sizer.size)
+            self._unparking = batch is not None
+            if batch:
+                self._committer.put(batch)
                 self._committer.begin(now, beside=False)
         if self._committer.room and (
             given_up := [one for link in self._links for one in link.sender.take_unsendable()]
@@ -241,57 +241,57 @@ class Listener:
             self._committer.begin(now, beside=False)
         if self._may_answer():
             self._committer.put(self._answered())
-            self._committer.begin(now, beside=bool(self._batch))
-        if self._let_go and not self._batch and self._committer.idle:
+            self._committer.begin(now, beside=bool(self._queue))
+        if self._let_go and not self._queue and self._committer.idle:
             self._source.client.begin_anew("messages were let go of while nothing could be committed; they come again")
 
     def _may_answer(self) -> bool:
         """Return whether messages can be answered now: not ahead of the disk while others want to be read from it."""
         ahead = not self._committer.idle
-        return bool(self._batch) and self._committer.room and not (ahead and self._unparking) and not self._crowded()
+        return bool(self._queue) and self._committer.room and not (ahead and self._unparking) and not self._congested()
 
     def _may_unpark(self) -> bool:
         """Return whether what waited for its model can be looked at now."""
         return self._unparking and self._committer.idle
 
-    def _answered(self) -> Work:
+    def _answered(self) -> Batch:
         """Answer as many of the messages at hand as the budget lets one batch have.
 
         Where answering takes longer than a commit, half of them first: the others are answered during its commit, and a
         broker that waits for acknowledgements has some earlier. Where a commit takes longer, two would only take twice.
         """
-        waiting = len(self._batch)
-        split = waiting >= _SPLIT and self._pace.seconds(waiting) > self._committer.seconds
-        size = min(self._pace.size, (waiting + 1) // 2 if split else waiting)
-        with self._pace.batch(size):
-            work = self._flow.work(self._batch[:size])
-        del self._batch[: len(work.messages)]
-        self._batch_bytes -= sum(message.size for message in work.messages)
-        return work
+        waiting = len(self._queue)
+        split = waiting >= _SPLIT and self._batch_sizer.seconds(waiting) > self._committer.seconds
+        size = min(self._batch_sizer.size, (waiting + 1) // 2 if split else waiting)
+        with self._batch_sizer.measure(size):
+            batch = self._flow.answer(self._queue[:size])
+        del self._queue[: len(batch.messages)]
+        self._queue_bytes -= sum(message.size for message in batch.messages)
+        return batch
 
-    def _crowded(self) -> bool:
+    def _congested(self) -> bool:
         """Return whether messages should wait at their broker, since it takes no more answers now.
 
         Not while nothing is read: its acknowledgements stand behind what is not, and answers can wait on disk.
         """
-        return self._source.sender.crowded and not self._source.client.paused
+        return self._source.sender.congested and not self._source.client.paused
 
-    def _drop_batch(self) -> None:
+    def _drop_queue(self) -> None:
         """Let go of messages whose connection is gone: they come again."""
-        self._batch.clear()
-        self._batch_bytes = 0
+        self._queue.clear()
+        self._queue_bytes = 0
         self._let_go = False
         self._committer.forget_messages()
 
-    def _kept(self, work: Work, stored: list[Stored]) -> None:
-        """Acknowledge the messages of a work that is on disk, and have its answers sent."""
+    def _kept(self, batch: Batch, stored: list[Stored]) -> None:
+        """Acknowledge the messages of a batch that is on disk, and have its answers sent."""
         self._hindrance = ""
-        for message in work.messages:
+        for message in batch.messages:
             self._source.client.acknowledge(message)
         for link in self._links:
             link.sender.add(stored)
         if self._discovery:
-            self._discovery.tell(stored, work.outcome.responded, self._publish_retained)
+            self._discovery.tell(stored, batch.outcome.responded, self._publish_retained)
 
     def _hinder(self, error: ApplianceError) -> None:
         """Take note of why nothing can be committed."""
@@ -307,7 +307,7 @@ class Listener:
             self._publish_status()
         if self._committer.busy:
             return
-        if self._outbox.settled and self._is_time("flush", now, FLUSH_SECONDS):
+        if self._outbox.acknowledged and self._is_time("flush", now, FLUSH_SECONDS):
             self._outbox.flush()
             self._hindrance = self._hindrance if not self._committer.idle else ""
             if not self._outbox.count:
@@ -331,9 +331,11 @@ class Listener:
         if self._discovery:
             self._discovery.forget()
 
-    def _link(self, way: int) -> Link:
+    def _link(self, way: int) -> BrokerLink:
         """Return the link of one way."""
-        return Link(self, way, self._config, self.client_id, self._outbox, online=self._plan.online, wake=self.wake)
+        return BrokerLink(
+            self, way, self._config, self.client_id, self._outbox, online=self._topics.online, wake=self.wake
+        )
 
     def _publish_status(self) -> None:
         """Publish the retained status."""
@@ -346,7 +348,7 @@ class Listener:
             **{key: value for key, value in msgspec.structs.asdict(state).items() if key != "updated"},
         }
         for link in self._links:
-            link.client.publish(self._plan.status, msgspec.json.encode(status), qos=0, retain=True)
+            link.client.publish(self._topics.status, msgspec.json.encode(status), qos=0, retain=True)
 
     def _publish_retained(self, topic: str, payload: bytes) -> None:
         """Publish what the broker is to keep."""
@@ -367,7 +369,7 @@ class Listener:
 
     def _restart(self) -> None:
         """Begin anew with every broker after a fault: what was not acknowledged comes again."""
-        self._drop_batch()
+        self._drop_queue()
         self._unparking = False
         for link in self._links:
             link.renew()
@@ -388,7 +390,7 @@ class Listener:
                 for link in self._links:
                     link.turn(time.monotonic(), readable=link.client.fileno() in readable)
                     link.send(time.monotonic())
-                self._batch.clear()  # unacknowledged, so they come again
+                self._queue.clear()  # unacknowledged, so they come again
             self._outbox.flush()
         for link in self._links:
             link.leave()

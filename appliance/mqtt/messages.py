@@ -6,14 +6,14 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What a broker sent: `mid` is good for acknowledging on this connection, and for nothing else."""
+    """What a broker sent: `packet_id` is good for acknowledging on this connection, and for nothing else."""
 
     topic: str
     payload: bytes
     qos: int = 1
-    mid: int = 0
+    packet_id: int = 0
     retain: bool = False
-    repeat: bool = False
+    dup: bool = False
     """Whether the broker sent it before, and cannot know whether it arrived."""
     response: str = ""
     correlation: bytes = b""
@@ -29,7 +29,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class PublishProperties:
     """What goes with a published message."""
 
     expiry: int = 0
@@ -51,7 +51,7 @@ class Session:
 
 
 TOO_LARGE = -1
-"""Stands for the mid of a message that the broker takes in no case, since it is larger than it said."""
+"""Stands for the packet id of a message that the broker takes in no case, since it is larger than it said."""
 
 
 class Handler(Protocol):
@@ -66,5 +66,5 @@ class Handler(Protocol):
     def message(self, message: Message) -> None:
         """A message arrived; at QoS 1 it comes again on the next connection unless it is acknowledged."""
 
-    def published(self, mid: int, refusal: str) -> None:
+    def published(self, packet_id: int, refusal: str) -> None:
         """The broker has acknowledged a message, or refused it for a reason."""

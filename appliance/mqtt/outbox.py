@@ -101,7 +101,7 @@ class Outbox:
         self._max_bytes = max_bytes
         self._max_age = max_age
         self._when_full = when_full
-        self._settled: dict[int, int] = {}  # seq -> size of what a broker acknowledged; deleted with the next commit
+        self._acknowledged: dict[int, int] = {}  # seq -> size of what the next commit deletes
         self.dropped = 0
         """Answers that were dropped by size or age since the start."""
         found = disk.read(f"select count(*), coalesce(sum({_SIZE}), 0), coalesce(max(seq), 0) from answers")  # noqa: S608
@@ -115,7 +115,7 @@ class Outbox:
         the quota would else wait for ever. Raises Overloaded when it is reached and the policy is to refuse.
         """
         created = self.clock.now() if now is None else now
-        acknowledged = list(self._settled)
+        acknowledged = list(self._acknowledged)
         gone = self._deletable()
         size = sum(answer.size for answer in answers)
         held = self.bytes - sum(gone.values()) + others
@@ -139,7 +139,7 @@ class Outbox:
         self.bytes += addition.size - sum(addition.gone.values())
         self.count += len(addition.stored) - len(addition.gone)
         for seq in addition.acknowledged:
-            self._settled.pop(seq, None)
+            self._acknowledged.pop(seq, None)
         if addition.stored:
             self.last = addition.stored[-1].seq
         if addition.dropped:
@@ -148,18 +148,18 @@ class Outbox:
                 "outbox is full and drops answers", extra={"dropped": addition.dropped, "policy": self._when_full}
             )
 
-    def settle(self, stored: Stored) -> None:
+    def acknowledge(self, stored: Stored) -> None:
         """Take note that a broker has acknowledged an answer; it is deleted with the next commit."""
-        self._settled[stored.seq] = stored.size
+        self._acknowledged[stored.seq] = stored.size
 
     @property
-    def settled(self) -> int:
+    def acknowledged(self) -> int:
         """How many acknowledged answers wait to be deleted."""
-        return len(self._settled)
+        return len(self._acknowledged)
 
     def flush(self) -> None:
         """Delete what was acknowledged. Raises StoreError."""
-        if self._settled:
+        if self._acknowledged:
             addition = self.prepare(())
             self._disk.commit(addition.writes)
             self.added(addition)
@@ -176,9 +176,9 @@ class Outbox:
         rows = self._disk.read_some(query, (first, last, way, limit), 4, _READ_TOGETHER)
         return [_stored(row) for row in rows]
 
-    def is_settled(self, seq: int) -> bool:
+    def is_acknowledged(self, seq: int) -> bool:
         """Return whether an answer was acknowledged and only waits to be deleted."""
-        return seq in self._settled
+        return seq in self._acknowledged
 
     def expire(self, now: float | None = None) -> int:
         """Drop what is older than the age limit and return how many. Raises StoreError."""
@@ -190,7 +190,7 @@ class Outbox:
         old: list[tuple[int, int]] = []
         for rows in self._by_age():
             found = [(seq, size) for seq, size, created in rows if first < created < before]
-            old += [row for row in found if row[0] not in self._settled]
+            old += [row for row in found if row[0] not in self._acknowledged]
             if rows[-1][2] >= before or len(old) >= EXPIRED_AT_ONCE:
                 break
         if not old:
@@ -209,12 +209,12 @@ class Outbox:
 
     def _deletable(self) -> dict[int, int]:
         """Return {number: size} of the acknowledged answers on disk: what was dropped on its way is gone already."""
-        if not self.dropped or not self._settled:
-            return dict(self._settled)
+        if not self.dropped or not self._acknowledged:
+            return dict(self._acknowledged)
         found: dict[int, int] = {}
-        for some in _in_pieces(self._settled):
+        for some in _in_pieces(self._acknowledged):
             query = f"select seq from answers where seq in ({', '.join('?' * len(some))})"  # noqa: S608
-            found |= {seq: self._settled[seq] for (seq,) in self._disk.read(query, some)}
+            found |= {seq: self._acknowledged[seq] for (seq,) in self._disk.read(query, some)}
         return found
 
     def _oldest(self, excess: int, passed: Container[int]) -> dict[int, int]:

@@ -8,7 +8,7 @@ import struct
 from dataclasses import replace
 from functools import lru_cache
 
-from appliance.mqtt.messages import Message, Note
+from appliance.mqtt.messages import Message, PublishProperties
 
 PUBLISH, PUBACK = 0x30, 0x40
 """The kinds of packet, in the upper half of the first byte."""
@@ -64,9 +64,9 @@ def read_publish(first: int, body: bytes, *, five: bool) -> Message:
     try:
         place = 2 + int.from_bytes(body[:2], "big")
         topic = body[2:place].decode()
-        mid = 0
+        packet_id = 0
         if qos:
-            mid = int.from_bytes(body[place : place + 2], "big")
+            packet_id = int.from_bytes(body[place : place + 2], "big")
             place += 2
         response, correlation = "", b""
         identifiers: tuple[int, ...] = ()
@@ -77,9 +77,11 @@ def read_publish(first: int, body: bytes, *, five: bool) -> Message:
                 place += 1
     except (IndexError, UnicodeDecodeError) as error:
         raise MalformedPacket(str(error)) from error
-    if place > len(body) or (qos and not mid):
+    if place > len(body) or (qos and not packet_id):
         raise MalformedPacket("a message is shorter than it says")
-    return Message(topic, body[place:], qos, mid, bool(first & 1), bool(first & 8), response, correlation, identifiers)
+    return Message(
+        topic, body[place:], qos, packet_id, bool(first & 1), bool(first & 8), response, correlation, identifiers
+    )
 
 
 def read_beginning(first: int, part: bytes, length: int, *, five: bool) -> Message:
@@ -96,7 +98,7 @@ def read_beginning(first: int, part: bytes, length: int, *, five: bool) -> Messa
 
 
 def read_puback(body: bytes) -> tuple[int, str]:
-    """Return (mid, refusal) of a PUBACK, refusal "" when the broker has the message. Raises MalformedPacket."""
+    """Return (packet id, refusal) of a PUBACK, refusal "" when the broker has the message. Raises MalformedPacket."""
     if len(body) < 2:
         raise MalformedPacket("an acknowledgement without its number")
     reason = body[2] if len(body) > 2 else 0
@@ -104,47 +106,54 @@ def read_puback(body: bytes) -> tuple[int, str]:
 
 
 def publish(
-    topic: str, payload: bytes, mid: int, *, qos: int = 1, retain: bool = False, note: Note | None, five: bool
+    topic: str,
+    payload: bytes,
+    packet_id: int,
+    *,
+    qos: int = 1,
+    retain: bool = False,
+    properties: PublishProperties | None,
+    five: bool,
 ) -> bytes:
-    """Return a PUBLISH. `mid` counts at QoS 1 alone. Raises MalformedPacket for what is too long."""
+    """Return a PUBLISH. `packet_id` counts at QoS 1 alone. Raises MalformedPacket for what is too long."""
     name = topic.encode()
-    number = mid.to_bytes(2, "big") if qos else b""
-    properties = _properties(note) if five else b""
-    length = 2 + len(name) + len(number) + len(properties) + len(payload)
+    number = packet_id.to_bytes(2, "big") if qos else b""
+    encoded = _properties(properties) if five else b""
+    length = 2 + len(name) + len(number) + len(encoded) + len(payload)
     if length > LARGEST - 5 or len(name) > 65535:
         raise MalformedPacket(f"a message of {length} bytes")
     first = bytes([PUBLISH | qos << 1 | retain])
-    return b"".join((first, _variable(length), len(name).to_bytes(2, "big"), name, number, properties, payload))
+    return b"".join((first, _variable(length), len(name).to_bytes(2, "big"), name, number, encoded, payload))
 
 
-def puback(mid: int) -> bytes:
+def puback(packet_id: int) -> bytes:
     """Return the PUBACK that says that we have a message."""
-    return struct.pack("!BBH", PUBACK, 2, mid)
+    return struct.pack("!BBH", PUBACK, 2, packet_id)
 
 
-def _properties(note: Note | None) -> bytes:
-    """Return a note as properties, with their length."""
-    if note is None:
+def _properties(properties: PublishProperties | None) -> bytes:
+    """Return properties as bytes, with their length; that of none where there are none."""
+    if properties is None:
         return b"\0"
-    return _cached(note) if not note.correlation else _packed(note)
+    return _cached(properties) if not properties.correlation else _packed(properties)
 
 
 @lru_cache(maxsize=256)
-def _cached(note: Note) -> bytes:
-    """Return the properties of a note that many messages bear."""
-    return _packed(note)
+def _cached(properties: PublishProperties) -> bytes:
+    """Return properties that many messages bear, as _packed() does."""
+    return _packed(properties)
 
 
-def _packed(note: Note) -> bytes:
-    """Return the properties of a note."""
+def _packed(properties: PublishProperties) -> bytes:
+    """Return properties as bytes, with their length."""
     parts = []
-    if note.content_type:
-        parts += [bytes([_FORMAT, "json" in note.content_type]), bytes([_CONTENT_TYPE]), _sized(note.content_type)]
-    if note.expiry:
-        parts += [bytes([_EXPIRY]), note.expiry.to_bytes(4, "big")]
-    if note.correlation:
-        parts += [bytes([_CORRELATION]), len(note.correlation).to_bytes(2, "big"), note.correlation]
-    for name, value in note.user:
+    if content_type := properties.content_type:
+        parts += [bytes([_FORMAT, "json" in content_type]), bytes([_CONTENT_TYPE]), _sized(content_type)]
+    if properties.expiry:
+        parts += [bytes([_EXPIRY]), properties.expiry.to_bytes(4, "big")]
+    if properties.correlation:
+        parts += [bytes([_CORRELATION]), len(properties.correlation).to_bytes(2, "big"), properties.correlation]
+    for name, value in properties.user:
         parts += [bytes([_USER]), _sized(name), _sized(value)]
     packed = b"".join(parts)
     return _variable(len(packed)) + packed

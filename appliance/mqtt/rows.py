@@ -16,7 +16,7 @@ from appliance.mqtt.answering import Job
 from appliance.mqtt.codec import BadMessage, Call, at_path, is_absent, json_document, text_of, too_large
 from appliance.mqtt.disk import Disk, Write
 from appliance.mqtt.messages import Message
-from appliance.mqtt.plan import Rows
+from appliance.mqtt.topic_table import Rows
 from appliance.mqtt.windows import Value, Window, is_number
 
 _INSERT = "insert into observations (rows, key, feed, at, value) values (?, ?, ?, ?, ?)"

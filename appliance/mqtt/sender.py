@@ -4,13 +4,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from appliance.mqtt.codec import flagged, iso_time
-from appliance.mqtt.messages import TOO_LARGE, Note
+from appliance.mqtt.messages import TOO_LARGE, PublishProperties
 from appliance.mqtt.outbox import Outbox, Stored
 from appliance.mqtt.packets import PACKET_TOO_LARGE
 from appliance.mqtt.refusals import Refusals
 
-Publish = Callable[[Stored, bytes, Note], int]
-"""(answer, payload, note) -> the broker's number for it, 0 when there is no connection, or TOO_LARGE."""
+Publish = Callable[[Stored, bytes, PublishProperties], int]
+"""(answer, payload, properties) -> the broker's number for it, 0 when there is no connection, or TOO_LARGE."""
 
 LOSSES = 5
 """Connections in a row that ended before the broker took anything, after which the one answer on its way is suspected:
@@ -105,7 +105,7 @@ class Sender:
         return not (self._live or self._ranges or self._replays or self._flying)
 
     @property
-    def crowded(self) -> bool:
+    def congested(self) -> bool:
         """Whether the broker takes answers more slowly than they come, so that no more should be given for now."""
         many = len(self._live) >= self._window or self._live_bytes >= WINDOW_BYTES // 2
         return self._up and self._rate is None and many
@@ -140,9 +140,9 @@ class Sender:
             return float("inf")
         return now + max(0.0, 1.0 - self._allowance) / self._rate
 
-    def published(self, mid: int, refusal: str, now: float) -> None:
+    def published(self, packet_id: int, refusal: str, now: float) -> None:
         """Take the broker's acknowledgement of a message, or its refusal."""
-        stored = self._flying.pop(mid, None)
+        stored = self._flying.pop(packet_id, None)
         if stored is None:
             return
         self._flying_bytes -= stored.size
@@ -155,7 +155,7 @@ class Sender:
             return
         self.sent += 1
         self.unheard = self.unheard if stored.answer.model else ""
-        self._outbox.settle(stored)
+        self._outbox.acknowledge(stored)
         self._again(self._refused.taken(stored.seq))
 
     def _again(self, numbers: Sequence[int]) -> None:
@@ -173,7 +173,7 @@ class Sender:
         """
         if not stored.answer.model:
             self.unheard = f"{stored.answer.topic}: {refusal}"
-            self._outbox.settle(stored)
+            self._outbox.acknowledge(stored)
             return
         self._refused.add(stored.seq, stored.answer.topic, now)
         self.refusal = f"{stored.answer.topic}: {refusal}"
@@ -212,7 +212,7 @@ class Sender:
             self._replays.extend(
                 one
                 for one in found
-                if not self._outbox.is_settled(one.seq) and one.seq not in held and one.seq not in self._refused
+                if not self._outbox.is_acknowledged(one.seq) and one.seq not in held and one.seq not in self._refused
             )
         return bool(self._replays)
 
@@ -230,18 +230,20 @@ class Sender:
             predicted = self._outbox.clock.label(stored.created)
             user = (*user, ("replayed", "true"), ("predicted_at", iso_time(predicted)))
             payload = flagged(payload, answer.content_type, predicted)
-        mid = self._publish(stored, payload, Note(answer.expiry, answer.content_type, answer.correlation, user))
-        if not mid:
+        packet_id = self._publish(
+            stored, payload, PublishProperties(answer.expiry, answer.content_type, answer.correlation, user)
+        )
+        if not packet_id:
             return False
-        if mid == TOO_LARGE:
+        if packet_id == TOO_LARGE:
             self._give_up(stored, f"it has {len(payload)} bytes, more than the broker takes", now)
             return True
         if replayed:
             self.replayed += 1
         if answer.qos:
-            self._flying[mid] = stored
+            self._flying[packet_id] = stored
             self._flying_bytes += stored.size
         else:
             self.sent += 1
-            self._outbox.settle(stored)
+            self._outbox.acknowledge(stored)
         return True

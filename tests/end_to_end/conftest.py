@@ -195,7 +195,7 @@ class Cable:
                 message = packets.read_publish(first, body, five=True)
                 number = record.message(way, message.payload)
                 if number is not None:
-                    (handed, sent)[way][message.mid] = number
+                    (handed, sent)[way][message.packet_id] = number
             elif first & 0xF0 == packets.PUBACK:
                 mid, refusal = packets.read_puback(body)
                 if way == 0 and mid in sent and not refusal:

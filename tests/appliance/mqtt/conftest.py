@@ -16,7 +16,7 @@ from paho.mqtt.properties import Properties
 
 from appliance.config import MqttConfig
 from appliance.inference import selftest
-from appliance.mqtt.listener import Listener
+from appliance.mqtt.listener import MqttListener
 from appliance.predictor import Predictor
 from appliance.repository import ModelRepository
 from appliance.store import activation
@@ -90,7 +90,7 @@ class Door:
         self.store = store
         self.states: list[Any] = []
         self.predictor = Predictor(self.models)
-        self.listener = Listener(self.config, self.predictor, folder / "mqtt", report=self.states.append)
+        self.listener = MqttListener(self.config, self.predictor, folder / "mqtt", report=self.states.append)
         self.thread = threading.Thread(target=self.listener.run, daemon=True)
         self.thread.start()
 

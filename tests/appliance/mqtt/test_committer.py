@@ -6,13 +6,13 @@ import pytest
 
 from appliance.errors import StoreError
 from appliance.mqtt.committer import RETRY_SECONDS, Committer
-from appliance.mqtt.flow import Work
+from appliance.mqtt.flow import Batch
 from appliance.mqtt.messages import Message
 
 
 class Pending:
-    def __init__(self, work: Work, is_open: bool) -> None:
-        self.work, self.is_open = work, is_open
+    def __init__(self, batch: Batch, is_open: bool) -> None:
+        self.batch, self.is_open = batch, is_open
 
 
 class Bench:
@@ -26,11 +26,11 @@ class Bench:
         self.empty: set[int] = set()
         self.committer = Committer(self, self.end, self.kept, self.woken.set)  # type: ignore[arg-type]
 
-    def begin(self, work: Work) -> Pending:
+    def begin(self, batch: Batch) -> Pending:
         if self.failure and not self.may_end.is_set():
             raise self.failure
-        self.events.append(("begin", number(work)))
-        return Pending(work, number(work) not in self.empty)
+        self.events.append(("begin", number(batch)))
+        return Pending(batch, number(batch) not in self.empty)
 
     def end(self) -> None:
         assert self.may_end.wait(20)
@@ -38,23 +38,23 @@ class Bench:
             raise self.failure
 
     def ended(self, pending: Pending) -> list:
-        self.events.append(("ended", number(pending.work)))
+        self.events.append(("ended", number(pending.batch)))
         return []
 
-    def kept(self, work: Work, stored: list) -> None:
-        self.events.append(("kept", len(work.messages)))
+    def kept(self, batch: Batch, stored: list) -> None:
+        self.events.append(("kept", len(batch.messages)))
 
     def wait(self) -> None:
         assert self.woken.wait(20)
         self.woken.clear()
 
 
-def work(mid: int, **rest) -> Work:
-    return Work([Message("t", b"", 1, mid)] * mid, **rest)
+def batch(packet_id: int, **rest) -> Batch:
+    return Batch([Message("t", b"", 1, packet_id)] * packet_id, **rest)
 
 
-def number(one: Work) -> int:
-    return one.messages[0].mid if one.messages else 0
+def number(one: Batch) -> int:
+    return one.messages[0].packet_id if one.messages else 0
 
 
 @pytest.fixture
@@ -67,10 +67,10 @@ def bench():
 
 def test_the_next_work_is_taken_while_one_is_committed_and_begun_after_it(bench):
     committer = bench.committer
-    committer.put(work(1))
+    committer.put(batch(1))
     committer.begin(0.0, beside=True)
     assert (committer.busy, committer.room, committer.idle) == (True, True, False)
-    committer.put(work(2))
+    committer.put(batch(2))
     committer.begin(0.0, beside=True)
     committer.collect(0.0)
     assert bench.events == [("begin", 1)]
@@ -88,7 +88,7 @@ def test_the_next_work_is_taken_while_one_is_committed_and_begun_after_it(bench)
 
 def test_alone_a_work_is_committed_at_once(bench):
     bench.may_end.set()
-    bench.committer.put(work(1))
+    bench.committer.put(batch(1))
     bench.committer.begin(0.0, beside=False)
     assert bench.events == [("begin", 1), ("ended", 1), ("kept", 1)]
     assert bench.committer.idle
@@ -96,7 +96,7 @@ def test_alone_a_work_is_committed_at_once(bench):
 
 def test_what_has_nothing_to_write_needs_no_disk(bench):
     bench.empty.add(1)
-    bench.committer.put(work(1))
+    bench.committer.put(batch(1))
     bench.committer.begin(0.0, beside=True)
     assert bench.events[-1] == ("kept", 1)
 
@@ -106,10 +106,10 @@ def test_a_commit_that_failed_is_tried_again_in_its_place_and_nothing_was_told(b
     committer = bench.committer
     bench.failure = StoreError("write", "the disk is full", "free some space")
     bench.may_end.set()
-    committer.put(work(1))
+    committer.put(batch(1))
     if beside:
         committer.begin(0.0, beside=True)
-        committer.put(work(2))
+        committer.put(batch(2))
         bench.wait()
     with pytest.raises(StoreError, match="full"):
         committer.collect(0.0) if beside else committer.begin(0.0, beside=False)
@@ -127,7 +127,7 @@ def test_a_commit_that_failed_is_tried_again_in_its_place_and_nothing_was_told(b
 def test_a_work_that_cannot_be_begun_stays_first(bench):
     committer = bench.committer
     bench.failure = StoreError("write", "the disk is full", "free some space")
-    committer.put(work(1))
+    committer.put(batch(1))
     with pytest.raises(StoreError):
         committer.begin(0.0, beside=True)
     assert (committer.busy, committer.idle) == (False, False)
@@ -138,16 +138,16 @@ def test_a_work_that_cannot_be_begun_stays_first(bench):
 
 
 def test_nothing_is_answered_ahead_of_messages_that_go_to_wait_for_a_model(bench):
-    bench.committer.put(work(1, park=[("t", Message("t", b""))]))
+    bench.committer.put(batch(1, park=[("t", Message("t", b""))]))
     bench.committer.begin(0.0, beside=True)
     assert not bench.committer.room
 
 
 def test_messages_of_a_lost_connection_are_kept_and_not_acknowledged(bench):
     committer = bench.committer
-    committer.put(work(1))
+    committer.put(batch(1))
     committer.begin(0.0, beside=True)
-    committer.put(work(2))
+    committer.put(batch(2))
     committer.forget_messages()
     assert not committer.room  # they come again, and must not be answered before it is known that they were kept
     bench.may_end.set()
@@ -159,9 +159,9 @@ def test_messages_of_a_lost_connection_are_kept_and_not_acknowledged(bench):
 
 def test_draining_waits_for_the_disk_and_forgets_the_rest(bench):
     committer = bench.committer
-    committer.put(work(1))
+    committer.put(batch(1))
     committer.begin(0.0, beside=True)
-    committer.put(work(2))
+    committer.put(batch(2))
     threading.Timer(0.05, bench.may_end.set).start()
     committer.drain()
     assert bench.events == [("begin", 1), ("ended", 1), ("kept", 1)]

@@ -17,7 +17,7 @@ from appliance.mqtt import buffered, packets
 from appliance.mqtt import listener as listener_module
 from appliance.mqtt.codec import Codec
 from appliance.mqtt.disk import Disk
-from appliance.mqtt.listener import Listener
+from appliance.mqtt.listener import MqttListener
 from appliance.mqtt.messages import Message
 from appliance.mqtt.outbox import Answer, Outbox
 
@@ -156,10 +156,10 @@ def test_messages_without_acknowledgement_do_not_fill_the_memory(door, tmp_path,
     monkeypatch.setattr(listener_module, "MOST_MESSAGES", 10)
     running = door(subscriptions=[PLANT | {"qos": 0}])
     running.stop()
-    one = Listener(running.config, running.predictor, tmp_path / "other")
+    one = MqttListener(running.config, running.predictor, tmp_path / "other")
     for _ in range(12):
         one.take(Message("plant/a/sensors", b"[1,2,3,4]", qos=0))
-    assert len(one._batch) == 10
+    assert len(one._queue) == 10
     assert one.state().dropped == 2
 
 
@@ -168,14 +168,14 @@ def test_a_flood_beyond_what_the_broker_was_asked_for_waits_in_the_network(door,
     monkeypatch.setattr(buffered, "_CHUNK", 4096)
     running = door(subscriptions=[PLANT], keepalive=1).connected()
     flow, most = running.listener._flow, []
-    work = flow.work
+    answer = flow.answer
 
     def slow(messages):
-        most.append(len(running.listener._batch))
+        most.append(len(running.listener._queue))
         time.sleep(0.001 * len(messages))
-        return work(messages)
+        return answer(messages)
 
-    monkeypatch.setattr(flow, "work", slow)
+    monkeypatch.setattr(flow, "answer", slow)
     client = plain("plant/+/prediction")
     for number in range(4000):  # mosquitto 2.0.11 sends nearly all of them at once
         client.client.publish("plant/a/sensors", msgspec.json.encode({**NAMED, "n": number}), 1)
@@ -197,7 +197,7 @@ def test_messages_let_go_of_while_the_disk_is_full_come_again_in_order(door, pla
     for number in range(400):
         client.client.publish("plant/a/sensors", msgspec.json.encode({**NAMED, "n": number}), 1)
     until(lambda: running.listener._let_go, "let go of some")
-    assert len(running.listener._batch) <= 50
+    assert len(running.listener._queue) <= 50
     monkeypatch.setattr(disk, "begin", begin)
     until(lambda: {answer["n"] for answer in client.answers()} == set(range(400)), "answered all", 60)
     firsts = list(dict.fromkeys(answer["n"] for answer in client.answers()))
@@ -220,11 +220,11 @@ def test_an_answer_dropped_on_its_way_is_counted_once(tmp_path):
         disk.commit(addition.writes)
         box.added(addition)
         flying = flying or addition.stored[0]
-    box.settle(flying)  # its acknowledgement comes after it was dropped
+    box.acknowledge(flying)  # its acknowledgement comes after it was dropped
     box.flush()
     count, size = disk.read("select count(*), sum(length(topic) + length(payload) + 100) from answers")[0]
     assert box.dropped > 0
-    assert (box.count, box.bytes, box.settled) == (count, size, 0)
+    assert (box.count, box.bytes, box.acknowledged) == (count, size, 0)
 
 
 def test_a_session_that_another_client_takes_over_loses_nothing(door, plain, broker, until):

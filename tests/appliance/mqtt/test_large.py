@@ -11,7 +11,7 @@ from appliance.config import BrokerConfig
 from appliance.mqtt import packets
 from appliance.mqtt.buffered import Buffered
 from appliance.mqtt.client import OVERHEAD, Client
-from appliance.mqtt.messages import Note
+from appliance.mqtt.messages import PublishProperties
 
 ROW = [5.1, 3.5, 1.4, 0.2]
 BODIES = st.sampled_from([0, 5, 300, OVERHEAD, OVERHEAD + 90, OVERHEAD + 200, 3 * OVERHEAD, 5 * OVERHEAD + 1])
@@ -19,13 +19,13 @@ BODIES = st.sampled_from([0, 5, 300, OVERHEAD, OVERHEAD + 90, OVERHEAD + 200, 3 
 
 class Heard:
     def __init__(self):
-        self.messages, self.mids = [], []
+        self.messages, self.packet_ids = [], []
 
     def message(self, message):
         self.messages.append(message)
 
-    def published(self, mid, refusal):
-        self.mids.append(mid)
+    def published(self, packet_id, refusal):
+        self.packet_ids.append(packet_id)
 
 
 def received(stream: bytes, cuts: list[int], *, five: bool, max_payload: int):
@@ -57,13 +57,15 @@ def received(stream: bytes, cuts: list[int], *, five: bool, max_payload: int):
 )
 def test_a_stream_is_read_in_whatever_pieces_and_large_messages_are_passed_over(sent, cuts, five):
     stream = bytearray()
-    for mid, (size, tail, correlation) in enumerate(sent, 1):
-        note = Note(correlation=b"c" * correlation)
-        stream += packets.publish("a/b", b"x" * size + tail, mid, note=note, five=five) + packets.puback(mid)
+    for packet_id, (size, tail, correlation) in enumerate(sent, 1):
+        properties = PublishProperties(correlation=b"c" * correlation)
+        stream += packets.publish(
+            "a/b", b"x" * size + tail, packet_id, properties=properties, five=five
+        ) + packets.puback(packet_id)
     inside = sorted(cut for cut in cuts if cut < len(stream))
     heard, most = received(bytes(stream), inside, five=five, max_payload=100)
-    assert heard.mids == list(range(1, len(sent) + 1))
-    assert [message.mid for message in heard.messages] == heard.mids
+    assert heard.packet_ids == list(range(1, len(sent) + 1))
+    assert [message.packet_id for message in heard.messages] == heard.packet_ids
     for message, (size, tail, correlation) in zip(heard.messages, sent, strict=True):
         payload = b"x" * size + tail
         assert message.topic == "a/b"
@@ -76,10 +78,10 @@ def test_a_stream_is_read_in_whatever_pieces_and_large_messages_are_passed_over(
 
 def test_a_large_message_whose_properties_never_end_is_still_acknowledged():
     user = tuple(("k" * 60_000, "v" * 60_000) for _ in range(3))
-    stream = packets.publish("a/b", b"x", 7, note=Note(user=user), five=True)
+    stream = packets.publish("a/b", b"x", 7, properties=PublishProperties(user=user), five=True)
     heard, _ = received(stream, [], five=True, max_payload=100)
     (message,) = heard.messages
-    assert (message.topic, message.mid, message.payload) == ("a/b", 7, b"")
+    assert (message.topic, message.packet_id, message.payload) == ("a/b", 7, b"")
     assert message.unread
 
 

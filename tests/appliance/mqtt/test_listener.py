@@ -329,15 +329,15 @@ def test_a_fault_in_the_loop_does_not_end_the_door(door, plain, monkeypatch):
     running = door(subscriptions=[PLANT]).connected()
     client = plain("plant/+/prediction")
     flow = running.listener._flow
-    work = flow.work
+    answer = flow.answer
     faults = iter([RuntimeError("a fault that nobody thought of")])
 
     def faulty(messages):
         for fault in faults:
             raise fault
-        return work(messages)
+        return answer(messages)
 
-    monkeypatch.setattr(flow, "work", faulty)
+    monkeypatch.setattr(flow, "answer", faulty)
     client.publish("plant/a/sensors", ROW)
     assert client.answers(1)[0]["prediction"] == EXPECTED
 

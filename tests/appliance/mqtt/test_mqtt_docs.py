@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from appliance.mqtt.outbox import LOCAL, UPSTREAM
-from appliance.mqtt.plan import Plan
+from appliance.mqtt.topic_table import TopicTable
 from appliance.settings import load
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -23,8 +23,8 @@ def test_each_configuration_of_a_page_is_taken(page, tmp_path):
         file.write_text(text if "[[mqtt." in text else text + SUBSCRIPTION)
         config = load(file, {}).mqtt
         assert config.host
-        plan = Plan(config, "door", way=UPSTREAM if config.upstream.host else LOCAL)
-        assert plan.filters()
+        topic_table = TopicTable(config, "door", way=UPSTREAM if config.upstream.host else LOCAL)
+        assert topic_table.filters()
 
 
 @pytest.mark.parametrize("page", ["mqtt.md", *PAGES])

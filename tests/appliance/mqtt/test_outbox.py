@@ -49,13 +49,13 @@ def test_what_was_committed_is_there_after_the_next_start_whole_and_in_order(tmp
 def test_an_answer_goes_when_it_was_acknowledged_and_not_before(tmp_path):
     disk, box = outbox(tmp_path / "o")
     first, second = add(disk, box, b"1", b"2")
-    box.settle(first)
+    box.acknowledge(first)
     assert payloads(box) == [b"1", b"2"]
-    assert box.is_settled(first.seq)
+    assert box.is_acknowledged(first.seq)
     add(disk, box, b"3")  # the same commit deletes
     assert payloads(box) == [b"2", b"3"]
-    assert (box.count, box.settled) == (2, 0)
-    box.settle(second)
+    assert (box.count, box.acknowledged) == (2, 0)
+    box.acknowledge(second)
     box.flush()
     assert payloads(box) == [b"3"]
 
@@ -63,7 +63,7 @@ def test_an_answer_goes_when_it_was_acknowledged_and_not_before(tmp_path):
 def test_numbers_are_not_given_twice_while_the_service_runs(tmp_path):
     disk, box = outbox(tmp_path / "o")
     for stored in add(disk, box, b"1", b"2"):
-        box.settle(stored)
+        box.acknowledge(stored)
     box.flush()
     assert [one.seq for one in add(disk, box, b"3")] == [3]
 
@@ -73,10 +73,10 @@ def test_a_full_outbox_refuses_and_takes_again_when_there_is_room(tmp_path):
     first, second, _ = add(disk, box, b"x" * 100, b"y" * 100, b"z" * 100)
     with pytest.raises(Overloaded, match="outbox_bytes"):
         add(disk, box, b"no" * 50)
-    box.settle(first)
+    box.acknowledge(first)
     add(disk, box, b"1" * 100)
     assert payloads(box) == [b"y" * 100, b"z" * 100, b"1" * 100]
-    box.settle(second)
+    box.acknowledge(second)
     add(disk, box, b"2" * 1000)  # one addition may be larger than the quota: it would else wait for ever
     assert box.dropped == 0
 
@@ -131,7 +131,7 @@ def test_days_of_answers_are_not_looked_through_for_a_few(tmp_path, monkeypatch)
     add(disk, box, b"y" * 100)
     assert box.dropped == 1
     for first in (box.last, 100):
-        box.settle(read_one(box, first))
+        box.acknowledge(read_one(box, first))
     box.flush()
     box.expire()
     assert box.count == 19_998
@@ -142,16 +142,16 @@ def read_one(box: Outbox, first: int):
     return box.read(LOCAL, first, box.last, 1)[0]
 
 
-@given(st.lists(st.tuples(st.sampled_from(["add", "settle", "flush", "reopen"]), st.integers(0, 5)), max_size=25))
+@given(st.lists(st.tuples(st.sampled_from(["add", "acknowledge", "flush", "reopen"]), st.integers(0, 5)), max_size=25))
 def test_counters_agree_with_the_disk_whatever_happens(tmp_path_factory, steps):
     path = tmp_path_factory.mktemp("outbox") / "o"
     disk, box = outbox(path, max_bytes=2000, when_full="oldest")
     for step, number in steps:
         if step == "add":
             add(disk, box, *[b"x" * 50 * number] * number)
-        elif step == "settle":
+        elif step == "acknowledge":
             for stored in box.read(LOCAL, 0, box.last, number):
-                box.settle(stored)
+                box.acknowledge(stored)
         elif step == "flush":
             box.flush()
         else:
@@ -246,7 +246,7 @@ def test_freed_pages_go_back_to_the_file_system(tmp_path):
     disk, box = outbox(tmp_path / "o", max_bytes=10**8)
     for _ in range(20):
         for stored in add(disk, box, *[b"x" * 10_000] * 10):
-            box.settle(stored)
+            box.acknowledge(stored)
     box.flush()
     disk.read("pragma wal_checkpoint(truncate)")
     before = (tmp_path / "o").stat().st_size

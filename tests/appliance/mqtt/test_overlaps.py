@@ -9,7 +9,7 @@ from appliance.config import MqttConfig
 from appliance.errors import ConfigError
 from appliance.mqtt.outbox import LOCAL
 from appliance.mqtt.overlaps import covering, identifiers, numbered
-from appliance.mqtt.plan import Plan
+from appliance.mqtt.topic_table import TopicTable
 from appliance.mqtt.topics import Filter
 
 ALL = {"topic": "line/#", "model": "iris", "answer": "answers/all/{1}"}
@@ -61,9 +61,9 @@ def test_filters_that_overlap_in_part_are_refused_with_3_1_1_and_named(pair):
     subscriptions = [{"topic": topic, "answer": f"out/{place}"} for place, topic in enumerate(pair)]
     config = msgspec.convert({"protocol": "3.1.1", "subscriptions": subscriptions}, MqttConfig)
     with pytest.raises(ConfigError) as raised:
-        Plan(config, "door", way=LOCAL)
+        TopicTable(config, "door", way=LOCAL)
     assert all(repr(topic) in raised.value.found for topic in pair)
-    assert Plan(msgspec.structs.replace(config, protocol="5"), "door", way=LOCAL)
+    assert TopicTable(msgspec.structs.replace(config, protocol="5"), "door", way=LOCAL)
 
 
 def test_filters_that_stand_alone_have_no_identifier_and_overlapping_ones_differ():
@@ -77,7 +77,7 @@ def test_filters_that_stand_alone_have_no_identifier_and_overlapping_ones_differ
 def test_a_subscription_that_stands_there_twice_is_refused():
     twice = [{"topic": "in/#", "model": "iris", "answer": "out"}] * 2
     with pytest.raises(ConfigError, match="twice"):
-        Plan(msgspec.convert({"subscriptions": twice}, MqttConfig), "door", way=LOCAL)
+        TopicTable(msgspec.convert({"subscriptions": twice}, MqttConfig), "door", way=LOCAL)
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
@@ -159,12 +159,12 @@ def test_what_waits_under_a_filter_of_an_earlier_configuration_is_answered(door,
 
 
 def test_a_broker_without_identifiers_is_asked_for_filters_that_do_not_overlap():
-    plan = Plan(msgspec.convert({"subscriptions": [ALL, SOME]}, MqttConfig), "door", way=LOCAL)
-    assert [(ask.text, ask.identifier) for ask in plan.asks(with_identifiers=False)] == [("line/#", 0)]
+    topic_table = TopicTable(msgspec.convert({"subscriptions": [ALL, SOME]}, MqttConfig), "door", way=LOCAL)
+    assert [(ask.text, ask.identifier) for ask in topic_table.asks(with_identifiers=False)] == [("line/#", 0)]
     parts = [{**ALL, "topic": "line/+/t"}, {**SOME, "topic": "line/a/+"}]
-    plan = Plan(msgspec.convert({"subscriptions": parts}, MqttConfig), "door", way=LOCAL)
+    topic_table = TopicTable(msgspec.convert({"subscriptions": parts}, MqttConfig), "door", way=LOCAL)
     with pytest.raises(ConfigError, match="overlap"):
-        plan.asks(with_identifiers=False)
+        topic_table.asks(with_identifiers=False)
 
 
 def install(listener, folder, bundle_bytes, name):

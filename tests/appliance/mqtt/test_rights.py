@@ -5,7 +5,7 @@ import pytest
 
 from appliance.config import MqttConfig
 from appliance.mqtt.outbox import LOCAL, UPSTREAM
-from appliance.mqtt.plan import Plan
+from appliance.mqtt.topic_table import TopicTable
 
 ROW = [5.1, 3.5, 1.4, 0.2]
 NEVER = [
@@ -15,14 +15,14 @@ NEVER = [
 ]  # fmt: skip
 
 
-def plan(way=LOCAL, **settings):
-    return Plan(msgspec.convert(settings, MqttConfig), "door", way=way)
+def topic_table(way=LOCAL, **settings):
+    return TopicTable(msgspec.convert(settings, MqttConfig), "door", way=way)
 
 
 @pytest.mark.parametrize("topic", NEVER)
 def test_no_response_goes_there_even_where_every_topic_is_allowed(topic):
     rows = {"name": "r", "answer": "x", "feeds": [{"topic": "line/{a}/t", "columns": {"c": "last"}}]}
-    made = plan(subscriptions=[{"topic": "ask/#", "respond": ["#"]}], rows=[rows])
+    made = topic_table(subscriptions=[{"topic": "ask/#", "respond": ["#"]}], rows=[rows])
     (subscription,) = made.subscriptions
     assert not made.rights.may_respond(topic, subscription.respond)
     assert made.rights.may_respond("reply/me", subscription.respond)
@@ -63,7 +63,7 @@ def test_a_response_topic_is_not_followed_unless_listed(door, plain):
     ],
 )
 def test_the_levels_of_a_topic_steer_no_answer_to_where_only_we_publish(topic, answer, sent, given):
-    made = plan(UPSTREAM, subscriptions=[{"topic": topic, "answer": answer}])
+    made = topic_table(UPSTREAM, subscriptions=[{"topic": topic, "answer": answer}])
     assert made.answer_topic(made.subscriptions[0], sent) == given
 
 

@@ -15,8 +15,8 @@ from appliance.mqtt import rows as rows_module
 from appliance.mqtt.codec import BadMessage
 from appliance.mqtt.disk import Disk
 from appliance.mqtt.messages import Message
-from appliance.mqtt.plan import Plan
 from appliance.mqtt.rows import RowBuilder
+from appliance.mqtt.topic_table import TopicTable
 from appliance.mqtt.windows import Window, is_number
 
 FEEDS = [
@@ -25,21 +25,21 @@ FEEDS = [
 ]
 
 
-def plan(**rest) -> Plan:
+def topic_table(**rest) -> TopicTable:
     rows = {"name": "line", "answer": "line/{device}/prediction", "feeds": FEEDS, **rest}
-    return Plan(msgspec.convert({"host": "h", "rows": [rows]}, MqttConfig), "door", way=0)
+    return TopicTable(msgspec.convert({"host": "h", "rows": [rows]}, MqttConfig), "door", way=0)
 
 
 class Bench:
     """A builder and its disk."""
 
     def __init__(self, folder, **rest) -> None:
-        self.plan = plan(**rest)
+        self.topic_table = topic_table(**rest)
         self.disk = Disk(folder / "o")
-        self.rows = RowBuilder(self.plan.rows[0], self.disk, max_bytes=1000)
+        self.rows = RowBuilder(self.topic_table.rows[0], self.disk, max_bytes=1000)
 
     def observe(self, topic: str, payload: bytes, now: float, *, retain: bool = False):
-        ((_, feed, key),) = self.plan.fed(topic)
+        ((_, feed, key),) = self.topic_table.fed(topic)
         job = self.rows.observe(feed, key, Message(topic, payload, retain=retain), now)
         self.disk.commit(self.rows.writes())
         return job
@@ -202,7 +202,7 @@ def test_a_key_that_makes_no_topic_is_refused(bench):
 )
 def test_rows_that_cannot_be_are_config_errors(rest):
     with pytest.raises(ConfigError):
-        plan(**rest)
+        topic_table(**rest)
 
 
 NUMBERS = st.floats(-1e6, 1e6)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.mqtt.disk import Disk
-from appliance.mqtt.messages import Note
+from appliance.mqtt.messages import PublishProperties
 from appliance.mqtt.outbox import LOCAL, UPSTREAM, Answer, Outbox
 from appliance.mqtt.refusals import REFUSED_SECONDS
 from appliance.mqtt.sender import LOSSES, Sender
@@ -17,15 +17,15 @@ class Broker:
 
     def __init__(self) -> None:
         self.there = True
-        self.got: list[tuple[int, dict, Note]] = []
-        self.mid = 0
+        self.got: list[tuple[int, dict, PublishProperties]] = []
+        self.packet_id = 0
 
-    def publish(self, stored, payload: bytes, note: Note) -> int:
+    def publish(self, stored, payload: bytes, properties: PublishProperties) -> int:
         if not self.there:
             return 0
-        self.mid += 1
-        self.got.append((self.mid, msgspec.json.decode(payload), note))
-        return self.mid
+        self.packet_id += 1
+        self.got.append((self.packet_id, msgspec.json.decode(payload), properties))
+        return self.packet_id
 
     @property
     def numbers(self) -> list[int]:
@@ -70,8 +70,8 @@ def test_live_answers_are_sent_once_and_deleted_when_acknowledged(bench):
     assert one.broker.numbers == [0, 1, 2]
     assert one.broker.got[0][2].user == (("model", "m"), ("version", "1.0.0"))
     assert "replayed" not in one.broker.got[0][1]
-    for mid in (1, 2, 3):
-        one.sender.published(mid, "", 0.0)
+    for packet_id in (1, 2, 3):
+        one.sender.published(packet_id, "", 0.0)
     one.box.flush()
     assert one.box.count == 0
     assert one.sender.idle
@@ -120,12 +120,12 @@ def test_live_answers_go_before_the_replayed_ones_upstream(bench):
     flags = [document.get("replayed", False) for _, document, _ in one.broker.got]
     assert flags == [False, False, True, True]
     assert one.sender.due(0.35) == pytest.approx(0.4, abs=0.06)
-    for mid in range(1, 5):
-        one.sender.published(mid, "", 0.0)
+    for packet_id in range(1, 5):
+        one.sender.published(packet_id, "", 0.0)
     for step in range(40):
         one.sender.pump(0.5 + step / 10)
-        for mid in range(1, one.broker.mid + 1):
-            one.sender.published(mid, "", 0.0)
+        for packet_id in range(1, one.broker.packet_id + 1):
+            one.sender.published(packet_id, "", 0.0)
     assert one.broker.numbers == [30, 31, *range(30)]
     one.box.flush()
     assert one.box.count == 0
@@ -138,8 +138,8 @@ def test_a_flood_that_memory_has_no_room_for_goes_over_the_disk(bench):
     one.add(100)
     for step in range(1, 200):
         one.sender.pump(step / 100)
-        for mid in range(1, one.broker.mid + 1):
-            one.sender.published(mid, "", 0.0)
+        for packet_id in range(1, one.broker.packet_id + 1):
+            one.sender.published(packet_id, "", 0.0)
     assert sorted(one.broker.numbers) == list(range(110))
     assert one.broker.numbers == list(range(110))
 
@@ -166,8 +166,8 @@ def test_of_a_refused_topic_one_answer_is_tried_again_and_when_it_is_taken_the_o
     one.sender.up(65535, 0.0)
     one.add(6)
     one.sender.pump(0.0)
-    for mid in range(1, 6):
-        one.sender.published(mid, "not authorized", 0.0)
+    for packet_id in range(1, 6):
+        one.sender.published(packet_id, "not authorized", 0.0)
     one.sender.published(6, "", 0.0)
     one.add(1)
     one.sender.pump(290.0)
@@ -175,12 +175,12 @@ def test_of_a_refused_topic_one_answer_is_tried_again_and_when_it_is_taken_the_o
     one.broker.got.clear()
     one.sender.pump(REFUSED_SECONDS)
     assert one.broker.numbers == [6]
-    one.sender.published(one.broker.mid, "not authorized", REFUSED_SECONDS)
+    one.sender.published(one.broker.packet_id, "not authorized", REFUSED_SECONDS)
     one.sender.pump(2 * REFUSED_SECONDS - 1)
     assert one.broker.numbers == [6]
     assert one.sender.refused == 6
     one.sender.pump(2 * REFUSED_SECONDS)
-    one.sender.published(one.broker.mid, "", 2 * REFUSED_SECONDS)
+    one.sender.published(one.broker.packet_id, "", 2 * REFUSED_SECONDS)
     one.sender.pump(2 * REFUSED_SECONDS)
     assert one.broker.numbers == [6, 6, 0, 1, 2, 3, 4]
     assert one.sender.refused == 0
@@ -191,8 +191,8 @@ def test_refused_answers_that_the_quota_dropped_do_not_stand_for_their_topic(ben
     one.sender.up(65535, 0.0)
     one.add(4)
     one.sender.pump(0.0)
-    for mid in range(1, 5):
-        one.sender.published(mid, "not authorized", 0.0)
+    for packet_id in range(1, 5):
+        one.sender.published(packet_id, "not authorized", 0.0)
     one.disk.commit([("delete from answers where seq <= ?", [(3,)])])
     one.broker.got.clear()
     one.sender.pump(REFUSED_SECONDS)
@@ -217,13 +217,13 @@ def test_a_hundred_thousand_refused_answers_cost_a_turn_nothing(bench):
 def test_the_report_of_a_bad_message_that_is_refused_is_said_and_let_go_of(bench):
     one = bench()
     one.sender.up(65535, 0.0)
-    for mid, refusal in ((1, "not authorized"), (2, "")):
+    for packet_id, refusal in ((1, "not authorized"), (2, "")):
         addition = one.box.prepare([Answer("errors", b"{}", LOCAL, content_type="application/json")])
         one.disk.commit(addition.writes)
         one.box.added(addition)
         one.sender.add(addition.stored)
         one.sender.pump(0.0)
-        one.sender.published(mid, refusal, 0.0)
+        one.sender.published(packet_id, refusal, 0.0)
         one.box.flush()
         assert one.box.count == 0
         assert one.sender.refused == 0
@@ -294,8 +294,8 @@ def test_whatever_happens_every_answer_is_sent_and_each_connection_keeps_the_ord
                 assert this == sorted(this)
                 assert len(set(this)) == len(this)
         elif step == "acknowledge":
-            for mid, document, _ in one.broker.got[since : since + number]:
-                one.sender.published(mid, "", 0.0)
+            for packet_id, document, _ in one.broker.got[since : since + number]:
+                one.sender.published(packet_id, "", 0.0)
                 acknowledged.add(document["n"])
             since = min(len(one.broker.got), since + number)
         elif step == "lose":
@@ -325,8 +325,8 @@ def test_whatever_is_refused_every_answer_is_taken_once_the_broker_takes_all(tmp
         elif step == "pump":
             one.sender.pump(now)
         elif step in ("take", "refuse"):
-            for mid, document, _ in one.broker.got[since:]:
-                one.sender.published(mid, "not authorized" if step == "refuse" else "", now)
+            for packet_id, document, _ in one.broker.got[since:]:
+                one.sender.published(packet_id, "not authorized" if step == "refuse" else "", now)
                 taken |= {document["n"]} if step == "take" else set()
             since = len(one.broker.got)
         elif step == "lose":
@@ -374,7 +374,7 @@ def test_a_bad_line_lets_the_window_open_again_as_soon_as_one_answer_gets_throug
     one.broker.got.clear()
     one.sender.pump(9.0)
     assert one.broker.numbers == [0]
-    one.sender.published(one.broker.mid, "", 9.0)
+    one.sender.published(one.broker.packet_id, "", 9.0)
     one.sender.pump(9.0)
     assert one.broker.numbers == [0, 1, 2, 3, 4]
     one.sender.down()

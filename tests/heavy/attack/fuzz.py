@@ -118,7 +118,7 @@ PRIVATE, PUBLIC = keys.generate_key()
 SIGNED = signature.sign(members(), PRIVATE)
 REQUEST = b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nX: y\r\n\r\n12345"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nT: 1\r\n\r\n"
-PUBLISH = packets.publish("a/b", b"payload", 7, five=True, note=None, qos=1, retain=False)
+PUBLISH = packets.publish("a/b", b"payload", 7, five=True, properties=None, qos=1, retain=False)
 
 TARGETS: dict[str, Callable[[Path], Target]] = {
     "predict": asking("/predict", "application/json", ROW, b'{"features": {"float64": NaN, "string": "x"}}'),

@@ -60,7 +60,7 @@ class Rows:
     target: Target
 
 
-class Plan:
+class TopicTable:
     """What the configuration asks for. Raises ConfigError when it cannot be, or would go round in a circle."""
 
     def __init__(self, config: MqttConfig, client_id: str, *, way: int) -> None:

@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from appliance.errors import ConfigError, StoreError
-from appliance.mqtt import door as module
-from appliance.mqtt.door import Door
+from appliance.mqtt import deferred_listener as module
+from appliance.mqtt.deferred_listener import DeferredListener
 
 
 class Made:
@@ -51,21 +51,21 @@ def test_a_full_disk_is_told_and_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
     told: list = []
     make = Maker(store_error(FULL), store_error(FULL))
-    door = Door(make, tmp_path, told.append)
-    thread = threading.Thread(target=door.run)
+    listener = DeferredListener(make, tmp_path, told.append)
+    thread = threading.Thread(target=listener.run)
     thread.start()
     assert make.made.running.wait(10)
-    door.stop()
+    listener.stop()
     thread.join(10)
     assert not thread.is_alive()
     assert [state.problems[0].split(";")[0] for state in told] == ["open the outbox: the disk is full"] * 2
 
 
 def test_a_stop_ends_the_waiting(tmp_path):
-    door = Door(Maker(store_error(FULL)), tmp_path, lambda state: None)
-    thread = threading.Thread(target=door.run)
+    listener = DeferredListener(Maker(store_error(FULL)), tmp_path, lambda state: None)
+    thread = threading.Thread(target=listener.run)
     thread.start()
-    door.stop()
+    listener.stop()
     thread.join(10)
     assert not thread.is_alive()
 
@@ -75,11 +75,11 @@ def test_files_that_cannot_be_written_are_told_and_waited_for(tmp_path, monkeypa
     monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
     told: list = []
     make = Maker(store_error(OSError(number, "no")), store_error(OSError(number, "no")))
-    door = Door(make, tmp_path, told.append)
-    thread = threading.Thread(target=door.run)
+    listener = DeferredListener(make, tmp_path, told.append)
+    thread = threading.Thread(target=listener.run)
     thread.start()
     assert make.made.running.wait(10)
-    door.stop()
+    listener.stop()
     thread.join(10)
     assert [state.problems for state in told] == [
         ["open the outbox: it cannot be written (no); make it writable, and the flow begins by itself"]
@@ -97,4 +97,4 @@ def test_whatever_else_is_wrong_fails_the_start(tmp_path, error):
     if isinstance(error.__cause__, sqlite3.Error):
         error.__cause__.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
     with pytest.raises(type(error)):
-        Door(Maker(error), tmp_path, lambda state: None)
+        DeferredListener(Maker(error), tmp_path, lambda state: None)

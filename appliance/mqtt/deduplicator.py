@@ -1,7 +1,7 @@
 """Which messages were kept already when a broker sends them again: told by packet identifier and content.
 
 A broker sends what it has no acknowledgement of again, under the same identifier and flagged (MQTT 5.0, 4.4). A reading
-that only equals the one before is no repeat: sensors often say the same twice.
+that only equals the one before is no duplicate: sensors often say the same twice.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ _INSERT = "insert or replace into kept values (?, ?)"
 _DELETE = "delete from kept where mid = ?"
 
 
-class Repeats:
+class Deduplicator:
     """The table of kept messages, the last few thousand. Not thread-safe: one thread has it."""
 
     def __init__(self, disk: Disk) -> None:
@@ -26,21 +26,22 @@ class Repeats:
 
     def holds(self, message: Message) -> bool:
         """Return whether a message was kept before and only comes again."""
-        return message.repeat and self._kept.get(message.mid) == _digest(message)
+        return message.dup and self._kept.get(message.packet_id) == _digest(message)
 
     def writes(self, messages: Sequence[Message]) -> list[Write]:
         """Return the statements that keep messages of QoS 1."""
-        kept = {message.mid: _digest(message) for message in messages if message.qos}
-        excess = len(self._kept) + sum(mid not in self._kept for mid in kept) - _MOST
-        gone = [(mid,) for mid in islice((mid for mid in self._kept if mid not in kept), max(0, excess))]
+        kept = {message.packet_id: _digest(message) for message in messages if message.qos}
+        excess = len(self._kept) + sum(packet_id not in self._kept for packet_id in kept) - _MOST
+        oldest = (packet_id for packet_id in self._kept if packet_id not in kept)
+        gone = [(packet_id,) for packet_id in islice(oldest, max(0, excess))]
         return [write for write in ((_DELETE, gone), (_INSERT, list(kept.items()))) if write[1]]
 
     def committed(self, messages: Sequence[Message]) -> None:
         """Take note that the statements of these messages were committed."""
         for message in messages:
             if message.qos:
-                self._kept[message.mid] = _digest(message)
-                self._kept.move_to_end(message.mid)
+                self._kept[message.packet_id] = _digest(message)
+                self._kept.move_to_end(message.packet_id)
         while len(self._kept) > _MOST:
             self._kept.popitem(last=False)
 

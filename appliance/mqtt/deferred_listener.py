@@ -11,7 +11,7 @@ from pathlib import Path
 
 from appliance.errors import StoreError
 from appliance.mqtt.committer import RETRY_SECONDS
-from appliance.mqtt.listener import Listener
+from appliance.mqtt.listener import MqttListener
 from appliance.mqtt_state import MqttState
 from appliance.store import condition
 
@@ -20,13 +20,13 @@ log = logging.getLogger(__name__)
 _ROOM = 1024 * 1024  # bytes without which the outbox cannot be opened
 
 
-class Door:
+class DeferredListener:
     """A listener, once it could be made. run() is for a thread of its own; stop() may be called from any.
 
     The other door answers meanwhile, and the broker keeps the messages.
     """
 
-    def __init__(self, make: Callable[[], Listener], folder: Path, report: Callable[[MqttState], None]) -> None:
+    def __init__(self, make: Callable[[], MqttListener], folder: Path, report: Callable[[MqttState], None]) -> None:
         """`make` returns the listener, which keeps its files in `folder`; `report` is told why there is none.
 
         Raises what `make` raises, a state folder apart that cannot be written.
@@ -53,7 +53,7 @@ class Door:
         if self._listener:
             self._listener.stop()
 
-    def _made(self) -> Listener | None:
+    def _made(self) -> MqttListener | None:
         """Return the listener, None while its files cannot be written."""
         try:
             return self._make()

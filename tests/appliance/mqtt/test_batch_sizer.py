@@ -2,9 +2,9 @@
 
 import pytest
 
-from appliance.mqtt.listener import Listener
+from appliance.mqtt.batch_sizer import BatchSizer
+from appliance.mqtt.listener import MqttListener
 from appliance.mqtt.messages import Message
-from appliance.mqtt.pace import Pace
 
 
 class Clock:
@@ -16,11 +16,11 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
-    def answer(self, pace: Pace, waiting: int) -> float:
+    def answer(self, sizer: BatchSizer, waiting: int) -> float:
         """Answer what one batch may have of what waits; return what that took."""
-        size = min(waiting, pace.size)
+        size = min(waiting, sizer.size)
         before = self.now
-        with pace.batch(size):
+        with sizer.measure(size):
             self.now += self.fixed + size * self.each
         return self.now - before
 
@@ -28,59 +28,59 @@ class Clock:
 @pytest.mark.parametrize("each", [1e-6, 5e-5, 3e-4, 1e-3, 4e-3])
 def test_batches_of_a_backlog_stay_within_the_budget_and_use_it(each):
     clock = Clock(1e-4, each)
-    pace = Pace(256, budget=0.005, clock=clock)
-    taken = [clock.answer(pace, 10_000) for _ in range(20)]
+    sizer = BatchSizer(256, budget=0.005, clock=clock)
+    taken = [clock.answer(sizer, 10_000) for _ in range(20)]
     assert taken[0] <= 16 * each + 1e-4 + 1e-9  # nothing is known of the model yet
     assert max(taken[1:]) <= 0.005 + 1e-9
-    assert pace.size == 256 or taken[-1] >= 0.0025
+    assert sizer.size == 256 or taken[-1] >= 0.0025
 
 
 def test_a_message_that_takes_longer_than_the_budget_goes_alone():
     clock = Clock(0.0, 0.5)
-    pace = Pace(256, budget=0.005, clock=clock)
-    clock.answer(pace, 100)
-    assert pace.size == 1
+    sizer = BatchSizer(256, budget=0.005, clock=clock)
+    clock.answer(sizer, 100)
+    assert sizer.size == 1
 
 
 def test_a_new_version_that_is_slower_is_noticed_and_so_is_a_quicker_one():
     clock = Clock(0.0, 1e-5)
-    pace = Pace(256, budget=0.005, clock=clock)
-    clock.answer(pace, 1000)
-    assert pace.size == 256
+    sizer = BatchSizer(256, budget=0.005, clock=clock)
+    clock.answer(sizer, 1000)
+    assert sizer.size == 256
     clock.each = 1e-3
     for _ in range(2):
-        clock.answer(pace, 1000)
-    assert pace.size == 5
+        clock.answer(sizer, 1000)
+    assert sizer.size == 5
     clock.each = 1e-5
-    clock.answer(pace, 1000)
-    assert pace.size == 256
+    clock.answer(sizer, 1000)
+    assert sizer.size == 256
 
 
 def test_one_pause_of_the_machine_changes_nothing():
     clock = Clock(0.0, 1e-5)
-    pace = Pace(256, budget=0.005, clock=clock)
-    clock.answer(pace, 1000)
+    sizer = BatchSizer(256, budget=0.005, clock=clock)
+    clock.answer(sizer, 1000)
     clock.fixed = 0.1
-    clock.answer(pace, 1)
-    assert pace.size == 256
+    clock.answer(sizer, 1)
+    assert sizer.size == 256
 
 
-def test_the_loop_answers_no_more_at_once_than_its_pace_lets_it(door, tmp_path):
+def test_the_loop_answers_no_more_at_once_than_a_batch_may_have(door, tmp_path):
     subscription = {"topic": "plant/+/sensors", "model": "iris", "answer": "plant/{1}/prediction"}
     running = door(subscriptions=[subscription])
     running.stop()
-    one = Listener(running.config, running.predictor, tmp_path / "other")
+    one = MqttListener(running.config, running.predictor, tmp_path / "other")
     clock = Clock(0.0, 0.0)
-    one._pace = Pace(256, budget=0.005, clock=clock)
-    for mid in range(1, 61):
-        one.take(Message("plant/a/sensors", b"[1,2,3,4]", 1, mid))
-    work = one._flow.work
+    one._batch_sizer = BatchSizer(256, budget=0.005, clock=clock)
+    for packet_id in range(1, 61):
+        one.take(Message("plant/a/sensors", b"[1,2,3,4]", 1, packet_id))
+    answer = one._flow.answer
 
     def slow(messages):
         clock.now += 0.001 * len(messages)
-        return work(messages)
+        return answer(messages)
 
-    one._flow.work = slow
+    one._flow.answer = slow
     assert [len(one._answered().messages) for _ in range(3)] == [16, 5, 5]
 
 
@@ -88,10 +88,10 @@ def test_the_loop_answers_no_more_at_once_than_its_pace_lets_it(door, tmp_path):
 def test_half_goes_first_where_a_commit_is_quicker_than_the_answers(door, tmp_path, commit, first):
     running = door(subscriptions=[{"topic": "plant/+/sensors", "model": "iris", "answer": "plant/{1}/prediction"}])
     running.stop()
-    one = Listener(running.config, running.predictor, tmp_path / "other")
-    one._pace = Pace(256, budget=1.0, clock=Clock(0.0, 0.0))
-    one._pace._each.append(1e-4)
+    one = MqttListener(running.config, running.predictor, tmp_path / "other")
+    one._batch_sizer = BatchSizer(256, budget=1.0, clock=Clock(0.0, 0.0))
+    one._batch_sizer._each.append(1e-4)
     one._committer._took.append(commit)
-    for mid in range(1, 101):
-        one.take(Message("plant/a/sensors", b"[1,2,3,4]", 1, mid))
+    for packet_id in range(1, 101):
+        one.take(Message("plant/a/sensors", b"[1,2,3,4]", 1, packet_id))
     assert len(one._answered().messages) == first

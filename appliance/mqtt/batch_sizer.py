@@ -11,7 +11,7 @@ BUDGET_SECONDS = 0.005
 _FIRST = 16  # messages of the first batch, when nothing is known of the model yet
 
 
-class Pace:
+class BatchSizer:
     """Learns from each batch what a message takes, rows, model and machine all in all."""
 
     def __init__(
@@ -33,7 +33,7 @@ class Pace:
         return messages * min(self._each, default=self._budget / _FIRST)
 
     @contextmanager
-    def batch(self, messages: int) -> Iterator[None]:
+    def measure(self, messages: int) -> Iterator[None]:
         """Measure the answering of some messages, at least one."""
         started = self._clock()
         yield

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from appliance.config import BrokerConfig, MqttConfig
 from appliance.mqtt.client import Client
-from appliance.mqtt.messages import Message, Note, Session
+from appliance.mqtt.messages import Message, PublishProperties, Session
 from appliance.mqtt.outbox import LOCAL, UPSTREAM, Outbox, Stored
 from appliance.mqtt.sender import Sender
 
@@ -17,17 +17,17 @@ NAMES = {LOCAL: "local", UPSTREAM: "upstream"}
 class Owner(Protocol):
     """Who is told what happens on a link."""
 
-    def link_up(self, link: "Link", session: Session) -> None:
+    def link_up(self, link: "BrokerLink", session: Session) -> None:
         """A broker is there."""
 
-    def link_down(self, link: "Link") -> None:
+    def link_down(self, link: "BrokerLink") -> None:
         """A broker is gone."""
 
     def take(self, message: Message) -> None:
         """A message arrived."""
 
 
-class Link:
+class BrokerLink:
     """A broker, reached for ever anew, and the sender of its answers. A Handler of its client."""
 
     def __init__(
@@ -96,14 +96,14 @@ class Link:
         """Pass a message on."""
         self._owner.take(message)
 
-    def published(self, mid: int, refusal: str) -> None:
+    def published(self, packet_id: int, refusal: str) -> None:
         """Take the broker's acknowledgement of an answer."""
-        self.sender.published(mid, refusal, time.monotonic())
+        self.sender.published(packet_id, refusal, time.monotonic())
 
-    def _publish(self, stored: Stored, payload: bytes, note: Note) -> int:
+    def _publish(self, stored: Stored, payload: bytes, properties: PublishProperties) -> int:
         """Publish an answer."""
         answer = stored.answer
-        return self.client.publish(answer.topic, payload, qos=answer.qos, retain=answer.retain, note=note)
+        return self.client.publish(answer.topic, payload, qos=answer.qos, retain=answer.retain, properties=properties)
 
     def _new_client(self) -> Client:
         """Return a client of the broker."""

@@ -7,14 +7,14 @@ import pytest
 
 from appliance.config import MqttConfig
 from appliance.errors import StoreError
-from appliance.mqtt import repeats
+from appliance.mqtt import deduplicator
 from appliance.mqtt.answering import Answerer
+from appliance.mqtt.deduplicator import Deduplicator
 from appliance.mqtt.disk import Disk
 from appliance.mqtt.flow import Flow
 from appliance.mqtt.messages import Message
 from appliance.mqtt.outbox import Outbox
-from appliance.mqtt.plan import Plan
-from appliance.mqtt.repeats import Repeats
+from appliance.mqtt.topic_table import TopicTable
 from appliance.predictor import Predictor
 from appliance.repository import ModelRepository
 
@@ -43,14 +43,14 @@ class Bench:
 
     def restart(self) -> None:
         self.disk = disk = Disk(self.path)
-        plan = Plan(self.config, "door", way=0)
-        answerer = Answerer(self.predictor, plan.errors, plan.rights)
-        self.flow = Flow(self.config, plan, self.predictor, answerer, disk, Outbox(disk, max_bytes=10**6))
+        topic_table = TopicTable(self.config, "door", way=0)
+        answerer = Answerer(self.predictor, topic_table.errors, topic_table.rights)
+        self.flow = Flow(self.config, topic_table, self.predictor, answerer, disk, Outbox(disk, max_bytes=10**6))
 
-    def send(self, value: float, mid: int, *, repeat: bool = False) -> list[list[float]]:
+    def send(self, value: float, packet_id: int, *, dup: bool = False) -> list[list[float]]:
         """Return the answers to one message, which are then kept."""
-        work = self.flow.work([Message("line/7/length", str(value).encode(), 1, mid, repeat=repeat)])
-        pending = self.flow.begin(work)
+        batch = self.flow.answer([Message("line/7/length", str(value).encode(), 1, packet_id, dup=dup)])
+        pending = self.flow.begin(batch)
         if pending.is_open:
             self.disk.end()
         return [msgspec.json.decode(one.answer.payload)["prediction"] for one in self.flow.ended(pending)]
@@ -63,41 +63,41 @@ def bench(tmp_path, store):
 
 def test_what_was_kept_feeds_a_row_once_even_after_a_restart(bench):
     assert bench.send(5, 1) == [expected(5, 1)]
-    assert bench.send(5, 1, repeat=True) == []
+    assert bench.send(5, 1, dup=True) == []
     bench.restart()
-    assert bench.send(5, 1, repeat=True) == []
+    assert bench.send(5, 1, dup=True) == []
     assert bench.send(5, 2) == [expected(5, 2)]
 
 
 def test_a_reading_that_only_equals_the_one_before_is_answered_though_it_comes_again(bench):
     assert bench.send(5, 1) == [expected(5, 1)]
-    assert bench.send(5, 2, repeat=True) == [expected(5, 2)]  # sent before, and lost with the process
+    assert bench.send(5, 2, dup=True) == [expected(5, 2)]  # sent before, and lost with the process
 
 
 def test_an_identifier_that_is_used_anew_is_another_message(bench):
     bench.send(5, 1)
-    assert bench.send(6, 1, repeat=True) == [[100 + 6 + 2 + 5.5 + 5]]
+    assert bench.send(6, 1, dup=True) == [[100 + 6 + 2 + 5.5 + 5]]
     assert bench.send(7, 1) == [[100 + 7 + 3 + 6 + 5]]
     assert bench.send(6, 1) == [[100 + 6 + 4 + 6 + 5]]
 
 
 def test_what_was_not_kept_is_forgotten_when_the_flow_begins_anew(bench):
     bench.send(5, 1)
-    bench.flow.work([Message("line/7/length", b"5", 1, 2)])  # and never finished, as by a fault
+    bench.flow.answer([Message("line/7/length", b"5", 1, 2)])  # and never finished, as by a fault
     bench.flow.reload()
-    assert bench.send(5, 2, repeat=True) == [expected(5, 2)]
+    assert bench.send(5, 2, dup=True) == [expected(5, 2)]
 
 
 def test_only_the_last_identifiers_are_remembered(tmp_path, monkeypatch):
-    monkeypatch.setattr(repeats, "_MOST", 3)
+    monkeypatch.setattr(deduplicator, "_MOST", 3)
     disk = Disk(tmp_path / "o")
-    kept = Repeats(disk)
-    messages = [Message("t", b"x", 1, mid, repeat=True) for mid in range(1, 6)]
+    kept = Deduplicator(disk)
+    messages = [Message("t", b"x", 1, packet_id, dup=True) for packet_id in range(1, 6)]
     for first in range(0, 5, 2):
         disk.commit(kept.writes(messages[first : first + 2]))
         kept.committed(messages[first : first + 2])
     assert [kept.holds(message) for message in messages] == [False, False, True, True, True]
-    assert [Repeats(disk).holds(message) for message in messages] == [False, False, True, True, True]
+    assert [Deduplicator(disk).holds(message) for message in messages] == [False, False, True, True, True]
 
 
 def test_values_wait_for_a_disk_beyond_the_connection_that_brought_them(door, plain, until, monkeypatch):
@@ -126,9 +126,9 @@ def test_a_work_takes_no_more_messages_once_its_answers_are_large(bench, monkeyp
     """What is not answered yet stays with the caller, unacknowledged."""
     monkeypatch.setattr("appliance.mqtt.flow.ROWS_TOGETHER", 2)
     monkeypatch.setattr("appliance.mqtt.flow.ANSWERS_BYTES", 300)
-    messages = [Message("line/7/length", b"%d" % mid, 1, mid) for mid in range(1, 20)]
-    work = bench.flow.work(messages)
-    assert work.messages == messages[: len(work.messages)]
-    assert 2 <= len(work.messages) == len(work.outcome.answers) < 10
-    rest = bench.flow.work(messages[len(work.messages) :])
-    assert rest.messages[0] == messages[len(work.messages)]
+    messages = [Message("line/7/length", b"%d" % packet_id, 1, packet_id) for packet_id in range(1, 20)]
+    batch = bench.flow.answer(messages)
+    assert batch.messages == messages[: len(batch.messages)]
+    assert 2 <= len(batch.messages) == len(batch.outcome.answers) < 10
+    rest = bench.flow.answer(messages[len(batch.messages) :])
+    assert rest.messages[0] == messages[len(batch.messages)]
