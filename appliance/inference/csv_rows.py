@@ -23,8 +23,12 @@ _MISSING = {"", "na", "nan", "null"}
 _TRUTH = {"true": True, "false": False}
 _BEYOND = 10**400
 """Stands for a number that no float64 holds: the schema then says of which column."""
-_LINE = re.compile(r"[^\r\n]*+(?:\r\n|\r|\n)?")
-_FIELD = re.compile(r'"(?:[^"]++|"")*+"?|[^",\r\n]++("?)')  # group 1: a quote within what is not quoted
+# Sets of several characters are slow to search for, and other threads wait meanwhile.
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")
+_PART = re.compile(r"[^\r]*\r\n?|[^\r]+")  # of a line with a CR inside
+# Group 1: a quote within what is not quoted. A match is about as long as the longest field that the reader takes
+# (csv.field_size_limit), so that other threads have their turn between two.
+_FIELD = re.compile(r'"(?:[^"]{1,64}+|""){0,131072}+"?|[^",\r\n]{1,131072}("?)')
 _BLOCK = 1024  # rows that are read together
 _TRIED = "read the CSV"
 
@@ -65,7 +69,7 @@ def read_columns(
 
 def _rows(text: str, single: bool) -> Iterator[list[str]]:
     """Yield the rows, empty lines left out; where rows have a `single` value, an empty line could be one."""
-    reader = csv.reader((match[0] for match in _LINE.finditer(text) if match[0]), strict=True)
+    reader = csv.reader(_lines(text), strict=True)
     count = 0
     try:
         for row in reader:
@@ -77,6 +81,16 @@ def _rows(text: str, single: bool) -> Iterator[list[str]]:
                 raise InvalidInput(_TRIED, found, 'write "" for an empty value, or leave the line out')
     except csv.Error as error:
         raise InvalidInput(_TRIED, f"after row {count}: {error}", "quote texts as RFC 4180 says") from error
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Yield the lines, each with its end: LF, CRLF or CR, and nothing else that Unicode has for one."""
+    lone = text.count("\r") != text.count("\r\n")
+    for line in _LINE.finditer(text):
+        if lone:
+            yield from (part[0] for part in _PART.finditer(line[0]))
+        else:
+            yield line[0]
 
 
 def _is_header(first: list[str], schema: InputSchema, said: str) -> bool:

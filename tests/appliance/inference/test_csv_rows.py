@@ -2,6 +2,9 @@
 
 import csv
 import io
+import re
+import time
+from itertools import islice
 
 import pytest
 from hypothesis import given
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 
 from appliance.bundle.manifest import Input
 from appliance.errors import InvalidInput
-from appliance.inference.csv_rows import read_columns
+from appliance.inference.csv_rows import _FIELD, _lines, read_columns
 from appliance.inference.tensors import InputSchema
 
 
@@ -159,3 +162,18 @@ def test_any_text_is_read_or_refused_and_no_line_is_lost(text, header):
         assert count <= {len(lines), len(lines) - 1}
         if header != "present" and list(columns) == of.columns and count == {len(lines) - 1}:
             assert set(map(str.strip, lines[0])) == set(of.columns)
+
+
+@pytest.mark.parametrize("text", ["a" * 2**24, '"' * 2**24, '"' + "a" * 2**24, "\0" * 2**24, "1\r" + " " * 2**24])
+def test_text_without_an_end_is_refused_while_other_threads_go_on(text):
+    """Processor time of this thread: one long search would keep the others from running."""
+    begun = time.thread_time()
+    with pytest.raises(InvalidInput):
+        rows(text, TABLE)
+    assert time.thread_time() - begun < 5
+    assert max(len(match[0]) for match in islice(_FIELD.finditer(text), 10)) <= 64 * 131072 + 2
+
+
+@given(st.text('a,"\r\n\u2028', max_size=12))
+def test_lines_end_with_lf_crlf_or_cr(text):
+    assert list(_lines(text)) == re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", text)
