@@ -31,6 +31,7 @@ _SHOWN = 256  # bytes of a bad payload that its error message quotes
 _NUMBERS = {float, int, type(None)}
 _BOUND = 2**53  # whole numbers beyond are left to the slower way, which says what is wrong with them
 _FAILURES = (msgspec.MsgspecError, ValueError, RecursionError, InvalidInput)
+_PLAIN_NUMBER = "read the payload as a number"
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
@@ -287,20 +288,29 @@ def _typed(schema: InputSchema, text: str) -> Any:
         return str(text)
     if kind == "bool" and text.lower() in ("true", "false", "1", "0", "on", "off"):
         return text.lower() in ("true", "1", "on")
-    if text.isascii() and "_" not in text:  # Python takes 1_000 and the digits of every script
-        for number in (int, float):
-            try:
-                value = number(text)
-                beyond = math.isinf(value) and any(map(str.isdigit, text))
-            except ValueError:
-                continue
-            except OverflowError:
-                beyond = True
-            if beyond:
-                found = "the number is out of range: no float64 holds it"
-                raise BadMessage("payload", "read the payload as a number", found, "send a smaller number")
-            return value
-    raise BadMessage("payload", "read the payload as a number", f"it is {text[:40]!r}", "send a number alone")
+    value = number_of(text)
+    if value is None:
+        raise BadMessage("payload", _PLAIN_NUMBER, f"it is {text[:40]!r}", "send a number alone")
+    return value
+
+
+def number_of(text: str) -> float | None:
+    """Return the number that a payload is as a text, None where it is none. Raises BadMessage beyond float64."""
+    if not text.isascii() or "_" in text:  # Python takes 1_000 and the digits of every script
+        return None
+    for number in (int, float):
+        try:
+            value = number(text)
+            beyond = math.isinf(value) and any(map(str.isdigit, text))
+        except ValueError:
+            continue
+        except OverflowError:
+            beyond = True
+        if beyond:
+            found = "the number is out of range: no float64 holds it"
+            raise BadMessage("payload", _PLAIN_NUMBER, found, "send a smaller number")
+        return value
+    return None
 
 
 def _tensors(body: Any) -> dict[str, Array] | None:

@@ -13,7 +13,7 @@ from appliance.config import FeedConfig
 from appliance.errors import InvalidInput
 from appliance.inference.values import kind_of
 from appliance.mqtt.answering import Job
-from appliance.mqtt.codec import BadMessage, Call, at_path, is_absent, json_document, text_of, too_large
+from appliance.mqtt.codec import BadMessage, Call, at_path, is_absent, json_document, number_of, text_of, too_large
 from appliance.mqtt.disk import Disk, Write
 from appliance.mqtt.messages import Message
 from appliance.mqtt.topic_table import Rows
@@ -24,6 +24,8 @@ _PRUNE = "delete from observations where rows = ? and key = ? and feed = ? and a
 _PREDICTED = ""  # the feed under which the time of the last prediction is kept
 _PREDICTED_BEFORE = "delete from observations where rows = ? and key = ? and feed = ?"
 _FORGET = "delete from observations where rows = ? and key = ?"
+
+_OF_TEXTS = {"last", "count"}  # what can be told of texts, too
 
 LONGEST_VALUE = 1024
 """Characters of a text in a window: each of its values stays in memory and on disk."""
@@ -131,7 +133,8 @@ class RowBuilder:
         """Return the value that a message bears, a number as float. Raises BadMessage."""
         if len(message.payload) > self._max_bytes:
             raise too_large(len(message.payload), self._max_bytes)
-        document = _document(message.payload, alone=not feed.path)
+        needs_number = bool(set(feed.columns.values()) - _OF_TEXTS)
+        document = json_document(message.payload) if feed.path else _alone(message.payload, needs_number=needs_number)
         value = at_path(document, feed.path) if feed.path else document
         if is_absent(value):
             raise BadMessage("field", "read the payload", f"there is no {feed.path!r}", "send the value there")
@@ -141,7 +144,7 @@ class RowBuilder:
             raise BadMessage("form", "read the value", f"it is {kind_of(value)}", "send one number or text")
         if isinstance(value, int) and not is_number(value):
             raise BadMessage("form", "read the value", "no float64 holds it", "send a smaller number")
-        if not is_number(value) and set(feed.columns.values()) - {"last", "count"}:
+        if needs_number and not is_number(value):
             raise BadMessage("form", "read the value", f"it is {str(value)[:40]!r}", "send a number")
         if isinstance(value, str) and len(value) > LONGEST_VALUE:
             found = f"its value has {len(value)} characters, {LONGEST_VALUE} may be"
@@ -188,14 +191,17 @@ class RowBuilder:
             self._writes.append((_FORGET, [(self._config.name, _text(place))]))
 
 
-def _document(payload: bytes, *, alone: bool) -> Any:
-    """Return a payload's JSON; where the value stands alone, text that is no JSON is itself. Raises BadMessage."""
+def _alone(payload: bytes, *, needs_number: bool) -> Any:
+    """Return the value that is a whole payload: JSON, else a number in other spellings, else a text. Raises BadMessage.
+
+    -inf and nan are numbers as everywhere; .5, +5 and 05 may be texts where no number is needed.
+    """
     try:
         return json_document(payload)
     except BadMessage:
-        if not alone:
-            raise
-    return text_of(payload)
+        text = text_of(payload)
+    number = number_of(text)
+    return text if number is None or not (needs_number or not math.isfinite(number)) else number
 
 
 def _encode(value: Any) -> bytes:

@@ -89,3 +89,26 @@ def test_infinity_in_a_window_of_the_last_value_survives_a_restart(door, plain):
     (told,) = client.answers(1, "appliance/door/errors")
     assert (told["error"], msgspec.json.decode(told["payload"])) == ("rows", {"sepal_length": None, "sepal_width": 1.0})
     assert one.listener.state().problems == []
+
+
+def test_a_feed_reads_a_number_alone_in_any_spelling_as_a_plain_value_is_read(door, plain):
+    feeds = [
+        {"topic": "in/{d}/a", "columns": {"sepal_length": "last"}},
+        {"topic": "in/{d}/b", "columns": {"sepal_width": "max"}},
+    ]
+    rows = {"name": "r", "model": "gaps", "answer": "out/{d}", "when": "each", "feeds": feeds}
+    door(rows=[rows]).connected()
+    client = plain("out/#", "appliance/door/errors")
+    for count, payload in enumerate((b"-inf", b"inf", b"+inf"), 1):
+        client.publish("in/x/a", payload)
+        told = client.answers(count, "appliance/door/errors")[-1]
+        assert (told["error"], "infinite" in told["found"]) == ("rows", True)
+    for count, payload in enumerate((b"1e400", b"-1e400", b"9" * 400), 4):
+        client.publish("in/x/a", payload)
+        told = client.answers(count, "appliance/door/errors")[-1]
+        assert (told["topic"], "float64" in told["found"]) == ("in/x/a", True)
+    client.publish("in/x/a", b"nan")
+    assert client.answers(7, "appliance/door/errors")[-1]["error"] == "form"
+    for payload in (b"+3", b".5"):
+        client.publish("in/y/b", payload)
+    assert [answer["prediction"] for answer in client.answers(2, "out/y")] == [[100.0 + 3 + 3000]] * 2
