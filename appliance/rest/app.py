@@ -123,7 +123,9 @@ class App:
         """Return the hot route that `path` means, with its variables."""
         for pattern, route in self._hot:
             if match := pattern.fullmatch(path):
-                return route, match.groupdict()
+                # A WSGI path is latin-1 of the bytes that were sent, a name is UTF-8 (PEP 3333).
+                sent = {name: value.encode("latin-1") for name, value in match.groupdict().items()}
+                return route, {name: value.decode("utf-8", "replace") for name, value in sent.items()}
         return None
 
     @property

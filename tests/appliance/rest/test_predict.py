@@ -190,3 +190,16 @@ def test_named_and_listed_rows_answer_the_same(door, rows):
     named = door.post("/models/labels/predict", {"features": [dict(zip(NAMED, row, strict=True)) for row in rows]})
     assert listed.status == 200
     assert named.body == listed.body
+
+
+def test_a_name_of_any_script_is_told_as_it_was_sent(door):
+    name = "köln-東"
+    for path in (
+        "/models/{}/predict",
+        "/models/{}/versions/1.0.0/predict",
+        "/v2/models/{}/infer",
+        "/v1/models/{}:predict",
+    ):
+        got = door.post(path.format(name).encode().decode("latin-1"), {"features": ROW})
+        assert got.status == 404
+        assert name in got.body.decode()
