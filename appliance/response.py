@@ -2,34 +2,21 @@
 
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import msgspec
-import numpy as np
 from msgspec import UNSET, UnsetType
 
 from appliance.budget import SMALL
 from appliance.bundle.manifest import Label, Output
+from appliance.inference.json_output import COPIES, as_json, output_bytes
 from appliance.inference.session import Array
 from appliance.inference.values import to_values
 from appliance.inference.version import LoadedVersion
 from appliance.predictor import Prediction
-
-NUMBER = 25
-"""Bytes of a number in JSON, with its comma, at most."""
-TEXT = 64
-"""Bytes of a text that an output gives, for which nothing is known."""
-CLASSIFIED = 400
-"""Bytes of memory of a text of Open Inference's classification extension, with those it is made of."""
-COPIES = 3
-"""Times that an answer in JSON lies in memory at most: as parts, put together, and on its way to the socket."""
-
-LARGE = 16384
-"""Values of an output from which on it becomes JSON in parts of so many."""
 
 _encode_json = msgspec.json.Encoder().encode
 
@@ -71,10 +58,6 @@ class ResponseFormat:
     """The class labels as JSON's keys, in the order of the columns of `probability`."""
     row_bytes: int
     """Memory that one row's answer takes at most, the graph's outputs and JSON together."""
-    output_bytes: dict[str, tuple[int, int]]
-    """Output -> the memory that one row of it takes at most, answered as JSON and as binary."""
-    most_bytes: int
-    """Memory that one row of all outputs takes at most, whatever form is asked for."""
 
     def to_json(self, prediction: Prediction) -> bytes:
         """Return the response of a prediction of these outputs as JSON."""
@@ -130,44 +113,17 @@ def _format(outputs: list[Output], labels: list[Label]) -> ResponseFormat:
     asked = tuple(name for name in (prediction, probability, score) if name)
     keys = tuple(map(_key, labels))
     row_bytes = sum(_row_bytes(output, keys) for output in outputs if output.name in asked)
-    each = {output.name: (_output_bytes(output), _output_bytes(output, binary=True)) for output in outputs}
-    most = sum(max(each[output.name]) + CLASSIFIED * math.prod(output.shape[1:]) for output in outputs)
-    return ResponseFormat(prediction, probability, score, asked, keys, row_bytes, each, most)
-
-
-def as_json(array: Array, values: Callable[[Array], list[Any]] = to_values) -> Any:
-    """Return an output as `values` has it, in JSON; of a large one never more than a part is plain values at once.
-
-    So nobody waits long for the one thread that runs at a time, and memory is that of the JSON.
-    """
-    width = math.prod(array.shape[1:])
-    step = max(1, LARGE // max(1, width))
-    parts = [b"["]
-    for first in range(0, len(array), step):
-        if first:
-            parts.append(b",")
-        parts.append(_encode_json(values(array[first : first + step]))[1:-1])
-    parts.append(b"]")
-    return msgspec.Raw(b"".join(parts))
-
-
-def _output_bytes(output: Output, *, binary: bool = False) -> int:
-    """Return the memory that one row of an output takes at most, as the graph gives it and as it is answered."""
-    values = math.prod(size for size in output.shape[1:] if size > 0)
-    if output.type == "string":
-        return values * (2 * TEXT if binary else COPIES * TEXT)
-    itemsize = np.dtype(output.type).itemsize
-    return values * (4 * itemsize if binary else itemsize + COPIES * NUMBER)
+    return ResponseFormat(prediction, probability, score, asked, keys, row_bytes)
 
 
 def _row_bytes(output: Output, labels: tuple[str, ...]) -> int:
     """Return the memory that one row of an output takes at most."""
     if output.role == "probability":
-        return _output_bytes(output) + COPIES * sum(len(_encode_json(label)) + 1 for label in labels)
+        return output_bytes(output) + COPIES * sum(len(_encode_json(label)) + 1 for label in labels)
     if output.role == "prediction" and output.type == "string" and labels:
         longest = max(len(_encode_json(label)) for label in labels)
-        return max(_output_bytes(output), COPIES * (longest + 1) * math.prod(output.shape[1:] or [1]))
-    return _output_bytes(output)
+        return max(output_bytes(output), COPIES * (longest + 1) * math.prod(output.shape[1:] or [1]))
+    return output_bytes(output)
 
 
 def _key(label: Label) -> str:

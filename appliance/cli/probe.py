@@ -30,6 +30,8 @@ from appliance.config import Config
 from appliance.errors import BundleRefused, InvalidInput, NotAllowed, NotFound, NotReady, SelfTestFailed
 from appliance.inference.comparison import compare
 from appliance.openinference import binary
+from appliance.openinference import request as infer_request
+from appliance.openinference import response as infer_response
 from appliance.store import activation
 from appliance.store.versions import Store
 
@@ -39,27 +41,10 @@ PAUSE_SECONDS = 0.2
 """Between two tries while the service is not where the store is."""
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 
-_HEADER_LENGTH = "Inference-Header-Content-Length"
 _NOT_READY = (404, 503)
 _NOT_ALLOWED = (401, 403)
 
 Array = NDArray[np.generic]
-
-
-class _Tensor(msgspec.Struct):
-    """One output of an answer."""
-
-    name: str
-    datatype: str
-    shape: list[int]
-    parameters: dict[str, Any]
-
-
-class _Answer(msgspec.Struct):
-    """The JSON part of an answer."""
-
-    model_version: str
-    outputs: list[_Tensor]
 
 
 class _OtherVersion(Exception):
@@ -227,7 +212,7 @@ def _ask_once(
         found = f"it does not answer ({error or type(error).__name__})"
         raise NotReady(tried, found, "see: appliance status; systemctl status appliance") from error
     _check_status(tried, response.status, content)
-    version, outputs = _read(tried, content, response.getheader(_HEADER_LENGTH, ""))
+    version, outputs = _read(tried, content, response.getheader(binary.HEADER_LENGTH, ""))
     if version != asked.manifest.version:
         raise _OtherVersion(version)
     _compare(asked, rows, outputs, outcome)
@@ -235,15 +220,9 @@ def _ask_once(
 
 def _request(asked: Examples, rows: slice) -> tuple[bytes, dict[str, str]]:
     """Return body and headers of an infer request whose tensors, both ways, are bytes."""
-    inputs, parts = [], []
-    for tensor, array in zip(asked.manifest.inputs, asked.inputs, strict=True):
-        part = array[rows]
-        parts.append(binary.write(part))
-        described = {"name": tensor.name, "shape": list(part.shape), "datatype": binary.datatype_of(part)}
-        inputs.append({**described, "parameters": {"binary_data_size": len(parts[-1])}})
-    outputs = [{"name": tensor.name, "parameters": {"binary_data": True}} for tensor in asked.manifest.outputs]
-    header = msgspec.json.encode({"inputs": inputs, "outputs": outputs})
-    headers = {"Content-Type": "application/octet-stream", _HEADER_LENGTH: str(len(header))}
+    inputs = {tensor.name: array[rows] for tensor, array in zip(asked.manifest.inputs, asked.inputs, strict=True)}
+    header, parts = infer_request.write(inputs, [tensor.name for tensor in asked.manifest.outputs])
+    headers = {"Content-Type": "application/octet-stream", binary.HEADER_LENGTH: str(len(header))}
     return b"".join((header, *parts)), headers
 
 
@@ -265,17 +244,10 @@ def _check_status(tried: str, status: int, content: bytes) -> None:
 def _read(tried: str, content: bytes, header_length: str) -> tuple[str, dict[str, Array]]:
     """Return the version and the outputs by name of an infer answer. Raises NotReady when it is none."""
     try:
-        header, rest = binary.split(content, header_length)
-        answer = msgspec.json.decode(header, type=_Answer)
-        outputs, place = {}, 0
-        for tensor in answer.outputs:
-            end = place + int(tensor.parameters["binary_data_size"])
-            outputs[tensor.name] = binary.read(tensor.name, tensor.datatype, tensor.shape, rest[place:end])
-            place = end
+        return infer_response.read(*binary.split(content, header_length))
     except (msgspec.MsgspecError, KeyError, ValueError, TypeError, InvalidInput) as error:
         found = f"what answers there does not speak Open Inference ({str(error)[:200]})"
         raise NotReady(tried, found, "see which program listens there: ss -ltnp") from error
-    return answer.model_version, outputs
 
 
 def _compare(asked: Examples, rows: slice, outputs: dict[str, Array], outcome: Outcome) -> None:

@@ -19,7 +19,7 @@ from appliance.inference import lenient_json
 from appliance.inference.tensors import Feeds, InputSchema
 from appliance.inference.values import Array, Scalar
 from appliance.mqtt import cbor_scan
-from appliance.openinference.tensors import InferInputOf, check_tensor, from_json
+from appliance.openinference.tensors import InferInputOf, checked, from_json
 from appliance.response import PredictAnswer, as_rows
 
 RESERVED = frozenset({"id", "prediction", "probability", "score", "model", "version", "replayed", "predicted_at"})
@@ -322,11 +322,7 @@ def _tensors(body: Any) -> dict[str, Array] | None:
         inputs = msgspec.convert(sent, list[InferInputOf[Scalar]])
     except msgspec.ValidationError as error:
         raise BadMessage("form", "read the input tensors", str(error), "send Open Inference's form") from error
-    tensors: dict[str, Array] = {}
-    for tensor in inputs:
-        check_tensor(tensor, tensors)
-        tensors[tensor.name] = from_json(tensor, typed=False)
-    return tensors
+    return {tensor.name: from_json(tensor, typed=False) for tensor in checked(inputs)}
 
 
 def _lists_of_numbers(schema: InputSchema, rows: list[Any], fields: Mapping[str, str]) -> list[Any] | None:

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from appliance.budget import json_cost
 from appliance.errors import InvalidInput
-from appliance.inference.values import quoted
+from appliance.inference.values import Array, quoted
 from appliance.openinference.tensors import DATATYPES, NAMES, elements
 
-Array = NDArray[np.generic]
+HEADER_LENGTH = "Inference-Header-Content-Length"
+"""The extension's name for the length of the JSON part, in bytes; beside it, the body holds nothing but tensors."""
 
 _LENGTH = struct.Struct("<I")
 _NAMES = {np.dtype(kind): name for kind, name in NAMES.items() if kind != "string"}
@@ -32,7 +32,7 @@ def split(body: bytes, header_length: str) -> tuple[bytes, memoryview]:
     length = _length(header_length)
     if not 0 <= length <= len(body):
         found = f"it is {header_length[:40]!r}, and the body has {len(body)} bytes"
-        raise InvalidInput("read Inference-Header-Content-Length", found, "send the length of the JSON part in bytes")
+        raise InvalidInput(f"read {HEADER_LENGTH}", found, "send the length of the JSON part in bytes")
     return body[:length], memoryview(body)[length:]
 
 

@@ -4,7 +4,7 @@ Source: the Open Inference Protocol (REST), "Tensor Data".
 """
 
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, Generic, TypeVar
 
@@ -50,7 +50,7 @@ def elements(name: str, shape: Sequence[int]) -> int:
 
 
 def check_tensor(tensor: InferInputOf[Any], before: Container[str]) -> None:
-    """Raise InvalidInput for a tensor that cannot be meant, before anything is made of its shape.
+    """Raise InvalidInput for an invalid tensor, before anything is made of its shape.
 
     `before` holds the names of the request's tensors so far.
     """
@@ -60,6 +60,18 @@ def check_tensor(tensor: InferInputOf[Any], before: Container[str]) -> None:
         found = f"datatype {quoted(tensor.datatype)} is unknown"
         raise InvalidInput(f"read the tensor {quoted(tensor.name)}", found, f"send one of {', '.join(DATATYPES)}")
     elements(tensor.name, tensor.shape)
+
+
+def checked(inputs: Iterable[InferInputOf[V]]) -> Iterator[InferInputOf[V]]:
+    """Yield a request's tensors, each after check_tensor, so that an array is made of sound ones alone.
+
+    Raises InvalidInput.
+    """
+    names: set[str] = set()
+    for tensor in inputs:
+        check_tensor(tensor, names)
+        names.add(tensor.name)
+        yield tensor
 
 
 def from_json(tensor: InferInputOf[Any], typed: bool) -> Array:

@@ -39,7 +39,7 @@ class App:
         self.routes = tuple(routes)
         self.authorize = authorize
         self._log_requests = log_requests
-        self._body_limit = body_limit(context.config, context.budget)
+        self._body_limit = body_limit(context.limits, context.budget)
         self._hot = [(route.pattern, route) for route in hot_routes(routes)]
         self._match = functools.lru_cache(maxsize=256)(self._find)
         self._flask: Flask | None = None
@@ -166,7 +166,7 @@ def _flask_app(app: App) -> "Flask":
         response.headers.extend(answer.headers)
         return response
 
-    most = body_limit(app.context.config, app.context.budget)
+    most = body_limit(app.context.limits, app.context.budget)
 
     def view(route: Route) -> Callable[..., FlaskResponse]:
         def answer(**variables: str) -> FlaskResponse:

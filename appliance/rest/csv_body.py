@@ -1,30 +1,26 @@
 """A CSV body, in the charset and with the header that its Content-Type says (RFC 4180, 3), as columns of values."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
-from appliance.config import HttpConfig
 from appliance.errors import InvalidInput
 from appliance.inference.csv_rows import read_columns
 from appliance.inference.tensors import InputSchema
+from appliance.limits import Limits
 from appliance.memory import collector_paused
-from appliance.rest.json_body import check_rows
 
 # Not all that Python knows: some of its codecs take time in the square of the length.
 _CHARSETS = ("utf-8", "us-ascii", "iso-8859-1", "latin-1", "windows-1252", "utf-16")
 
 
-def read_csv(
-    body: bytes, schema: InputSchema, parameters: dict[str, str], config: HttpConfig
-) -> dict[str, Sequence[Any]]:
+def read_csv(body: bytes, schema: InputSchema, parameters: dict[str, str], limits: Limits) -> dict[str, Sequence[Any]]:
     """Return {column name: values} of a CSV body, each value read as its column's type if it can be.
 
     `parameters` are the Content-Type's, in lower case: charset and header. Raises InvalidInput, TooLarge.
     """
     text = text_of(body, parameters.get("charset", "utf-8"))
     with collector_paused():
-        return {**read_columns(text, schema, parameters.get("header", ""), partial(check_rows, config=config))}
+        return {**read_columns(text, schema, parameters.get("header", ""), limits.check_rows)}
 
 
 def text_of(body: bytes, charset: str) -> str:

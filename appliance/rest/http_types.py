@@ -13,6 +13,7 @@ from appliance.budget import MOST, SMALL, WAIT_SECONDS, WORST, Budget, json_cost
 from appliance.config import HttpConfig
 from appliance.errors import InvalidInput, TooLarge
 from appliance.inference import selftest
+from appliance.limits import Limits
 from appliance.mqtt_state import MqttState
 from appliance.predictor import Counts, Predictor
 from appliance.rest.changes import Changes
@@ -155,15 +156,20 @@ class Context:
     """What tries a version before it goes live; the service's own does so in another process."""
     changes: Changes = field(default_factory=Changes)
     """What requests change in the store."""
+    limits: Limits = field(init=False)
+    """Of one request, from `config`."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "limits", Limits.of_http(self.config))
 
 
 Handler = Callable[[Context, Request, dict[str, str]], Response]
 """(context, request, the path's variables) -> answer; raises ApplianceError."""
 
 
-def body_limit(config: HttpConfig, budget: Budget) -> int:
+def body_limit(limits: Limits, budget: Budget) -> int:
     """Return the bytes that a body may have: it lies in memory as it came and as it is read, so half of the budget."""
-    return min(config.max_body_bytes, max(SMALL, budget.total // 2))
+    return min(limits.body_bytes, max(SMALL, budget.total // 2))
 
 
 def json_response(value: object, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> Response:

@@ -13,14 +13,15 @@ from msgspec import UNSET, UnsetType
 from appliance import __version__
 from appliance.budget import CSV_WORST, WORST, csv_cost, json_cost
 from appliance.errors import InvalidInput, NotReady
+from appliance.inference.json_output import LARGE, as_json
 from appliance.inference.tensors import Feeds
 from appliance.inference.values import Scalar, quoted, to_values
 from appliance.inference.version import LoadedVersion
-from appliance.response import LARGE, as_json, response_format
+from appliance.response import response_format
 from appliance.rest.csv_body import read_csv, text_of
 from appliance.rest.health import is_ready
 from appliance.rest.http_types import Context, Request, Response, json_response
-from appliance.rest.json_body import check_rows, decode_values
+from appliance.rest.json_body import decode_values
 from appliance.rest.problems import UnsupportedMedia, error_json, mlflow_json
 from appliance.rest.routes import Route
 
@@ -95,12 +96,12 @@ def invoke(context: Context, request: Request, variables: dict[str, str]) -> Res
     version = context.predictor.route()
     media, parameters = _content_type(request)
     if media == "text/csv":
-        columns = read_csv(request.body(csv_cost, CSV_WORST), version.schema, parameters, context.config)
+        columns = read_csv(request.body(csv_cost, CSV_WORST), version.schema, parameters, context.limits)
         feeds = version.schema.from_columns(columns)
         del columns
     elif media in ("application/json", ""):
         body = _json_body(request, parameters.get("charset", "utf-8"))
-        sent, typed = decode_values(body, InvocationOf, version.schema.value_type, context.config)
+        sent, typed = decode_values(body, InvocationOf, version.schema.value_type, context.limits)
         feeds = _feeds(context, version, sent, typed)
         del body, sent
     else:
@@ -114,7 +115,7 @@ def predict_instances(context: Context, request: Request, variables: dict[str, s
     Raises InvalidInput, TooLarge, NotFound for an unknown model, NotReady when none is active.
     """
     version = context.predictor.route(variables["name"])
-    sent, typed = decode_values(request.body(), InstancesOf, version.schema.value_type, context.config)
+    sent, typed = decode_values(request.body(), InstancesOf, version.schema.value_type, context.limits)
     _take_none(sent.parameters)
     feeds = _from_instances(context, version, sent.instances, typed)
     del sent
@@ -139,7 +140,7 @@ def _feeds(context: Context, version: LoadedVersion, sent: InvocationOf[Any], ty
 
 def _from_instances(context: Context, version: LoadedVersion, instances: list[Any], typed: bool) -> Feeds:
     """Return the feeds of rows as lists, objects or, for a model of one column, plain values."""
-    check_rows(len(instances), context.config)
+    context.limits.check_rows(len(instances))
     schema = version.schema
     if instances and isinstance(instances[0], dict) and _is_numbered(list(instances[0]), schema.columns):
         keys = list(map(str, range(len(schema.columns))))
@@ -152,7 +153,7 @@ def _from_instances(context: Context, version: LoadedVersion, instances: list[An
 
 def _from_split(context: Context, version: LoadedVersion, split: Split[Any], typed: bool) -> Feeds:
     """Return the feeds of a table in the orientation `split`, its columns by name unless they are only numbered."""
-    check_rows(len(split.data), context.config)
+    context.limits.check_rows(len(split.data))
     names = None if split.columns is None else [str(column) for column in split.columns]
     if names is None or _is_numbered(names, version.schema.columns):
         return version.schema.from_rows(split.data, typed=typed)
@@ -169,7 +170,7 @@ def _from_split(context: Context, version: LoadedVersion, split: Split[Any], typ
 def _from_named(context: Context, version: LoadedVersion, inputs: dict[str, list[Any]], typed: bool) -> Feeds:
     """Return the feeds of values by column name, or of rows by the name of the one input."""
     for values in inputs.values():
-        check_rows(len(values), context.config)
+        context.limits.check_rows(len(values))
     schema = version.schema
     tensor = schema.inputs[0].name
     if list(inputs) == [tensor] and tensor not in schema.columns:

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from appliance.budget import SMALL
-from appliance.config import HttpConfig
 from appliance.errors import ApplianceError, InvalidInput, TooLarge
 from appliance.inference import lenient_json
 from appliance.inference.values import Scalar
+from appliance.limits import Limits
 from appliance.memory import collector_paused
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ def decoder(kind: Any) -> Any:
     return msgspec.json.Decoder(kind)
 
 
-def decode(body: bytes, kind: type[T], config: HttpConfig) -> T:
+def decode(body: bytes, kind: type[T], limits: Limits) -> T:
     """Return `body` as `kind`. Raises InvalidInput with the place that is wrong, TooLarge for too deep nesting."""
     key: Any = kind
     try:
@@ -45,10 +45,10 @@ def decode(body: bytes, kind: type[T], config: HttpConfig) -> T:
             return _loaded(body, key)  # type: ignore[no-any-return]
         except _FAILURES as error:
             failure = error
-    raise _refusal(body, failure, config.max_nesting) from failure
+    raise _refusal(body, failure, limits.nesting) from failure
 
 
-def decode_values(body: bytes, kind: Any, value_type: Any, config: HttpConfig) -> tuple[Any, bool]:
+def decode_values(body: bytes, kind: Any, value_type: Any, limits: Limits) -> tuple[Any, bool]:
     """Return `body` as the generic `kind[value_type]`, and whether that says that every value is a float or null.
 
     What is not of value_type is read as `kind[Scalar]`, for the error alone: the schema, which knows the columns, then
@@ -58,7 +58,7 @@ def decode_values(body: bytes, kind: Any, value_type: Any, config: HttpConfig) -
         reader = _decoder_of(kind, value_type)
         return reader.decode(body) if len(body) <= SMALL else _decoded(reader, body), value_type != Scalar
     except _FAILURES:
-        return decode(body, kind[Scalar], config), False  # slower, and it knows what clients write that is no JSON
+        return decode(body, kind[Scalar], limits), False  # slower, and it knows what clients write that is no JSON
 
 
 def _decoded(decoder: Any, body: bytes) -> Any:
@@ -77,13 +77,6 @@ def _loaded(body: bytes, kind: Any) -> Any:
 def _decoder_of(kind: Any, value_type: Any) -> Any:
     """Return the compiled decoder of `kind[value_type]`: to write that out takes longer than to decode a row."""
     return msgspec.json.Decoder(kind[value_type])
-
-
-def check_rows(count: int, config: HttpConfig) -> None:
-    """Raise TooLarge for more rows than one request may have."""
-    if count > config.max_rows:
-        found = f"there are {count}, {config.max_rows} may be"
-        raise TooLarge("read the rows", found, "send fewer rows at once, or raise [http] max_rows")
 
 
 def _refusal(body: bytes, error: Exception, max_nesting: int) -> ApplianceError:

@@ -11,10 +11,12 @@ import msgspec
 from appliance import __version__
 from appliance.bundle.manifest import Input, Output
 from appliance.errors import NotReady
+from appliance.openinference.request import InferRequest
+from appliance.openinference.response import InferAnswer
 from appliance.openinference.tensors import NAMES
 from appliance.rest.health import is_ready
 from appliance.rest.http_types import Context, Request, Response, json_response
-from appliance.rest.infer import InferAnswer, InferRequest, infer
+from appliance.rest.infer import infer
 from appliance.rest.problems import error_json
 from appliance.rest.routes import Route
 from appliance.rest.triton import EXTENSION_ROUTES, EXTENSIONS, v2_route

@@ -7,7 +7,7 @@ import msgspec
 from appliance.inference.values import Scalar
 from appliance.response import PredictAnswer, as_rows, response_format
 from appliance.rest.http_types import Context, Request, Response
-from appliance.rest.json_body import check_rows, decode_values
+from appliance.rest.json_body import decode_values
 from appliance.rest.routes import Route
 
 V = TypeVar("V")
@@ -29,9 +29,9 @@ def predict(context: Context, request: Request, variables: dict[str, str]) -> Re
     Raises InvalidInput, TooLarge, NotFound for an unknown model or version, NotReady when none is active.
     """
     version = context.predictor.route(variables.get("name"), variables.get("version"))
-    sent, typed = decode_values(request.body(), Rows, version.schema.value_type, context.config)
+    sent, typed = decode_values(request.body(), Rows, version.schema.value_type, context.limits)
     rows = as_rows(sent.features)
-    check_rows(len(rows), context.config)
+    context.limits.check_rows(len(rows))
     feeds = version.schema.from_rows(rows, typed=typed)
     form = response_format(version)
     count = len(rows)

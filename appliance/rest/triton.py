@@ -128,7 +128,7 @@ def _config(context: Context, request: Request, variables: dict[str, str]) -> Re
     """Answer a model's configuration in Triton's words."""
     manifest = context.predictor.route(variables["name"], variables.get("version")).manifest
     inputs, outputs = [[_tensor_config(tensor) for tensor in part] for part in (manifest.inputs, manifest.outputs)]
-    rows = context.config.max_rows
+    rows = context.limits.rows
     return json_response(ModelConfig(manifest.name, "onnxruntime_onnx", "onnxruntime", rows, inputs, outputs))
 
 
@@ -145,7 +145,7 @@ def _statistics(context: Context, request: Request, variables: dict[str, str]) -
 
 def _index(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer every installed version and whether it serves."""
-    wish = decode(request.body() or b"{}", IndexRequest, context.config)
+    wish = decode(request.body() or b"{}", IndexRequest, context.limits)
     served = {served.name: served for served in context.predictor.models.served()}
     entries = []
     for name in context.store.names():
@@ -161,7 +161,7 @@ def _index(context: Context, request: Request, variables: dict[str, str]) -> Res
 def _load(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Activate a version: the named one, else the one that serves, else the one that did last, else the newest."""
     name = variables["name"]
-    parameters = decode(request.body() or b"{}", RepositoryRequest, context.config).parameters
+    parameters = decode(request.body() or b"{}", RepositoryRequest, context.limits).parameters
     if unknown := parameters.keys() - {"version"}:
         found = f"parameter {quoted(min(unknown))} is not served here"
         raise Unsupported(f"load {name}", found, "send version, or nothing")
@@ -183,7 +183,7 @@ def _load(context: Context, request: Request, variables: dict[str, str]) -> Resp
 def _unload(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Let no version of a model serve; one that serves none already stays so."""
     name = variables["name"]
-    decode(request.body() or b"{}", RepositoryRequest, context.config)
+    decode(request.body() or b"{}", RepositoryRequest, context.limits)
     _installed(context, name)
     if activation.read(context.store, name).active is not None:
         activation.deactivate(context.store, name, why="Open Inference unload")

@@ -19,6 +19,7 @@ from waitress.server import TcpWSGIServer
 from appliance.budget import MOST, SMALL, Budget
 from appliance.config import HttpConfig
 from appliance.errors import ApplianceError, Overloaded
+from appliance.limits import Limits
 from appliance.rest.http_types import body_limit
 from appliance.rest.server import crowd, deadlines
 from appliance.rest.server.channel import Channel
@@ -218,7 +219,7 @@ def make_server(
     which the connections may hold as bodies and answers. `admit` says why a body is not waited for.
     """
     budget = budget or Budget(http.max_decoded_bytes or MOST)
-    longest = body_limit(http, budget)
+    longest = body_limit(Limits.of_http(http), budget)
     adjustments = Adjustments(
         sockets=[listener],
         threads=http.threads,

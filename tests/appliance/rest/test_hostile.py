@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from appliance.config import HttpConfig
 from appliance.errors import ApplianceError, InvalidInput
 from appliance.inference.values import Scalar
+from appliance.limits import Limits
 from appliance.rest import json_body
 from appliance.rest.invocations import InvocationOf
 from appliance.rest.json_body import decode_values
@@ -19,6 +20,7 @@ from appliance.rest.predict import Rows
 
 PREDICT = "/models/regression/predict"
 ROW = [1, 2, 3, 4]
+LIMITS = Limits.of_http(HttpConfig())
 
 
 @pytest.mark.parametrize("offset", [0, 1])
@@ -46,7 +48,7 @@ def test_any_text_is_decoded_or_refused(text, data):
     for kind in (Rows, InvocationOf):
         for value_type in (float, float | None, Scalar):
             try:
-                found: object = decode_values(body, kind, value_type, HttpConfig())[0]
+                found: object = decode_values(body, kind, value_type, LIMITS)[0]
             except ApplianceError as error:
                 found = error
             assert isinstance(found, (kind, InvalidInput))
