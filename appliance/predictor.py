@@ -1,7 +1,7 @@
 """Rows in, answers out: picks the version that answers, runs it, tells the observers. Knows no transport."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,24 +13,43 @@ from appliance.inference.overflow import check_overflow
 from appliance.inference.session import Array
 from appliance.inference.values import quoted
 from appliance.inference.version import LoadedVersion
-from appliance.repository import ModelRepository
 
 
 class Prediction(msgspec.Struct, frozen=True):  # a frozen dataclass takes ten times as long to make
-    """What one version answered to some rows.
+    """What one version answered to some rows: plain data, which keeps no session alive.
 
-    `outputs` is {output name: array of shape [rows, ...]}; times are in seconds.
+    `inputs` and `outputs` are {name: array of shape [rows, ...]}, as the graph took and gave them; nobody changes these
+    arrays. Times are in seconds.
     """
 
-    version: LoadedVersion
+    model: str
+    version: str
+    inputs: Mapping[str, Array]
     outputs: dict[str, Array]
     rows: int
+    request_id: str
+    """The caller's id of the request, else ours; of several requests that share the run, the first one's."""
+    listener: str
+    """Through which the rows came: http, mqtt; "" for none."""
+    time: float
+    """When it was answered (Unix time)."""
     prepare_seconds: float
     """From the request's arrival to the feeds: decoding and checking."""
     run_seconds: float
     """Of the graph alone."""
-    requests: int = 1
-    """How many requests were answered by this one run."""
+    shared_by: Sequence[tuple[str, int]] = ()
+    """(request id, rows) of each request, in the order of the rows, where one run may answer several; else empty."""
+
+    @property
+    def requests(self) -> int:
+        """How many requests were answered by this one run."""
+        return len(self.shared_by) or 1
+
+    def ids(self) -> Iterator[str]:
+        """Yield the id of each row's prediction, REQUEST.ROW, ROW being the place in its request, from 0."""
+        for request, rows in self.shared_by or ((self.request_id, self.rows),):
+            for row in range(rows):
+                yield f"{request}.{row}"
 
 
 @dataclass(slots=True)
@@ -48,8 +67,18 @@ class Counts:
     """Unix time of the last prediction."""
 
 
+class Models(Protocol):
+    """Where the predictor finds the version that answers."""
+
+    def get(self, model: str | None = None, version: str | None = None) -> LoadedVersion:
+        """Return the named version, else the model's active one, else the default model's. Raises as route() does."""
+
+
 class Observer(Protocol):
-    """Somebody who is told of every prediction: metrics, logs, drift. Must be quick and must not raise."""
+    """Somebody who is told of every prediction, on the thread that answers: metrics.
+
+    Must cost next to nothing and must not raise; a slow one is given a queue, see observer_queue.py.
+    """
 
     def predicted(self, prediction: Prediction) -> None:
         """Take note of a prediction."""
@@ -59,22 +88,30 @@ class Observer(Protocol):
 
 
 class Predictor:
-    """The one way to a prediction, whatever the door."""
+    """The one way to a prediction, through whatever listener the rows come. Safe in any thread."""
 
     def __init__(
-        self, models: ModelRepository, observers: Sequence[Observer] = (), *, refuse_overflow: bool = True
+        self, models: Models, observers: Sequence[Observer] = (), *, refuse_overflow: bool = True, listener: str = ""
     ) -> None:
-        """`refuse_overflow` says whether answers that are infinite for finite rows are refused, see overflow.py."""
-        self.models = models
+        """`refuse_overflow` says whether answers that are infinite for finite rows are refused, see overflow.py.
+
+        `listener` is what its predictions have as theirs, see of().
+        """
+        self._models = models
         self._observers = tuple(observers)
         self._refuse_overflow = refuse_overflow
+        self._listener = listener
+
+    def of(self, listener: str) -> "Predictor":
+        """Return the same predictor for a listener: its predictions bear the name."""
+        return Predictor(self._models, self._observers, refuse_overflow=self._refuse_overflow, listener=listener)
 
     def route(self, model: str | None = None, version: str | None = None) -> LoadedVersion:
         """Return the version that answers: the named one, else the model's active one, else the default model's.
 
         Raises NotFound for an unknown model or version, NotReady for a model without an active version.
         """
-        return self.models.get(model, version)
+        return self._models.get(model, version)
 
     def run(
         self,
@@ -83,11 +120,15 @@ class Predictor:
         outputs: Sequence[str] | None = None,
         *,
         started: float | None = None,
-        requests: int = 1,
+        request: str = "",
+        shared_by: Sequence[tuple[str, int]] = (),
     ) -> Prediction:
         """Return the prediction of `version` for checked `feeds` (see InputSchema), all outputs unless named.
 
-        `started` is time.perf_counter() at the request's arrival; `requests` says how many requests the rows are of.
+        `started` is time.perf_counter() at the request's arrival; `request` its id, by default that of the context
+        (correlation.py); `shared_by` the (id, rows) of each request, where the rows are of several. The feeds become
+        part of the prediction, so they must not be changed any more.
+
         Raises InvalidInput for an unknown output, for what the graph itself refuses, and for an overflow.
         """
         names = version.output_names if outputs is None else self._known(version, outputs)
@@ -98,7 +139,17 @@ class Predictor:
             check_overflow(version.manifest.outputs, names, answers, feeds)
         rows = len(next(iter(feeds.values())))
         prediction = Prediction(
-            version, dict(zip(names, answers, strict=True)), rows, begun - (started or begun), ended - begun, requests
+            version.name,
+            version.version,
+            feeds,
+            dict(zip(names, answers, strict=True)),
+            rows,
+            request or (shared_by[0][0] if shared_by else request_id.get()),
+            self._listener,
+            time.time(),
+            begun - (started or begun),
+            ended - begun,
+            shared_by,
         )
         for observer in self._observers:
             observer.predicted(prediction)

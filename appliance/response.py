@@ -63,26 +63,26 @@ class ResponseFormat:
         """Return the response of a prediction of these outputs as JSON."""
         if prediction.rows * self.row_bytes <= SMALL:
             return _encode_json(self.answer(prediction))
-        outputs, version = prediction.outputs, prediction.version
+        outputs = prediction.outputs
         probability = outputs[self.probability] if self.probability else None
         answer = PredictAnswer(
             prediction=as_json(outputs[self.prediction]),
             probability=UNSET if probability is None else as_json(probability, partial(_labelled, labels=self.labels)),
             score=as_json(outputs[self.score]) if self.score else UNSET,
-            model=version.name,
-            version=version.version,
+            model=prediction.model,
+            version=prediction.version,
         )
         return _encode_json(answer)
 
     def answer(self, prediction: Prediction) -> PredictAnswer:
         """Return the response of a prediction of these outputs."""
-        outputs, version = prediction.outputs, prediction.version
+        outputs = prediction.outputs
         return PredictAnswer(
             prediction=to_values(outputs[self.prediction]),
             probability=_labelled(outputs[self.probability], self.labels) if self.probability else UNSET,
             score=to_values(outputs[self.score]) if self.score else UNSET,
-            model=version.name,
-            version=version.version,
+            model=prediction.model,
+            version=prediction.version,
         )
 
 

@@ -186,7 +186,8 @@ class Service:
         from appliance.mqtt.listener import MqttListener
 
         told, folder = self.metrics.mqtt, self.config.state_dir / "mqtt"
-        make = partial(MqttListener, self.config.mqtt, self.predictor, folder, models=self._served, report=told)
+        predictor = self.predictor.of("mqtt")
+        make = partial(MqttListener, self.config.mqtt, predictor, folder, models=self._served, report=told)
         return DeferredListener(make, folder, told)
 
     def _served(self) -> list[dict[str, str]]:
@@ -202,7 +203,8 @@ class Service:
         """Return the HTTP application."""
         http = self.config.http
         context = Context(
-            predictor=self.predictor,
+            predictor=self.predictor.of("http"),
+            models=self.models,
             store=self.store,
             config=http,
             budget=Budget(

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,8 +67,8 @@ class Metrics:
 
     def predicted(self, prediction: Prediction) -> None:
         """Count a prediction; about 2 us. Each request that shared a run counts, and took the whole run's time."""
-        version = prediction.version
-        cells = self._cells.get((version.name, version.version)) or self._opened((version.name, version.version))
+        key = (prediction.model, prediction.version)
+        cells = self._cells.get(key) or self._opened(key)
         prepare, run, requests = prediction.prepare_seconds, prediction.run_seconds, prediction.requests
         request = prepare + run
         request_bucket = REQUEST_BUCKETS + bisect_left(BOUNDS, request)
@@ -83,7 +82,7 @@ class Metrics:
             cells[RUN_SECONDS] += run
             cells[request_bucket] += requests
             cells[run_bucket] += 1
-            cells[LAST] = time.time()
+            cells[LAST] = prediction.time
 
     def failed(self, model: str, version: str, error: ApplianceError, seconds: float = 0.0) -> None:
         """Count a request that was not answered, and the time that it took, by whose fault it was.

@@ -145,7 +145,8 @@ class Answerer:
             form = response_format(version)
             _check_room(version, chosen)
             feeds, counts = _feeds(version, chosen)
-            prediction = self._predictor.run(version, feeds, form.outputs, started=started, requests=len(chosen))
+            shared_by = [(job.call.id, rows) for job, rows in zip(chosen, counts, strict=True)]
+            prediction = self._predictor.run(version, feeds, form.outputs, started=started, shared_by=shared_by)
             answer = form.answer(prediction)
         except Exception as error:  # noqa: BLE001 - see refuse()
             if len(indices) > 1:

@@ -103,7 +103,7 @@ class Status(msgspec.Struct):
 
 def _models(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer with every model."""
-    served = {model.name: model for model in context.predictor.models.served()}
+    served = {model.name: model for model in context.models.served()}
     return json_response(Models([_model_info(context, name, served.get(name)) for name in context.store.names()]))
 
 
@@ -167,14 +167,14 @@ def _change(context: Context, what: tuple[str, ...], change: Callable[[], Activa
     name = what[1]
     _check_installed(context, name)
     context.changes.run(what, change)
-    context.predictor.models.refresh()
+    context.models.refresh()
     return json_response(_one_model(context, name))
 
 
 def _one_model(context: Context, name: str) -> ModelInfo:
     """Return one model's record. Raises NotFound."""
     _check_installed(context, name)
-    served = {model.name: model for model in context.predictor.models.served()}
+    served = {model.name: model for model in context.models.served()}
     return _model_info(context, name, served.get(name))
 
 

@@ -114,7 +114,7 @@ class App:
             next_step = f"see the log for request id {request_id.get()}"
             failure, status = ApplianceError("answer the request", "an unexpected error", next_step), 500
         if route.hot:
-            model = variables.get("name") or self.context.predictor.models.default
+            model = variables.get("name") or self.context.models.default
             self.context.predictor.failed(model, variables.get("version", ""), failure, request.seconds())
         _let_go(failure)
         return route.problem(status, failure)

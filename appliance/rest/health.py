@@ -68,7 +68,7 @@ def is_ready(context: Context) -> tuple[bool, Ready]:
         models = _models(context)
     except ApplianceError as error:
         reasons.append(str(error))
-    served = {model.name for model in context.predictor.models.served()}
+    served = {model.name for model in context.models.served()}
     others = any(health.ready for health in models.values())
     for name, health in models.items():
         # One that was activated a moment ago is loaded in the next; the others need no pause for it.
@@ -103,7 +103,7 @@ ROUTES = (
 
 def _models(context: Context) -> dict[str, ModelHealth]:
     """Return the health of every model that has an active version in the store, read now. Raises StoreError."""
-    served = {model.name: model for model in context.predictor.models.served()}
+    served = {model.name: model for model in context.models.served()}
     wanted = {name: activation.read(context.store, name).active for name in context.store.names()}
     return {name: _health(version, served.get(name)) for name, version in wanted.items() if version is not None}
 

@@ -16,6 +16,7 @@ from appliance.inference import selftest
 from appliance.limits import Limits
 from appliance.mqtt_state import MqttState
 from appliance.predictor import Counts, Predictor
+from appliance.repository import ModelRepository
 from appliance.rest.changes import Changes
 from appliance.store.activation import SelfTest
 from appliance.store.versions import Store
@@ -140,6 +141,7 @@ class Context:
     """What handlers work with; built once by the service."""
 
     predictor: Predictor
+    models: ModelRepository
     store: Store
     config: HttpConfig
     budget: Budget = field(default_factory=lambda: Budget(MOST))

@@ -30,7 +30,8 @@ def infer(context: Context, request: Request, variables: dict[str, str]) -> Resp
     names = [wanted.name for wanted in call.wanted]
     if rows * response.costs_of(version).most > SMALL:
         request.claim_answer(response.most_bytes(version, call.wanted, rows), rows)
-    prediction = context.predictor.run(version, feeds, names, started=request.started)
+    identifier = call.id or ""  # UNSET is false
+    prediction = context.predictor.run(version, feeds, names, started=request.started, request=identifier[:128])
     header, parts = response.write(call, prediction.outputs, version)
     answer = Response(header)
     if parts:

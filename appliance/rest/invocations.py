@@ -238,7 +238,7 @@ def _version(context: Context, request: Request, variables: dict[str, str]) -> R
 
 def _v1_models(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer the names of the models that serve."""
-    return json_response(ModelList([served.name for served in context.predictor.models.served() if served.loaded]))
+    return json_response(ModelList([served.name for served in context.models.served() if served.loaded]))
 
 
 def _v1_model(context: Context, request: Request, variables: dict[str, str]) -> Response:

@@ -146,7 +146,7 @@ def _statistics(context: Context, request: Request, variables: dict[str, str]) -
 def _index(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer every installed version and whether it serves."""
     wish = decode(request.body() or b"{}", IndexRequest, context.limits)
-    served = {served.name: served for served in context.predictor.models.served()}
+    served = {served.name: served for served in context.models.served()}
     entries = []
     for name in context.store.names():
         model = served.get(name)
@@ -240,8 +240,8 @@ def _installed(context: Context, name: str) -> list[str]:
 
 def _followed(context: Context, name: str) -> Response:
     """Let this process follow the store at once; answer what serves now. Raises what keeps it from following."""
-    context.predictor.models.refresh()
-    served = next((served for served in context.predictor.models.served() if served.name == name), None)
+    context.models.refresh()
+    served = next((served for served in context.models.served() if served.name == name), None)
     if served and served.problem:
         raise served.problem
     return json_response(Loaded(name, served.loaded.version if served and served.loaded else None))

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
@@ -35,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def prediction(loaded: LoadedVersion, rows: int = 1, prepare: float = 0.001, run: float = 0.002) -> Prediction:
-    return Prediction(loaded, {}, rows, prepare, run)
+    return Prediction(loaded.name, loaded.version, {}, {}, rows, "1", "http", time.time(), prepare, run)
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -232,7 +233,8 @@ def test_counts_of_nothing_are_zero():
 
 def test_requests_that_share_a_run_each_count_and_the_run_counts_once(loaded, folder):
     metrics = Metrics(folder, 0)
-    metrics.predicted(Prediction(loaded, {}, 20, 0.001, 0.002, requests=20))
+    shared = [(str(number), 1) for number in range(20)]
+    metrics.predicted(Prediction("iris", "1.0.0", {}, {}, 20, "0", "mqtt", time.time(), 0.001, 0.002, shared))
     assert value(metrics, "nv_inference_request_success", **IRIS) == 20
     assert value(metrics, "nv_inference_exec_count", **IRIS) == 1
     assert value(metrics, "appliance_request_seconds_count", **IRIS) == 20

@@ -62,7 +62,7 @@ class Recorder:
         self.failures: list[tuple[str, str, str]] = []
 
     def predicted(self, prediction) -> None:
-        key = (prediction.version.name, prediction.version.version)
+        key = (prediction.model, prediction.version)
         counts = self.counts.setdefault(key, Counts())
         counts.successes += 1
         counts.rows += prediction.rows
@@ -85,7 +85,7 @@ class Door:
         self.recorder = Recorder()
         config = HttpConfig(**settings)
         predictor = Predictor(self.models, [self.recorder])
-        self.context = Context(predictor, self.store, config, counts=lambda: self.recorder.counts)
+        self.context = Context(predictor, self.models, self.store, config, counts=lambda: self.recorder.counts)
         routes = (*predict.ROUTES, *openinference.ROUTES, *invocations.ROUTES)
         self.app: App = create_app(self.context, routes, lambda request, scope: None)
 

@@ -25,7 +25,7 @@ def context(tmp_path, make_bundle) -> Context:
     activation.activate(store, "iris", "1.0.0", selftest.self_test)
     models = ModelRepository(store)
     models.refresh()
-    return Context(Predictor(models), store, SimpleNamespace())
+    return Context(Predictor(models), models, store, SimpleNamespace())
 
 
 def failing(found: str) -> Callable[[LoadedVersion], None]:
@@ -72,7 +72,7 @@ def test_the_version_before_answers_for_one_that_was_activated_but_is_not_loaded
     assert ready
     found = details.models["iris"]
     assert (found.version, found.wanted, found.reason) == ("1.0.0", "1.1.0", "version 1.1.0 is not loaded yet")
-    context.predictor.models.refresh()
+    context.models.refresh()
     found = health.is_ready(context)[1].models["iris"]
     assert (found.ready, found.version, found.wanted, found.reason) == (True, "1.1.0", None, "")
 
@@ -84,7 +84,7 @@ def test_a_model_that_is_new_does_not_make_the_others_unready_until_it_cannot_be
     assert ready
     assert (details.models["wine"].ready, details.models["wine"].reason) == (False, "version 1.0.0 is not loaded yet")
     (context.store.folder("wine", "1.0.0") / "model.onnx").write_bytes(b"bad sector")
-    context.predictor.models.refresh()
+    context.models.refresh()
     ready, details = health.is_ready(context)
     assert not ready
     assert "model.onnx" in details.reasons[0]
@@ -94,7 +94,7 @@ def test_a_version_that_cannot_be_loaded_is_named_while_the_old_one_serves(conte
     context.store.install(make_bundle(tmp_path, version="1.1.0"))
     activation.activate(context.store, "iris", "1.1.0", selftest.self_test)
     (context.store.folder("iris", "1.1.0") / "model.onnx").write_bytes(b"bad sector")
-    context.predictor.models.refresh()
+    context.models.refresh()
     ready, details = health.is_ready(context)
     assert ready
     assert "model.onnx" in details.models["iris"].reason
@@ -106,7 +106,7 @@ def test_a_model_that_was_deactivated_does_not_keep_the_others_from_being_ready(
     context.store.install(make_bundle(tmp_path, name="wine"))
     activation.activate(context.store, "wine", "1.0.0", selftest.self_test)
     activation.deactivate(context.store, "iris")
-    context.predictor.models.refresh()
+    context.models.refresh()
     ready, details = health.is_ready(context)
     assert ready
     assert set(details.models) == {"wine"}
@@ -133,7 +133,7 @@ def test_a_load_balancer_that_asks_often_costs_one_self_test(context, monkeypatc
 
 
 def test_a_service_that_stops_is_not_ready(context):
-    stopping = Context(context.predictor, context.store, context.config, stopping=lambda: True)
+    stopping = Context(context.predictor, context.models, context.store, context.config, stopping=lambda: True)
     ready, details = health.is_ready(stopping)
     assert not ready
     assert details.reasons == ["the service is stopping"]
