@@ -1,4 +1,4 @@
-"""The MQTT door of a service that starts while its state folder cannot be written: opened as soon as it can."""
+"""The MQTT listener of a service that starts while its state folder cannot be written: made as soon as it can be."""
 
 import errno
 import logging
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from appliance.errors import StoreError
 from appliance.mqtt.committer import RETRY_SECONDS
+from appliance.mqtt.disk import is_full
 from appliance.mqtt.listener import MqttListener
 from appliance.mqtt_state import MqttState
 from appliance.store import condition
@@ -23,13 +24,13 @@ _ROOM = 1024 * 1024  # bytes without which the outbox cannot be opened
 class DeferredListener:
     """A listener, once it could be made. run() is for a thread of its own; stop() may be called from any.
 
-    The other door answers meanwhile, and the broker keeps the messages.
+    HTTP answers meanwhile, and the broker keeps the messages.
     """
 
     def __init__(self, make: Callable[[], MqttListener], folder: Path, report: Callable[[MqttState], None]) -> None:
         """`make` returns the listener, which keeps its files in `folder`; `report` is told why there is none.
 
-        Raises what `make` raises, a state folder apart that cannot be written.
+        Raises what `make` raises, but for a state folder that cannot be written.
         """
         self._make = make
         self._folder = folder
@@ -81,9 +82,5 @@ def _hindrance(cause: BaseException | None, folder: Path) -> str:
 
 def _is_full(cause: BaseException | None, folder: Path) -> bool:
     """Return whether an error is that of a full disk or quota."""
-    if isinstance(cause, OSError):
-        return cause.errno in (errno.ENOSPC, errno.EDQUOT)
-    if not isinstance(cause, sqlite3.Error):
-        return False
     # SQLite calls it an I/O error when there is no room for the file that its log needs beside it.
-    return cause.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL or shutil.disk_usage(folder).free < _ROOM
+    return is_full(cause) or (isinstance(cause, sqlite3.Error) and shutil.disk_usage(folder).free < _ROOM)

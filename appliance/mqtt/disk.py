@@ -1,6 +1,12 @@
-"""One SQLite file that what was written to survives a power cut: every commit reaches the disk before it returns."""
+"""One SQLite file whose commits survive a power cut: each one reaches the disk before it returns.
+
+Threads: the loop's thread has it. end() alone may run on another one, the committer's, while the loop's thread reads; a
+lock keeps the two apart, since a connection is for one thread at a time. Between begin() and end() nothing else may be
+written: it would belong to the same transaction.
+"""
 
 import contextlib
+import errno
 import logging
 import os
 import sqlite3
@@ -182,6 +188,15 @@ class Disk:
 
     def _failed(self, verb: str, error: Exception) -> StoreError:
         """Return the error of an operation on the file."""
-        full = "full" in str(error)
-        next_step = "free some space; the flow goes on by itself" if full else "see: appliance doctor"
+        next_step = "free some space; the flow goes on by itself" if is_full(error) else "see: appliance doctor"
         return StoreError(f"{verb} {self.path}", str(error), next_step)
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Return whether an error says that there is no space: of the system, or SQLITE_FULL (sqlite.org/rescode.html)."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if not isinstance(error, sqlite3.Error):
+        return False
+    code: int = getattr(error, "sqlite_errorcode", 0)  # absent where Python's module and not SQLite raises
+    return code & 0xFF == sqlite3.SQLITE_FULL

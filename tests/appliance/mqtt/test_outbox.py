@@ -1,5 +1,6 @@
 """Answers on disk: no kill loses what was committed, the quota holds, a full or damaged disk is survived."""
 
+import errno
 import signal
 import sqlite3
 import subprocess
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.errors import Overloaded, StoreError
-from appliance.mqtt.disk import Disk
+from appliance.mqtt.disk import Disk, is_full
 from appliance.mqtt.outbox import EXPIRED_AT_ONCE, LOCAL, UPSTREAM, Answer, Outbox
 
 
@@ -168,7 +169,7 @@ def test_a_kill_between_commits_loses_none_of_them(tmp_path):
     program = textwrap.dedent("""
         import sys
         from pathlib import Path
-        from appliance.mqtt.disk import Disk
+        from appliance.mqtt.disk import Disk, is_full
         from appliance.mqtt.outbox import Answer, Outbox
         disk = Disk(Path(sys.argv[1]))
         box = Outbox(disk, max_bytes=10**9)
@@ -198,13 +199,38 @@ def test_a_disk_without_room_takes_nothing_and_goes_on_when_there_is_some(tmp_pa
     add(disk, box, b"before")
     pages = disk.read("pragma page_count")[0][0]
     disk.read(f"pragma max_page_count = {pages + 1}")
-    with pytest.raises(StoreError, match="full"):
+    with pytest.raises(StoreError, match="full") as raised:
         add(disk, box, b"x" * 100_000)
+    assert raised.value.next_step == "free some space; the flow goes on by itself"
     assert payloads(box) == [b"before"]
     assert box.count == 1
     disk.read("pragma max_page_count = 1000000")
     add(disk, box, b"x" * 100_000)
     assert box.count == 2
+
+
+def coded(code: int, text: str) -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError(text)
+    error.sqlite_errorcode = code
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (coded(sqlite3.SQLITE_FULL, "no words"), True),
+        (coded(sqlite3.SQLITE_FULL | 1 << 8, "an extended code"), True),
+        (coded(sqlite3.SQLITE_CANTOPEN, "unable to open the full file"), False),
+        (sqlite3.ProgrammingError("full: Python's module gives no code"), False),
+        (OSError(errno.ENOSPC, "no words"), True),
+        (OSError(errno.EDQUOT, "no words"), True),
+        (OSError(errno.EACCES, "full", "/full/path"), False),
+        (ValueError("full"), False),
+        (None, False),
+    ],
+)
+def test_a_full_disk_is_told_by_its_code_and_not_by_words(error, full):
+    assert is_full(error) is full
 
 
 def test_a_damaged_file_is_set_aside_and_the_flow_goes_on(tmp_path):
