@@ -13,8 +13,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from appliance.errors import StoreError
-from appliance.mqtt import buffered, packets
-from appliance.mqtt import listener as listener_module
+from appliance.mqtt import buffered, message_queue, packets
 from appliance.mqtt.codec import Codec
 from appliance.mqtt.disk import Disk
 from appliance.mqtt.listener import MqttListener
@@ -153,7 +152,7 @@ def test_a_fault_that_one_message_causes_is_told_and_does_not_return(door, plain
 
 
 def test_messages_without_acknowledgement_do_not_fill_the_memory(door, tmp_path, monkeypatch):
-    monkeypatch.setattr(listener_module, "MOST_MESSAGES", 10)
+    monkeypatch.setattr(message_queue, "MOST_MESSAGES", 10)
     running = door(subscriptions=[PLANT | {"qos": 0}])
     running.stop()
     one = MqttListener(running.config, running.predictor, tmp_path / "other")
@@ -164,7 +163,7 @@ def test_messages_without_acknowledgement_do_not_fill_the_memory(door, tmp_path,
 
 
 def test_a_flood_beyond_what_the_broker_was_asked_for_waits_in_the_network(door, plain, monkeypatch):
-    monkeypatch.setattr(listener_module, "PAUSE_MESSAGES", 300)
+    monkeypatch.setattr(message_queue, "PAUSE_MESSAGES", 300)
     monkeypatch.setattr(buffered, "_CHUNK", 4096)
     running = door(subscriptions=[PLANT], keepalive=1).connected()
     flow, most = running.listener._flow, []
@@ -185,7 +184,7 @@ def test_a_flood_beyond_what_the_broker_was_asked_for_waits_in_the_network(door,
 
 
 def test_messages_let_go_of_while_the_disk_is_full_come_again_in_order(door, plain, until, monkeypatch):
-    monkeypatch.setattr(listener_module, "MOST_MESSAGES", 50)
+    monkeypatch.setattr(message_queue, "MOST_MESSAGES", 50)
     running = door(subscriptions=[PLANT]).connected()
     disk, begin = running.listener._disk, running.listener._disk.begin
 
@@ -196,7 +195,7 @@ def test_messages_let_go_of_while_the_disk_is_full_come_again_in_order(door, pla
     monkeypatch.setattr(disk, "begin", full)
     for number in range(400):
         client.client.publish("plant/a/sensors", msgspec.json.encode({**NAMED, "n": number}), 1)
-    until(lambda: running.listener._let_go, "let go of some")
+    until(lambda: running.listener._queue.let_go, "let go of some")
     assert len(running.listener._queue) <= 50
     monkeypatch.setattr(disk, "begin", begin)
     until(lambda: {answer["n"] for answer in client.answers()} == set(range(400)), "answered all", 60)
