@@ -205,6 +205,26 @@ def test_only_the_service_joins_the_doors():
     assert set(joins) <= {"appliance/service.py"}
 
 
+def test_the_web_server_knows_no_route():
+    known = ("appliance.rest.server", "appliance.rest.problems", "appliance.rest.http_types")
+    for path in modules("appliance/rest/server"):
+        for name in imports(path):
+            assert not name.startswith("appliance.rest") or name.startswith(known), f"{relative(path)} imports {name}"
+
+
+@pytest.mark.parametrize("room", ["rest", "openinference"])
+def test_no_modules_of_a_room_import_each_other_in_a_circle(room):
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in modules(f"appliance/{room}")}
+    needed = {
+        name: {other for one in imports(path) for other in (one, one.rpartition(".")[0]) if other in names} - {name}
+        for name, path in names.items()
+    }
+    while free := [name for name, others in needed.items() if not others & needed.keys()]:
+        for name in free:
+            del needed[name]
+    assert not needed
+
+
 def test_errors_know_nothing_of_anybody():
     assert list(imports(ROOT / "appliance" / "errors.py")) == []
 

@@ -82,11 +82,11 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     def add_channel(self, map: dict[int, Any] | None = None) -> None:
         """Become one of the server's connections."""
         super().add_channel(map)
-        self.server.watch.stir(self)
+        self.server.poller.recheck(self)
 
     def del_channel(self, map: dict[int, Any] | None = None) -> None:
         """Be none of the server's connections any more."""
-        self.server.watch.forget(self._fileno)
+        self.server.poller.forget(self._fileno)
         super().del_channel(map)
 
     def service(self) -> None:
@@ -98,7 +98,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
                 # Else who answers the next one goes on, or nobody.
                 if not (self.requests or self.will_close or self.close_when_flushed):
                     self._take(self.unread)
-        self.server.watch.stir(self)
+        self.server.poller.recheck(self)
         self.server.pull_trigger()  # again: the loop may have turned before it was told of this connection
 
     def received(self, data: bytes) -> bool:
@@ -218,7 +218,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         """End our direction of an idle connection, so that a request on its way is not answered by a reset."""
         self.lingers = True
         self.handle_close()
-        self.server.watch.stir(self)
+        self.server.poller.recheck(self)
 
     def drop(self) -> None:
         """Close at once, whatever is unsent; on the loop's thread, while no request of this connection runs."""

@@ -9,16 +9,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from waitress.task import ThreadedTaskDispatcher
 
 from appliance.errors import Overloaded
 from appliance.rest.server.framing import Parser
 from appliance.rest.server.tasks import Refusal
-
-if TYPE_CHECKING:
-    from appliance.rest.server.channel import Channel
 
 SMALL_BODY = 16 * 1024
 """Bytes; a larger prediction request goes to the threads."""
@@ -32,6 +29,32 @@ UNSENT = 64 * 1024
 """Bytes of answers in a connection beyond which its next request waits until the client has read."""
 
 
+class Waiting(Protocol):
+    """A connection whose first request is whole: what the dispatcher knows of channel.py's Channel."""
+
+    requests: list[Any]
+    """Not answered yet, in their order."""
+    unread: bytes
+    """What was received behind them."""
+    behind: int
+    """Requests answered since the client last waited for an answer."""
+    parked: bool
+    """Whether the next request waits until the client has read the answers before it."""
+    total_outbufs_len: int
+    """Bytes of answers that are unsent."""
+    connected: bool
+    server: Any
+
+    def service(self) -> None:
+        """Answer the first request."""
+
+    def cancel(self) -> None:
+        """End the connection without an answer."""
+
+    def handle_write(self) -> None:
+        """Send what is unsent."""
+
+
 class Turns:
     """The channels whose request waits for a thread; with the lock of the threads held.
 
@@ -40,24 +63,24 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        self._first: deque[Channel] = deque()
-        self._behind: deque[Channel] = deque()
+        self._first: deque[Waiting] = deque()
+        self._behind: deque[Waiting] = deque()
         self._turns = 0
 
     def __len__(self) -> int:
         return len(self._first) + len(self._behind)
 
-    def append(self, channel: "Channel") -> None:
+    def append(self, channel: Waiting) -> None:
         """Let a channel wait."""
         (self._behind if channel.behind else self._first).append(channel)
 
-    def popleft(self) -> "Channel":
+    def popleft(self) -> Waiting:
         """Return the channel whose turn it is."""
         self._turns += 1
         behind = self._behind and (not self._first or self._turns % OTHERS_FIRST == 0)
         return (self._behind if behind else self._first).popleft()
 
-    def give_way(self, channel: "Channel") -> "Channel":
+    def give_way(self, channel: Waiting) -> Waiting:
         """Return who is refused when there is no room for `channel`: whose client is further ahead than its own."""
         greedy = max((*self._first, *self._behind, channel), key=_ahead)
         if _ahead(greedy) <= _ahead(channel):
@@ -66,7 +89,7 @@ class Turns:
         return greedy
 
 
-def _ahead(channel: "Channel") -> int:
+def _ahead(channel: Waiting) -> int:
     """Return how many answers a client could have waited for and has not."""
     return channel.behind + len(channel.requests) + bool(channel.unread)
 
@@ -81,7 +104,7 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has 
         super().__init__()
         self.queue = Turns()
         self.loop_thread = 0
-        self.ready: deque[Channel] = deque()
+        self.ready: deque[Waiting] = deque()
         self._max_waiting = max_waiting
         self._is_small = is_small
         self._slow: dict[str, float] = {}
@@ -93,7 +116,7 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has 
         self._looks.queue = Turns()
         self._looks.set_thread_count(1)
 
-    def add_task(self, task: "Channel") -> None:
+    def add_task(self, task: Waiting) -> None:
         """Take a channel whose first request is complete."""
         request = task.requests[0]
         if task.total_outbufs_len >= UNSENT:
@@ -104,7 +127,7 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has 
             self.ready.append(task)
             return
         threads = self._looks if _only_looks(request) else self
-        refused: Channel | None = None
+        refused: Waiting | None = None
         with threads.lock:
             if len(threads.queue) + threads.active_count >= self._max_waiting:
                 refused = threads.queue.give_way(task)

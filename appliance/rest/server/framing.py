@@ -13,7 +13,7 @@ from waitress.utilities import BadRequest, RequestEntityTooLarge, RequestHeaderF
 
 from appliance.rest.server import request_head
 from appliance.rest.server.chunked_body import ChunkedBody
-from appliance.rest.server.header_cache import Head, Heads, WholeBody
+from appliance.rest.server.header_cache import CachedHead, HeaderCache, WholeBody
 from appliance.rest.server.request_head import LONGEST_HEAD, BadHead
 
 _OWN = frozenset({"adj", "admitted", "begun", "body_rcv", "completed", "head"})
@@ -23,7 +23,7 @@ _OWN = frozenset({"adj", "admitted", "begun", "body_rcv", "completed", "head"})
 class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
     """Reads one request; what is wrong with it becomes its `error`."""
 
-    head: Head | None = None
+    head: CachedHead | None = None
     """What a head of these bytes said before, and says again."""
     command, path, query, request_uri, version = "", "", "", "", "1.1"
     url_scheme = "http"
@@ -67,9 +67,9 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
         self._read_head(data[begins:end])
         if not begins and not self.error and not self.chunked and not self.expect_continue:
             fields = {name: value for name, value in vars(self).items() if name not in _OWN}
-            self.head = Head(fields, self.content_length)
-            heads: Heads = self.adj.heads
-            heads.remember(data[:end], self.head)
+            self.head = CachedHead(fields, self.content_length)
+            cache: HeaderCache = self.adj.header_cache
+            cache.remember(data[:end], self.head)
         return end
 
     def _continue_head(self, begun: bytearray, data: bytes) -> int:
@@ -125,8 +125,8 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
     def _recall(self, data: bytes) -> int:
         """Take a request whose head came before; return how many bytes belonged to it, 0 for a new head."""
         end = data.find(b"\r\n\r\n") + 4
-        heads: Heads = self.adj.heads
-        head = heads.known(data[:end])
+        cache: HeaderCache = self.adj.header_cache
+        head = cache.known(data[:end])
         if head is None:
             return 0
         self.__dict__.update(head.fields)

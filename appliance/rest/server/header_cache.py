@@ -16,7 +16,7 @@ MOST = 256
 
 
 @dataclass(slots=True)
-class Head:
+class CachedHead:
     """What was read in one request's head."""
 
     fields: dict[str, Any]
@@ -27,19 +27,19 @@ class Head:
     """The WSGI environment without what differs between requests; None until it was first asked for."""
 
 
-class Heads:
+class HeaderCache:
     """The heads that one server remembers; for the loop's thread and the tasks' alike."""
 
     def __init__(self) -> None:
-        self._read: dict[bytes, Head] = {}
+        self._read: dict[bytes, CachedHead] = {}
         self._written: dict[tuple[Any, ...], bytes] = {}
         self._second = 0
 
-    def known(self, head: bytes) -> Head | None:
+    def known(self, head: bytes) -> CachedHead | None:
         """Return what was read in these bytes before, None where they are new."""
         return self._read.get(head)
 
-    def remember(self, head: bytes, found: Head) -> None:
+    def remember(self, head: bytes, found: CachedHead) -> None:
         """Keep what was read in a head."""
         if len(head) <= LONGEST:
             if len(self._read) >= MOST:

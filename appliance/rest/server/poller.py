@@ -14,18 +14,21 @@ from waitress import wasyncore
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
-class Watch:
-    """Waits on what is in `members`, waitress' map of file descriptors and their owners."""
+class Poller:
+    """Waits on what is in `members`, waitress' map of file descriptors and their owners.
+
+    For the loop's thread, but for recheck().
+    """
 
     def __init__(self, members: dict[int, Any]) -> None:
         self._members = members
         self._selector = selectors.DefaultSelector()
         self._events: dict[int, int] = {}
-        self._stirred: deque[Any] = deque()
+        self._to_ask: deque[Any] = deque()
 
-    def stir(self, *owners: Any) -> None:
+    def recheck(self, *owners: Any) -> None:
         """Have owners asked what to wait for, before the loop waits again; safe in any thread."""
-        self._stirred.extend(owners)
+        self._to_ask.extend(owners)
 
     def forget(self, number: int | None) -> None:
         """Stop to wait on a file descriptor, before it is closed."""
@@ -34,13 +37,13 @@ class Watch:
 
     def wait(self, pause: float) -> None:
         """Wait up to `pause` seconds for something to do, and let its owners do it."""
-        while self._stirred:
-            self._ask(self._stirred.popleft())
+        while self._to_ask:
+            self._ask(self._to_ask.popleft())
         for key, events in self._selector.select(pause):
             flags = (select.POLLIN if events & READ else 0) | (select.POLLOUT if events & WRITE else 0)
             if self._members.get(key.fd) is key.data:  # else another's turn has just closed it
                 wasyncore.readwrite(key.data, flags)
-                self._stirred.append(key.data)
+                self._to_ask.append(key.data)
 
     def close(self) -> None:
         """Wait on nothing any more."""

@@ -25,8 +25,8 @@ from appliance.rest.server import crowd, deadlines
 from appliance.rest.server.channel import Channel
 from appliance.rest.server.connection_balance import YIELD_SECONDS, Share
 from appliance.rest.server.dispatcher import Dispatcher
-from appliance.rest.server.header_cache import Heads
-from appliance.rest.server.poller import Watch
+from appliance.rest.server.header_cache import HeaderCache
+from appliance.rest.server.poller import Poller
 
 SPARE_FILES = 64
 """Of those that the process may open, kept for models, logs and the store."""
@@ -73,8 +73,8 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         self._next_look = time.monotonic()
         super().__init__(*settings, **named)
         os.set_blocking(self.trigger.trigger, False)  # a full pipe wakes the loop as well
-        self.watch = Watch(self._map)
-        self.watch.stir(self.trigger)
+        self.poller = Poller(self._map)
+        self.poller.recheck(self.trigger)
 
     def handle_accept(self) -> None:
         """Take new connections, or leave them for a moment to a process that holds fewer."""
@@ -126,7 +126,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         """Time out connections."""
         for channel in list(self.active_channels.values()):
             deadlines.time_out(channel, now, self.http.request_timeout, self.http.idle_timeout)
-        self.watch.stir(*self.active_channels.values())
+        self.poller.recheck(*self.active_channels.values())
         self.give_back()
         self.task_dispatcher.run_ready()
 
@@ -161,7 +161,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         self._drain()
         self.task_dispatcher.shutdown(timeout=0.5)
         wasyncore.close_all(self._map)
-        self.watch.close()
+        self.poller.close()
 
     def stop(self) -> None:
         """Take no more connections and let run() return; safe in a signal handler and from any thread."""
@@ -177,7 +177,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         """Answer every request that has been sent whole, then end every connection."""
         begun = time.monotonic()
         self.accepting = False
-        self.watch.forget(self._fileno)
+        self.poller.forget(self._fileno)
         while self._accept():  # who was told that we listen is answered
             pass
         # Refused at once, a new client asks elsewhere; in the queue of a listener that accepts no more, it would wait.
@@ -199,8 +199,8 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
             pause = YIELD_SECONDS
         elif len(self.active_channels) >= self.most_connections:
             pause = min(pause, CROWDED_SECONDS)
-        self.watch.stir(self)  # the clock, too, decides whether to accept
-        self.watch.wait(0 if dispatcher.ready else pause)
+        self.poller.recheck(self)  # the clock, too, decides whether to accept
+        self.poller.wait(0 if dispatcher.ready else pause)
         dispatcher.run_ready()
 
 
@@ -235,7 +235,7 @@ def make_server(
     )
     # Head and body leave in one packet: two cost a system call more and wait for each other's acknowledgement.
     adjustments.send_bytes = 256 * 1024  # set here: as an argument it is deprecated
-    adjustments.heads = Heads()
+    adjustments.header_cache = HeaderCache()
     with contextlib.suppress(OSError):  # another system
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_UNSENT)  # its connections inherit it
     dispatcher = Dispatcher(http.threads, http.max_waiting, is_small)

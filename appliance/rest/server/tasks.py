@@ -7,7 +7,7 @@ from waitress.task import ErrorTask, WSGITask
 
 from appliance.errors import ApplianceError, InvalidInput, TooLarge
 from appliance.rest.problems import REASONS, form_for, status_of
-from appliance.rest.server.header_cache import Head, Heads
+from appliance.rest.server.header_cache import CachedHead, HeaderCache
 
 _OWN = frozenset({"REMOTE_ADDR", "REMOTE_HOST", "REMOTE_PORT", "wsgi.input", "waitress.client_disconnected"})
 """What differs between requests with the same head."""
@@ -63,7 +63,7 @@ class Task(WSGITask):  # type: ignore[misc]
 
     def get_environment(self) -> dict[str, Any]:
         """Return the WSGI environment (PEP 3333); of a head that came before, what was made of it then."""
-        head: Head | None = self.request.head
+        head: CachedHead | None = self.request.head
         if head is None or self.environ is not None:
             environ: dict[str, Any] = super().get_environment()
             return environ
@@ -90,9 +90,9 @@ class Task(WSGITask):  # type: ignore[misc]
         if self.wrote_header or len(data) != self.content_length or len(data) > ONE_PIECE or not self._is_plain():
             super().write(data)
             return
-        heads: Heads = self.channel.adj.heads
+        cache: HeaderCache = self.channel.adj.header_cache
         key = (self.status, *self.response_headers)
-        self.channel.write_soon(heads.written(key, int(self.start_time), self.build_response_header) + data)
+        self.channel.write_soon(cache.written(key, int(self.start_time), self.build_response_header) + data)
         self.wrote_header = True
         self.content_bytes_written = len(data)
 

@@ -27,7 +27,7 @@ with atheris.instrument_imports(include=["appliance"]):
     from appliance.mqtt.codec import Codec
     from appliance.pull import offers
     from appliance.rest.server.framing import Parser
-    from appliance.rest.server.header_cache import Heads
+    from appliance.rest.server.header_cache import HeaderCache
     from tests.appliance.conftest import build_bundle
     from tests.appliance.rest.conftest import Door, echo_bundle
 
@@ -89,7 +89,7 @@ def codec(payload: str, *seeds: bytes) -> Callable[[Path], Target]:
 def head(content: bytes) -> None:
     """Read a request as the server does, in two parts."""
     adjustments = Adjustments(max_request_body_size=10_000)
-    adjustments.heads = Heads()
+    adjustments.header_cache = HeaderCache()
     parser = Parser(adjustments)
     half = len(content) // 2
     taken = parser.received(content[:half])

@@ -16,7 +16,7 @@ from waitress.adjustments import Adjustments
 from appliance.rest.server import request_head, server
 from appliance.rest.server.chunked_body import MAX_CHUNK_LINE, MAX_TRAILER, ChunkedBody
 from appliance.rest.server.framing import Parser
-from appliance.rest.server.header_cache import Heads
+from appliance.rest.server.header_cache import HeaderCache
 from appliance.rest.server.request_head import LONGEST_HEAD, MOST_FIELDS, BadHead
 
 ROW = b'{"features": [1, 2, 3, 4]}'
@@ -155,7 +155,7 @@ def test_framing_that_can_be_read_in_two_ways_is_refused_and_ends_the_connection
 def test_what_is_refused_is_refused_in_any_packets(case):
     sent, status = OTHERS_REFUSED.get(case) or (REFUSED[case], b"400")
     adjustments = Adjustments(max_request_body_size=10_000)
-    adjustments.heads = Heads()
+    adjustments.header_cache = HeaderCache()
     for size in (1, 7, len(sent)) if len(sent) < 5000 else (997, len(sent)):
         parser, place = Parser(adjustments), 0
         while place < len(sent) and not parser.completed:

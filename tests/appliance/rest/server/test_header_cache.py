@@ -11,21 +11,21 @@ from hypothesis import strategies as st
 from waitress.adjustments import Adjustments
 
 from appliance.rest.server.framing import Parser
-from appliance.rest.server.header_cache import LONGEST, MOST, Head, Heads
+from appliance.rest.server.header_cache import LONGEST, MOST, CachedHead, HeaderCache
 
 HEAD = b"POST /models/regression/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 26\r\n\r\n"
 READ = ("command", "path", "query", "version", "headers", "content_length", "connection_close", "completed", "empty")
 
 
-def settings(heads: Heads) -> Adjustments:
+def settings(cache: HeaderCache) -> Adjustments:
     adjustments = Adjustments(max_request_body_size=10_000)
-    adjustments.heads = heads
+    adjustments.header_cache = cache
     return adjustments
 
 
-def requests_in(stream: bytes, cuts: list[int], heads: Heads) -> list[tuple]:
+def requests_in(stream: bytes, cuts: list[int], cache: HeaderCache) -> list[tuple]:
     """Return what is read in a stream that comes in pieces, up to the first request that is wrong."""
-    found, parser, adjustments = [], None, settings(heads)
+    found, parser, adjustments = [], None, settings(cache)
     places = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
     for first, last in itertools.pairwise(places):
         data = stream[first:last]
@@ -65,17 +65,17 @@ sent = st.builds(
 @example([HEAD + b"x" * 26, HEAD + b"y" * 26], [10, 100])
 def test_what_is_remembered_reads_as_what_is_new(requests, cuts):
     stream = b"".join(requests)
-    remembering = Heads()
+    remembering = HeaderCache()
     first = requests_in(stream, cuts, remembering)
     assert requests_in(stream, cuts, remembering) == first
-    assert requests_in(stream, [], remembering) == requests_in(stream, [], Heads())
+    assert requests_in(stream, [], remembering) == requests_in(stream, [], HeaderCache())
 
 
 def test_same_head_with_another_body_is_another_request():
-    heads = Heads()
-    got = requests_in(HEAD + b"a" * 26 + HEAD + b"b" * 26, [], heads)
+    cache = HeaderCache()
+    got = requests_in(HEAD + b"a" * 26 + HEAD + b"b" * 26, [], cache)
     assert [request[-1] for request in got] == [b"a" * 26, b"b" * 26]
-    assert heads.known(HEAD) is not None
+    assert cache.known(HEAD) is not None
 
 
 def test_head_of_a_request_that_is_wrong_is_not_remembered():
@@ -85,25 +85,25 @@ def test_head_of_a_request_that_is_wrong_is_not_remembered():
         b"Expect: 100-continue\r\n",
         b"no field\r\n",
     ):
-        heads = Heads()
+        cache = HeaderCache()
         head = b"POST /predict HTTP/1.1\r\n" + wrong + b"\r\n"
-        requests_in(head, [], heads)
-        assert heads.known(head) is None, wrong
+        requests_in(head, [], cache)
+        assert cache.known(head) is None, wrong
 
 
 def test_clients_cannot_make_the_memory_grow():
-    heads = Heads()
+    cache = HeaderCache()
     for number in range(3 * MOST):
-        heads.remember(b"%d" % number, Head({}, 0))
-    assert sum(heads.known(b"%d" % number) is not None for number in range(3 * MOST)) <= MOST
-    heads.remember(b"x" * (LONGEST + 1), Head({}, 0))
-    assert heads.known(b"x" * (LONGEST + 1)) is None
+        cache.remember(b"%d" % number, CachedHead({}, 0))
+    assert sum(cache.known(b"%d" % number) is not None for number in range(3 * MOST)) <= MOST
+    cache.remember(b"x" * (LONGEST + 1), CachedHead({}, 0))
+    assert cache.known(b"x" * (LONGEST + 1)) is None
 
 
 def test_date_of_an_answer_moves_on():
-    heads = Heads()
-    assert heads.written(("200 OK",), 1, lambda: b"one") == heads.written(("200 OK",), 1, lambda: b"two") == b"one"
-    assert heads.written(("200 OK",), 2, lambda: b"two") == b"two"
+    cache = HeaderCache()
+    assert cache.written(("200 OK",), 1, lambda: b"one") == cache.written(("200 OK",), 1, lambda: b"two") == b"one"
+    assert cache.written(("200 OK",), 2, lambda: b"two") == b"two"
 
 
 def ask(client: socket.socket, row: list[float], head: bytes = b"") -> SimpleNamespace:
