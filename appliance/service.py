@@ -20,6 +20,7 @@ from appliance.config import Config
 from appliance.errors import ApplianceError, StoreError
 from appliance.monitoring.metrics import Metrics
 from appliance.predictor import Predictor
+from appliance.readiness import Readiness
 from appliance.repository import ModelRepository, Served
 from appliance.rest import admin, auth, dashboard, health, invocations, openapi, openinference, predict
 from appliance.rest.app import App, create_app
@@ -84,6 +85,7 @@ class Service:
         self.predictor = Predictor(self.models, [self.metrics], refuse_overflow=refuse)
         self._first = slot == 0
         self._stop = threading.Event()
+        self.readiness = Readiness(self.models, self.store, stopping=self._stop.is_set, mqtt=self.metrics.mqtt_state)
         self.server = self._http(listener, share) if listener else None
         self.mqtt = self._mqtt() if config.mqtt.host and self._first else None
 
@@ -146,11 +148,9 @@ class Service:
 
     def _alive(self) -> str:
         """Return what keeps this process from answering rightly: a failing self-test, a loop that hangs; else ""."""
-        for served in self.models.served():
-            if served.loaded and (failure := served.loaded.failure()):
-                return f"{served.name} {served.loaded.version}: {failure}"
-        if self.server is None:
-            return ""
+        failure = self.readiness.failure()
+        if failure or self.server is None:
+            return failure
         turned = threading.Event()
         with contextlib.suppress(OSError):  # the loop has just ended
             self.server.trigger.pull_trigger(turned.set)
@@ -206,21 +206,16 @@ class Service:
             predictor=self.predictor.of("http"),
             models=self.models,
             store=self.store,
+            readiness=self.readiness,
             config=http,
             budget=Budget(
                 http.max_decoded_bytes or default_bytes(memory.limit_bytes(), http.processes), idle=memory.GiveBack()
             ),
             metrics=self.metrics.exposition,
             counts=self.metrics.counts,
-            mqtt=self.metrics.mqtt_state,
-            stopping=self._stop_is_set,
             self_test=self.trials.self_test,
         )
         return create_app(context, ROUTES, self._guard.check, log_requests=self.config.log.requests)
-
-    def _stop_is_set(self) -> bool:
-        """Return whether the service is finishing."""
-        return self._stop.is_set()
 
     def _switched(self, served: Served) -> None:
         """Tell log and metrics what a model serves now."""

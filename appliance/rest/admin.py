@@ -12,7 +12,6 @@ from appliance.bundle.manifest import Input, Output, Task
 from appliance.errors import ApplianceError
 from appliance.predictor import Counts
 from appliance.repository import Served
-from appliance.rest.health import is_ready
 from appliance.rest.http_types import Context, Request, Response, json_response
 from appliance.rest.routes import Route
 from appliance.store import activation
@@ -136,11 +135,11 @@ def _mark_good(context: Context, request: Request, variables: dict[str, str]) ->
 
 def _status(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer with the service at a glance."""
-    ready, details = is_ready(context)
+    found = context.readiness.look()
     counts = [_version_counts(*key, counts) for key, counts in sorted(context.counts().items())]
     uptime = round(time.monotonic() - _STARTED, 3)
     machine = f"{platform.system()} {platform.machine()}"
-    return json_response(Status(__version__, socket.gethostname(), machine, uptime, ready, details.reasons, counts))
+    return json_response(Status(__version__, socket.gethostname(), machine, uptime, found.ready, found.reasons, counts))
 
 
 def _metrics(context: Context, request: Request, variables: dict[str, str]) -> Response:

@@ -14,8 +14,8 @@ from appliance.config import HttpConfig
 from appliance.errors import InvalidInput, TooLarge
 from appliance.inference import selftest
 from appliance.limits import Limits
-from appliance.mqtt_state import MqttState
 from appliance.predictor import Counts, Predictor
+from appliance.readiness import Readiness
 from appliance.repository import ModelRepository
 from appliance.rest.changes import Changes
 from appliance.store.activation import SelfTest
@@ -143,6 +143,7 @@ class Context:
     predictor: Predictor
     models: ModelRepository
     store: Store
+    readiness: Readiness
     config: HttpConfig
     budget: Budget = field(default_factory=lambda: Budget(MOST))
     """The memory that all large requests share."""
@@ -150,10 +151,6 @@ class Context:
     """The Prometheus text exposition (format 0.0.4) of all processes."""
     counts: Callable[[], dict[tuple[str, str], Counts]] = field(default=dict)
     """What was asked of each (model, version) so far, over all processes."""
-    mqtt: Callable[[], MqttState | None] = field(default=lambda: None)
-    """What the MQTT door last told of itself; None when there is none."""
-    stopping: Callable[[], bool] = field(default=lambda: False)
-    """Whether the service is finishing and must no longer say that it is ready."""
     self_test: SelfTest = selftest.self_test
     """What tries a version before it goes live; the service's own does so in another process."""
     changes: Changes = field(default_factory=Changes)

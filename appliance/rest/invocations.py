@@ -19,7 +19,6 @@ from appliance.inference.values import Scalar, quoted, to_values
 from appliance.inference.version import LoadedVersion
 from appliance.response import response_format
 from appliance.rest.csv_body import read_csv, text_of
-from appliance.rest.health import is_ready
 from appliance.rest.http_types import Context, Request, Response, json_response
 from appliance.rest.json_body import decode_values
 from appliance.rest.problems import UnsupportedMedia, error_json, mlflow_json
@@ -227,7 +226,7 @@ def _json_body(request: Request, charset: str) -> bytes:
 
 def _ping(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer 200 when predictions are answered, 503 when not."""
-    ready, _ = is_ready(context)
+    ready = context.readiness.look().ready
     return json_response(Ping(ready), 200 if ready else 503)
 
 

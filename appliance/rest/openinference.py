@@ -14,7 +14,6 @@ from appliance.errors import NotReady
 from appliance.openinference.request import InferRequest
 from appliance.openinference.response import InferAnswer
 from appliance.openinference.tensors import NAMES
-from appliance.rest.health import is_ready
 from appliance.rest.http_types import Context, Request, Response, json_response
 from appliance.rest.infer import infer
 from appliance.rest.problems import error_json
@@ -83,7 +82,7 @@ def _live(context: Context, request: Request, variables: dict[str, str]) -> Resp
 
 def _ready(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer 200 or 503."""
-    ready, _ = is_ready(context)
+    ready = context.readiness.look().ready
     return json_response(ServerReady(ready), 200 if ready else 503)
 
 

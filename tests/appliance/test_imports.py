@@ -29,6 +29,7 @@ GROUPS = [
     {"limits"},
     {"openinference", "trials"},
     {"routing", "repository", "pinned"},
+    {"readiness"},
     {"predictor", "observer_queue"},
     {"response"},
     {"rest", "mqtt", "batch", "monitoring", "pull"},

@@ -22,6 +22,7 @@ from appliance.config import Config, HttpConfig, ModelsConfig, StoreConfig
 from appliance.inference import selftest
 from appliance.inference.session import Session
 from appliance.predictor import Counts, Predictor
+from appliance.readiness import Readiness
 from appliance.repository import ModelRepository
 from appliance.rest import invocations, openinference, predict
 from appliance.rest.app import App, create_app
@@ -85,7 +86,10 @@ class Door:
         self.recorder = Recorder()
         config = HttpConfig(**settings)
         predictor = Predictor(self.models, [self.recorder])
-        self.context = Context(predictor, self.models, self.store, config, counts=lambda: self.recorder.counts)
+        readiness = Readiness(self.models, self.store)
+        self.context = Context(
+            predictor, self.models, self.store, readiness, config, counts=lambda: self.recorder.counts
+        )
         routes = (*predict.ROUTES, *openinference.ROUTES, *invocations.ROUTES)
         self.app: App = create_app(self.context, routes, lambda request, scope: None)
 
