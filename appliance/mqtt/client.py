@@ -1,13 +1,21 @@
-"""One broker: connected for ever anew, its messages handed over unacknowledged, its acknowledgements told.
+"""Keeps one connection to a broker, reconnecting for ever; hands messages on without acknowledging them.
 
-paho keeps the connection (CONNECT, SUBSCRIBE, pings, TLS) and lives as long as it; nothing that paho keeps in memory
-outlives that. The packets that each message costs are read and written here (packets.py): paho makes some fifty
-microseconds of objects of them, and asks the system for two single bytes a packet.
+paho does CONNECT, SUBSCRIBE, pings and TLS (connection.py). It is dropped with its connection, so nothing that it keeps
+in memory outlives that. The packets of each message are read and written here (packets.py): paho would make objects of
+them for fifty microseconds, and ask the system for two single bytes a packet.
+
+States: waiting (for the next try, backoff.py); opening (the thread `mqtt-connect` connects: names, TCP and TLS may each
+take long); asked (CONNECT is sent, and the broker must answer within CONNECT_SECONDS); up (it has; `problem` is "");
+closed (for ever). A fault only sets `_lost`; turn() then drops the connection, tells the handler and waits. So a
+handler may call any method of the client from its callbacks, begin_anew() among them.
+
+Threads: the loop's thread makes all calls, and the handler is called on it, from turn(). The opening thread touches its
+own Connection alone, sets `_opened` and wakes the loop; turn() takes the connection over, and the thread ends. Where
+close() came first, the opening thread sees `_closed` and drops what it made.
 """
 
 import contextlib
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,21 +27,15 @@ from paho.mqtt.enums import MQTTErrorCode
 from appliance.config import BrokerConfig
 from appliance.errors import ConfigError
 from appliance.mqtt import packets
-from appliance.mqtt.buffered import Buffered
+from appliance.mqtt.backoff import Backoff
 from appliance.mqtt.connection import CONNECT_SECONDS, Connection
 from appliance.mqtt.credentials import tls_context
 from appliance.mqtt.messages import TOO_LARGE, Handler, Message, PublishProperties, Session
 from appliance.mqtt.overlaps import Ask
+from appliance.mqtt.oversized import OVERHEAD, Oversized
 
 log = logging.getLogger(__name__)
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
-"""Seconds before another try to connect: doubled each time and drawn between half and all of it, for ever."""
-STEADY_SECONDS = 10.0
-"""After which a connection counts as good, and the next loss begins with the first pause again."""
-
-OVERHEAD = 131_072
-"""Bytes of a packet's topic and properties, beside the largest payload."""
 UNSENT_BYTES = 8 * 1024 * 1024
 """Of what waits to be sent, beyond which nothing more is published: answers of QoS 0 have no other window."""
 
@@ -74,17 +76,14 @@ class Client:
         self._wake = wake
         self._will = will
         self._session_expiry = session_expiry
-        self._taken = min(packets.LARGEST - 5, max_payload + OVERHEAD)  # bytes of a packet that are read
-        self._too_large: Message | None = None  # what is passed over
         self._five = config.protocol == "5"
+        self._oversized = Oversized(max_payload, five=self._five)
         self._paho: Connection | None = None
         self._opening: threading.Thread | None = None
         self._opened: tuple[Connection | None, str] | None = None  # what the opening thread found
-        self._pause = FIRST_PAUSE
-        self._due = 0.0
-        self._deadline = 0.0
-        self._since = 0.0
-        self._lost = ""
+        self._backoff = Backoff()
+        self._deadline = 0.0  # for the broker's answer to CONNECT
+        self._lost = ""  # why the connection is to be dropped
         self._packet_id = _FIRST_PACKET_ID
         self._largest = packets.LARGEST
         self._asked: dict[int, list[str]] = {}  # packet id of an unanswered SUBSCRIBE -> its filters
@@ -120,7 +119,7 @@ class Client:
         """Do what is due: open a connection, read what arrived, keep it alive. `now` is time.monotonic()."""
         if self._opened:
             self._take_over(now)
-        elif self._paho is None and self._opening is None and now >= self._due:
+        elif self._paho is None and self._opening is None and now >= self._backoff.due:
             self._open()
         client = self._paho
         if client is None:
@@ -149,7 +148,7 @@ class Client:
         """Return the time.monotonic() at which turn() has something to do, whatever arrives."""
         if self._paho:
             return time.monotonic() + min(1.0, self.config.keepalive / 4)
-        return self._due if self._opening is None else time.monotonic() + 1.0
+        return self._backoff.due if self._opening is None else time.monotonic() + 1.0
 
     def publish(
         self,
@@ -214,13 +213,12 @@ class Client:
         if client:
             client.abandon()
         self.problem, self._closed = "closed", True
-        self._due = float("inf")
+        self._backoff.stop()
 
     def _open(self) -> None:
         """Begin to connect in a thread: names, TCP and TLS may each keep one waiting for long."""
-        client = Connection(
-            self._five, self.client_id, self.config, self._will, kept=self._session_expiry > 0, largest=self._taken + 5
-        )
+        kept, largest = self._session_expiry > 0, self._oversized.limit + 5
+        client = Connection(self._five, self.client_id, self.config, self._will, kept=kept, largest=largest)
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
         client.on_subscribe = self._on_subscribe
 
@@ -240,7 +238,8 @@ class Client:
     def _take_over(self, now: float) -> None:
         """Take the connection that the opening thread made."""
         (client, problem), self._opened, self._opening = self._opened or (None, ""), None, None
-        self._lost, self._too_large = "", None
+        self._lost = ""
+        self._oversized.forget()
         if client is None:
             self._retry_later(problem)
             return
@@ -253,9 +252,8 @@ class Client:
         try:
             if not buffer.fill():
                 self._lost = self._lost or "the broker closed the connection"
-            if self._too_large and not buffer.passing:
-                message, self._too_large = self._too_large, None
-                self._handler.message(message)
+            if dropped := self._oversized.arrived(buffer):
+                self._handler.message(dropped)
             while not self._lost and (found := packets.find(buffer.data, buffer.place)):
                 start, end = found
                 first = buffer.data[buffer.place]
@@ -267,26 +265,9 @@ class Client:
                     buffer.grant(end)
                     self._check(client.loop_read())
                 buffer.place = end
-            self._pass_over(buffer)
+            self._oversized.begin(buffer)
         except (OSError, packets.MalformedPacket) as error:
             self._lost = self._lost or str(error)
-
-    def _pass_over(self, buffer: Buffered) -> None:
-        """Drop a packet that is too large while it arrives: its message is told once it has arrived, without payload.
-
-        It is then acknowledged as any other, or the broker would send it again on each connection.
-        """
-        extent = packets.extent(buffer.data, buffer.place) if buffer.place < len(buffer.data) else None
-        if extent is None or extent[1] - extent[0] <= self._taken:
-            return
-        (start, end), first = extent, buffer.data[buffer.place]
-        if first & 0xF0 != packets.PUBLISH:
-            raise packets.MalformedPacket(f"a packet of {end - start} bytes")
-        if len(buffer.data) - start < min(OVERHEAD, end - start):
-            return  # its topic and identifier may not be there yet
-        part = bytes(buffer.data[start : start + OVERHEAD])
-        self._too_large = packets.read_beginning(first, part, end - start, five=self._five)
-        buffer.pass_over(end)
 
     def _check(self, code: MQTTErrorCode) -> None:
         """Take note of a connection that paho says is lost."""
@@ -298,17 +279,13 @@ class Client:
         client, self._paho, self._lost = self._paho, None, ""
         if client:
             client.abandon()
-        if self.up and time.monotonic() - self._since > STEADY_SECONDS:
-            self._pause = FIRST_PAUSE
         self._retry_later(reason)
 
     def _retry_later(self, reason: str) -> None:
         """Say why there is no connection and when the next try is."""
         was_up, repeated = self.up, reason == self.problem
         self.problem = reason or "lost"
-        pause = self._pause * random.uniform(0.5, 1.0)  # noqa: S311 - so that a fleet does not come back as one
-        self._due = time.monotonic() + pause
-        self._pause = min(LONGEST_PAUSE, self._pause * 2)
+        self._backoff.lost(time.monotonic())
         if was_up or not repeated:
             log.warning("broker is away", extra={"broker": self.address, "reason": reason})
         self._handler.down(self.problem)
@@ -319,7 +296,7 @@ class Client:
             self._lost = f"the broker refuses the connection: {reason}"
             return
         self.problem = ""
-        self._since = time.monotonic()
+        self._backoff.connected(time.monotonic())
         self.refused, self._asked = [], {}
         maximum = getattr(properties, "ReceiveMaximum", _NO_LIMIT)
         self._largest = int(getattr(properties, "MaximumPacketSize", packets.LARGEST))

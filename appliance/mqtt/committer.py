@@ -1,4 +1,12 @@
-"""Answered messages on their way to the disk: while one batch is committed in a thread, the next is answered."""
+"""Answered messages on their way to the disk: while one batch is committed in a thread, the next is answered.
+
+States of a batch: waiting (put()), begun (written, and the thread commits it), kept (told to `kept`). A batch whose
+commit fails waits again, as the first one, and is tried after RETRY_SECONDS. At most one is begun.
+
+Threads: all methods are for the loop's thread, on which `kept` is called too. The own thread, `mqtt-commit`, only calls
+`end`, appends to `_took` and sets `_failure`, all of it between `_jobs.put()` and `_done.set()`, and then calls `wake`.
+The loop's thread reads `_failure` after `_done` alone, and writes nothing else to the disk while `busy`.
+"""
 
 import queue
 import threading
@@ -15,7 +23,7 @@ RETRY_SECONDS = 1.0
 
 
 class Committer:
-    """Commits batches in the order in which they were put. All methods are for one thread, its own thread apart."""
+    """Commits batches in the order in which they were put."""
 
     def __init__(
         self,

@@ -1,4 +1,12 @@
-"""One connection to a broker, by paho: CONNECT, SUBSCRIBE, pings, TLS. It lives as long as the connection."""
+"""One connection to a broker, by paho: CONNECT, SUBSCRIBE, pings, TLS. It lives as long as the connection.
+
+States: new; open() connects and sends CONNECT; abandon() ends it. There is no way back: the next connection is a new
+object.
+
+Threads: one at a time, and no lock. open() blocks and runs on the thread `mqtt-connect`. All else is for the loop's
+thread, once open() has returned (client.py hands it over). paho calls on_connect and the others from loop_read() and
+loop_misc(), so on the loop's thread too.
+"""
 
 from collections.abc import Sequence
 from typing import Any

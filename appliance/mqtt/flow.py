@@ -1,4 +1,15 @@
-"""From a message to its answer on disk: what is committed together, and only then may be acknowledged."""
+"""From a message to its answer on disk: what is committed together, and only then may be acknowledged.
+
+States of a Batch: answered (answer(), timed(), unpark() or given_up() made it; in memory alone), begun (begin() has
+written it in a transaction), ended (the transaction is committed and ended() was told). Until ended() nothing counts:
+a commit that fails may be begun again with the same batch, or reload() goes back to what the disk has.
+
+On disk a message is one of these: an answer in the outbox; parked, where its model is not ready; values of rows, where
+it feeds one. Messages of a subscription that has parked ones are parked behind them, so that the order holds.
+
+Threads: the loop's thread has it. Between begin() and ended() the committer's thread may be in Disk.end(); answer() may
+be called meanwhile, since it writes nothing to disk. begin(), prune() and note_clock() may not, since they write.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -42,7 +53,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A batch that was written and not committed yet."""
+    """A batch that was begun."""
 
     batch: Batch
     addition: Addition

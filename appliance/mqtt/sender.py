@@ -1,4 +1,15 @@
-"""Which answer is sent next, to one broker: within its window, in order, and after an outage at a limited rate."""
+"""Which answer is sent next, to one broker: within its window, in order, and after an outage at a limited rate.
+
+States of an answer, which is on disk all the while: live (committed while connected; in memory), in a range (a number
+that is to be read from disk), read (a replay, in memory), flying (sent, not acknowledged), acknowledged (the outbox
+deletes it with its next commit). Two states are ends of this connection's tries: refused (tried again later, by topic:
+refusals.py), and unsendable (told to the error topic and deleted by the caller: take_unsendable()).
+
+down() forgets all states but refused and unsendable; up() begins with everything that is on disk as one range.
+
+Threads: the loop's thread has it. pump() may read the disk while the committer's thread commits (Disk has the lock).
+add() must be given answers that are committed, in the order of their numbers: what is sent must survive a power cut.
+"""
 
 from collections import deque
 from collections.abc import Callable, Sequence

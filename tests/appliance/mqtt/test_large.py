@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from appliance.config import BrokerConfig
 from appliance.mqtt import packets
 from appliance.mqtt.buffered import Buffered
-from appliance.mqtt.client import OVERHEAD, Client
+from appliance.mqtt.client import Client
 from appliance.mqtt.messages import PublishProperties
+from appliance.mqtt.oversized import OVERHEAD
 
 ROW = [5.1, 3.5, 1.4, 0.2]
 BODIES = st.sampled_from([0, 5, 300, OVERHEAD, OVERHEAD + 90, OVERHEAD + 200, 3 * OVERHEAD, 5 * OVERHEAD + 1])
