@@ -61,6 +61,8 @@ class Attacked:
 
     port: int
     running: Confined
+    model: str = "small"
+    """One that is active, of four columns."""
     most_mib: float = 0.0
     """What one request may take beside what is there when nobody asks."""
 
@@ -77,7 +79,7 @@ class Attacked:
 
     def predicts(self) -> bool:
         """Return whether a plain request is answered, and rightly so."""
-        status, body = self.ask("/models/small/predict", b'{"features": [0.1, 0.2, 0.3, 0.4]}')
+        status, body = self.ask(f"/models/{self.model}/predict", b'{"features": [0.1, 0.2, 0.3, 0.4]}')
         return status == 200 and len(json.loads(body)["prediction"]) == 1
 
     def alive(self) -> bool:
@@ -102,13 +104,13 @@ def serve(models: Path, free_port: Callable[[], int], tmp_path_factory: pytest.T
     """Return a context manager that starts a service: serve(kind="cgroup", mib=128, toml="...")."""
 
     @contextlib.contextmanager
-    def start(*, toml: str = "", **limits: Any) -> Iterator[Attacked]:
+    def start(*, toml: str = "", state: Path = models, model: str = "small", **limits: Any) -> Iterator[Attacked]:
         folder = tmp_path_factory.mktemp("service")
         port = free_port()
-        (folder / "appliance.toml").write_text(f'[http]\nport = {port}\n[models]\ndefault = "small"\n{toml}')
-        command = [APPLIANCE, "serve", "--config", folder / "appliance.toml", "--state-dir", models]
+        (folder / "appliance.toml").write_text(f'[http]\nport = {port}\n[models]\ndefault = "{model}"\n{toml}')
+        command = [APPLIANCE, "serve", "--config", folder / "appliance.toml", "--state-dir", state]
         with confined(command, folder / "log", **limits) as running:
-            attacked = Attacked(port, running)
+            attacked = Attacked(port, running, model)
             for _ in range(600):
                 with contextlib.suppress(OSError):
                     if attacked.predicts():
