@@ -79,6 +79,12 @@ class NotFound(ApplianceError):
     """No such model, version or file."""
 
 
+def unknown_model(name: str, installed: list[str]) -> NotFound:
+    """Return the error for a model that is not installed; Triton's clients look for its first words."""
+    known = ", ".join(sorted(installed)) or "none"
+    return NotFound(f"Request for unknown model: '{name}'", "it is not installed", f"installed models: {known}")
+
+
 class NotReady(ApplianceError):
     """It exists, but cannot answer now."""
 

@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 
 from appliance import nofollow
 from appliance.bundle import archive
-from appliance.errors import ApplianceError, BundleRefused, Misuse, NotFound, NotReady, StoreError
+from appliance.errors import ApplianceError, BundleRefused, Misuse, NotReady, StoreError, unknown_model
 from appliance.inference.version import LoadedVersion
 from appliance.pinned import Pinned
 from appliance.store import activation
@@ -133,7 +133,7 @@ class ModelRepository:
         """
         roles = self._served.get(model or self._default_model())
         if roles is None:
-            raise self._unknown(model or self._default)
+            raise unknown_model(model or self._default, list(self._served))
         served = roles[ACTIVE]
         if version is not None and (served.loaded is None or version != served.loaded.version):
             return _with_role(roles, version) or self._pinned.get(served.name, version)
@@ -292,11 +292,6 @@ class ModelRepository:
         if not active:
             raise NotReady("find a model", "none is active", "activate one: appliance activate NAME VERSION")
         raise Misuse("find the default model", f"{len(active)} are active", "name one, or set [models] default")
-
-    def _unknown(self, name: str) -> NotFound:
-        """Return the error for a model that is not there, in the words that Triton's clients look for."""
-        known = ", ".join(sorted(self._served)) or "none"
-        return NotFound(f"Request for unknown model: '{name}'", "it is not installed", f"installed models: {known}")
 
 
 def _with_role(roles: Mapping[str, Served], version: str) -> LoadedVersion | None:

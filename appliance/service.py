@@ -22,9 +22,10 @@ from appliance.monitoring.metrics import Metrics
 from appliance.predictor import Predictor
 from appliance.readiness import Readiness
 from appliance.repository import ModelRepository, Served
-from appliance.rest import admin, auth, dashboard, health, invocations, openapi, openinference, predict
+from appliance.rest import auth
 from appliance.rest.app import App, create_app
 from appliance.rest.http_types import Context
+from appliance.rest.openapi import ALL_ROUTES
 from appliance.rest.server.connection_balance import Share
 from appliance.rest.server.server import Server, make_server
 from appliance.store import activation, condition, versions
@@ -38,16 +39,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TURN_SECONDS = 5.0  # within which the HTTP loop takes its next turn, unless it hangs
-
-ROUTES = (
-    *predict.ROUTES,
-    *openinference.ROUTES,
-    *invocations.ROUTES,
-    *health.ROUTES,
-    *admin.ROUTES,
-    *openapi.ROUTES,
-    *dashboard.ROUTES,
-)
 
 
 class Service:
@@ -215,7 +206,7 @@ class Service:
             counts=self.metrics.counts,
             self_test=self.trials.self_test,
         )
-        return create_app(context, ROUTES, self._guard.check, log_requests=self.config.log.requests)
+        return create_app(context, ALL_ROUTES, self._guard.check, log_requests=self.config.log.requests)
 
     def _switched(self, served: Served) -> None:
         """Tell log and metrics what a model serves now."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from appliance.budget import SMALL
 from appliance.errors import ApplianceError, NotFound, Overloaded
 from appliance.predictor import request_id
-from appliance.rest.http_types import Context, Environ, Request, Response, body_limit
+from appliance.rest.http_types import Authorize, Context, Environ, Request, Response, body_limit
 from appliance.rest.problems import REASONS, WrongMethod, form_for, status_of
 from appliance.rest.routes import Route, extra_routes, hot_routes
 
@@ -25,8 +25,6 @@ _JUDGED = ("AUTHORIZATION", "HOST", "ORIGIN", "SEC_FETCH_SITE")
 log = logging.getLogger(__name__)
 
 StartResponse = Callable[..., Any]
-Authorize = Callable[[Request, str], None]
-"""(request, scope) -> None, or raises NotAllowed."""
 
 
 class App:

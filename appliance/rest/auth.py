@@ -9,18 +9,15 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from appliance import ahead
 from appliance.config import HttpConfig
 from appliance.errors import ConfigError, NotAllowed
-from appliance.rest.http_types import Request
+from appliance.rest.http_types import Authorize, Request
 from appliance.rest.problems import Forbidden
-
-Authorize = Callable[[Request, str], None]
-"""(request, scope of its route) -> None, or raises NotAllowed (401) or Forbidden (403)."""
 
 LEAST_CHARACTERS = 16
 """Of a token: 16 random ones of the alphabet below are 96 bits."""

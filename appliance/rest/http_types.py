@@ -163,7 +163,9 @@ class Context:
 
 
 Handler = Callable[[Context, Request, dict[str, str]], Response]
-"""(context, request, the path's variables) -> answer; raises ApplianceError."""
+"""(context, request, the path's variables) -> response; raises ApplianceError."""
+Authorize = Callable[[Request, str], None]
+"""(request, scope of its route) -> None, or raises NotAllowed (401) or Forbidden (403)."""
 
 
 def body_limit(limits: Limits, budget: Budget) -> int:

@@ -139,21 +139,21 @@ def _openapi(context: Context, request: Request, variables: dict[str, str]) -> R
     return Response(_encoded(context.config))
 
 
-ROUTES = (Route("GET", "/openapi.json", _openapi, "This document", scope="none"),)
+OPENAPI = Route("GET", "/openapi.json", _openapi, "This document", scope="none")
 
-DESCRIBED = (
+ALL_ROUTES = (
     *predict.ROUTES,
     *openinference.ROUTES,
     *invocations.ROUTES,
     *health.ROUTES,
     *admin.ROUTES,
-    *ROUTES,
+    OPENAPI,
     *dashboard.ROUTES,
 )
-"""Every route there is, whatever the configuration adds."""
+"""Every route of the service, but for what the configuration adds (extra_routes); served and described alike."""
 
 
 @functools.lru_cache(maxsize=1)
 def _encoded(config: HttpConfig) -> bytes:
     """Return the document's bytes; made once, and not before it is asked for."""
-    return encode_json(document((*DESCRIBED, *extra_routes(config, DESCRIBED))))
+    return encode_json(document((*ALL_ROUTES, *extra_routes(config, ALL_ROUTES))))

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from appliance.bundle.manifest import Input, Output, TensorType
-from appliance.errors import InvalidInput, NotFound
+from appliance.errors import InvalidInput, unknown_model
 from appliance.inference.values import Scalar, quoted
 from appliance.openinference.tensors import NAMES
 from appliance.predictor import Counts
@@ -230,11 +230,10 @@ def _duration(count: float, seconds: float) -> Duration:
 
 
 def _installed(context: Context, name: str) -> list[str]:
-    """Return a model's versions, oldest first. Raises NotFound in the words that Triton's clients look for."""
+    """Return a model's versions, oldest first. Raises NotFound."""
     versions = context.store.versions(name)
     if not versions:
-        known = ", ".join(context.store.names()) or "none"
-        raise NotFound(f"Request for unknown model: '{name}'", "it is not installed", f"installed models: {known}")
+        raise unknown_model(name, context.store.names())
     return versions
 
 

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 from jsonschema import Draft202012Validator
 
-from appliance import service
 from appliance.rest import openapi
 from appliance.settings import load
 
@@ -18,7 +17,7 @@ INFER = {"inputs": [{"name": "features", "shape": [1, 4], "datatype": "FP32", "d
 
 @pytest.fixture(scope="module")
 def document():
-    return json.loads(json.dumps(openapi.document(openapi.DESCRIBED)))
+    return json.loads(json.dumps(openapi.document(openapi.ALL_ROUTES)))
 
 
 def operations(document):
@@ -46,10 +45,11 @@ def described(document, method: str, path: str) -> str:
     raise AssertionError(f"{method} {path} is not described")
 
 
-def test_every_route_of_the_service_is_described(document):
-    table = {(route.method, route.path) for route in service.ROUTES}
+def test_every_route_of_the_service_is_described(document, start_service):
+    served = start_service().service.server.application.routes
+    table = {(route.method, route.path) for route in served}
     assert {(method, path) for method, path, _ in operations(document)} == table
-    assert len(service.ROUTES) == len(table)
+    assert len(served) == len(table)
 
 
 def test_paths_that_the_configuration_adds_are_described_too(tmp_path):
@@ -57,7 +57,7 @@ def test_paths_that_the_configuration_adds_are_described_too(tmp_path):
     paths = {}
     for name, more in (("with", environment), ("without", {})):
         config = load(None, {"APPLIANCE_STATE_DIR": str(tmp_path / name), **more}).http
-        answer = openapi.ROUTES[0].handler(SimpleNamespace(config=config), None, {})
+        answer = openapi.OPENAPI.handler(SimpleNamespace(config=config), None, {})
         paths[name] = json.loads(answer.body)["paths"]
     assert paths["with"]["/vertex/predict"]["post"]["summary"] == paths["with"]["/invocations"]["post"]["summary"]
     assert "get" in paths["with"]["/vertex/health"]
@@ -93,7 +93,7 @@ def test_the_parts_that_openapi_asks_for_are_there(document):
 
 
 def test_a_route_needs_the_token_that_its_scope_says(document):
-    for route in service.ROUTES:
+    for route in openapi.ALL_ROUTES:
         security = document["paths"][route.path][route.method.lower()]["security"]
         expected = [] if route.scope == "none" else [{"token": [route.scope]}, {}]
         assert security == expected, route.path
