@@ -61,10 +61,10 @@ def _texts(kind: type) -> dict[str, str]:
     found: dict[str, str] = {}
     for one in reversed(kind.__mro__):
         if issubclass(one, config.Section):
-            body = ast.parse(inspect.getsource(one)).body[0].body  # type: ignore[attr-defined]
+            body = ast.parse(inspect.getsource(one)).body[0].body
             for field, text in itertools.pairwise(body):
                 if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
-                    found[field.target.id] = _linked(" ".join(text.value.value.split()))  # type: ignore[union-attr, attr-defined]
+                    found[field.target.id] = _linked(" ".join(text.value.value.split()))
     return found
 
 

@@ -29,7 +29,7 @@ def test_it_opens_from_a_file_finds_a_setting_and_asks_no_host(page):
     page.on("request", lambda request: urls.append(request.url))
     page.goto((SITE / "index.html").as_uri())
     page.get_by_role("textbox", name="Search").click()
-    page.keyboard.type("outbox_full")
+    page.keyboard.type("APPLIANCE_MQTT_OUTBOX_FULL")
     found = page.locator(".md-search-result__link").first
     expect(found).to_have_attribute("href", re.compile(r"configuration\.html"))
     found.click()
