@@ -74,6 +74,7 @@ class Supervisor:
             self._wait()
             if 0 in self._ready and not self._complete:
                 self._complete = True
+                signals.catch_up()
                 self._due.update(dict.fromkeys(range(1, self._count), 0.0))
             for pid, code in self._dead():
                 failure = self._ended(pid, code) or failure

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from appliance import systemd
+from appliance import signals, systemd
 from appliance.cli import common_options, exit_code, no_effect, options, owner, report
 from appliance.config import Config
 from appliance.errors import ApplianceError, Misuse
@@ -46,6 +46,7 @@ def run(config: Config, *, http: bool = True) -> int:
     logs.configure(config.log.level)
     for sentence in no_effect.found(config):
         log.warning("setting without effect", extra={"found": sentence})
+    signals.postpone()
     listener = bind(config.http.host, config.http.port) if http else None
     # After the port, which may be root's to open; bundles that wait to be installed may be root's to read.
     owner.become(config, sorted(Path(config.store.preload_dir).glob("*.bundle")))
@@ -73,6 +74,7 @@ def _run(
 
     service = Service(config, listener, slot=slot, runtime=runtime, share=share)
     service.handle_signals(stopping)
+    signals.catch_up()
     service.run(ready)
     return 0
 
@@ -89,6 +91,7 @@ def _run_several(config: Config, listener: socket.socket) -> int:
     with tempfile.TemporaryDirectory(prefix="appliance-", dir=memory) as runtime:
 
         def work(slot: int, ready: Callable[[], None]) -> int:
+            signals.postpone()
             try:
                 return _run(config, listener, slot, Path(runtime), connection_balance.Share(held, slot), ready)
             except ApplianceError as error:  # this process has no caller that would report it

@@ -72,11 +72,11 @@ def write_bundle(folder: Path, version: str, *, name: str = "plant") -> Path:
 class Service:
     """A running `appliance serve`, its log read as it comes."""
 
-    def __init__(self, state: Path, **settings: str) -> None:
+    def __init__(self, state: Path, *, at: str = "0", **settings: str) -> None:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("APPLIANCE_")}
         self.state = state
         self.process = subprocess.Popen(
-            [APPLIANCE, "serve", "--port", "0", "--state-dir", str(state)],
+            [APPLIANCE, "serve", "--port", at, "--state-dir", str(state)],
             env=environment | settings,
             stderr=subprocess.PIPE,
             text=True,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import free_port
 from tests.end_to_end.services import Service
 
 BODY = b'{"features": [[1, 2], [10, 20]]}'
@@ -225,3 +226,22 @@ def test_units_of_the_service_reload_it_by_a_hangup():
     assert unit.count("ExecReload=/bin/kill -HUP $MAINPID") == 1
     container = (root / "ansible/roles/appliance/templates/appliance.service.j2").read_text()
     assert "kill --signal=HUP appliance" in container
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_requests_that_wait_at_the_port_of_a_starting_service_are_answered_before_it_ends(serve, processes):
+    port = free_port()
+    service = serve(APPLIANCE_HTTP_PROCESSES=processes, at=str(port))
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            client = socket.create_connection(("127.0.0.1", port), timeout=30)
+            break
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+    service.process.terminate()
+    with client:
+        client.sendall(REQUEST)
+        assert answers(client)[0].split()[1] == b"200"
+    assert service.process.wait(30) == 0
