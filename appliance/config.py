@@ -27,7 +27,7 @@ class HttpConfig(Section, frozen=True):
     """
 
     host: str = "127.0.0.1"
-    """Address to bind. Beyond loopback it needs `tokens_file`, or `auth = "none"` said outright."""
+    """Address to bind. Beyond loopback it needs `tokens_file`, or `auth = "none"`."""
     port: Port = 8080
     """TCP port; 0 lets the system choose, and the log line `listening` tells which."""
     processes: Positive = 1
@@ -35,7 +35,7 @@ class HttpConfig(Section, frozen=True):
     threads: Positive = 2
     """Threads of each process for large or slow requests; small ones run where they were read."""
     auth: Literal["tokens", "none"] = "tokens"
-    """`none` says outright that a port beyond loopback needs no token."""
+    """`none`: a port beyond loopback needs no token. `tokens`: it needs `tokens_file`."""
     tokens_file: str = ""
     """File of tokens (docs/configuration.md#the-tokens-file). Once set, requests from this host need one too."""
     hosts: tuple[str, ...] = ()
@@ -109,7 +109,7 @@ class StoreConfig(Section, frozen=True):
     """Bundles found here are installed and activated when the service starts."""
     trusted_keys: tuple[str, ...] = ()
     """Files of public keys (PEM), one of which must have signed what is installed and what goes live; several for
-    rotation, in files of their own or in one. Read anew each time. In the variable they stand between `:` or `,`.
+    rotation, in files of their own or in one. Read again each time. In the variable they stand between `:` or `,`.
     """
     revoke: Literal["keep", "stop"] = "keep"
     """What becomes of a version that serves when its key is trusted no more: `keep` it serving and say so in health and
@@ -134,7 +134,7 @@ class PullConfig(Section, frozen=True):
     allow_older: bool = False
     """Whether a version is taken that is not newer than the newest that was ever installed here."""
     ca_file: str = ""
-    """Authorities (PEM) that may vouch for the server; empty: the system's."""
+    """Authorities (PEM) that may have signed the server's certificate; empty: the system's."""
     cert_file: str = ""
     """Our certificate (PEM), for servers that ask for one."""
     key_file: str = ""
@@ -150,8 +150,8 @@ class PullConfig(Section, frozen=True):
     timeout: Seconds = 30.0
     """Seconds of silence after which a connection is given up."""
     deadline: Seconds = 1800.0
-    """Seconds that one pull may take as a whole, shared out among its bundles; what was begun is gone on with by the
-    next.
+    """Seconds that one pull may take as a whole, shared out among its bundles; the next pull goes on with what was
+    begun.
     """
     max_bytes: Positive = 2 * 1024**3
     """Bytes of one bundle; a larger one is refused before it is fetched."""
@@ -189,7 +189,7 @@ class BrokerConfig(Section, frozen=True):
     tls: bool = False
     """Whether the connection is encrypted. The broker's certificate and name are always checked."""
     ca_file: str = ""
-    """Authorities (PEM) that may vouch for the broker; empty: the system's."""
+    """Authorities (PEM) that may have signed the broker's certificate; empty: the system's."""
     cert_file: str = ""
     """Our certificate (PEM), for brokers that ask for one."""
     key_file: str = ""
@@ -254,7 +254,7 @@ class FeedConfig(Section, frozen=True):
     topic: str
     """Topic whose levels in braces are the row's key: `line/{device}/temperature`."""
     columns: dict[str, Literal["last", "mean", "min", "max", "std", "count", "slope"]]
-    """Column to what it tells of the window: `last`, `mean`, `min`, `max`, `std`, `count` or `slope` (per second)."""
+    """Column to what it holds of the window: `last`, `mean`, `min`, `max`, `std`, `count` or `slope` (per second)."""
     path: str = ""
     """Path to the value in a JSON payload; empty: the payload is the value alone."""
     seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
