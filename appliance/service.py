@@ -1,6 +1,5 @@
 """Builds and joins the parts of one process, starts and stops them."""
 
-import contextlib
 import gc
 import logging
 import signal
@@ -18,16 +17,18 @@ from appliance.bundle import archive
 from appliance.bundle.manifest import version_order
 from appliance.config import Config
 from appliance.errors import ApplianceError, StoreError
+from appliance.listener import Listener
 from appliance.monitoring.metrics import Metrics
 from appliance.predictor import Predictor
 from appliance.readiness import Readiness
 from appliance.repository import ModelRepository, Served
 from appliance.rest import auth
 from appliance.rest.app import App, create_app
-from appliance.rest.http_types import Context
+from appliance.rest.http_listener import HttpListener
+from appliance.rest.http_types import Authorize, Context
 from appliance.rest.openapi import ALL_ROUTES
 from appliance.rest.server.connection_balance import Share
-from appliance.rest.server.server import Server, make_server
+from appliance.rest.server.server import make_server
 from appliance.store import activation, condition, versions
 from appliance.store.marks import Offered
 from appliance.store.versions import Store
@@ -38,11 +39,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_TURN_SECONDS = 5.0  # within which the HTTP loop takes its next turn, unless it hangs
-
 
 class Service:
-    """One process: the loaded models, the predictor and the doors, HTTP and MQTT."""
+    """One process: the loaded models, the predictor and the listeners, HTTP and MQTT."""
 
     def __init__(
         self,
@@ -53,7 +52,7 @@ class Service:
         runtime: Path | None = None,
         share: Share | None = None,
     ) -> None:
-        """Join the parts. Without a `listener` there is no HTTP door; the MQTT door is in the first process alone.
+        """Join the parts. Without a `listener` nothing listens for HTTP; MQTT is in the first process alone.
 
         `runtime` is a folder that the processes of one service have in common, and `share` this one's share of the
         connections; None when there is but one.
@@ -77,8 +76,10 @@ class Service:
         self._first = slot == 0
         self._stop = threading.Event()
         self.readiness = Readiness(self.models, self.store, stopping=self._stop.is_set, mqtt=self.metrics.mqtt_state)
-        self.server = self._http(listener, share) if listener else None
-        self.mqtt = self._mqtt() if config.mqtt.host and self._first else None
+        self._http = self._http_listener(listener, share) if listener else None
+        self._listeners: list[Listener] = [self._http] if self._http else []
+        if config.mqtt.host and self._first:
+            self._listeners.append(self._mqtt_listener())
 
     def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Serve until stop() is called or SIGTERM or SIGINT arrives; `ready` is called once requests are answered.
@@ -110,10 +111,8 @@ class Service:
         """Let run() finish what runs and return."""
         self._stop.set()
         self.trials.stop()
-        if self.server:
-            self.server.stop()
-        elif self.mqtt:
-            self.mqtt.stop()
+        if self._listeners:
+            self._listeners[0].stop()  # the others are stopped once it has ended, see _serve()
 
     def handle_signals(self, stopping: Callable[[], object] = lambda: None) -> None:
         """Stop on SIGTERM, SIGINT and SIGQUIT, after `stopping`; read the tokens again on SIGHUP; for the main thread.
@@ -130,8 +129,8 @@ class Service:
                 self.stop()
 
         def reload(number: int, frame: object) -> None:
-            if self.server:
-                self.server.call_soon(self._guard.reload)
+            if self._http:
+                self._http.reload()
 
         for number in signals.STOPPING:
             signal.signal(number, stop)
@@ -139,38 +138,34 @@ class Service:
 
     def _alive(self) -> str:
         """Return what keeps this process from answering rightly: a failing self-test, a loop that hangs; else ""."""
-        failure = self.readiness.failure()
-        if failure or self.server is None:
-            return failure
-        turned = threading.Event()
-        with contextlib.suppress(OSError):  # the loop has just ended
-            self.server.trigger.pull_trigger(turned.set)
-        return "" if turned.wait(_TURN_SECONDS) or self._stop.is_set() else "the HTTP loop hangs"
+        return self.readiness.failure() or next(filter(None, (one.alive() for one in self._listeners)), "")
 
     def _serve(self) -> None:
-        """Have the doors open until stop() is called: HTTP, or MQTT where it is alone, on this thread."""
-        if self.server is None:
-            if self.mqtt:
-                self.mqtt.run()
+        """Run the listeners until stop() is called: the first one on this thread, each other one on its own.
+
+        The others go on while the first one ends what it has begun.
+        """
+        if not self._listeners:
             return
-        beside = threading.Thread(target=self.mqtt.run, name="mqtt", daemon=True) if self.mqtt else None
-        if beside:
-            beside.start()
-        host, port = self.server.effective_host, self.server.effective_port
-        log.info("listening", extra={"url": f"http://{f'[{host}]' if ':' in host else host}:{port}"})
-        self.server.run()
-        if self.mqtt and beside:
-            self.mqtt.stop()
-            beside.join(timeout=10)
+        first, *others = self._listeners
+        threads = [threading.Thread(target=one.run, name=one.name, daemon=True) for one in others]
+        for thread in threads:
+            thread.start()
+        first.run()
+        for one in others:
+            one.stop()
+        for thread in threads:
+            thread.join(timeout=10)
 
-    def _http(self, listener: socket.socket, share: Share | None) -> Server:
-        """Return the HTTP door on a bound socket."""
+    def _http_listener(self, listener: socket.socket, share: Share | None) -> HttpListener:
+        """Return the HTTP listener on a bound socket."""
         auth.refuse_open_port(self.config.http)
-        self._guard = auth.guard(self.config.http)
-        app = self._app()
-        return make_server(app, listener, self.config.http, app.is_small, share, app.context.budget, app.admit)
+        guard = auth.guard(self.config.http)
+        app = self._app(guard.check)
+        server = make_server(app, listener, self.config.http, app.is_small, share, app.context.budget, app.admit)
+        return HttpListener(server, guard)
 
-    def _mqtt(self) -> "DeferredListener":
+    def _mqtt_listener(self) -> "DeferredListener":
         """Return the MQTT listener."""
         # Imported here, since paho takes memory and 40 ms: only where a broker is named.
         from appliance.mqtt.deferred_listener import DeferredListener
@@ -182,7 +177,7 @@ class Service:
         return DeferredListener(make, folder, told)
 
     def _served(self) -> list[dict[str, str]]:
-        """Return what every model serves and since when, for the status that the MQTT door publishes."""
+        """Return what every model serves and since when, for the status that the MQTT listener publishes."""
         found = []
         for served in self.models.served():
             if served.loaded:
@@ -190,7 +185,7 @@ class Service:
                 found.append({"model": served.name, "version": served.loaded.version, "since": since})
         return found
 
-    def _app(self) -> App:
+    def _app(self, authorize: Authorize) -> App:
         """Return the HTTP application."""
         http = self.config.http
         context = Context(
@@ -206,7 +201,7 @@ class Service:
             counts=self.metrics.counts,
             self_test=self.trials.self_test,
         )
-        return create_app(context, ALL_ROUTES, self._guard.check, log_requests=self.config.log.requests)
+        return create_app(context, ALL_ROUTES, authorize, log_requests=self.config.log.requests)
 
     def _switched(self, served: Served) -> None:
         """Tell log and metrics what a model serves now."""

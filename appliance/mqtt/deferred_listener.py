@@ -27,6 +27,8 @@ class DeferredListener:
     HTTP answers meanwhile, and the broker keeps the messages.
     """
 
+    name = "mqtt"
+
     def __init__(self, make: Callable[[], MqttListener], folder: Path, report: Callable[[MqttState], None]) -> None:
         """`make` returns the listener, which keeps its files in `folder`; `report` is told why there is none.
 
@@ -53,6 +55,10 @@ class DeferredListener:
         self._stop.set()
         if self._listener:
             self._listener.stop()
+
+    def alive(self) -> str:
+        """Return "": its loop goes on after any fault, and what it waits for is told by its reports (MqttState)."""
+        return ""
 
     def _made(self) -> MqttListener | None:
         """Return the listener, None while its files cannot be written."""

@@ -22,6 +22,7 @@ GROUPS = [
         "cgroup",
         "memory",
         "ahead",
+        "listener",
     },
     {"nofollow"},
     {"config", "settings", "bundle", "budget"},

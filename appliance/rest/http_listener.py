@@ -1,0 +1,44 @@
+"""The HTTP listener: the server, its guard and whether its loop takes its turns."""
+
+import contextlib
+import logging
+import threading
+
+from appliance.rest.auth import Pages, Tokens
+from appliance.rest.server.server import Server
+
+log = logging.getLogger(__name__)
+
+TURN_SECONDS = 5.0
+"""Within which the loop takes its next turn, unless it hangs."""
+
+
+class HttpListener:
+    """A Listener over a server that has its socket."""
+
+    name = "http"
+
+    def __init__(self, server: Server, guard: Pages | Tokens) -> None:
+        self.server = server
+        self._guard = guard
+
+    def run(self) -> None:
+        """Answer requests until stop() is called."""
+        host, port = self.server.effective_host, self.server.effective_port
+        log.info("listening", extra={"url": f"http://{f'[{host}]' if ':' in host else host}:{port}"})
+        self.server.run()
+
+    def stop(self) -> None:
+        """Have run() return soon; safe in a signal handler and from any thread."""
+        self.server.stop()
+
+    def reload(self) -> None:
+        """Have the tokens read again, on the loop's thread; safe in a signal handler."""
+        self.server.call_soon(self._guard.reload)
+
+    def alive(self) -> str:
+        """Return "" where the loop takes a turn now, else that it hangs; waits for TURN_SECONDS at most."""
+        turned = threading.Event()
+        with contextlib.suppress(OSError):  # the loop has just ended
+            self.server.trigger.pull_trigger(turned.set)
+        return "" if turned.wait(TURN_SECONDS) or self.server.stopping else "the HTTP loop hangs"
