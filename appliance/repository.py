@@ -74,6 +74,11 @@ class Served:
     """Why what is wanted does not serve; or, where it does, why it should not: nobody who is trusted signed it."""
     role: str = ACTIVE
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the model, or its role, is no more, or nothing is wanted in it."""
+        return self.wanted is None and self.loaded is None and self.problem is None
+
 
 class ModelRepository:
     """The versions loaded in this process: those that have a role, and a few more because requests named them."""

@@ -72,10 +72,10 @@ class Service:
         self.metrics = Metrics(runtime, slot, state_dir=config.state_dir)
         self.models.switched = self._switched
         refuse = config.models.overflow == "refuse"
-        self.predictor = Predictor(self.models, [self.metrics], refuse_overflow=refuse)
+        self.predictor = Predictor(self.models, [self.metrics.counters], refuse_overflow=refuse)
         self._first = slot == 0
         self._stop = threading.Event()
-        self.readiness = Readiness(self.models, self.store, stopping=self._stop.is_set, mqtt=self.metrics.mqtt_state)
+        self.readiness = Readiness(self.models, self.store, stopping=self._stop.is_set, mqtt=self.metrics.mqtt.read)
         self._http = self._http_listener(listener, share) if listener else None
         self._listeners: list[Listener] = [self._http] if self._http else []
         if config.mqtt.host and self._first:
@@ -171,7 +171,7 @@ class Service:
         from appliance.mqtt.deferred_listener import DeferredListener
         from appliance.mqtt.listener import MqttListener
 
-        told, folder = self.metrics.mqtt, self.config.state_dir / "mqtt"
+        told, folder = self.metrics.mqtt.write, self.config.state_dir / "mqtt"
         predictor = self.predictor.of("mqtt")
         make = partial(MqttListener, self.config.mqtt, predictor, folder, models=self._served, report=told)
         return DeferredListener(make, folder, told)
@@ -198,7 +198,7 @@ class Service:
                 http.max_decoded_bytes or default_bytes(memory.limit_bytes(), http.processes), idle=memory.GiveBack()
             ),
             metrics=self.metrics.exposition,
-            counts=self.metrics.counts,
+            counts=self.metrics.counters.counts,
             self_test=self.trials.self_test,
         )
         return create_app(context, ALL_ROUTES, authorize, log_requests=self.config.log.requests)

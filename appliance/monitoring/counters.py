@@ -1,17 +1,13 @@
-"""What is counted of each version, in one small file per process and version, so that any process can add them up.
+"""What is counted of each version: requests by how they ended, rows, times. An observer of the predictor."""
 
-The file is an array of native float64 cells (whole numbers are exact to 2^53), mapped into its single writer. It
-outlives its process: a restarted worker counts on, so a sum over all files never goes backwards while the service runs.
-"""
-
-import logging
-import mmap
-import os
-from array import array
+import threading
+from bisect import bisect_left
 from pathlib import Path
-from typing import TypeAlias
 
-log = logging.getLogger(__name__)
+from appliance.errors import ApplianceError, Misuse, NotAllowed, NotFound
+from appliance.monitoring.shared_cells import Key, Layout, SharedCells
+from appliance.predictor import Counts, Prediction
+from appliance.repository import ACTIVE, Served
 
 SUCCESSES, CALLER_ERRORS, SERVICE_ERRORS, ROWS, REQUEST_SECONDS, PREPARE_SECONDS, RUN_SECONDS, LAST, RUNS = range(9)
 FAILURE_SECONDS = 9
@@ -28,67 +24,86 @@ REQUEST_BUCKETS = 10
 """Cell of the first bucket of the request times; one more bucket than bounds."""
 RUN_BUCKETS = REQUEST_BUCKETS + len(BOUNDS) + 1
 CELLS = RUN_BUCKETS + len(BOUNDS) + 1
-SIZE = 8 * CELLS
-"""Bytes of a file."""
+LAYOUT = Layout(".counts", lambda key: CELLS, frozenset({LAST}))
 
-Cells: TypeAlias = "array[float] | memoryview[float]"
-Key = tuple[str, str]
-"""(model, version); both empty for requests that reached no known model."""
+_CALLERS_FAULT = (Misuse, NotAllowed, NotFound)
 
 
-def open_cells(folder: Path | None, slot: int, key: Key) -> Cells:
-    """Return the cells of `key` that process `slot` writes, with what was counted before.
+class RequestCounters:
+    """The counters of one process, and the sum over all that share its folder. An Observer of the predictor."""
 
-    Without a folder, or where the file cannot be made, they are plain memory: counting must not stop predictions.
-    """
-    if folder is None:
-        return array("d", bytes(SIZE))
-    try:
-        return _mapped(folder / _file_name(slot, key))
-    except OSError as error:
-        log.error("counters are kept in memory only", extra={"folder": str(folder), "error": str(error)})
-        return array("d", bytes(SIZE))
+    def __init__(self, folder: Path | None = None, slot: int = 0) -> None:
+        """`folder` and `slot` as SharedCells has them. Requests that reached no known model count for ("", "")."""
+        self._cells = SharedCells(folder, slot, LAYOUT)
+        self._lock = threading.Lock()  # for adding to cells
+        self._serving: dict[str, str | None] = {}  # model -> version that serves
+
+    def predicted(self, prediction: Prediction) -> None:
+        """Count a prediction; about 2 us. Each request that shared a run counts, and took the whole run's time."""
+        key = (prediction.model, prediction.version)
+        cells = self._cells.of(key)
+        prepare, run, requests = prediction.prepare_seconds, prediction.run_seconds, prediction.requests
+        request = prepare + run
+        request_bucket = REQUEST_BUCKETS + bisect_left(BOUNDS, request)
+        run_bucket = RUN_BUCKETS + bisect_left(BOUNDS, run)
+        with self._lock:
+            cells[SUCCESSES] += requests
+            cells[RUNS] += 1
+            cells[ROWS] += prediction.rows
+            cells[REQUEST_SECONDS] += request * requests
+            cells[PREPARE_SECONDS] += prepare
+            cells[RUN_SECONDS] += run
+            cells[request_bucket] += requests
+            cells[run_bucket] += 1
+            cells[LAST] = prediction.time
+
+    def failed(self, model: str, version: str, error: ApplianceError, seconds: float = 0.0) -> None:
+        """Count a request that was not answered, and the time that it took, by whose fault it was.
+
+        A name that nothing is known of counts as "": callers must not be able to make new time series.
+        """
+        cell = CALLER_ERRORS if isinstance(error, _CALLERS_FAULT) else SERVICE_ERRORS
+        cells = self._cells.of(self._known(model, version))
+        with self._lock:
+            cells[cell] += 1
+            cells[FAILURE_SECONDS] += seconds
+
+    def switched(self, served: Served) -> None:
+        """Take note of a version that has a role, so that its series begin at zero."""
+        if served.role == ACTIVE:
+            if served.is_gone:
+                self._serving.pop(served.name, None)
+            else:
+                self._serving[served.name] = served.loaded.version if served.loaded else None
+        if served.loaded:
+            self._cells.of((served.name, served.loaded.version))
+
+    def counts(self) -> dict[Key, Counts]:
+        """Return what was asked of each (model, version) so far, over all processes."""
+        return {key: _counts(cells) for key, cells in self.sums().items()}
+
+    def sums(self) -> dict[Key, list[float]]:
+        """Return {(model, version): cells} of all processes."""
+        return self._cells.sums()
+
+    def _known(self, model: str, version: str) -> Key:
+        """Return the key that a failure counts for."""
+        if (model, version) in self._cells:
+            return model, version
+        if model not in self._serving:
+            return "", ""
+        return model, "" if version else self._serving[model] or ""
 
 
-def sum_of_all(folder: Path) -> dict[Key, list[float]]:
-    """Return {(model, version): cells} added up over the files of every process, living or dead."""
-    sums: dict[Key, list[float]] = {}
-    for file in sorted(folder.glob("*.counts")):
-        content = file.read_bytes()
-        if len(content) != SIZE:  # being made right now
-            continue
-        key = _key(file.name)
-        sums[key] = _added(sums[key], memoryview(content).cast("d")) if key in sums else list(array("d", content))
-    return sums
-
-
-def _mapped(path: Path) -> Cells:
-    """Return the cells of the file at `path`, made with zeros if absent."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        # Reserved now: a store into a hole of a full disk would kill the process with SIGBUS.
-        os.posix_fallocate(descriptor, 0, SIZE)
-        mapping = mmap.mmap(descriptor, SIZE)
-    finally:
-        os.close(descriptor)
-    # A cell is aligned, so a reader in another process sees the old or the new number, never half of one.
-    return memoryview(mapping).cast("d")
-
-
-def _added(cells: list[float], more: Cells) -> list[float]:
-    """Return the sum of two processes' cells."""
-    added = [one + other for one, other in zip(cells, more, strict=True)]
-    added[LAST] = max(cells[LAST], more[LAST])
-    return added
-
-
-def _file_name(slot: int, key: Key) -> str:
-    """Return the file of a process and version: neither a model's name nor SemVer has an @."""
-    model, version = key
-    return f"{slot}@{model}@{version}.counts"
-
-
-def _key(file_name: str) -> Key:
-    """Return the (model, version) of a file."""
-    _, model, version = file_name.removesuffix(".counts").split("@")
-    return model, version
+def _counts(cells: list[float]) -> Counts:
+    """Return the record of one version's cells."""
+    return Counts(
+        successes=int(cells[SUCCESSES]),
+        failures=int(cells[CALLER_ERRORS] + cells[SERVICE_ERRORS]),
+        rows=int(cells[ROWS]),
+        request_seconds=cells[REQUEST_SECONDS],
+        prepare_seconds=cells[PREPARE_SECONDS],
+        run_seconds=cells[RUN_SECONDS],
+        failure_seconds=cells[FAILURE_SECONDS],
+        last=cells[LAST],
+    )

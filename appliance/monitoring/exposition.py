@@ -31,9 +31,9 @@ from appliance.monitoring.counters import (
     RUNS,
     SERVICE_ERRORS,
     SUCCESSES,
-    Key,
 )
-from appliance.monitoring.metrics import Serving
+from appliance.monitoring.serving import Serving
+from appliance.monitoring.shared_cells import Key
 from appliance.mqtt_state import MqttState
 from appliance.store.condition import Condition
 

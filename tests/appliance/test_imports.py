@@ -248,3 +248,14 @@ def test_every_library_of_the_device_is_declared():
     imported = {name.split(".")[0] for path in modules("appliance") for name in imports(path)}
     # Flask brings Werkzeug, whose types its own application shows.
     assert imported - set(sys.stdlib_module_names) - {"appliance", "werkzeug"} <= declared
+
+
+def test_modules_of_monitoring_import_each_other_in_one_direction():
+    paths = {f"appliance.monitoring.{path.stem}": path for path in modules("appliance/monitoring")}
+    above = {
+        own: {other for other in paths if any(f"{name}.".startswith(f"{other}.") for name in imports(path))}
+        for own, path in paths.items()
+    }
+    while free := {own for own, others in above.items() if not others & above.keys()}:
+        above = {own: others for own, others in above.items() if own not in free}
+    assert not above

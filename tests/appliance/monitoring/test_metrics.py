@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from appliance.errors import InvalidInput, NotFound, NotReady
 from appliance.inference.version import LoadedVersion
-from appliance.monitoring import counters
+from appliance.monitoring import counters, shared_cells
 from appliance.monitoring.metrics import Metrics
 from appliance.mqtt_state import MqttState
 from appliance.predictor import Counts, Prediction, Predictor
@@ -50,10 +50,10 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 def test_predictions_of_the_predictor_are_counted_with_their_rows_and_times(loaded, folder):
     metrics = Metrics(folder, 0)
-    predictor = Predictor(ModelRepository(Store(folder)), [metrics])
+    predictor = Predictor(ModelRepository(Store(folder)), [metrics.counters])
     for rows in (1, 3):
         predictor.run(loaded, {"features": np.ones((rows, 4), np.float32)})
-    counts = metrics.counts()["iris", "1.0.0"]
+    counts = metrics.counters.counts()["iris", "1.0.0"]
     assert (counts.successes, counts.failures, counts.rows) == (2, 0, 4)
     assert 0 < counts.run_seconds <= counts.request_seconds < 5
     assert counts.last > 1.7e9
@@ -62,30 +62,30 @@ def test_predictions_of_the_predictor_are_counted_with_their_rows_and_times(load
 def test_failures_are_counted_by_whose_fault_they_are(loaded, folder):
     metrics = Metrics(folder, 0)
     metrics.switched(Served("iris", "1.0.0", loaded))
-    metrics.failed("iris", "", InvalidInput("read the rows", "there are none"))
-    metrics.failed("iris", "1.0.0", NotReady("run", "no memory"), 0.5)
-    metrics.failed("iris", "1.0.0", NotReady("run", "no memory"), 0.25)
+    metrics.counters.failed("iris", "", InvalidInput("read the rows", "there are none"))
+    metrics.counters.failed("iris", "1.0.0", NotReady("run", "no memory"), 0.5)
+    metrics.counters.failed("iris", "1.0.0", NotReady("run", "no memory"), 0.25)
     assert value(metrics, "appliance_requests_total", **IRIS, outcome="caller_error") == 1
     assert value(metrics, "appliance_requests_total", **IRIS, outcome="service_error") == 2
     assert value(metrics, "nv_inference_request_failure", **IRIS) == 3
-    assert metrics.counts()["iris", "1.0.0"].failures == 3
-    assert metrics.counts()["iris", "1.0.0"].failure_seconds == 0.75
+    assert metrics.counters.counts()["iris", "1.0.0"].failures == 3
+    assert metrics.counters.counts()["iris", "1.0.0"].failure_seconds == 0.75
 
 
 def test_names_that_callers_make_up_make_no_time_series(loaded, folder):
     metrics = Metrics(folder, 0)
     metrics.switched(Served("iris", "1.0.0", loaded))
     for number in range(50):
-        metrics.failed(f"made-up-{number}/../x", "1.0.0", NotFound("find", "unknown"))
-        metrics.failed("iris", f"{number + 2}.0.0", NotFound("find", "unknown"))
-    assert set(metrics.counts()) == {("iris", "1.0.0"), ("", ""), ("iris", "")}
-    assert metrics.counts()["", ""].failures == metrics.counts()["iris", ""].failures == 50
+        metrics.counters.failed(f"made-up-{number}/../x", "1.0.0", NotFound("find", "unknown"))
+        metrics.counters.failed("iris", f"{number + 2}.0.0", NotFound("find", "unknown"))
+    assert set(metrics.counters.counts()) == {("iris", "1.0.0"), ("", ""), ("iris", "")}
+    assert metrics.counters.counts()["", ""].failures == metrics.counters.counts()["iris", ""].failures == 50
 
 
 def test_every_name_of_a_histogram_adds_up(loaded, folder):
     metrics = Metrics(folder, 0)
     for run in (0.000005, 0.00001, 0.00002, 0.3, 60.0):
-        metrics.predicted(prediction(loaded, prepare=0.0, run=run))
+        metrics.counters.predicted(prediction(loaded, prepare=0.0, run=run))
     found = {
         float(dict(labels)["le"]): number
         for (name, labels), number in samples(metrics).items()
@@ -102,7 +102,7 @@ def test_every_name_of_a_histogram_adds_up(loaded, folder):
 
 def test_other_dashboards_find_their_names(loaded, folder):
     metrics = Metrics(folder, 0)
-    metrics.predicted(prediction(loaded, rows=7))
+    metrics.counters.predicted(prediction(loaded, rows=7))
     assert value(metrics, "nv_inference_request_success", **IRIS) == 1
     assert value(metrics, "nv_inference_count", **IRIS) == 7
     assert value(metrics, "nv_inference_exec_count", **IRIS) == 1
@@ -117,18 +117,18 @@ def test_a_scrape_of_any_process_gives_the_sum_of_all(loaded, folder):
     processes = [Metrics(folder, slot) for slot in range(3)]
     for number, metrics in enumerate(processes, 1):
         for _ in range(number):
-            metrics.predicted(prediction(loaded, rows=2))
+            metrics.counters.predicted(prediction(loaded, rows=2))
     for metrics in processes:
         assert value(metrics, "appliance_requests_total", **IRIS, outcome="success") == 6
         assert value(metrics, "appliance_prediction_rows_total", **IRIS) == 12
-        assert metrics.counts()["iris", "1.0.0"].request_seconds == pytest.approx(6 * 0.003)
+        assert metrics.counters.counts()["iris", "1.0.0"].request_seconds == pytest.approx(6 * 0.003)
 
 
 def _count_and_die(folder: Path, loaded_folder: Path, number: int) -> None:
     loaded = LoadedVersion(loaded_folder)
     metrics = Metrics(folder, 1)
     for _ in range(number):
-        metrics.predicted(prediction(loaded))
+        metrics.counters.predicted(prediction(loaded))
     os._exit(9)
 
 
@@ -137,14 +137,14 @@ def test_counters_do_not_go_back_when_a_process_dies_and_is_started_again(
 ):
     installed = Store(tmp_path_factory.mktemp("state")).install(make_bundle(tmp_path_factory.mktemp("bundles")))
     survivor = Metrics(folder, 0)
-    survivor.predicted(prediction(loaded))
+    survivor.counters.predicted(prediction(loaded))
     spawn = multiprocessing.get_context("spawn")
     for total in (11, 21):
         process = spawn.Process(target=_count_and_die, args=(folder, installed.folder, 10))
         process.start()
         process.join(60)
         assert process.exitcode == 9
-        assert survivor.counts()["iris", "1.0.0"].successes == total
+        assert survivor.counters.counts()["iris", "1.0.0"].successes == total
 
 
 def test_threads_lose_no_count(loaded, folder):
@@ -152,21 +152,21 @@ def test_threads_lose_no_count(loaded, folder):
 
     def count() -> None:
         for _ in range(2000):
-            metrics.predicted(prediction(loaded))
+            metrics.counters.predicted(prediction(loaded))
 
     threads = [Thread(target=count) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert metrics.counts()["iris", "1.0.0"].successes == 8000
+    assert metrics.counters.counts()["iris", "1.0.0"].successes == 8000
 
 
 def test_without_a_folder_one_process_counts_in_memory(loaded):
     metrics = Metrics()
-    metrics.predicted(prediction(loaded, rows=5))
+    metrics.counters.predicted(prediction(loaded, rows=5))
     metrics.switched(Served("iris", "1.0.0", loaded))
-    assert metrics.counts()["iris", "1.0.0"].rows == 5
+    assert metrics.counters.counts()["iris", "1.0.0"].rows == 5
     assert value(metrics, "appliance_active_version_info", **IRIS) == 1
 
 
@@ -205,21 +205,21 @@ def test_counting_goes_on_in_memory_when_the_folder_is_lost(loaded, tmp_path):
     metrics = Metrics(folder, 0)
     (folder / "0.serving").unlink()
     folder.rmdir()
-    metrics.predicted(prediction(loaded))
+    metrics.counters.predicted(prediction(loaded))
     metrics.switched(Served("iris", "1.0.0", loaded))
-    metrics.failed("iris", "1.0.0", InvalidInput("read", "no"))
+    metrics.counters.failed("iris", "1.0.0", InvalidInput("read", "no"))
     assert metrics.exposition()  # still an answer, if an empty one
 
 
 def test_a_file_that_is_being_made_is_passed_over(folder):
     (folder / "3@iris@1.0.0.counts").write_bytes(b"\0" * 8)
-    assert Metrics(folder, 0).counts() == {}
+    assert Metrics(folder, 0).counters.counts() == {}
 
 
 def test_versions_with_every_kind_of_semver_are_told_apart(folder):
     for version in ("1.0.0", "1.0.0-rc.1", "1.0.0+build.5"):
-        counters.open_cells(folder, 0, ("a.b-c_d", version))[counters.SUCCESSES] += 1
-    assert set(Metrics(folder, 0).counts()) == {
+        shared_cells.open_cells(folder, 0, ("a.b-c_d", version), counters.LAYOUT)[counters.SUCCESSES] += 1
+    assert set(Metrics(folder, 0).counters.counts()) == {
         ("a.b-c_d", "1.0.0"),
         ("a.b-c_d", "1.0.0-rc.1"),
         ("a.b-c_d", "1.0.0+build.5"),
@@ -227,14 +227,14 @@ def test_versions_with_every_kind_of_semver_are_told_apart(folder):
 
 
 def test_counts_of_nothing_are_zero():
-    assert Metrics().counts() == {}
+    assert Metrics().counters.counts() == {}
     assert Counts() == Counts(0, 0, 0, 0.0, 0.0, 0.0, 0.0)
 
 
 def test_requests_that_share_a_run_each_count_and_the_run_counts_once(loaded, folder):
     metrics = Metrics(folder, 0)
     shared = [(str(number), 1) for number in range(20)]
-    metrics.predicted(Prediction("iris", "1.0.0", {}, {}, 20, "0", "mqtt", time.time(), 0.001, 0.002, shared))
+    metrics.counters.predicted(Prediction("iris", "1.0.0", {}, {}, 20, "0", "mqtt", time.time(), 0.001, 0.002, shared))
     assert value(metrics, "nv_inference_request_success", **IRIS) == 20
     assert value(metrics, "nv_inference_exec_count", **IRIS) == 1
     assert value(metrics, "appliance_request_seconds_count", **IRIS) == 20
@@ -244,8 +244,8 @@ def test_requests_that_share_a_run_each_count_and_the_run_counts_once(loaded, fo
 
 def test_every_process_tells_of_the_mqtt_door_that_one_of_them_has(folder):
     one, other = Metrics(folder, 0), Metrics(folder, 1)
-    assert other.mqtt_state() is None
-    one.mqtt(MqttState(connected={"local": True, "upstream": False}, problems=["away"], received=7, sent=5))
+    assert other.mqtt.read() is None
+    one.mqtt.write(MqttState(connected={"local": True, "upstream": False}, problems=["away"], received=7, sent=5))
     assert value(other, "appliance_mqtt_received_total") == 7
     assert value(other, "appliance_mqtt_connected", broker="upstream") == 0
     assert value(other, "appliance_mqtt_problems") == 1
@@ -254,7 +254,7 @@ def test_every_process_tells_of_the_mqtt_door_that_one_of_them_has(folder):
 def test_the_documentation_has_every_metric_with_its_type_and_labels_and_no_other(loaded, folder):
     metrics = Metrics(folder, 0)
     metrics.switched(Served("iris", "1.0.0", loaded))
-    metrics.mqtt(MqttState(connected={"local": True}, problems=[], refused={"payload": 1}))
+    metrics.mqtt.write(MqttState(connected={"local": True}, problems=[], refused={"payload": 1}))
     exposed = {}
     for line in metrics.exposition().decode().splitlines():
         if line.startswith("# TYPE"):
