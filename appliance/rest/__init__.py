@@ -1,1 +1,1 @@
-"""The HTTP door: every protocol's routes, as thin adapters over the one Predictor."""
+"""The HTTP listener: every protocol's routes, as thin adapters over the one Predictor."""

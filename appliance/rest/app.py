@@ -97,7 +97,7 @@ class App:
             request_id.reset(token)
 
     def _answer(self, route: Route, request: Request, variables: dict[str, str]) -> Response:
-        """Return the handler's answer, or the error's in the words of the route's protocol."""
+        """Return the handler's answer, or the error in the form of the route's protocol."""
         try:
             self.authorize(request, route.scope)
             return route.handler(self.context, request, variables)

@@ -13,7 +13,7 @@ from appliance.rest.json_body import decode_values
 BINARY = "application/octet-stream"
 
 COMPRESSED_FROM = 1024
-"""Bytes from which an answer is compressed for who accepts it; below, it would grow or cost more than it saves."""
+"""Bytes from which a response is compressed where the client accepts that; a smaller one would gain nothing."""
 
 
 def infer(context: Context, request: Request, variables: dict[str, str]) -> Response:

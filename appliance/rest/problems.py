@@ -40,7 +40,7 @@ REASONS = {
 }  # fmt: skip
 
 Problem = Callable[[int, ApplianceError], Response]
-"""(status, error) -> an answer in the words of one protocol."""
+"""(status, error) -> the error response of one protocol."""
 
 
 def status_of(error: ApplianceError) -> int:
@@ -58,7 +58,7 @@ class UnsupportedMedia(Misuse):
 
 
 class Unsupported(Misuse):
-    """Something that the protocol knows and we do not do."""
+    """A part of the protocol that is not implemented."""
 
     status = 501
 
@@ -76,7 +76,7 @@ class Forbidden(NotAllowed):
 
 
 def problem_json(status: int, error: ApplianceError) -> Response:
-    """Return RFC 9457's problem details, our own routes' words."""
+    """Return RFC 9457's problem details: the error form of our own routes."""
     details = {
         "type": "about:blank",
         "title": REASONS.get(status, "Error"),
@@ -101,7 +101,7 @@ def mlflow_json(status: int, error: ApplianceError) -> Response:
 
 
 def form_for(path: str) -> Problem:
-    """Return the words that the clients of `path` read, for errors that no route answered."""
+    """Return the error form that clients of `path` read, for errors outside of any route."""
     if path.startswith(("/v1/", "/v2/")) or path == "/v2":
         return error_json
     return mlflow_json if path in ("/invocations", "/ping", "/version") else problem_json

@@ -1,7 +1,7 @@
 """How many connections each process of a service holds, so that none takes more than its share.
 
 The kernel wakes every process that waits on a shared listener, and a quick one can take all of a burst: one core then
-works and the others look on.
+works while the others are idle.
 """
 
 import mmap
@@ -19,7 +19,7 @@ class Share:
         held[slot] = 0
 
     def hold(self, connections: int) -> None:
-        """Say how many connections this process holds."""
+        """Set how many connections this process holds."""
         self._held[self._slot] = connections
 
     def is_over(self) -> bool:

@@ -1,4 +1,4 @@
-"""Which thread answers a request: the loop's own, one of a few, or the one for those that only look.
+"""Which thread answers a request: the loop's own, one of a few, or the one for requests that only read.
 
 Measured (see benchmarks/): most of a small request's time in stock waitress is the hand-off to a thread, so small
 prediction requests run where they were read, on the loop's own thread; everything else goes to the threads.
@@ -22,9 +22,9 @@ SMALL_BODY = 16 * 1024
 SLOW_SECONDS = 0.005
 """Of processor time: two requests that take more on the loop send their path to the threads for a while."""
 SLOW_MEMORY = 10.0
-"""Seconds within which the two come, and for which the path stays with the threads then."""
+"""Seconds within which both must occur, and for which the path then stays with the threads."""
 OTHERS_FIRST = 4
-"""Requests answered between two of clients that send many ahead."""
+"""Requests of other clients answered between two of clients that pipeline many."""
 UNSENT = 64 * 1024
 """Bytes of answers in a connection beyond which its next request waits until the client has read."""
 
@@ -56,7 +56,7 @@ class Waiting(Protocol):
 
 
 class Turns:
-    """The channels whose request waits for a thread; with the lock of the threads held.
+    """The channels whose request waits for a thread; every call needs the lock of the threads.
 
     Those whose client waits for this answer come before those that have sent many requests ahead of it; of these, one
     has its turn after every few others.
@@ -81,7 +81,7 @@ class Turns:
         return (self._behind if behind else self._first).popleft()
 
     def give_way(self, channel: Waiting) -> Waiting:
-        """Return who is refused when there is no room for `channel`: whose client is further ahead than its own."""
+        """Return the channel to refuse when there is no room for `channel`: the one whose client has pipelined most."""
         greedy = max((*self._first, *self._behind, channel), key=_ahead)
         if _ahead(greedy) <= _ahead(channel):
             return channel
@@ -90,14 +90,15 @@ class Turns:
 
 
 def _ahead(channel: Waiting) -> int:
-    """Return how many answers a client could have waited for and has not."""
+    """Return how many requests a client has sent without waiting for their answers."""
     return channel.behind + len(channel.requests) + bool(channel.unread)
 
 
 class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has no types
     """Runs small requests on the loop's thread and hands the others to threads, up to a number.
 
-    What only looks (health, metrics, status) has a thread of its own: a probe must not wait behind large predictions.
+    Requests that only read (health, metrics, status) have a thread of their own: a probe must not wait behind large
+    predictions.
     """
 
     def __init__(self, threads: int, max_waiting: int, is_small: Callable[[str], bool]) -> None:
@@ -112,9 +113,9 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has 
         self._suspected: dict[str, float] = {}
         """Path -> monotonic time until which one more slow request shows that the first was no accident."""
         self.set_thread_count(threads)
-        self._looks = ThreadedTaskDispatcher()
-        self._looks.queue = Turns()
-        self._looks.set_thread_count(1)
+        self._readers = ThreadedTaskDispatcher()
+        self._readers.queue = Turns()
+        self._readers.set_thread_count(1)
 
     def add_task(self, task: Waiting) -> None:
         """Take a channel whose first request is complete."""
@@ -126,7 +127,7 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has 
         if self.on_loop() and (request.error or self._runs_here(request)):
             self.ready.append(task)
             return
-        threads = self._looks if _only_looks(request) else self
+        threads = self._readers if _only_reads(request) else self
         refused: Waiting | None = None
         with threads.lock:
             if len(threads.queue) + threads.active_count >= self._max_waiting:
@@ -146,15 +147,15 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has 
 
     def busy(self) -> bool:
         """Return whether a request runs or waits in a thread."""
-        return bool(self.ready) or any(threads.queue or threads.active_count for threads in (self, self._looks))
+        return bool(self.ready) or any(threads.queue or threads.active_count for threads in (self, self._readers))
 
     def shutdown(self, cancel_pending: bool = True, timeout: float = 5) -> bool:
         """End all threads, and wait for them up to `timeout` seconds; those that still run end with the process."""
         deadline = time.monotonic() + timeout
         ended = True
-        for threads in (self._looks, self):
+        for threads in (self._readers, self):
             threads.set_thread_count(0)
-        for threads in (self._looks, self):
+        for threads in (self._readers, self):
             with threads.lock:
                 left = partial(len, threads.threads)
                 ended &= threads.thread_exit_cv.wait_for(lambda left=left: not left(), deadline - time.monotonic())
@@ -196,6 +197,6 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has 
         )
 
 
-def _only_looks(request: Parser) -> bool:
+def _only_reads(request: Parser) -> bool:
     """Return whether a request changes nothing, loads no version and runs nothing but a self-test."""
     return getattr(request, "command", "") in ("GET", "HEAD") and "/versions/" not in request.path

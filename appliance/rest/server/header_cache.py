@@ -1,7 +1,7 @@
-"""Heads of requests and answers that came before: a client sends the same few again and again.
+"""Parsed heads of earlier requests, and encoded heads of earlier responses: a client sends the same few repeatedly.
 
 Measured (see benchmarks/): waitress reads and writes heads in Python, which costs a small prediction more than the
-model does. The same bytes mean the same request, so what was read once need not be read again.
+model does. The same bytes have the same meaning, so each head is read once.
 """
 
 import io
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 LONGEST = 4096
-"""Bytes of a head that is remembered."""
+"""Bytes of the longest head that is cached."""
 MOST = 256
-"""Heads that are remembered; beyond it all are forgotten, so that no client can make them grow."""
+"""Heads that are cached; beyond it the cache is emptied, so that no client can make it grow."""
 
 
 @dataclass(slots=True)
@@ -28,7 +28,7 @@ class CachedHead:
 
 
 class HeaderCache:
-    """The heads that one server remembers; for the loop's thread and the tasks' alike."""
+    """The heads that one server has cached; safe on the loop's thread and on the tasks' threads."""
 
     def __init__(self) -> None:
         self._read: dict[bytes, CachedHead] = {}
@@ -36,18 +36,18 @@ class HeaderCache:
         self._second = 0
 
     def known(self, head: bytes) -> CachedHead | None:
-        """Return what was read in these bytes before, None where they are new."""
+        """Return the cached reading of these bytes, None where there is none."""
         return self._read.get(head)
 
     def remember(self, head: bytes, found: CachedHead) -> None:
-        """Keep what was read in a head."""
+        """Cache what was read in a head."""
         if len(head) <= LONGEST:
             if len(self._read) >= MOST:
                 self._read.clear()
             self._read[head] = found
 
     def written(self, key: tuple[Any, ...], second: int, write: Callable[[], bytes]) -> bytes:
-        """Return an answer's head, written anew by `write` in each second, which its Date has."""
+        """Return a response's head, written by `write` once a second, because Date changes then."""
         if second != self._second or len(self._written) >= MOST:
             self._written, self._second = {}, second
         head = self._written.get(key)
@@ -77,4 +77,4 @@ class WholeBody:
         return io.BytesIO(self._content)
 
     def close(self) -> None:
-        """Let go of nothing."""
+        """Do nothing: there is nothing to close."""

@@ -27,11 +27,11 @@ class Poller:
         self._to_ask: deque[Any] = deque()
 
     def recheck(self, *owners: Any) -> None:
-        """Have owners asked what to wait for, before the loop waits again; safe in any thread."""
+        """Ask owners again what they wait for, before the loop waits the next time; safe in any thread."""
         self._to_ask.extend(owners)
 
     def forget(self, number: int | None) -> None:
-        """Stop to wait on a file descriptor, before it is closed."""
+        """Stop waiting on a file descriptor; to be called before it is closed."""
         if number is not None and self._events.pop(number, 0):
             self._selector.unregister(number)
 
@@ -41,12 +41,12 @@ class Poller:
             self._ask(self._to_ask.popleft())
         for key, events in self._selector.select(pause):
             flags = (select.POLLIN if events & READ else 0) | (select.POLLOUT if events & WRITE else 0)
-            if self._members.get(key.fd) is key.data:  # else another's turn has just closed it
+            if self._members.get(key.fd) is key.data:  # else another owner has just closed it
                 wasyncore.readwrite(key.data, flags)
                 self._to_ask.append(key.data)
 
     def close(self) -> None:
-        """Wait on nothing any more."""
+        """Stop waiting on anything."""
         self._events.clear()
         self._selector.close()
 

@@ -24,7 +24,7 @@ class Refusal:
 
 
 class RefusalTask(ErrorTask):  # type: ignore[misc]
-    """Answers an error of waitress or of ours in the words of the path's protocol."""
+    """Answers an error of waitress or of ours in the form of the path's protocol."""
 
     def execute(self) -> None:
         """Write the answer and close the connection after it."""
