@@ -32,10 +32,10 @@ from appliance.bundle.manifest import (
 )
 from appliance.errors import ConversionRefused, ParityFailed
 from convert import baseline
-from convert.converters import float32_inputs, graphs, isolation, skl2onnx_graph
+from convert.converters import boosting, float32_inputs, graphs, isolation, skl2onnx_graph
 from convert.model import schema
-from convert.model.original import Original, steps
-from convert.model.steps import last_step
+from convert.model.original import Original
+from convert.model.steps import last_step, steps
 from convert.proof import candidate, parity
 from convert.proof.certificate import Attempt, Parity
 from convert.proof.limits import probe
@@ -230,7 +230,7 @@ def original_of(model: Any, sample: Any, outputs: list[str] | None = None) -> Or
     Of columns of float32 it computes in float32, and what it then compares hangs on that rounding: the nearest of two
     neighbours may be the other one. Raises what `schema.infer` and `Original` raise.
     """
-    table = schema.infer(model, sample)
+    table = schema.infer(model, sample, boosting.categories_of_training)
     compares = float32_inputs.kept_from(model, table.columns)
     return Original(model, table.widened() if compares else table, outputs)
 

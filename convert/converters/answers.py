@@ -19,6 +19,8 @@ from appliance.errors import ConversionRefused
 from convert.converters.expressions import Graph, Tensor, concat, where
 
 FLOATS = (FloatTensorType, DoubleTensorType)
+REFUSED_TIE = "training rows with other values are as near as the last neighbour:"
+"""What a graph says that refuses a row whose answer depends on the order in which the original meets its neighbours."""
 Written = TypeVar("Written")
 
 

@@ -5,11 +5,29 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
+from appliance.errors import ConversionRefused
 from convert.converters import tree_nodes
 from convert.converters.writers import Answers, Rows, Writer
 from convert.converters.writers import register as register_writer
 
 _native: dict[type, Writer] = {}
+
+
+def categories_of_training(model: Any) -> dict[int, Any]:
+    """Return {column: its categories in training} of a LightGBM or XGBoost model; nothing where they cannot be read."""
+    library = type(model).__module__.partition(".")[0]
+    try:
+        if library == "lightgbm":
+            from convert.converters import boosting_lightgbm
+
+            return boosting_lightgbm.categories(model)
+        if library == "xgboost":
+            from convert.converters import boosting_xgboost
+
+            return boosting_xgboost.categories(model)
+    except ConversionRefused:  # told in full when the model is converted
+        pass
+    return {}
 
 
 def register() -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from appliance.errors import ConversionRefused
 from convert.converters.expressions import Tensor, maximum, row, where
+from convert.model.matrices import dense
 
 Points = NDArray[Any]
 _WRITTEN_OUT = 32  # columns
@@ -100,11 +101,6 @@ def partly_squared(x: Tensor, points: Points) -> Tensor:
 def nearest(x: Tensor, points: Points, metric: str = "euclidean") -> Tensor:
     """Return the index of the nearest of `points`, int64 [n], the first of equally near ones."""
     return reduced_distances(x, points, metric).argmin()
-
-
-def dense(points: Any) -> Points:
-    """Return points as a float64 array, sparse ones written out."""
-    return np.asarray(points.toarray() if hasattr(points, "toarray") else points, dtype=np.float64)
 
 
 def _square(a: Tensor, b: Tensor) -> Tensor:

@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 
 from convert.converters.skl2onnx_graph import first_encodes
-from convert.model.original import parts
 from convert.model.schema import Column
-from convert.model.steps import column_positions
+from convert.model.steps import column_positions, parts
 
 
 class _Given(IntEnum):

@@ -6,12 +6,12 @@ import numpy as np
 from skl2onnx.common.data_types import Int64TensorType, StringTensorType
 from sklearn.impute import KNNImputer, MissingIndicator, SimpleImputer
 
+from convert.converters.answers import REFUSED_TIE
 from convert.converters.distances import nan_euclidean
 from convert.converters.expressions import Tensor, concat, row, where
 from convert.converters.writers import Answers, Rows, refusal, refuse_rows, register_type
 from convert.converters.writers import register as register_writer
 from convert.model.schema import NONE_TEXT, text_of_null
-from convert.proof.near_ties import REFUSED_TIE
 
 _NOISE = 64 * float(np.finfo(np.float64).eps)  # of a squared distance, for a column and a square of it
 

@@ -9,10 +9,11 @@ from sklearn.kernel_approximation import Nystroem
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.preprocessing import KernelCenterer
 
-from convert.converters.distances import accumulated, dense, distances
+from convert.converters.distances import accumulated, distances
 from convert.converters.expressions import Tensor, row, where
 from convert.converters.writers import Answers, Rows, refusal
 from convert.converters.writers import register as register_writer
+from convert.model.matrices import dense
 
 _FAR = 300.0  # exp of it is about 1e130
 

@@ -6,10 +6,10 @@ import numpy as np
 from sklearn import linear_model
 from sklearn.svm import LinearSVC
 
-from convert.converters.distances import dense
 from convert.converters.expressions import Tensor, concat, expit, softmax, where
 from convert.converters.writers import Answers, Rows, classified, outlier
 from convert.converters.writers import register as register_writer
+from convert.model.matrices import dense
 
 _REGRESSORS = ("LinearRegression", "Ridge", "RidgeCV", "Lasso", "LassoCV", "ElasticNet", "ElasticNetCV", "SGDRegressor")
 

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 from sklearn.manifold import Isomap, LocallyLinearEmbedding
 
-from convert.converters.distances import dense
 from convert.converters.expressions import Tensor, concat, where
 from convert.converters.kernels import kernel_pca_of
 from convert.converters.neighbours import k_nearest
 from convert.converters.writers import Answers, Rows, refusal
 from convert.converters.writers import register as register_writer
+from convert.model.matrices import dense
 
 
 def register() -> None:

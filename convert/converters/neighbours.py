@@ -15,10 +15,11 @@ from sklearn.neighbors import (
 )
 
 from convert.converters import neighbour_ties
-from convert.converters.distances import dense, distances, finished, reduced_distances, reduced_radius
+from convert.converters.distances import distances, finished, reduced_distances, reduced_radius
 from convert.converters.expressions import Tensor, maximum, one_hot, softmax, where
 from convert.converters.writers import Answers, Rows, classified, outlier, refusal, refuse_rows
 from convert.converters.writers import register as register_writer
+from convert.model.matrices import dense
 
 
 def register() -> None:

@@ -6,10 +6,10 @@ import numpy as np
 from sklearn.kernel_approximation import AdditiveChi2Sampler, PolynomialCountSketch, RBFSampler, SkewedChi2Sampler
 from sklearn.random_projection import GaussianRandomProjection, SparseRandomProjection
 
-from convert.converters.distances import dense
 from convert.converters.expressions import Tensor, concat, where
 from convert.converters.writers import Answers, Rows, refuse_rows
 from convert.converters.writers import register as register_writer
+from convert.model.matrices import dense
 
 _COPIED = 8192  # numbers that a count sketch copies of a row at once
 

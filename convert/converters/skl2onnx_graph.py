@@ -45,8 +45,8 @@ from convert.converters import (
 from convert.converters.answers import refusal
 from convert.converters.narrowing import narrow
 from convert.model import sparse_input, training_values
-from convert.model.original import Answers, Original, role, steps
-from convert.model.steps import column_positions, first_step, hashed_columns, last_step
+from convert.model.original import Answers, Original, role
+from convert.model.steps import column_positions, first_step, hashed_columns, last_step, steps
 
 TARGET_OPSET = {"": 21, "ai.onnx.ml": 5}
 OWN_CONVERTERS: tuple[Any, ...] = (

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.svm import SVC, SVR, NuSVC, NuSVR, OneClassSVM
 
-from convert.converters.distances import dense
 from convert.converters.expressions import Tensor, concat, row, where
 from convert.converters.kernels import pairwise_kernel, weighed_gaussian
 from convert.converters.writers import Answers, Rows, classified
 from convert.converters.writers import register as register_writer
+from convert.model.matrices import dense
 
 
 def register() -> None:

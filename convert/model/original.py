@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClusterMixin, is_classifier, is_outlier_detector, is_regressor
+from sklearn.base import ClusterMixin, is_classifier, is_outlier_detector, is_regressor
 from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.naive_bayes import CategoricalNB
 from sklearn.pipeline import Pipeline
@@ -20,14 +20,13 @@ from appliance.bundle.manifest import Label, Task
 from appliance.errors import ConversionRefused, Misuse
 from convert.model import reference_precision, sparse_input
 from convert.model.schema import Schema
-from convert.model.steps import last_step
+from convert.model.steps import BOOSTERS, last_step, steps
 
 Array = NDArray[Any]
 Answers = dict[str, Array]
 Mask = NDArray[np.bool_]
 
 _TRANSFORMING = ("transform", "score_samples")  # a density's only answer is the latter
-_BOOSTERS = ("lightgbm.", "xgboost.", "catboost.")
 _FEW_ROWS = 2_000
 MOST_SPLITS = 10_000
 _ROWS_LED = 500  # of the sample, through every tree, to see which splits they come to
@@ -210,49 +209,11 @@ def role(output: str) -> Any:
     return output.rstrip("_")
 
 
-def steps(model: Any) -> Iterator[tuple[str, BaseEstimator]]:
-    """Yield every estimator inside `model` with its path (`scaler`, `columns__text`), outermost first."""
-    seen = set()
-    waiting = [("", model)]
-    while waiting:
-        path, estimator = waiting.pop(0)
-        if id(estimator) in seen:
-            continue
-        seen.add(id(estimator))
-        yield path, estimator
-        waiting += [(f"{path}__{name}" if path else name, part) for name, part in parts(estimator)]
-
-
 def _free_name(output: str, columns: set[str]) -> str:
     """Return an output's name; where a column has it already, with an underscore more: a graph needs both apart."""
     while output in columns:
         output += "_"
     return output
-
-
-def parts(estimator: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the fitted estimators that `estimator` holds, by their name in it."""
-    for attribute, value in list(vars(estimator).items()):
-        if _is_estimator(value):
-            yield attribute, value
-        elif attribute == "calibrated_classifiers_":
-            yield from ((str(index), part.estimator) for index, part in enumerate(value))
-        elif isinstance(value, (list, np.ndarray)) and attribute in (
-            "steps",
-            "transformers_",
-            "transformer_list",
-            "estimators_",
-        ):
-            for index, item in enumerate(np.ravel(value) if isinstance(value, np.ndarray) else value):
-                name, part = (item[0], item[1]) if isinstance(item, tuple) else (str(index), item)
-                if _is_estimator(part):
-                    yield name, part
-
-
-def _is_estimator(value: Any) -> bool:
-    """Return whether a value is one of scikit-learn's, or CatBoost's, which do not derive from it."""
-    is_booster = type(value).__module__.startswith(_BOOSTERS) and hasattr(value, "get_params")
-    return isinstance(value, BaseEstimator) or is_booster
 
 
 def _trees(step: Any) -> Iterator[tuple[Array, Array, Array, Array]]:
@@ -282,7 +243,7 @@ def _reached(tree: tuple[Array, Array, Array, Array], rows: Array) -> Array:
 
 def _is_tree(step: Any) -> bool:
     """Return whether an estimator is a tree, or boosted trees."""
-    return hasattr(step, "_predictors") or hasattr(step, "tree_") or type(step).__module__.startswith(_BOOSTERS)
+    return hasattr(step, "_predictors") or hasattr(step, "tree_") or type(step).__module__.startswith(BOOSTERS)
 
 
 def _task(model: Any) -> Task:

@@ -9,7 +9,7 @@ from sklearn.impute import KNNImputer
 from sklearn.kernel_approximation import PolynomialCountSketch
 from sklearn.neighbors import KernelDensity, NearestCentroid
 
-from convert.converters.distances import dense
+from convert.model.matrices import dense
 
 Array = NDArray[Any]
 

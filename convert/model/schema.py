@@ -2,7 +2,7 @@
 
 import csv
 import datetime
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -16,11 +16,12 @@ from appliance.bundle.manifest import Category, Input, TensorType
 from appliance.errors import InvalidInput, NotFound
 from convert.model import frames
 from convert.model.steps import first_step, hashed_columns
-from convert.sources.native_boosters import categories_of_training
 
 Kind = Literal["float", "int64", "bool", "string"]
 Style = Literal["array", "table", "text"]
 Columns: TypeAlias = "dict[str, tuple[Column, pd.Series[Any]]]"
+CategoriesOf = Callable[[Any], dict[int, Any]]
+"""What a booster was trained on: {column: its categories}."""
 FEATURES = "features"
 """The one tensor of a model that was fitted on a plain array."""
 NONE_TEXT, NAN_TEXT = "\ufdd0", "\ufdd1"
@@ -170,18 +171,19 @@ def read_table(path: Path) -> pd.DataFrame:
     return frame
 
 
-def infer(model: Any, sample: Any) -> Schema:
+def infer(model: Any, sample: Any, categories_of: CategoriesOf = lambda model: {}) -> Schema:
     """Return what `model` takes, with types from `sample`: a table of pandas or polars, or an array [rows, columns].
 
     The model decides which columns and in what order (`feature_names_in_`), or how many (`n_features_in_`); the
-    sample decides their types. Raises InvalidInput when the sample does not fit the model.
+    sample decides their types. `categories_of` reads the categories that a booster was trained on. Raises InvalidInput
+    when the sample does not fit the model.
     """
     frame, form = frames.plain(sample)
     _check_table(frame)
     names = _names(model)
     if names is not None:
         columns = _typed(_select(frame, names), _dropped(model))
-        return _schema("table", columns, _with_categories(model, columns, form))
+        return _schema("table", columns, _with_categories(model, columns, form, categories_of))
     count = getattr(model, "n_features_in_", None)
     hashes = bool(hashed_columns(first_step(model)))
     columns = _typed(frame.infer_objects() if hashes else frame, frozenset())
@@ -228,14 +230,14 @@ def _typed(frame: pd.DataFrame, dropped: frozenset[str]) -> Columns:
     return columns
 
 
-def _with_categories(model: Any, columns: Columns, form: frames.Form) -> frames.Form:
+def _with_categories(model: Any, columns: Columns, form: frames.Form, categories_of: CategoriesOf) -> frames.Form:
     """Return the form with categories where a booster is asked itself and they came as plain values, as from CSV.
 
     The booster knows those of training; texts it takes in no other dtype.
     """
     if form.polars or type(model).__module__.partition(".")[0] not in ("lightgbm", "xgboost"):
         return form
-    known = categories_of_training(model)
+    known = categories_of(model)
     dtypes = {}
     for position, (name, (column, values)) in enumerate(columns.items()):
         if isinstance(form.dtypes.get(name), pd.CategoricalDtype):

@@ -1,10 +1,54 @@
-"""Knows which estimators inside a model see the table itself and give its answer, and which columns they hash."""
+"""Knows the estimators inside a model: all of them, those that see the table itself, and the one that answers."""
 
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
+BOOSTERS = ("lightgbm.", "xgboost.", "catboost.")
+"""How the modules of the boosting libraries' estimators begin."""
+
 _INNER = ("best_estimator_", "regressor_")  # where searches and target transformers keep what sees what they see
+
+
+def steps(model: Any) -> Iterator[tuple[str, BaseEstimator]]:
+    """Yield every estimator inside `model` with its path (`scaler`, `columns__text`), outermost first."""
+    seen = set()
+    waiting = [("", model)]
+    while waiting:
+        path, estimator = waiting.pop(0)
+        if id(estimator) in seen:
+            continue
+        seen.add(id(estimator))
+        yield path, estimator
+        waiting += [(f"{path}__{name}" if path else name, part) for name, part in parts(estimator)]
+
+
+def parts(estimator: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the fitted estimators that `estimator` holds, by their name in it."""
+    for attribute, value in list(vars(estimator).items()):
+        if _is_estimator(value):
+            yield attribute, value
+        elif attribute == "calibrated_classifiers_":
+            yield from ((str(index), part.estimator) for index, part in enumerate(value))
+        elif isinstance(value, (list, np.ndarray)) and attribute in (
+            "steps",
+            "transformers_",
+            "transformer_list",
+            "estimators_",
+        ):
+            for index, item in enumerate(np.ravel(value) if isinstance(value, np.ndarray) else value):
+                name, part = (item[0], item[1]) if isinstance(item, tuple) else (str(index), item)
+                if _is_estimator(part):
+                    yield name, part
+
+
+def _is_estimator(value: Any) -> bool:
+    """Return whether a value is one of scikit-learn's, or CatBoost's, which do not derive from it."""
+    is_booster = type(value).__module__.startswith(BOOSTERS) and hasattr(value, "get_params")
+    return isinstance(value, BaseEstimator) or is_booster
 
 
 def first_step(model: Any) -> Any:

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from convert.model.schema import Limits
 from convert.proof.rows import SEED
 
-REFUSED_TIE = "training rows with other values are as near as the last neighbour:"
-"""What a graph says that refuses a row whose answer hangs on the order in which the original meets its neighbours."""
 MOST_ROWS = 2_000
 """So many rows at once may be near-ties; where more are off, something else is wrong."""
 _TURNS = 16

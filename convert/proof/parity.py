@@ -10,9 +10,10 @@ import pandas as pd
 
 from appliance.bundle.manifest import Tolerance
 from appliance.errors import InvalidInput, Misuse, ParityFailed
+from convert.converters.answers import REFUSED_TIE
 from convert.model.original import Answers, Mask, Original, taken
 from convert.model.schema import Limits
-from convert.proof import boundaries, float32_rows, near_ties, specials
+from convert.proof import boundaries, float32_rows, specials
 from convert.proof.candidate import Candidate
 from convert.proof.certificate import OutputParity, Parity
 from convert.proof.comparison import FAR, Judge
@@ -115,10 +116,10 @@ def _untied(candidate: Candidate, limits: Limits, frame: pd.DataFrame) -> tuple[
         try:
             candidate.answers(rows, limits)
         except InvalidInput as error:
-            return near_ties.REFUSED_TIE not in error.found
+            return REFUSED_TIE not in error.found
         return True
 
-    if near_ties.REFUSED_TIE.encode() in candidate.onnx:
+    if REFUSED_TIE.encode() in candidate.onnx:
         return taken(is_untied, frame)
     return np.ones(len(frame), dtype=bool), np.ones(len(frame), dtype=bool)
 

@@ -24,8 +24,8 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 
-from convert.model.original import Original, parts, steps
-from convert.model.steps import column_positions
+from convert.model.original import Original
+from convert.model.steps import column_positions, parts, steps
 
 MOST_VALUES = 128  # of one column, beside those of every column
 _MOST_CONSTANTS = 32

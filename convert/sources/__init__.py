@@ -21,11 +21,11 @@ class _Source(Protocol):
 
 # Scheme -> (module, the library it imports, the extra that brings it).
 _SCHEMES = {
-    "models": ("mlflow_registry", "mlflow", "mlflow"),
-    "runs": ("mlflow_registry", "mlflow", "mlflow"),
-    "dvc": ("dvc_repo", "dvc", "dvc"),
-    "s3": ("s3_bucket", "boto3", "s3"),
-    "sagemaker": ("sagemaker_registry", "boto3", "s3"),
+    "models": ("convert.sources.mlflow_registry", "mlflow", "mlflow"),
+    "runs": ("convert.sources.mlflow_registry", "mlflow", "mlflow"),
+    "dvc": ("convert.sources.dvc_repo", "dvc", "dvc"),
+    "s3": ("convert.sources.s3_bucket", "boto3", "s3"),
+    "sagemaker": ("convert.sources.sagemaker_registry", "boto3", "s3"),
 }
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):", re.IGNORECASE)  # two letters at least: C:\ is a drive
 
@@ -46,7 +46,7 @@ def fetch(url: str, folder: Path) -> Fetched:
         raise Misuse(f"fetch {url}", "its path climbs with '..'", "name the model straight")
     module, library, extra = _SCHEMES[scheme[1]]
     try:
-        source = cast(_Source, importlib.import_module(f"{__name__}.{module}"))
+        source = cast(_Source, importlib.import_module(module))
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != library:
             raise

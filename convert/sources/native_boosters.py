@@ -4,7 +4,6 @@ Such a file knows the trees and the objective, not the labels' names: classes ar
 numbers them.
 """
 
-import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -50,15 +49,6 @@ def estimator_of(model: Any) -> Any:
     booster = model.copy()
     booster.set_attr(best_iteration=None, best_score=None)  # a Booster answers with all of its trees
     return _xgboost_of(booster.save_raw("ubj"))
-
-
-def categories_of_training(model: Any) -> dict[int, Any]:
-    """Return {column: its categories in training} of a LightGBM or XGBoost model; nothing where they cannot be read."""
-    library = type(model).__module__.partition(".")[0]
-    try:
-        return dict(importlib.import_module(f"convert.converters.boosting_{library}").categories(model))
-    except ConversionRefused:  # told in full when the model is converted
-        return {}
 
 
 def _lightgbm(path: Path) -> Any:

@@ -48,6 +48,8 @@ BESIDE = {
     ("cli", "__main__"),
     ("__main__", "cli"),
 }
+# The rooms of `convert`, left to right; what stands in none of them is the story on top, and may import every room.
+ROOMS = ["sources", "model", "converters", "proof"]
 # Part -> the only places where a library may be imported.
 HOMES = {
     "flask": ("appliance/rest/",),
@@ -91,6 +93,14 @@ def imports(path: Path) -> Iterator[str]:
             above = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
             base = ".".join(filter(None, (above, node.module)))
             yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def named_modules(path: Path) -> Iterator[str]:
+    """Return the names of our modules that stand as texts in a module, as importlib takes them."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        text = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(text, str) and text.startswith("convert.") and text.replace(".", "").isidentifier():
+            yield text
 
 
 def part(name: str) -> str:
@@ -148,6 +158,23 @@ def test_the_build_machine_takes_only_the_format_and_the_session_from_the_device
     for name in imports(path):
         if name.split(".")[0] == "appliance":
             assert name.startswith(allowed), f"{relative(path)} imports {name}"
+
+
+@pytest.mark.parametrize("path", [path for room in ROOMS for path in modules(f"convert/{room}")], ids=relative)
+def test_rooms_of_the_build_machine_import_to_the_left(path):
+    allowed = ROOMS[: ROOMS.index(path.relative_to(ROOT).parts[1]) + 1]
+    for name in [*imports(path), *named_modules(path)]:
+        if name.split(".")[0] == "convert":
+            assert name.split(".")[1] in allowed, f"{relative(path)} imports {name}"
+
+
+@pytest.mark.parametrize("path", modules("convert"), ids=relative)
+def test_no_module_of_the_build_machine_is_imported_by_a_made_up_name(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("import_module", "__import__"):
+            assert isinstance(node.args[0], ast.Constant | ast.Name), f"{relative(path)}: {ast.unparse(node)}"
+        if isinstance(node, ast.JoinedStr):
+            assert not ast.unparse(node)[2:].startswith("convert."), f"{relative(path)}: {ast.unparse(node)}"
 
 
 @pytest.mark.parametrize("path", [*modules("appliance"), *modules("convert")], ids=relative)
