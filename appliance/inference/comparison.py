@@ -1,6 +1,6 @@
 """How far the answers of one output are from the original model's, and which rows are beyond the tolerance. Pure.
 
-One rule for the self-test and for the probe of a running service: a number a may be
+One rule for the proof of a conversion, the self-test and the probe of a running service: a number a may be
 |a - b| <= absolute + relative * |b| from the original's b; NaN equals NaN; infinities, labels, whole numbers and
 booleans must be the same.
 """
@@ -26,6 +26,30 @@ class Comparison:
     """The largest |a - b| of any number; NaN or infinite where only one of the two is a finite number."""
     found: str = ""
     """Which row is worst and by how much, for a person; empty where none is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Distances:
+    """How far numbers are from the original's, element by element; see `distances`."""
+
+    difference: Floats
+    """|a - b|; 0 where both are the same, NaN or infinite where only one of the two is a finite number."""
+    allowed: Floats
+    """The largest difference that passes."""
+    excess: Floats
+    """How far the difference is beyond what is allowed: an element passes unless this is above 0."""
+
+
+def distances(a: Floats, b: Floats, tolerance: Tolerance) -> Distances:
+    """Return how far the numbers `a` are from the original's `b`, both float64 of one shape: the rule of tolerance."""
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(invalid="ignore", over="ignore"):
+        difference = np.where(same, 0.0, np.abs(a - b))
+        allowed = tolerance.absolute + tolerance.relative * np.abs(b)
+        excess = np.where(same, -1.0, difference - allowed)
+    # Where only one of the two is a finite number, they are infinitely far apart.
+    excess = np.where(same | (np.isfinite(a) & np.isfinite(b)), excess, np.inf)
+    return Distances(difference, allowed, excess)
 
 
 def compare(output: Output, tolerance: Tolerance, answer: Array, expected: Array) -> Comparison:
@@ -54,19 +78,14 @@ def _exactly(output: Output, answer: Array, expected: Array) -> Comparison:
 
 def _numbers(output: Output, tolerance: Tolerance, a: Floats, b: Floats) -> Comparison:
     """Compare numbers within the tolerance."""
-    same = (a == b) | (np.isnan(a) & np.isnan(b))
-    with np.errstate(invalid="ignore"):
-        difference = np.where(same, 0.0, np.abs(a - b))
-        # How far beyond what is allowed; where only one of the two is a finite number, infinitely far.
-        excess = np.where(same, -1.0, difference - _allowed(b, tolerance))
-    excess = np.where(same | (np.isfinite(a) & np.isfinite(b)), excess, np.inf)
-    wrong, largest = _rows(excess > 0), float(difference.max(initial=0.0))
+    far = distances(a, b, tolerance)
+    wrong, largest = _rows(far.excess > 0), float(far.difference.max(initial=0.0))
     if not wrong.any():
         return Comparison(wrong, largest)
-    place = np.unravel_index(int(np.argmax(excess)), excess.shape)
+    place = np.unravel_index(int(np.argmax(far.excess)), far.excess.shape)
     found = (
         f"output {output.name!r} is {a[place]:.9g} instead of {b[place]:.9g} in row {place[0]}: a difference of "
-        f"{abs(a[place] - b[place]):.3g}, {_allowed(b[place], tolerance):.3g} is allowed"
+        f"{abs(a[place] - b[place]):.3g}, {far.allowed[place]:.3g} is allowed"
     )
     return Comparison(wrong, largest, found)
 
@@ -75,9 +94,3 @@ def _rows(wrong: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return for each row whether any of its elements is wrong."""
     any_of: NDArray[np.bool_] = np.any(wrong.reshape(len(wrong), -1), axis=1)
     return any_of
-
-
-def _allowed(expected: "Floats | np.float64", tolerance: Tolerance) -> "Floats | np.float64":
-    """Return how far a number may be from `expected`."""
-    allowed: Floats | np.float64 = tolerance.absolute + tolerance.relative * np.abs(expected)
-    return allowed

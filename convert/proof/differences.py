@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.bundle.manifest import Tolerance
+from appliance.inference.comparison import distances
 
 Mask = NDArray[np.bool_]
 
@@ -35,21 +36,20 @@ def labels(expected: Any, found: Any) -> Apart:
 
 
 def numbers(expected: Any, found: Any, tolerance: Tolerance) -> Apart:
-    """Return how far numbers are apart; NaN equals NaN, and an infinity itself."""
+    """Return how far numbers are apart, by the device's own rule: NaN equals NaN, and an infinity itself."""
     if found.dtype.kind not in "fiub":
         off = np.ones(len(expected), dtype=bool)
         return Apart(off, np.full(len(off), np.inf), 0, np.inf, np.inf, np.inf)
     own = found.dtype if found.dtype.kind == "f" else np.dtype("float64")
     expected, found = expected.astype("float64"), found.astype("float64")
+    far = distances(found, expected, tolerance)
+    absolute = np.where(np.isnan(far.difference), np.inf, far.difference)
+    apart = absolute > 0
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        same = (expected == found) | (np.isnan(expected) & np.isnan(found))
-        absolute = np.where(same, 0.0, np.abs(expected - found))
-        absolute = np.where(np.isnan(absolute), np.inf, absolute)
-        relative = np.where(same | (expected == 0), 0.0, absolute / np.abs(expected))
-        allowed = tolerance.absolute + tolerance.relative * np.where(same, 0.0, np.abs(expected))
-        share = np.where(absolute > 0, absolute / allowed, 0.0)
-        ulp = np.where(same, 0.0, absolute / _last_place(expected, found, own))
-    off = _by_row((absolute > allowed) | np.isinf(absolute)).any(axis=1)
+        relative = np.where(apart & (expected != 0), absolute / np.abs(expected), 0.0)
+        share = np.where(apart, absolute / far.allowed, 0.0)
+        ulp = np.where(apart, absolute / _last_place(expected, found, own), 0.0)
+    off = _by_row(far.excess > 0).any(axis=1)
     farthest = _by_row(np.where(np.isnan(share), np.inf, share)).max(axis=1, initial=0.0)
     largest = (float(np.nanmax(part, initial=0.0)) for part in (absolute, relative, ulp))
     return Apart(off, farthest, 0, *largest)

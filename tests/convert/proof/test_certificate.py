@@ -13,7 +13,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.tree import DecisionTreeRegressor
 
-from appliance.bundle.manifest import Tolerance
+from appliance.bundle.manifest import Output, Tolerance
+from appliance.inference.comparison import compare
 from convert import convert_model
 from convert.model.original import Original
 from convert.model.schema import Limits, infer
@@ -80,6 +81,16 @@ def test_rows_that_the_original_was_not_asked_are_not_said_to_be_refused():
     assert noise.not_asked > 0
     assert noise.rows + noise.not_asked == 1000
     assert 0 < noise.refused_by_original < noise.rows / 3  # a lognormal value moved by noise is seldom below 0
+
+
+def test_gate_and_device_hold_numbers_to_one_rule():
+    expected = np.array([1.0, 0.0, np.nan, np.inf, 1.0, np.inf, 1e308, 5e-324, 1.0])
+    found = np.array([1.0 + 3e-5, 1e-5, np.nan, np.inf, np.nan, -np.inf, -1e308, 0.0, 1.0 + 1e-5])
+    output = Output(name="score", type="float64", shape=[-1], role="score")
+    for tolerance in (STRICT, Tolerance(), Tolerance(absolute=1e-4, relative=0.0)):
+        wrong = compare(output, tolerance, found, expected).wrong
+        assert differences.numbers(expected, found, tolerance).off.tolist() == wrong.tolist()
+        assert wrong.tolist()[2:7] == [False, False, True, True, True]
 
 
 def test_certificate_of_an_older_bundle_is_still_read(readings):
