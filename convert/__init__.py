@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING, Any
 from appliance.errors import ConversionRefused as Refused
 
 if TYPE_CHECKING:
-    from convert.build import Conversion, convert_model
+    from convert.assemble import Conversion
+    from convert.build import convert_model
 
 __all__ = ["Conversion", "Refused", "convert_model"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the recipe on first use (PEP 562)."""
-    if name in ("Conversion", "convert_model"):
-        from convert import build
+    if name == "Conversion":
+        from convert.assemble import Conversion
 
-        return getattr(build, name)
+        return Conversion
+    if name == "convert_model":
+        from convert.build import convert_model
+
+        return convert_model
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

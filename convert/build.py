@@ -1,100 +1,30 @@
 """The recipe: a trained model and a sample become a graph, its proof, and the bundle that carries both."""
 
 import hashlib
-import importlib.metadata
-import os
 import pickle
-import sys
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import onnx
 import pandas as pd
 from numpy.typing import NDArray
 
-from appliance.bundle import archive, examples, signature
-from appliance.bundle.baseline import Baseline
-from appliance.bundle.baseline import write as write_baseline
-from appliance.bundle.manifest import (
-    FORMAT,
-    Manifest,
-    Policy,
-    Provenance,
-    TensorType,
-    Tolerance,
-    check_name,
-    check_version,
-)
+from appliance.bundle.manifest import Provenance, TensorType, Tolerance, check_name, check_version
 from appliance.errors import ConversionRefused, ParityFailed
-from convert import baseline
-from convert.converters import boosting, float32_inputs, graphs, isolation, skl2onnx_graph
+from convert.assemble import Conversion, assemble, libraries
+from convert.converters import boosting, float32_inputs, isolation, skl2onnx_graph
 from convert.model import schema
 from convert.model.original import Original
-from convert.model.steps import last_step, steps
 from convert.proof import candidate, parity
-from convert.proof.certificate import Attempt, Parity
+from convert.proof.certificate import Attempt, Reports
 from convert.proof.limits import probe
 from convert.sources import native_boosters
 from convert.sources.local_file import SourceModel
 
-LIBRARIES = ("scikit-learn", "skl2onnx", "onnx", "onnxruntime", "numpy", "pandas")
-BOOSTERS = ("lightgbm", "xgboost", "catboost")
-MOST_EXAMPLES = 64
 _PROBE_ROWS = 5
 
 Told = Callable[[str], None]
-Reports = Callable[[Parity], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Conversion:
-    """A model that was converted and proved: the parts of its bundle."""
-
-    onnx: bytes
-    manifest: Manifest
-    parity: Parity
-    examples: bytes
-    baseline: Baseline
-
-    @property
-    def file_name(self) -> str:
-        """NAME-VERSION.bundle."""
-        return f"{self.manifest.name}-{self.manifest.version}.bundle"
-
-    def bundle(self, private_key: bytes | None = None, password: bytes | None = None) -> bytes:
-        """Return the bundle, signed with a private key in PEM if one is given.
-
-        The same conversion gives the same bytes. Raises Misuse for a key that cannot sign.
-        """
-        certificate = msgspec.json.format(msgspec.json.encode(self.parity), indent=1)
-        drift = write_baseline(self.baseline)
-        content = archive.write(self.manifest, self.onnx, certificate, self.examples, drift)
-        if private_key is None:
-            return content
-        unsigned = archive.read(content)
-        return archive.with_signature(unsigned, signature.sign(unsigned.members, private_key, password))
-
-    def write(self, folder: Path, private_key: bytes | None = None, password: bytes | None = None) -> Path:
-        """Write the bundle into `folder`, whole or not at all, and return its path; see `bundle` for the key."""
-        content = self.bundle(private_key, password)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / self.file_name
-        descriptor, partial = tempfile.mkstemp(dir=folder, prefix=f".{self.file_name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(partial).chmod(0o644)  # mkstemp's 0600 would keep the operations team out
-            Path(partial).replace(path)
-        finally:
-            Path(partial).unlink(missing_ok=True)
-        return path
 
 
 def convert_model(
@@ -197,31 +127,17 @@ class _Recipe:
         return candidate.build(content, self.original, answers, float_type)
 
     def _conversion(self, made: candidate.Candidate, proof: parity.Proof) -> Conversion:
-        model = onnx.load_from_string(made.onnx)
-        manifest = Manifest(
-            format=FORMAT,
-            name=self.name,
-            version=self.version,
-            task=self.original.task,
-            inputs=self.schema.inputs(made.float_type, proof.limits),
-            outputs=list(made.outputs),
-            opset=graphs.opsets(model),
-            ir_version=model.ir_version,
-            least_onnxruntime=graphs.least_onnxruntime(model, self.libraries["onnxruntime"]),
-            provenance=Provenance(
-                source=self.source.file_name,
-                sha256=self.source.sha256,
-                model_type=self.original.model_type,
-                libraries=self.libraries,
-                run=self.source.run,
-                trained_with=self.source.trained_with,
-            ),
-            members={},
-            class_labels=self.original.class_labels,
-            policy=Policy(tolerance=self.tolerance),
+        provenance = Provenance(
+            source=self.source.file_name,
+            sha256=self.source.sha256,
+            model_type=self.original.model_type,
+            libraries=self.libraries,
+            run=self.source.run,
+            trained_with=self.source.trained_with,
         )
-        drift = drift_baseline(proof, manifest)
-        return Conversion(made.onnx, manifest, proof.report, pick_examples(made, proof), drift)
+        model = onnx.load_from_string(made.onnx)
+        task, class_labels = self.original.task, self.original.class_labels
+        return assemble(made, proof, model, provenance, self.name, self.version, task, class_labels)
 
 
 def original_of(model: Any, sample: Any, outputs: list[str] | None = None) -> Original:
@@ -233,41 +149,6 @@ def original_of(model: Any, sample: Any, outputs: list[str] | None = None) -> Or
     table = schema.infer(model, sample, boosting.categories_of_training)
     compares = float32_inputs.kept_from(model, table.columns)
     return Original(model, table.widened() if compares else table, outputs)
-
-
-def libraries(model: Any = None) -> dict[str, str]:
-    """Return {library: version} of what converts, and of the boosting libraries that `model` is made of."""
-    here = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    if model is None:
-        return here
-    # CatBoost's are no BaseEstimators, which are what `steps` yields of a pipeline's.
-    inside = [*(step for _, step in steps(model)), last_step(model)]
-    packages = {type(step).__module__.partition(".")[0] for step in inside}
-    return here | {name: str(sys.modules[name].__version__) for name in BOOSTERS if name in packages}
-
-
-def drift_baseline(proof: parity.Proof, manifest: Manifest) -> Baseline:
-    """Return what the sample and the original's answers to it look like."""
-    sample, answers = proof.evidence[0]
-    return baseline.of(sample.frame, answers, manifest.class_labels)
-
-
-def pick_examples(made: candidate.Candidate, proof: parity.Proof) -> bytes:
-    """Return examples.npz: rows of every kind of the proof, half of them the sample's, with the original's answers."""
-    share = MOST_EXAMPLES // 2 // max(1, len(proof.evidence) - 1)
-    frames, answers = [], []
-    for batch, known in proof.evidence:
-        count = min(len(batch.frame), MOST_EXAMPLES // 2 if batch.kind == "sample" else share)
-        picked = np.unique(np.linspace(0, len(batch.frame) - 1, count).astype(int))
-        frames.append(batch.frame.iloc[picked])
-        answers.append({name: answer[picked] for name, answer in known.items()})
-    feeds = made.feeds(pd.concat(frames, ignore_index=True), proof.limits)
-    methods = list(answers[0])
-    columns = []
-    for output, name in zip(made.outputs, methods, strict=True):
-        joined = np.concatenate([answer[name] for answer in answers])
-        columns.append(joined.astype(object if output.type == "string" else output.type))
-    return examples.write(list(feeds.values()), columns)
 
 
 def _with_story(

@@ -21,7 +21,7 @@ from convert.job import Job, Look, look, run
 from convert.proof.certificate import Parity
 
 if TYPE_CHECKING:
-    from convert.build import Conversion
+    from convert.assemble import Conversion
     from convert.lint import Finding
 
 START = 120.0  # seconds until the process does the first step; heavy imports and a busy machine, nothing of the model's
@@ -73,7 +73,7 @@ def convert(
     ConversionRefused when the process hangs or dies.
     """
     done = _ask("convert the model", job, told, reports, memory)
-    from convert.build import Conversion
+    from convert.assemble import Conversion
 
     return msgspec.msgpack.decode(done.result, type=Conversion), tuple(done.notes)
 

@@ -12,7 +12,7 @@ from convert.output import echo, print_json
 
 if TYPE_CHECKING:  # scikit-learn and its kind load when a conversion runs, not when `appliance --help` lists commands
     from appliance.bundle.manifest import Tolerance
-    from convert.build import Conversion
+    from convert.assemble import Conversion
     from convert.proof.certificate import Parity
 
 _LEAST_SHARE = 0.001  # of the tolerance, that is worth telling

@@ -12,8 +12,10 @@ from convert.sources.fetched import Fetched
 if TYPE_CHECKING:
     import pandas as pd
 
-    from convert.build import Conversion, Reports, Told
+    from convert.assemble import Conversion
+    from convert.build import Told
     from convert.lint import Finding
+    from convert.proof.certificate import Reports
 
 FEW_ROWS = 20
 

@@ -10,12 +10,9 @@ import numpy as np
 import pandas as pd
 
 from appliance.bundle.manifest import (
-    FORMAT,
     Input,
     Label,
-    Manifest,
     Output,
-    Policy,
     Provenance,
     Task,
     TensorType,
@@ -25,15 +22,15 @@ from appliance.bundle.manifest import (
 )
 from appliance.errors import ConversionRefused, InvalidInput, Misuse, NotReady, ParityFailed
 from appliance.inference.session import Session
-from convert import build
-from convert.converters import graphs, onnx_file
+from convert.assemble import Conversion, assemble, libraries
+from convert.converters import onnx_file
 from convert.converters.onnx_file import Graph, GraphInput
 from convert.model import schema
 from convert.model.original import Answers, Array
 from convert.model.schema import Limits, Schema
 from convert.proof import parity
 from convert.proof.candidate import Candidate, feeds
-from convert.proof.certificate import Parity
+from convert.proof.certificate import Parity, Reports
 from convert.proof.comparison import Judge
 from convert.proof.rows import MOST_SAMPLE_ROWS, SEED, Batch
 
@@ -52,8 +49,8 @@ def convert_graph(
     run: str = "",
     trained_with: dict[str, str] | None = None,
     tolerance: Tolerance | None = None,
-    reports: build.Reports = lambda report: None,
-) -> build.Conversion:
+    reports: Reports = lambda report: None,
+) -> Conversion:
     """Return the graph in `path`, proved to give the answers that `sample` expects of it, or refuse.
 
     `expected` holds `COLUMN[,COLUMN]` or `OUTPUT=COLUMN[,COLUMN]`; the sample's other columns fill the inputs, by name
@@ -75,30 +72,15 @@ def convert_graph(
         failure = parity.failure(proof.report)
         next_step = "check that this graph gave these answers for these rows, or state a wider --tolerance"
         raise ParityFailed("prove that the graph gives the answers expected of it", failure.found, next_step)
-    manifest = Manifest(
-        format=FORMAT,
-        name=name,
-        version=version,
-        task=recorded.task,
-        inputs=list(table.tensors),
-        outputs=list(made.outputs),
-        opset=graphs.opsets(graph.model),
-        ir_version=graph.model.ir_version,
-        least_onnxruntime=graphs.least_onnxruntime(graph.model, proof.report.libraries["onnxruntime"]),
-        provenance=Provenance(
-            source=source or path.name,
-            sha256=graph.sha256,
-            model_type="onnx",
-            libraries=proof.report.libraries,
-            run=run,
-            trained_with=trained_with or {},
-        ),
-        members={},
-        class_labels=recorded.class_labels,
-        policy=Policy(tolerance=tolerance),
+    provenance = Provenance(
+        source=source or path.name,
+        sha256=graph.sha256,
+        model_type="onnx",
+        libraries=proof.report.libraries,
+        run=run,
+        trained_with=trained_with or {},
     )
-    drift = build.drift_baseline(proof, manifest)
-    return build.Conversion(made.onnx, manifest, proof.report, build.pick_examples(made, proof), drift)
+    return assemble(made, proof, graph.model, provenance, name, version, recorded.task, recorded.class_labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +278,6 @@ def _prove(recorded: _Recorded, made: Candidate, tolerance: Tolerance) -> parity
             *parity.little_left(judge),
         ],
         attempts=[],
-        libraries=build.libraries(),
+        libraries=libraries(),
     )
     return parity.Proof(report, limits, evidence)

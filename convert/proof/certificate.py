@@ -1,5 +1,6 @@
 """parity.json, the certificate that a graph answers as the original did."""
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -80,3 +81,7 @@ class Parity(msgspec.Struct, frozen=True):
     def rows(self) -> int:
         """All rows that were compared."""
         return sum(kind.rows - kind.refused_by_original - kind.refused_by_graph for kind in self.kinds)
+
+
+Reports = Callable[[Parity], None]
+"""What hears of the report of every proof."""

@@ -16,7 +16,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from appliance.bundle.manifest import Tolerance
 from appliance.errors import ConversionRefused, Misuse, ParityFailed
-from convert import build, convert_model
+from convert import assemble, convert_model
 from convert.converters import isolation
 from convert.converters import skl2onnx_graph as converter
 from convert.model.original import Original
@@ -249,4 +249,4 @@ def test_report_counts_the_rows_of_every_kind(plant):
     assert {"sample", "noise", "rounded", "float32 neighbours", "float64 neighbours", "edges", "alone"} <= set(kinds)
     assert kinds["sample"].rows == len(table)
     assert report.rows == sum(kind.rows for kind in report.kinds)
-    assert tuple(report.libraries) == build.LIBRARIES
+    assert tuple(report.libraries) == assemble.LIBRARIES
