@@ -30,9 +30,10 @@ MEMORY_SHARE = 0.8  # of this machine's
 
 
 class _Told(msgspec.Struct, tag=True):
-    """The next step has begun."""
+    """The next step has begun; `loads` says that it only loads the model."""
 
     message: str
+    loads: bool
 
 
 class _Report(msgspec.Struct, tag=True):
@@ -95,17 +96,15 @@ def _ask(
     process = context.Process(target=_work, args=(job, sender, memory or _memory()))
     process.start()
     sender.close()
-    step = "starting"
+    step, limit = "starting", max(START, job.time_limit * PATIENCE)
     try:
         while True:
-            limit = job.time_limit * (1 if step.startswith("loading") else PATIENCE)
-            limit = max(START, limit) if step == "starting" else limit
             if not receiver.poll(limit):
                 found = f"it did not end within {limit:g} s while {step}"
                 raise ConversionRefused(tried, found, "give a longer --time-limit, or a simpler model")
             message: _Message = msgspec.msgpack.decode(receiver.recv_bytes(), type=_Message)
             if isinstance(message, _Told):
-                step = message.message
+                step, limit = message.message, job.time_limit * (1 if message.loads else PATIENCE)
                 told(step)
             elif isinstance(message, _Report):
                 reports(msgspec.msgpack.decode(message.report, type=Parity))
@@ -134,8 +133,8 @@ def _work(job: Job | Look, sender: Connection, memory: int) -> None:
     def send(message: _Message) -> None:
         sender.send_bytes(msgspec.msgpack.encode(message))
 
-    def told(message: str) -> None:
-        send(_Told(message))
+    def told(message: str, loads: bool = False) -> None:
+        send(_Told(message, loads))
 
     def reports(report: Any) -> None:
         send(_Report(msgspec.Raw(msgspec.msgpack.encode(report))))

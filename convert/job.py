@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from appliance.bundle.manifest import Tolerance
 from appliance.errors import InvalidInput, Misuse
@@ -13,11 +13,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from convert.assemble import Conversion
-    from convert.build import Told
     from convert.lint import Finding
     from convert.proof.certificate import Reports
 
 FEW_ROWS = 20
+
+
+class Told(Protocol):
+    """What hears of each step that begins."""
+
+    def __call__(self, message: str, loads: bool = False) -> None:
+        """Take the name of the step; `loads` says that it only loads the model, which takes no longer than one call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +49,7 @@ class Look:
     time_limit: float = 120.0
 
 
-def look(job: Look, told: "Told") -> "list[Finding]":
+def look(job: Look, told: Told) -> "list[Finding]":
     """Load the model and return what is known of each of its steps; loading a pickle runs the code in it, here.
 
     Raises what `local_file.load` and `lint` raise.
@@ -52,13 +58,13 @@ def look(job: Look, told: "Told") -> "list[Finding]":
     from convert.sources import local_file
 
     _take_code(job.fetched)
-    told("loading the model")
+    told("loading the model", loads=True)
     source = local_file.load(job.fetched.path, job.fetched.format)
     told("looking at its steps")
     return lint(source.model)
 
 
-def run(job: Job, told: "Told", reports: "Reports") -> "tuple[Conversion, tuple[str, ...]]":
+def run(job: Job, told: Told, reports: "Reports") -> "tuple[Conversion, tuple[str, ...]]":
     """Load the model, convert and prove it; return the conversion and what is to be noted of it.
 
     Loading a pickle runs the code in it, here. Raises what `convert_model` and `convert_graph` raise, and Misuse when
@@ -90,7 +96,7 @@ def run(job: Job, told: "Told", reports: "Reports") -> "tuple[Conversion, tuple[
     if job.expected:
         found = f"{fetched.path.name} holds the original model, which answers for itself"
         raise Misuse("use --expected", found, "leave it out; name the answers in the sample with --target")
-    told("loading the model")
+    told("loading the model", loads=True)
     source = local_file.load(fetched.path, fetched.format)
     source = replace(source, file_name=fetched.source, run=fetched.run, trained_with=fetched.libraries)
     told("reading what the model takes")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,7 @@ from convert.assemble import Conversion, assemble, libraries
 from convert.converters import onnx_file
 from convert.converters.onnx_file import Graph, GraphInput
 from convert.model import schema
-from convert.model.original import Answers, Array
+from convert.model.original import Answers, Array, Role
 from convert.model.schema import Limits, Schema
 from convert.proof import parity
 from convert.proof.candidate import Candidate, feeds
@@ -34,7 +34,6 @@ from convert.proof.certificate import Parity, Reports
 from convert.proof.comparison import Judge
 from convert.proof.rows import MOST_SAMPLE_ROWS, SEED, Batch
 
-Role = Literal["prediction", "probability", "score", "other"]
 _SUM_OF_SHARES = 1e-3  # how far probabilities, as written in a table, may sum from 1
 
 
@@ -99,6 +98,7 @@ class _Recorded:
     """The answers that a table expects, each row knowing its number in the column `row`."""
 
     methods: dict[str, str]
+    roles: dict[str, Role]
     task: Task
     class_labels: list[Label]
     known: Answers
@@ -188,7 +188,8 @@ def _candidate(graph: Graph, table: _GraphSchema, expected: dict[str, pd.DataFra
         row += "_"
     methods = {names[output]: ",".join(expected[output].columns) for output in roles}
     answers = {names[output]: known[output] for output in roles}
-    recorded = _Recorded(methods, *_task(roles, known, graph.labels), answers, row)
+    own_roles = {names[output]: role for output, role in roles.items()}
+    recorded = _Recorded(methods, own_roles, *_task(roles, known, graph.labels), answers, row)
     float_type: TensorType = "float64" if any(t.type == "float64" for t in table.tensors) else "float32"
     return Candidate(content, session, table, outputs, float_type), recorded
 

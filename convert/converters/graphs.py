@@ -1,7 +1,7 @@
 """Edits to an ONNX graph: tensor names, dead nodes, and small nodes put before its inputs or after its outputs."""
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import onnx
 from onnx import TensorProto, helper
@@ -118,6 +118,16 @@ def tidy(model: onnx.ModelProto) -> None:
             node.attribute.append(helper.make_attribute("locale", "C.UTF-8"))
     versions = opsets(model)
     _replace(model.opset_import, [helper.make_opsetid(domain, versions[domain]) for domain in sorted(versions)])
+
+
+def nodes_named(graph: onnx.GraphProto, start: str) -> Iterator[str]:
+    """Yield the names of the nodes that begin with `start`, subgraphs included."""
+    for node in graph.node:
+        if node.name.startswith(start):
+            yield node.name
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from nodes_named(inner, start)
 
 
 def opsets(model: onnx.ModelProto) -> dict[str, int]:

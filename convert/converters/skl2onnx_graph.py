@@ -45,7 +45,7 @@ from convert.converters import (
 from convert.converters.answers import refusal
 from convert.converters.narrowing import narrow
 from convert.model import sparse_input, training_values
-from convert.model.original import Answers, Original, role
+from convert.model.original import Answers, Original, Role
 from convert.model.steps import column_positions, first_step, hashed_columns, last_step, steps
 
 TARGET_OPSET = {"": 21, "ai.onnx.ml": 5}
@@ -260,7 +260,7 @@ def _name_outputs(model: onnx.ModelProto, feeds: dict[str, Any], answers: Answer
     """Give `model` the outputs of `answers`: their names, and as far as one node can, their shapes and dtypes."""
     graph = model.graph
     offered = dict(zip(("prediction", "second"), [output.name for output in graph.output], strict=False))
-    found = {name: offered.get("prediction" if role(name) == "prediction" else "second") for name in answers}
+    found = {name: offered.get("prediction" if original.roles[name] == "prediction" else "second") for name in answers}
     if lacking := [name for name, inner in found.items() if inner is None]:
         raise _refused(original.model, f"the graph has no output for {', '.join(lacking)}")
     graphs.prune(graph, [str(inner) for inner in found.values()])
@@ -268,7 +268,8 @@ def _name_outputs(model: onnx.ModelProto, feeds: dict[str, Any], answers: Answer
         raise _refused(original.model, "the graph answers in maps (ZipMap), not in tensors")
     given = _run(original.model, model, feeds)
     for (name, inner), array in zip(found.items(), given, strict=True):
-        _finish(graph, str(inner), name, np.asarray(array), answers[name], original.task == "classification")
+        is_label = original.task == "classification" and original.roles[name] == "prediction"
+        _finish(graph, str(inner), name, original.roles[name], np.asarray(array), answers[name], is_label)
 
 
 def _run(original: Any, model: onnx.ModelProto, feeds: dict[str, Any]) -> list[Any]:
@@ -278,10 +279,10 @@ def _run(original: Any, model: onnx.ModelProto, feeds: dict[str, Any]) -> list[A
         raise _refused(original, f"onnxruntime refuses the graph ({error.found})") from error
 
 
-def _finish(graph: onnx.GraphProto, inner: str, name: str, given: Any, wanted: Any, is_label: bool) -> None:
+def _finish(graph: onnx.GraphProto, inner: str, name: str, role: Role, given: Any, wanted: Any, is_label: bool) -> None:
     """Let the output `inner` answer as `name`, shaped [rows] where the original does, labels in its dtype."""
     nodes, last = [], inner
-    if wanted.ndim == 1 and given.ndim == 2 and given.shape[1] == 2 and role(name) == "score":
+    if wanted.ndim == 1 and given.ndim == 2 and given.shape[1] == 2 and role == "score":
         # skl2onnx gives both signs of a two-class decision function, in either order; scikit-learn one of them.
         column = int(np.abs(given - wanted[:, None]).sum(axis=0).argmin())
         graph.initializer.append(helper.make_tensor("which score", TensorProto.INT64, [1], [column]))
@@ -294,7 +295,7 @@ def _finish(graph: onnx.GraphProto, inner: str, name: str, given: Any, wanted: A
         last, given = flat, given.reshape(-1)
     tensor_type = graphs.TENSOR_TYPES.get("string" if given.dtype.kind in "OU" else str(given.dtype), TensorProto.FLOAT)
     label_type = {"b": TensorProto.BOOL, "f": TensorProto.DOUBLE}.get(wanted.dtype.kind)
-    if is_label and role(name) == "prediction" and label_type and given.dtype.kind == "i":
+    if is_label and label_type and given.dtype.kind == "i":
         nodes.append(helper.make_node("Cast", [last], [name], name=f"cast {name}", to=label_type))
         tensor_type = label_type
     else:

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,8 @@ from convert.model.steps import BOOSTERS, last_step, steps
 Array = NDArray[Any]
 Answers = dict[str, Array]
 Mask = NDArray[np.bool_]
+Role = Literal["prediction", "probability", "score", "other"]
+"""Which part of a prediction an output is."""
 
 _TRANSFORMING = ("transform", "score_samples")  # a density's only answer is the latter
 _FEW_ROWS = 2_000
@@ -36,8 +38,9 @@ _CALLS_PER_BATCH = 200  # halving a batch to find the rows it refuses costs a ca
 class Original:
     """A trained model and the outputs that are wanted of it.
 
-    `methods` is {output name: method that answers it}, in the manifest's order. Raises ConversionRefused when the
-    model can neither predict nor transform, and Misuse when `outputs` names one that it does not have.
+    `methods` is {output name: method that answers it}, in the manifest's order, `roles` {output name: which part of a
+    prediction it is}. Raises ConversionRefused when the model can neither predict nor transform, and Misuse when
+    `outputs` names one that it does not have.
     """
 
     def __init__(self, model: Any, schema: Schema, outputs: list[str] | None = None) -> None:
@@ -47,10 +50,12 @@ class Original:
         self.task = _task(model)
         several = self.task == "classification" and self._has_several_targets()
         # The probabilities of several targets are a list of tables, or one without a column for each label.
-        methods = {"prediction": "predict"} if several else self._answered(_methods(model, self.task))
+        methods: dict[Role, str] = {"prediction": "predict"} if several else self._answered(_methods(model, self.task))
         chosen = _chosen(methods, outputs)
         columns = {column.name for column in schema.columns}
-        self.methods = {_free_name(role, columns): method for role, method in chosen.items()}
+        names = {role: _free_name(role, columns) for role in chosen}
+        self.methods = {names[role]: method for role, method in chosen.items()}
+        self.roles = {names[role]: role for role in chosen}
         labelled = "probability" in chosen or (self.task == "classification" and not several)
         self.class_labels = _labels(model) if labelled else []
 
@@ -69,7 +74,7 @@ class Original:
             return False
         return len(shape) > 1 and (shape[1] > 1 or isinstance(getattr(self.model, "classes_", None), list))
 
-    def _answered(self, methods: dict[str, str]) -> dict[str, str]:
+    def _answered(self, methods: dict[Role, str]) -> dict[Role, str]:
         """Return `methods` less those beside the prediction that the model has and yet refuses to answer.
 
         Such are the probabilities of scikit-learn's pairwise Gaussian processes.
@@ -204,11 +209,6 @@ def taken(takes: Callable[[pd.DataFrame], bool], frame: pd.DataFrame) -> tuple[M
     return mask, asked
 
 
-def role(output: str) -> Any:
-    """Return which part of a prediction an output is."""
-    return output.rstrip("_")
-
-
 def _free_name(output: str, columns: set[str]) -> str:
     """Return an output's name; where a column has it already, with an underscore more: a graph needs both apart."""
     while output in columns:
@@ -263,14 +263,14 @@ def _task(model: Any) -> Task:
     raise ConversionRefused(f"use {type(model).__name__}", found, "choose an estimator that answers for new rows")
 
 
-def _methods(model: Any, task: Task) -> dict[str, str]:
+def _methods(model: Any, task: Task) -> dict[Role, str]:
     """Return {output name: method} of everything the model offers."""
     if task == "transformation":
         return {"prediction": next(method for method in _TRANSFORMING if hasattr(model, method))}
     if not hasattr(model, "predict"):
         found = "it has no predict, only what it was fitted on has answers"
         raise ConversionRefused(f"use {type(model).__name__}", found, "choose an estimator that predicts new rows")
-    methods = {"prediction": "predict"}
+    methods: dict[Role, str] = {"prediction": "predict"}
     if hasattr(model, "predict_proba"):
         methods["probability"] = "predict_proba"
     elif hasattr(model, "decision_function"):
@@ -278,7 +278,7 @@ def _methods(model: Any, task: Task) -> dict[str, str]:
     return methods
 
 
-def _chosen(offered: dict[str, str], outputs: list[str] | None) -> dict[str, str]:
+def _chosen(offered: dict[Role, str], outputs: list[str] | None) -> dict[Role, str]:
     if outputs is None:
         return offered
     if unknown := [name for name in outputs if name not in offered]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from appliance.bundle.manifest import Label, Task, Tolerance
 from appliance.errors import ApplianceError, ConversionRefused, InvalidInput
-from convert.model.original import Answers, Mask, role
+from convert.model.original import Answers, Mask, Role
 from convert.model.schema import Limits
 from convert.proof import differences, near_ties
 from convert.proof.candidate import Candidate
@@ -36,6 +36,10 @@ class Answering(Protocol):
     @property
     def methods(self) -> Mapping[str, str]:
         """{output name: method that answers it}."""
+
+    @property
+    def roles(self) -> Mapping[str, Role]:
+        """{output name: which part of a prediction it is}."""
 
     @property
     def task(self) -> Task:
@@ -222,7 +226,7 @@ class Judge:
         nearest = {}
         for name, answer in expected.items():
             own, given = answer[rows], found[name][rows]
-            if _is_exact(name, own, self.original.task):
+            if _is_exact(self.original.roles[name], own, self.original.task):
                 closest = own.copy()
                 if shares is not None and own.ndim == 1:
                     drawn = near_ties.drawn(own, given, self.original.class_labels, shares)
@@ -232,7 +236,7 @@ class Judge:
                     closest[equal] = other[name][equal]
             else:
                 closest = near_ties.nearest(given, own, [answers[name] for answers in [*around, *farther]])
-                closest = np.clip(closest, 0, 1) if role(name) == "probability" else closest
+                closest = np.clip(closest, 0, 1) if self.original.roles[name] == "probability" else closest
             turned = self._apart(name, own, given).off & ~self._apart(name, closest, given).off
             self._totals[name].ties += int((turned & ~tied[name][rows]).sum())
             self._totals[name].turned += int(turned.sum())
@@ -243,7 +247,7 @@ class Judge:
         return nearest
 
     def _apart(self, name: str, expected: Any, found: Any) -> Apart:
-        if _is_exact(name, expected, self.original.task):
+        if _is_exact(self.original.roles[name], expected, self.original.task):
             return differences.labels(expected, found)
         return differences.numbers(expected, found, self.tolerance)
 
@@ -274,11 +278,9 @@ def _check_shape(name: str, expected: Any, found: Any) -> None:
         raise ConversionRefused("compare the ONNX graph with the original", shapes, "choose another estimator")
 
 
-def _is_exact(name: str, expected: Any, task: Task) -> bool:
+def _is_exact(role: Role, expected: Any, task: Task) -> bool:
     """Return whether an output is a label, to be equal, rather than a number, to be near."""
-    return expected.dtype.kind in "OUSb" or (
-        role(name) == "prediction" and task not in ("regression", "transformation")
-    )
+    return expected.dtype.kind in "OUSb" or (role == "prediction" and task not in ("regression", "transformation"))
 
 
 def _json(value: Any) -> Any:

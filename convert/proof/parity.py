@@ -10,11 +10,10 @@ import pandas as pd
 
 from appliance.bundle.manifest import Tolerance
 from appliance.errors import InvalidInput, Misuse, ParityFailed
-from convert.converters.answers import REFUSED_TIE
 from convert.model.original import Answers, Mask, Original, taken
 from convert.model.schema import Limits
 from convert.proof import boundaries, float32_rows, specials
-from convert.proof.candidate import Candidate
+from convert.proof.candidate import Candidate, RefusedTie
 from convert.proof.certificate import OutputParity, Parity
 from convert.proof.comparison import FAR, Judge
 from convert.proof.limits import settle
@@ -115,11 +114,13 @@ def _untied(candidate: Candidate, limits: Limits, frame: pd.DataFrame) -> tuple[
     def is_untied(rows: pd.DataFrame) -> bool:
         try:
             candidate.answers(rows, limits)
-        except InvalidInput as error:
-            return REFUSED_TIE not in error.found
+        except RefusedTie:
+            return False
+        except InvalidInput:
+            pass
         return True
 
-    if REFUSED_TIE.encode() in candidate.onnx:
+    if candidate.tie_checks:
         return taken(is_untied, frame)
     return np.ones(len(frame), dtype=bool), np.ones(len(frame), dtype=bool)
 

@@ -37,6 +37,7 @@ class Side:
     task = "regression"
     float_type = "float64"
     methods = MappingProxyType({"prediction": "predict"})
+    roles = MappingProxyType({"prediction": "prediction"})
     class_labels = ()
 
     def equivalents(self, frame):
@@ -117,6 +118,7 @@ class Shares(Side):
 
     task = "classification"
     methods = MappingProxyType({"prediction": "predict", "probability": "predict_proba"})
+    roles = MappingProxyType({"prediction": "prediction", "probability": "probability"})
     class_labels = ("a", "b")
 
     def __init__(self, label, first, draws=True):
