@@ -31,7 +31,7 @@ from convert.model.schema import Limits, Schema
 from convert.proof import parity
 from convert.proof.candidate import Candidate, feeds
 from convert.proof.certificate import Parity, Reports
-from convert.proof.comparison import Judge
+from convert.proof.comparison import ParityComparison
 from convert.proof.rows import MOST_SAMPLE_ROWS, SEED, Batch
 
 _SUM_OF_SHARES = 1e-3  # how far probabilities, as written in a table, may sum from 1
@@ -256,27 +256,27 @@ def _prove(recorded: _Recorded, made: Candidate, tolerance: Tolerance) -> parity
     """Return the proof on the table's rows: all at once, the other way round, and some alone."""
     rows = made.schema.frame.assign(**{recorded.row: np.arange(len(made.schema.frame))})
     turned = rows.iloc[::-1].reset_index(drop=True)
-    judge = Judge(recorded, made, tolerance)
+    comparison = ParityComparison(recorded, made, tolerance)
     limits = Limits()
     batches = [
         Batch("sample", f"the sample's rows, at most {MOST_SAMPLE_ROWS}, with the answers expected of them", rows),
         Batch("turned", "the same rows in the opposite order", turned),
     ]
-    evidence = [(batch, judge.compare(batch, limits)) for batch in batches]
-    kinds = [judge.kind(batch) for batch in batches]
-    kinds.append(judge.compare_one_by_one(batches[0], limits))
+    evidence = [(batch, comparison.compare(batch, limits)) for batch in batches]
+    kinds = [comparison.kind(batch) for batch in batches]
+    kinds.append(comparison.compare_one_by_one(batches[0], limits))
     report = Parity(
-        passed=judge.passed,
+        passed=comparison.passed,
         float_type=made.float_type,
         why="the graph is taken as it is",
         seed=SEED,
         tolerance=tolerance,
         kinds=kinds,
-        outputs=judge.outputs(),
-        worst=judge.worst(),
+        outputs=comparison.outputs(),
+        worst=comparison.worst(),
         notes=[
             "made elsewhere: proved against the answers given with the sample, on its rows alone",
-            *parity.little_left(judge),
+            *parity.little_left(comparison),
         ],
         attempts=[],
         libraries=libraries(),

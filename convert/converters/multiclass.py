@@ -16,7 +16,7 @@ from convert.converters.linear import is_one_by_one
 from convert.converters.support_vectors import votes_and_confidences
 from convert.converters.writers import (
     Answers,
-    Kind,
+    EstimatorKind,
     Rows,
     ask,
     ask_index,
@@ -42,7 +42,7 @@ def register() -> None:
     register_writer(MultiOutputClassifier, "multilabel", _multi_output_classifier)
 
 
-def _kind_vs_rest(model: Any) -> Kind:
+def _kind_vs_rest(model: Any) -> EstimatorKind:
     return "multilabel" if getattr(model, "multilabel_", False) else "classifier"
 
 

@@ -11,7 +11,16 @@ from sklearn.feature_selection import RFE, RFECV, SequentialFeatureSelector
 from sklearn.semi_supervised import SelfTrainingClassifier
 
 from convert.converters.inverses import inverse_transform
-from convert.converters.writers import Answers, Kind, Rows, ask, ask_index, classified, refusal, register_wrapper
+from convert.converters.writers import (
+    Answers,
+    EstimatorKind,
+    Rows,
+    ask,
+    ask_index,
+    classified,
+    refusal,
+    register_wrapper,
+)
 from convert.converters.writers import register as register_writer
 
 try:  # scikit-learn 1.6 and newer
@@ -91,7 +100,7 @@ def _transformed_target(rows: Rows, model: Any) -> Answers:
     return Answers(inverse_transform(prediction, model.transformer_))
 
 
-def _kind_of_predictor(model: Any) -> Kind:
+def _kind_of_predictor(model: Any) -> EstimatorKind:
     return "classifier" if is_classifier(model) else "regressor"
 
 

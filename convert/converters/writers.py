@@ -36,7 +36,7 @@ from convert.converters.expressions import Graph, Tensor, one_hot
 
 __all__ = [
     "Answers",
-    "Kind",
+    "EstimatorKind",
     "Rows",
     "Writer",
     "ask",
@@ -60,7 +60,7 @@ __all__ = [
     "width",
 ]
 
-Kind = Literal["classifier", "multilabel", "regressor", "transformer", "cluster", "outlier", "density"]
+EstimatorKind = Literal["classifier", "multilabel", "regressor", "transformer", "cluster", "outlier", "density"]
 Writer = Callable[[Rows, Any], Answers]
 
 _OPTIONS = {
@@ -71,11 +71,13 @@ _OPTIONS = {
     "score_samples": [True, False],
 }
 _writers: dict[type, Writer] = {}
-_kinds: dict[type, Kind] = {}
+_kinds: dict[type, EstimatorKind] = {}
 _inner: dict[type, Callable[[Any], Any]] = {}
 
 
-def register(estimator: type | None, kind: Kind | Callable[[Any], Kind], writer: Writer, alone: bool = True) -> None:
+def register(
+    estimator: type | None, kind: EstimatorKind | Callable[[Any], EstimatorKind], writer: Writer, alone: bool = True
+) -> None:
     """Make skl2onnx write `estimator` (None, where this scikit-learn has it not, is passed over) through `writer`.
 
     An estimator that is of several kinds gives a function of the model for `kind`. Without `alone`, only inside
@@ -285,7 +287,7 @@ def targets(model: Any) -> int:
     return 1
 
 
-def _outputs(kind: Kind, model: Any, inputs: Any, scope: Any) -> list[tuple[str, Any]]:
+def _outputs(kind: EstimatorKind, model: Any, inputs: Any, scope: Any) -> list[tuple[str, Any]]:
     """Return (name, type) of each of the operator's outputs."""
     number = number_type(inputs, scope)
     if kind in ("regressor", "density"):
@@ -333,7 +335,7 @@ def number_type(inputs: Any, scope: Any) -> Any:
     return FloatTensorType if single else DoubleTensorType
 
 
-def _in_order(kind: Kind, model: Any, answers: Answers, raw_scores: bool) -> list[Tensor]:
+def _in_order(kind: EstimatorKind, model: Any, answers: Answers, raw_scores: bool) -> list[Tensor]:
     """Return the tensors for the operator's outputs."""
     if kind == "transformer":
         return [given for given in (answers.transform,) if given is not None]

@@ -17,7 +17,7 @@ from appliance.errors import InvalidInput, NotFound
 from convert.model import frames
 from convert.model.steps import first_step, hashed_columns
 
-Kind = Literal["float", "int64", "bool", "string"]
+ColumnKind = Literal["float", "int64", "bool", "string"]
 Style = Literal["array", "table", "text"]
 Columns: TypeAlias = "dict[str, tuple[Column, pd.Series[Any]]]"
 CategoriesOf = Callable[[Any], dict[int, Any]]
@@ -39,7 +39,7 @@ class Column:
     """One column of the sample; `null` is how its missing values are written (None, NaN or NA)."""
 
     name: str
-    kind: Kind
+    kind: ColumnKind
     has_missing: bool
     null: Any = np.nan
     levels: tuple[Category, ...] = ()
@@ -380,7 +380,7 @@ def _input(name: str, column: Column, columns: Sequence[str], float_type: Tensor
     )
 
 
-def _categories(values: list[Category] | None, kind: Kind, float_type: TensorType) -> list[Category] | None:
+def _categories(values: list[Category] | None, kind: ColumnKind, float_type: TensorType) -> list[Category] | None:
     """Return categories as the device sees them: a float after its cast to the tensor's type."""
     if values is None or kind != "float":
         return values

@@ -8,7 +8,7 @@ import msgspec
 from appliance.bundle.manifest import TensorType, Tolerance
 
 
-class Kind(msgspec.Struct, frozen=True):
+class RowKind(msgspec.Struct, frozen=True):
     """Rows of one kind: how they were drawn, how many were tried, refused by the original itself, and off.
 
     `not_asked` more were drawn among rows that the original refuses, and left out: to part them takes a call for each.
@@ -70,7 +70,7 @@ class Parity(msgspec.Struct, frozen=True):
     why: str
     seed: int
     tolerance: Tolerance
-    kinds: list[Kind]
+    kinds: list[RowKind]
     outputs: list[OutputParity]
     worst: list[WorstRow]
     notes: list[str]

@@ -1,4 +1,4 @@
-"""The judge: compares answers of the original and of the graph, batch by batch, and keeps the sums."""
+"""Compares answers of the original and of the graph, batch by batch, and keeps the sums."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -15,8 +15,8 @@ from convert.model.original import Answers, Mask, Role
 from convert.model.schema import Limits
 from convert.proof import differences, near_ties
 from convert.proof.candidate import Candidate
-from convert.proof.certificate import Kind, OutputParity, WorstRow
-from convert.proof.differences import Apart
+from convert.proof.certificate import OutputParity, RowKind, WorstRow
+from convert.proof.differences import Difference
 from convert.proof.rows import Batch
 
 WORST_ROWS = 5
@@ -72,22 +72,22 @@ class _Total:
     flips: int = 0
     off: int = 0
     ties: int = 0
-    turned: int = 0
+    matched_neighbour: int = 0
     farthest: list[tuple[float, WorstRow]] = field(default_factory=list)
     share: float = 0.0
 
-    def add(self, apart: Apart) -> None:
+    def add(self, difference: Difference) -> None:
         """Add a batch's differences."""
-        self.absolute = max(self.absolute, apart.absolute)
-        self.relative = max(self.relative, apart.relative)
-        self.ulp = max(self.ulp, apart.ulp)
-        self.share = max(self.share, float(apart.share.max(initial=0.0)))
-        self.flips += apart.flips
-        self.off += int(apart.off.sum())
+        self.absolute = max(self.absolute, difference.absolute)
+        self.relative = max(self.relative, difference.relative)
+        self.ulp = max(self.ulp, difference.ulp)
+        self.share = max(self.share, float(difference.share.max(initial=0.0)))
+        self.flips += difference.flips
+        self.off += int(difference.off.sum())
 
 
-class Judge:
-    """Compares answers batch by batch and keeps the sums."""
+class ParityComparison:
+    """One comparison under way: batch by batch, with the sums of all of them."""
 
     def __init__(self, original: Answering, candidate: Candidate, tolerance: Tolerance) -> None:
         self.original = original
@@ -121,7 +121,7 @@ class Judge:
                 label_flips=total.flips,
                 rows_off=total.off,
                 near_ties=total.ties,
-                near_ties_turned=total.turned,
+                near_ties_turned=total.matched_neighbour,
                 largest_ulp=total.ulp,
                 largest_share=total.share if np.isfinite(total.share) else None,
             )
@@ -134,15 +134,15 @@ class Judge:
         near.sort(key=lambda pair: -pair[0])
         return self._off or [row for _, row in near[:WORST_ROWS]]
 
-    def kind(self, batch: Batch, by_original: int = 0, by_graph: int = 0, not_asked: int = 0) -> Kind:
+    def kind(self, batch: Batch, by_original: int = 0, by_graph: int = 0, not_asked: int = 0) -> RowKind:
         """Return what a batch that was compared came to; so many rows beside it were refused."""
         rows = len(batch.frame) + by_original + by_graph
         off = self._off_by_kind[batch.kind]
-        return Kind(batch.kind, batch.drawn, rows, by_original, off, by_graph, not_asked)
+        return RowKind(batch.kind, batch.drawn, rows, by_original, off, by_graph, not_asked)
 
     def agrees(self, frame: pd.DataFrame, limits: Limits) -> bool:
         """Return whether both sides answer these rows alike, without keeping the sums."""
-        trial = Judge(self.original, self.candidate, self.tolerance)
+        trial = ParityComparison(self.original, self.candidate, self.tolerance)
         try:
             trial.compare(Batch("trial", "", frame), limits)
         except ApplianceError:
@@ -154,24 +154,24 @@ class Judge:
         expected = self.original.answers(batch.frame)
         found = self._ask(batch, limits)
         beside = {} if batch.beside is None else self.original.answers(batch.beside)
-        nearest, tied, apart = {}, {}, {}
+        nearest, tied, difference = {}, {}, {}
         for name, answer in expected.items():
             _check_shape(name, answer, found[name])
             nearest[name], tied[name] = answer, np.zeros(len(answer), dtype=bool)
             if beside:
                 nearest[name], tied[name] = self._nearest(name, answer, beside[name], found[name])
-            apart[name] = self._apart(name, nearest[name], found[name])
-        off = _any_off(apart)
+            difference[name] = self._difference(name, nearest[name], found[name])
+        off = _any_off(difference)
         if batch.kind not in _AS_GIVEN and 0 < off.sum() <= near_ties.MOST_ROWS:
             nearest = self._around(batch, np.flatnonzero(off), nearest, found, tied, limits)
-            apart = {name: self._apart(name, answer, found[name]) for name, answer in nearest.items()}
+            difference = {name: self._difference(name, answer, found[name]) for name, answer in nearest.items()}
         for name, answer in nearest.items():
-            self._totals[name].add(apart[name])
-            self._remember(name, batch, answer, found[name], apart[name])
-        self._off_by_kind[batch.kind] += int(_any_off(apart).sum())
+            self._totals[name].add(difference[name])
+            self._remember(name, batch, answer, found[name], difference[name])
+        self._off_by_kind[batch.kind] += int(_any_off(difference).sum())
         return expected
 
-    def compare_one_by_one(self, batch: Batch, limits: Limits) -> Kind:
+    def compare_one_by_one(self, batch: Batch, limits: Limits) -> RowKind:
         """Compare a few rows sent alone: a graph may have learnt the size of a batch."""
         drawn = "first rows of the sample, each sent by itself"
         alone = Batch("alone", drawn, batch.frame.iloc[:_ONE_BY_ONE].reset_index(drop=True))
@@ -191,12 +191,14 @@ class Judge:
 
         Also return which rows are near-ties.
         """
-        tied = self._apart(name, expected, beside).off
-        turned = tied & self._apart(name, expected, found).off & ~self._apart(name, beside, found).off
+        tied = self._difference(name, expected, beside).off
+        matched_neighbour = (
+            tied & self._difference(name, expected, found).off & ~self._difference(name, beside, found).off
+        )
         self._totals[name].ties += int(tied.sum())
-        self._totals[name].turned += int(turned.sum())
+        self._totals[name].matched_neighbour += int(matched_neighbour.sum())
         nearest = expected.copy()
-        nearest[turned] = beside[turned]
+        nearest[matched_neighbour] = beside[matched_neighbour]
         return nearest, tied
 
     def _around(
@@ -214,13 +216,13 @@ class Judge:
         Those that are `tied` were counted already.
         """
         those = batch.frame.iloc[rows]
-        around, farther, shares = [], [], None
+        around, wider_ulp, shares = [], [], None
         try:
             if batch.kind in _BY_ROUNDING:
                 around = [self.original.answers(moved) for moved in near_ties.moved(those, limits)]
-                farther = [self.original.answers(moved) for moved in near_ties.moved_farther(those, limits)]
+                wider_ulp = [self.original.answers(moved) for moved in near_ties.moved_wider_ulp(those, limits)]
                 shares = self.original.shares_drawn(those)
-            farther += self.original.equivalents(those)
+            wider_ulp += self.original.equivalents(those)
         except Exception:  # noqa: BLE001 - a model is other people's code: what it refuses around a row is no answer
             return expected
         nearest = {}
@@ -232,44 +234,44 @@ class Judge:
                     drawn = near_ties.drawn(own, given, self.original.class_labels, shares)
                     closest[drawn] = given[drawn]
                 for other in around:
-                    equal = ~self._apart(name, other[name], given).off
+                    equal = ~self._difference(name, other[name], given).off
                     closest[equal] = other[name][equal]
             else:
-                closest = near_ties.nearest(given, own, [answers[name] for answers in [*around, *farther]])
+                closest = near_ties.nearest(given, own, [answers[name] for answers in [*around, *wider_ulp]])
                 closest = np.clip(closest, 0, 1) if self.original.roles[name] == "probability" else closest
-            turned = self._apart(name, own, given).off & ~self._apart(name, closest, given).off
-            self._totals[name].ties += int((turned & ~tied[name][rows]).sum())
-            self._totals[name].turned += int(turned.sum())
-            if turned.any():
+            matched_neighbour = self._difference(name, own, given).off & ~self._difference(name, closest, given).off
+            self._totals[name].ties += int((matched_neighbour & ~tied[name][rows]).sum())
+            self._totals[name].matched_neighbour += int(matched_neighbour.sum())
+            if matched_neighbour.any():
                 self.by_rounding.add(batch.kind)
             nearest[name] = answer.astype(closest.dtype)
-            nearest[name][rows[turned]] = closest[turned]
+            nearest[name][rows[matched_neighbour]] = closest[matched_neighbour]
         return nearest
 
-    def _apart(self, name: str, expected: Any, found: Any) -> Apart:
+    def _difference(self, name: str, expected: Any, found: Any) -> Difference:
         if _is_exact(self.original.roles[name], expected, self.original.task):
             return differences.labels(expected, found)
         return differences.numbers(expected, found, self.tolerance)
 
-    def _remember(self, name: str, batch: Batch, expected: Any, found: Any, apart: Apart) -> None:
+    def _remember(self, name: str, batch: Batch, expected: Any, found: Any, difference: Difference) -> None:
         """Keep the first rows that are off, and of each output those that come nearest to it."""
 
         def shown(index: int) -> WorstRow:
             row = {str(key): _json(value) for key, value in batch.frame.iloc[index].items()}
             return WorstRow(name, batch.kind, row, _json(expected[index]), _json(found[index]))
 
-        self._off += [shown(index) for index in np.flatnonzero(apart.off)[: WORST_ROWS - len(self._off)]]
+        self._off += [shown(index) for index in np.flatnonzero(difference.off)[: WORST_ROWS - len(self._off)]]
         total = self._totals[name]
         bar = total.farthest[-1][0] if len(total.farthest) == WORST_ROWS else 0.0
-        for index in np.argsort(-apart.share, kind="stable")[:WORST_ROWS]:
-            if apart.share[index] > bar and not apart.off[index]:
-                total.farthest.append((float(apart.share[index]), shown(index)))
+        for index in np.argsort(-difference.share, kind="stable")[:WORST_ROWS]:
+            if difference.share[index] > bar and not difference.off[index]:
+                total.farthest.append((float(difference.share[index]), shown(index)))
         total.farthest = sorted(total.farthest, key=lambda pair: -pair[0])[:WORST_ROWS]
 
 
-def _any_off(apart: Mapping[str, Apart]) -> Mask:
+def _any_off(difference: Mapping[str, Difference]) -> Mask:
     """Return the rows on which any output is off."""
-    return np.asarray(np.any([one.off for one in apart.values()], axis=0))
+    return np.asarray(np.any([one.off for one in difference.values()], axis=0))
 
 
 def _check_shape(name: str, expected: Any, found: Any) -> None:

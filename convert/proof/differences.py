@@ -13,7 +13,7 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Apart:
+class Difference:
     """How far a graph's answer is from the original's.
 
     `off` (bool [rows]) are the rows that do not pass; `share` (float [rows]) is how much of the tolerance a row's
@@ -29,17 +29,17 @@ class Apart:
     ulp: float = 0.0
 
 
-def labels(expected: Any, found: Any) -> Apart:
+def labels(expected: Any, found: Any) -> Difference:
     """Return how far labels, texts or whole numbers are apart: equal or not."""
     off = _by_row(_plain(expected) != _plain(found)).any(axis=1)
-    return Apart(off, np.where(off, np.inf, 0.0), flips=int(off.sum()))
+    return Difference(off, np.where(off, np.inf, 0.0), flips=int(off.sum()))
 
 
-def numbers(expected: Any, found: Any, tolerance: Tolerance) -> Apart:
+def numbers(expected: Any, found: Any, tolerance: Tolerance) -> Difference:
     """Return how far numbers are apart, by the device's own rule: NaN equals NaN, and an infinity itself."""
     if found.dtype.kind not in "fiub":
         off = np.ones(len(expected), dtype=bool)
-        return Apart(off, np.full(len(off), np.inf), 0, np.inf, np.inf, np.inf)
+        return Difference(off, np.full(len(off), np.inf), 0, np.inf, np.inf, np.inf)
     own = found.dtype if found.dtype.kind == "f" else np.dtype("float64")
     expected, found = expected.astype("float64"), found.astype("float64")
     far = distances(found, expected, tolerance)
@@ -52,7 +52,7 @@ def numbers(expected: Any, found: Any, tolerance: Tolerance) -> Apart:
     off = _by_row(far.excess > 0).any(axis=1)
     farthest = _by_row(np.where(np.isnan(share), np.inf, share)).max(axis=1, initial=0.0)
     largest = (float(np.nanmax(part, initial=0.0)) for part in (absolute, relative, ulp))
-    return Apart(off, farthest, 0, *largest)
+    return Difference(off, farthest, 0, *largest)
 
 
 def _last_place(one: Any, other: Any, dtype: Any) -> Any:

@@ -16,8 +16,8 @@ from convert.proof.rows import SEED
 MOST_ROWS = 2_000
 """So many rows at once may be near-ties; where more are off, something else is wrong."""
 _TURNS = 16
-_FARTHER = (2, 3, 4)
-_FARTHER_TURNS = 8
+_WIDER_ULPS = (2, 3, 4)
+_WIDER_TURNS = 8
 _DRAWN = 1e-12
 """Probabilities as near as this are equal but for rounding: Gaussian processes add terms of some thousand for them."""
 
@@ -29,12 +29,12 @@ def moved(frame: pd.DataFrame, limits: Limits) -> list[pd.DataFrame]:
     return [_moved(frame, limits, 1, turn) for turn in range(_TURNS)]
 
 
-def moved_farther(frame: pd.DataFrame, limits: Limits) -> list[pd.DataFrame]:
+def moved_wider_ulp(frame: pd.DataFrame, limits: Limits) -> list[pd.DataFrame]:
     """Return the rows over and over, each float moved by two, three, then four float64.
 
     One step gives few different roundings where a single column is large.
     """
-    return [_moved(frame, limits, ulps, turn) for ulps in _FARTHER for turn in range(_FARTHER_TURNS)]
+    return [_moved(frame, limits, ulps, turn) for ulps in _WIDER_ULPS for turn in range(_WIDER_TURNS)]
 
 
 def _moved(frame: pd.DataFrame, limits: Limits, ulps: int, turn: int) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from convert.model.schema import Limits
 from convert.proof import boundaries, float32_rows, specials
 from convert.proof.candidate import Candidate, RefusedTie
 from convert.proof.certificate import OutputParity, Parity
-from convert.proof.comparison import FAR, Judge
+from convert.proof.comparison import FAR, ParityComparison
 from convert.proof.limits import settle
 from convert.proof.rows import SEED, Batch, draw
 
@@ -50,8 +50,8 @@ def prove(
     Numbers pass when |a - b| <= absolute + relative * |b|, b being the original's; labels, texts and integers when
     they are equal. Raises ConversionRefused when the graph cannot answer the rows at all.
     """
-    judge = Judge(original, candidate, tolerance)
-    limits, notes = settle(limits, original.schema, judge.agrees)
+    comparison = ParityComparison(original, candidate, tolerance)
+    limits, notes = settle(limits, original.schema, comparison.agrees)
     evidence, kinds = [], []
     # A scaler makes 0 of what is hardly more, and a sparse matrix then stores it: no reading comes so near to 0.
     least = _LEAST_STORED if original.watch.parts_zeros else 0.0
@@ -68,33 +68,35 @@ def prove(
             answered, tied, unsure = _those(answered, partial(_untied, candidate, limits))
             not_asked += unsure
         if len(answered.frame):
-            answers = judge.compare(answered, limits)
+            answers = comparison.compare(answered, limits)
             # A device tests itself with rows that have one right answer.
-            sure = answered.beside is None and batch.kind not in judge.by_rounding
+            sure = answered.beside is None and batch.kind not in comparison.by_rounding
             evidence += [(answered, answers)] if sure else []
-        kinds.append(judge.kind(answered, refused, tied, not_asked))
-    kinds.append(judge.compare_one_by_one(evidence[0][0], limits))
+        kinds.append(comparison.kind(answered, refused, tied, not_asked))
+    kinds.append(comparison.compare_one_by_one(evidence[0][0], limits))
     report = Parity(
-        passed=judge.passed and (candidate.float_type != "float32" or judge.share <= MARGIN),
+        passed=comparison.passed and (candidate.float_type != "float32" or comparison.share <= MARGIN),
         float_type=candidate.float_type,
         why="",
         seed=SEED,
         tolerance=tolerance,
         kinds=kinds,
-        outputs=judge.outputs(),
-        worst=judge.worst(),
-        notes=[*notes, *little_left(judge)],
+        outputs=comparison.outputs(),
+        worst=comparison.worst(),
+        notes=[*notes, *little_left(comparison)],
         attempts=[],
         libraries=libraries,
     )
     return Proof(report, limits, evidence)
 
 
-def little_left(judge: Judge) -> list[str]:
+def little_left(comparison: ParityComparison) -> list[str]:
     """Return a note where the rows asked come so near to the tolerance that others may be beyond it."""
-    if not judge.passed or judge.share <= MARGIN:
+    if not comparison.passed or comparison.share <= MARGIN:
         return []
-    return [f"the farthest number takes {judge.share:.0%} of the tolerance: rows that were not asked may be beyond it"]
+    return [
+        f"the farthest number takes {comparison.share:.0%} of the tolerance: rows that were not asked may be beyond it"
+    ]
 
 
 def _those(batch: Batch, taken: Callable[[pd.DataFrame], tuple[Mask, Mask]]) -> tuple[Batch, int, int]:

@@ -20,7 +20,7 @@ from convert.model.original import Original
 from convert.model.schema import Limits, infer
 from convert.proof import candidate, differences, parity
 from convert.proof.certificate import Parity
-from convert.proof.comparison import WORST_ROWS, Judge
+from convert.proof.comparison import WORST_ROWS, ParityComparison
 from convert.proof.limits import probe
 from convert.proof.rows import Batch
 
@@ -141,11 +141,13 @@ def report_of(original_model, other_model, sample, batches):
         def answers(self, frame, limits):
             return other.answers(frame)
 
-    judge = Judge(original, Graph(), Tolerance())
+    comparison = ParityComparison(original, Graph(), Tolerance())
     for batch in batches:
-        judge.compare(batch, Limits())
-    kinds = [judge.kind(batch) for batch in batches]
-    return Parity(judge.passed, "float64", "", 1, Tolerance(), kinds, judge.outputs(), judge.worst(), [], [], {})
+        comparison.compare(batch, Limits())
+    kinds = [comparison.kind(batch) for batch in batches]
+    return Parity(
+        comparison.passed, "float64", "", 1, Tolerance(), kinds, comparison.outputs(), comparison.worst(), [], [], {}
+    )
 
 
 def test_failure_that_only_far_rows_show_says_so(readings):

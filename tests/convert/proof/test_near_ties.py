@@ -22,7 +22,7 @@ from convert import convert_model
 from convert.model.original import Original
 from convert.model.schema import Limits, infer
 from convert.proof import near_ties
-from convert.proof.comparison import Judge
+from convert.proof.comparison import ParityComparison
 from convert.proof.rows import Batch
 
 
@@ -48,9 +48,9 @@ class Side:
 
 
 def judged(original, candidate_graph, batch):
-    judge = Judge(original, candidate_graph, Tolerance())
-    judge.compare(batch, Limits())
-    return judge
+    comparison = ParityComparison(original, candidate_graph, Tolerance())
+    comparison.compare(batch, Limits())
+    return comparison
 
 
 def test_near_ties_count_only_where_the_answer_beside_is_given(readings):
@@ -73,7 +73,7 @@ def test_near_ties_count_only_where_the_answer_beside_is_given(readings):
     alone = judged(original, Moved(), Batch("alone", "", rows(21.0)))
     tied = judged(original, Moved(), Batch("ties", "", rows(21.0), rows(15.0)))
     neither = judged(original, Moved(), Batch("ties", "", rows(21.0), rows(25.0)))
-    assert [judge.passed for judge in (alone, tied, neither)] == [False, True, False]
+    assert [comparison.passed for comparison in (alone, tied, neither)] == [False, True, False]
     assert [output.near_ties for output in tied.outputs()] == [1, 1]
     assert [output.label_flips for output in tied.outputs()] == [0, 0]
 
@@ -108,7 +108,7 @@ def test_rows_are_moved_by_one_rounding_and_categories_not_at_all():
 
 def test_rows_are_moved_farther_by_two_to_four_roundings():
     frame = pd.DataFrame({"x": [1.0, -2.0]})
-    away = {round((turn["x"][0] - 1.0) / 2**-52, 1) for turn in near_ties.moved_farther(frame, Limits())}
+    away = {round((turn["x"][0] - 1.0) / 2**-52, 1) for turn in near_ties.moved_wider_ulp(frame, Limits())}
     assert {2.0, 3.0, 4.0} < away  # below 1 a step is half as large
     assert {-1.0, -1.5, -2.0} < away
 
