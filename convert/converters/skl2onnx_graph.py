@@ -23,7 +23,6 @@ from skl2onnx.common.data_types import (
 from sklearn.base import is_classifier
 from sklearn.compose import ColumnTransformer
 from sklearn.feature_selection import SelectFromModel
-from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 
 from appliance.bundle.manifest import Input, TensorType
@@ -46,7 +45,7 @@ from convert.converters.answers import refusal
 from convert.converters.narrowing import narrow
 from convert.model import sparse_input, training_values
 from convert.model.original import Answers, Original, Role
-from convert.model.steps import column_positions, first_step, hashed_columns, last_step, steps
+from convert.model.steps import column_positions, first_step, first_steps, hashed_columns, last_step, steps
 
 TARGET_OPSET = {"": 21, "ai.onnx.ml": 5}
 OWN_CONVERTERS: tuple[Any, ...] = (
@@ -184,35 +183,22 @@ def _inner_type(tensor: Input, float_type: TensorType, encoded: bool) -> TensorT
     return "int64" if encoded and tensor.type in ("int64", "bool") else float_type
 
 
-def _first_steps(model: Any) -> Iterator[Any]:
-    """Yield the estimators that see the table itself."""
-    if isinstance(model, Pipeline):
-        yield from _first_steps(model.steps[0][1])
-    elif isinstance(model, FeatureUnion):
-        for _, part in model.transformer_list:
-            yield from _first_steps(part)
-    elif hasattr(model, "best_estimator_"):
-        yield from _first_steps(model.best_estimator_)
-    else:
-        yield model
-
-
 def _finds_by_name(model: Any) -> bool:
     """Return whether a ColumnTransformer looks for columns of a table; one that was fitted on an array counts them."""
-    named = (step for step in _first_steps(model) if hasattr(step, "feature_names_in_"))
+    named = (step for step in first_steps(model) if hasattr(step, "feature_names_in_"))
     return any(isinstance(step, ColumnTransformer) for step in named)
 
 
 def first_encodes(model: Any) -> bool:
     """Return whether all that see the table itself are encoders: whole numbers then stay whole."""
-    return all(isinstance(step, _ENCODERS) for step in _first_steps(model))
+    return all(isinstance(step, _ENCODERS) for step in first_steps(model))
 
 
 def _encoded_columns(model: Any) -> set[str]:
     """Return the columns that a ColumnTransformer gives to an encoder first, or as they are to one that hashes them."""
     encoded: set[str] = set()
     hashed = bool(hashed_columns(last_step(model)))
-    for step in _first_steps(model):
+    for step in first_steps(model):
         for name, transformer, _ in getattr(step, "transformers_", []):
             kept = hashed and pipelines.passes(transformer)
             if kept or (not isinstance(transformer, str) and first_encodes(transformer)):

@@ -1,15 +1,28 @@
-"""Knows the estimators inside a model: all of them, those that see the table itself, and the one that answers."""
+"""Knows the estimators inside a model: how they nest, which see the table itself, and which gives the answer.
+
+Fitted models are walked by what they hold (`steps`), models that need not be trained by their options (`given_steps`).
+"""
 
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.pipeline import Pipeline
+from sklearn.cluster import Birch
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.feature_selection import SelectFromModel, SequentialFeatureSelector
+from sklearn.pipeline import FeatureUnion, Pipeline
 
 BOOSTERS = ("lightgbm.", "xgboost.", "catboost.")
 """How the modules of the boosting libraries' estimators begin."""
 
+# Parts that are asked in training only, or whose inverse alone is asked (lint_rules judges that).
+_NOT_ASKED = {
+    Birch: "n_clusters",
+    SelectFromModel: "estimator",
+    SequentialFeatureSelector: "estimator",
+    TransformedTargetRegressor: "transformer",
+}
 _INNER = ("best_estimator_", "regressor_")  # where searches and target transformers keep what sees what they see
 
 
@@ -58,6 +71,22 @@ def first_step(model: Any) -> Any:
     return model
 
 
+def first_steps(model: Any) -> Iterator[Any]:
+    """Yield what sees the table itself: of a pipeline and a search the first step, of a union all parts.
+
+    Unlike `first_step`, this takes "passthrough" for a step, and a target transformer as a whole.
+    """
+    if isinstance(model, Pipeline):
+        yield from first_steps(model.steps[0][1])
+    elif isinstance(model, FeatureUnion):
+        for _, part in model.transformer_list:
+            yield from first_steps(part)
+    elif hasattr(model, "best_estimator_"):
+        yield from first_steps(model.best_estimator_)
+    else:
+        yield model
+
+
 def before_last(model: Any) -> tuple[list[Any], Any]:
     """Return the transformers before the estimator that gives the answer, and that estimator."""
     steps: list[Any] = []
@@ -73,6 +102,52 @@ def before_last(model: Any) -> tuple[list[Any], Any]:
 def last_step(model: Any) -> Any:
     """Return the estimator that gives the answer; see `before_last`."""
     return before_last(model)[1]
+
+
+def given_steps(model: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every estimator that answers for a model that need not be trained, with its path, outermost first.
+
+    Those are the estimators that were given to it as options, and of a search that is over its best.
+    """
+    yield path, model
+    for name, part in _given_parts(model):
+        yield from given_steps(part, f"{path}__{name}" if path else name)
+
+
+def _given_parts(model: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the estimators that were given to `model`, by their name in it; a search that is over has its best."""
+    if hasattr(model, "best_estimator_"):
+        yield "best_estimator_", model.best_estimator_
+        return
+    skipped = next((name for kind, name in _NOT_ASKED.items() if isinstance(model, kind)), None)
+    options = model.get_params(deep=False) if is_given_estimator(model) else {}
+    for name, value in options.items():
+        if is_given_estimator(value) and name != skipped:
+            yield name, value
+        elif isinstance(value, list | tuple):
+            yield from _listed(value)
+        elif isinstance(value, dict) and name in ("param_grid", "param_distributions"):
+            yield from _candidates(name, value)
+
+
+def _listed(values: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the estimators of a list like a pipeline's: (name, estimator) or (name, estimator, columns)."""
+    for item in values:
+        if isinstance(item, tuple) and len(item) in (2, 3) and isinstance(item[0], str) and is_given_estimator(item[1]):
+            yield item[0], item[1]
+
+
+def _candidates(name: str, grid: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the estimators among which a search chooses."""
+    for option, values in grid.items():
+        for value in values if isinstance(values, list | tuple) else ():
+            if is_given_estimator(value):
+                yield f"{name}__{option}", value
+
+
+def is_given_estimator(value: Any) -> bool:
+    """Return whether a value is an estimator, of any library, trained or not."""
+    return hasattr(value, "get_params") and hasattr(value, "fit") and not isinstance(value, type)
 
 
 def hashed_columns(model: Any) -> list[int]:
