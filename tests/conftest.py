@@ -1,7 +1,9 @@
-"""A real mosquitto for whoever needs a broker: on a free port, with its own configuration, forgetting nothing."""
+"""For tests of every folder: a real mosquitto on a free port, which forgets nothing; what is made once a run; waits."""
 
 import contextlib
+import fcntl
 import os
+import random
 import re
 import shutil
 import signal
@@ -14,19 +16,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 # Hypothesis judges answers here, never their time, which a busy machine decides.
-hypothesis_settings.register_profile("untimed", deadline=None)
+hypothesis_settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("untimed")
 
+_RANDOM = random.SystemRandom()  # processes that were seeded alike do not ask for the same ports
 MOSQUITTO = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port of 127.0.0.1 that nobody has.
+
+    It is below the range from which Linux takes the ports of outgoing connections (32768 and up): one of those could
+    take it before the program does, or while a broker is stopped that is started again.
+    """
+    while True:
+        port = _RANDOM.randrange(10_000, 32_000)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_for(true: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
@@ -106,6 +117,30 @@ class Broker:
         """Kill it and delete what it saved."""
         self.stop(signal.SIGKILL)
         shutil.rmtree(self._saved, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def once_a_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Return a function that makes a folder once a run, whichever worker asks first: once_a_run(name, make) -> folder.
+
+    make(folder) fills the empty folder; the others wait for it. If it raises, the next to ask tries again. All tests of
+    a run have the same folder, so none may change it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def once(name: str, make: Callable[[Path], object]) -> Path:
+        folder, whole = shared / f"once-{name}", shared / f"once-{name}.whole"
+        with (shared / f"once-{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not whole.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                whole.touch()
+        return folder
+
+    return once
 
 
 @pytest.fixture

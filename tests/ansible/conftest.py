@@ -12,13 +12,17 @@ ROOT = Path(__file__).parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture(scope="session")
-def collection() -> Path:
-    """The folder of the installed collection."""
+def _make_collection(_: Path) -> None:
     made = subprocess.run(
         ["make", "-f", "ansible/ansible.mk", "collection"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert made.returncode == 0, made.stdout + made.stderr
+
+
+@pytest.fixture(scope="session")
+def collection(once_a_run: Callable[..., Path]) -> Path:
+    """The folder of the installed collection."""
+    once_a_run("ansible-collection", _make_collection)
     return ROOT / ".cache/ansible/collections/ansible_collections/inference/appliance"
 
 

@@ -80,7 +80,7 @@ def test_a_fifo_is_refused_and_nobody_waits_for_its_other_end(base, flags):
     begun = time.monotonic()
     with pytest.raises(StoreError, match="neither a file nor a folder"):
         nofollow.open_file(base / "fifo", flags, within=base)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 20
 
 
 def test_a_second_name_of_another_users_file_is_refused(base, secret):

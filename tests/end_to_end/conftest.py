@@ -336,14 +336,23 @@ def make_plant(tmp_path: Path, plant_state: Path) -> Iterator[Callable[..., Plan
         plant.stop(signal.SIGKILL)
 
 
+@pytest.fixture(scope="session")
+def two_versions(once_a_run: Callable[..., Path]) -> Path:
+    """A state folder with version 1.0.0 active and 2.0.0 installed; tests copy it."""
+
+    def make(folder: Path) -> None:
+        for version in ("1.0.0", "2.0.0"):
+            done(folder / "state", "install", str(write_bundle(folder, version)))
+        done(folder / "state", "activate", "plant", "1.0.0")
+
+    return once_a_run("two-versions", make) / "state"
+
+
 @pytest.fixture
-def state(tmp_path) -> Path:
-    """A state folder with version 1.0.0 active and 2.0.0 installed."""
-    folder = tmp_path / "state"
-    for version in ("1.0.0", "2.0.0"):
-        done(folder, "install", str(write_bundle(tmp_path, version)))
-    done(folder, "activate", "plant", "1.0.0")
-    return folder
+def state(tmp_path: Path, two_versions: Path) -> Path:
+    """A state folder of the test's own with version 1.0.0 active and 2.0.0 installed."""
+    shutil.copytree(two_versions, tmp_path / "state")
+    return tmp_path / "state"
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import free_port
+
 EXAMPLE = Path(__file__).parents[2] / "examples/iris"
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("APPLIANCE_")} | {
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -55,12 +57,6 @@ def run(work):
         one.process.wait(30)
 
 
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
 def is_open(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
@@ -72,7 +68,7 @@ def children(pid: int) -> list[int]:
 
 @pytest.mark.parametrize(("broker", "number"), [("mosquitto", signal.SIGINT), ("amqtt", signal.SIGTERM)])
 def test_both_doors_answer_and_nothing_is_left_running(run, until, broker, number):
-    one = run("--broker", broker, "--port", free_port())
+    one = run("--broker", broker, "--port", str(free_port()))
     until(lambda: "Serving until" in one.said or one.process.poll() is not None, "served", 90)
     assert f"the broker is {broker}" in one.said
     assert '{"prediction":["virginica"]' in one.said.partition("$ curl")[2].partition("messages of sensors")[0]
@@ -95,7 +91,7 @@ def test_a_port_that_is_taken_is_said_before_anything_begins(run):
 
 
 def test_a_service_that_ends_takes_the_broker_with_it(run, until):
-    one = run("--port", free_port())
+    one = run("--port", str(free_port()))
     until(lambda: "Serving until" in one.said, "served", 90)
     _, broker = one.ports()
     (service,) = [
@@ -108,7 +104,7 @@ def test_a_service_that_ends_takes_the_broker_with_it(run, until):
 
 
 def test_an_interrupt_before_anything_serves_ends_without_a_traceback(run, until):
-    one = run("--port", free_port())
+    one = run("--port", str(free_port()))
     until(lambda: "$ appliance install" in one.said, "began", 60)
     one.process.send_signal(signal.SIGINT)
     assert one.process.wait(30) in (0, 130)

@@ -53,12 +53,16 @@ def test_no_request_fails_and_no_answer_mixes_versions_while_8_clients_ask_and_v
     clients = [Client(service.port, stop) for _ in range(CLIENTS)]
     for client in clients:
         client.start()
-    for step in (["activate", "plant", "2.0.0"], ["rollback", "plant"], ["activate", "plant", "2.0.0"]):
-        time.sleep(0.7)
-        done(state, *step)
-    deadline = time.monotonic() + 30
-    while any(client.versions[-1:] != ["2.0.0"] for client in clients) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    for version, *step in (
+        ("1.0.0", "activate", "plant", "2.0.0"),
+        ("2.0.0", "rollback", "plant"),
+        ("1.0.0", "activate", "plant", "2.0.0"),
+        ("2.0.0",),
+    ):
+        all_have_it = _until(lambda now=version: all(client.versions[-20:] == [now] * 20 for client in clients))
+        assert all_have_it, (version, [(client.versions[-1:], client.failures) for client in clients])
+        if step:
+            done(state, *step)
     stop.set()
     for client in clients:
         client.join(30)

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,8 @@ import pandas as pd
 import pytest
 import yaml
 from sklearn.linear_model import LinearRegression
+
+from tests.conftest import free_port
 
 ROOT = Path(__file__).parents[2]
 KUSTOMIZE = shutil.which("kustomize") or str(ROOT / ".cache/kustomize/usr/bin/kustomize")
@@ -97,9 +98,7 @@ def test_a_pod_becomes_ready_answers_who_has_a_token_and_ends_in_time(pod, tmp_p
     pulled = command(tmp_path, *first["args"], **environment(first, state))
     assert pulled.stdout == "iris 1.0.0 activated\n"
     (container,) = pod["containers"]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     clean = {key: value for key, value in os.environ.items() if not key.startswith("APPLIANCE_")}
     variables = {**clean, **environment(container, state), "APPLIANCE_HTTP_PORT": str(port)}
     process = subprocess.Popen([APPLIANCE, *container["args"]], env=variables, stderr=subprocess.PIPE, text=True)

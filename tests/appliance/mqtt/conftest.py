@@ -1,8 +1,7 @@
 """Plain clients of a real broker, and a listener over small models."""
 
-import functools
+import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -91,13 +90,25 @@ class Door:
         self.states: list[Any] = []
         self.predictor = Predictor(self.models)
         self.listener = MqttListener(self.config, self.predictor, folder / "mqtt", report=self.states.append)
+        self._subscribed = threading.Event()
+        self._note_subscription(self.listener._source.client)
         self.thread = threading.Thread(target=self.listener.run, daemon=True)
         self.thread.start()
 
     def connected(self) -> "Door":
+        """Wait until every broker is there and the local one has taken the subscriptions."""
         self._until(lambda: all(self.listener.state().connected.values()), "connected")
-        time.sleep(0.1)  # for the subscription, which the broker takes right after the connection
+        assert self._subscribed.wait(20)
         return self
+
+    def _note_subscription(self, client: Any) -> None:
+        on_subscribe = client._on_subscribe
+
+        def note(*arguments: Any) -> None:
+            on_subscribe(*arguments)
+            self._subscribed.set()
+
+        client._on_subscribe = note
 
     def activate(self, name: str, version: str) -> None:
         activation.activate(self.store, name, version, selftest.self_test)
@@ -109,21 +120,24 @@ class Door:
         assert not self.thread.is_alive()
 
 
-@pytest.fixture
-def store(tmp_path: Path, bundle_bytes: Callable[..., bytes]) -> Store:
-    """A store with iris 1.0.0 (regression), flower 1.0.0 (labels), gaps 1.0.0 and table 1.0.0 active."""
-    made = Store(tmp_path / "state")
+@pytest.fixture(scope="session")
+def four_models(tmp_path_factory: pytest.TempPathFactory, bundle_bytes: Callable[..., bytes]) -> Path:
+    """A state folder with iris 1.0.0 (regression), flower 1.0.0 (labels), gaps 1.0.0 and table 1.0.0 active."""
+    folder = tmp_path_factory.mktemp("four-models")
+    made = Store(folder / "state")
     for name, kind in (("iris", "regression"), ("flower", "labels"), ("gaps", "gaps"), ("table", "table")):
-        path = tmp_path / f"{name}.bundle"
-        path.write_bytes(_bundle(bundle_bytes, name, kind))
+        path = folder / f"{name}.bundle"
+        path.write_bytes(bundle_bytes(name, "1.0.0", kind=kind))
         installed = made.install(path)
         activation.activate(made, name, installed.version, selftest.self_test)
-    return made
+    return folder / "state"
 
 
-@functools.cache
-def _bundle(bundle_bytes: Callable[..., bytes], name: str, kind: str) -> bytes:
-    return bundle_bytes(name, "1.0.0", kind=kind)
+@pytest.fixture
+def store(tmp_path: Path, four_models: Path) -> Store:
+    """A store of the test's own with the four models."""
+    shutil.copytree(four_models, tmp_path / "state")
+    return Store(tmp_path / "state")
 
 
 @pytest.fixture

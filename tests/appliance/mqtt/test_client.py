@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.conftest import free_port
+
 ROW = [5.1, 3.5, 1.4, 0.2]
 PLANT = {"topic": "plant/+/sensors", "model": "iris", "answer": "plant/{1}/prediction"}
 EXPECTED = [110.19999694824219]
@@ -78,12 +80,6 @@ def tls_broker(broker, authority):
         return port
 
     return start
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def is_answered(plain) -> bool:

@@ -32,6 +32,7 @@ from appliance.inference.selftest import self_test
 from appliance.pull import puller
 from appliance.store import activation, durable
 from appliance.store.versions import Store
+from tests.conftest import free_port
 
 # docker-registry takes bcrypt alone: plant:secret
 HTPASSWD = "plant:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n"
@@ -298,9 +299,7 @@ class OciRegistry:
     """A real docker-registry on a free port."""
 
     def __init__(self, folder: Path, auth: dict[str, Any], authority: Path | None) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
+        self.address = f"127.0.0.1:{free_port()}"
         self.scheme = "https" if authority else "http"
         self.authority = authority
         self.credentials = "plant:secret" if "htpasswd" in auth else ""

@@ -17,6 +17,7 @@ from appliance.pull import connection, oci
 
 OK = b"HTTP/1.1 200 OK\r\n"
 DEADLINE = 1.5
+PATIENCE = 8.0  # of a busy machine; what is silent here is so for 15 s
 """Seconds for the whole pull in these tests; each silence alone may last 20."""
 
 
@@ -103,7 +104,7 @@ def test_an_index_that_never_ends_is_given_up_in_time(host, rude, kind):
     begun = time.monotonic()
     with pytest.raises((NotReady, Refused)):
         host.pull(f"http://{rude(ENDLESS[kind])}/index.json", deadline=DEADLINE)
-    assert time.monotonic() - begun < DEADLINE + 3
+    assert time.monotonic() - begun < DEADLINE + PATIENCE
     assert host.leftovers() == []
 
 
@@ -117,7 +118,7 @@ def test_a_handshake_that_never_ends_is_given_up_in_time(host, rude, kind):
     begun = time.monotonic()
     with pytest.raises(NotReady, match=r"timed out|used up"):
         host.pull(f"https://{rude(slow[kind], reads=False)}/index.json", deadline=DEADLINE)
-    assert time.monotonic() - begun < DEADLINE + 3
+    assert time.monotonic() - begun < DEADLINE + PATIENCE
 
 
 @pytest.mark.parametrize("kind", ["silence", "a head that trickles", "endless fields", "endless 100 Continue"])
@@ -125,7 +126,7 @@ def test_a_proxy_that_never_ends_is_given_up_in_time(host, rude, kind):
     begun = time.monotonic()
     with pytest.raises(NotReady):
         host.pull("https://server.example/index.json", proxy=f"http://{rude(ENDLESS[kind])}", deadline=DEADLINE)
-    assert time.monotonic() - begun < DEADLINE + 3
+    assert time.monotonic() - begun < DEADLINE + PATIENCE
 
 
 def test_a_name_server_that_says_nothing_is_given_up_in_time(host, monkeypatch):
@@ -134,7 +135,7 @@ def test_a_name_server_that_says_nothing_is_given_up_in_time(host, monkeypatch):
     begun = time.monotonic()
     with pytest.raises(NotReady, match=r"look-up of server\.example timed out"):
         host.pull("http://server.example/index.json", deadline=DEADLINE)
-    assert time.monotonic() - begun < DEADLINE + 3
+    assert time.monotonic() - begun < DEADLINE + PATIENCE
     answered.set()
 
 
@@ -153,7 +154,7 @@ def test_a_bundle_that_trickles_leaves_time_for_the_others_and_is_gone_on_with(h
     site.slow = {"/a-1.0.0.bundle": 0.05}
     begun = time.monotonic()
     found = host.pull(f"{site.base}/index.json", deadline=3.0)
-    assert time.monotonic() - begun < 6
+    assert time.monotonic() - begun < 3 + PATIENCE
     assert found == [("a", "1.0.0", "failed"), ("b", "1.0.0", "activated")]
     assert "3 s that a pull may take" in host.error
     arrived = (host.state / "pull" / host.leftovers()[0]).read_bytes()

@@ -69,6 +69,14 @@ class Measured:
         lines = Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8").splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(key))
 
+    def settle(self) -> None:
+        """Wait until memory has not shrunk for half a second."""
+        least, since = self.memory("VmRSS"), time.monotonic()
+        while time.monotonic() - since < 0.5:
+            time.sleep(0.05)
+            if (now := self.memory("VmRSS")) < least:
+                least, since = now, time.monotonic()
+
     def forget_peak(self) -> None:
         Path(f"/proc/{self.pid}/clear_refs").write_text("5", encoding="utf-8")
 
@@ -93,7 +101,7 @@ def measured(state) -> Iterator[Measured]:
 def test_large_body_is_refused_within_the_budget_and_its_memory_goes_back(measured, attack):
     path, make, headers = ATTACKS[attack]
     body = make()
-    time.sleep(1.5)  # what the last one freed goes back
+    measured.settle()  # what the last one freed goes back
     measured.forget_peak()
     idle, before = measured.memory("VmRSS"), time.monotonic()
     status, found = measured.ask(path, body, headers)

@@ -164,7 +164,7 @@ def test_rows_beyond_the_training_range_are_refused_where_isotonic_regression_ra
         (GridSearchCV(Ridge(), {"alpha": [1]}, refit=False, cv=2), "refit"),
         (TransformedTargetRegressor(Ridge(), func=lambda y: y, inverse_func=lambda y: y.sort() or y), "traced"),
     ],
-    ids=lambda value: str(value),
+    ids=["random", "refit", "traced"],
 )
 def test_what_cannot_be_written_is_refused_with_the_reason(data, graph, model, reason):
     rows, answers = data["zero or one"]

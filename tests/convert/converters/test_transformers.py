@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -106,7 +108,7 @@ IMPUTERS = [
 @pytest.mark.parametrize(
     ("model", "kind"),
     [*SPLINES, *SCALES, *PROJECTIONS, *CLUSTERS, *IMPUTERS],
-    ids=lambda value: str(value).replace("\n", ""),
+    ids=lambda value: re.sub(r"\n| at 0x\w+", "", str(value)),
 )
 def test_transformers_and_clusterings_answer_as_in_scikit_learn(data, fresh, assert_same, model, kind):
     rows, answers = data[kind]

@@ -314,7 +314,9 @@ def test_polars_gaps_among_texts_and_booleans_reach_an_encoder(plant, agrees):
         assert agrees(model, convert_model(model, sample), sample, sample.to_pandas())
 
 
-@pytest.mark.parametrize("kind", [list, pd.Series, lambda texts: pd.DataFrame({"text": texts})], ids=str)
+@pytest.mark.parametrize(
+    "kind", [list, pd.Series, lambda texts: pd.DataFrame({"text": texts})], ids=["list", "series", "table"]
+)
 def test_model_of_texts_takes_a_list_a_series_or_a_table_of_them(ask, kind):
     texts = ["pump leaks oil", "valve stuck", "oil low", "stuck pump", ""] * 6
     model = make_pipeline(CountVectorizer(), LogisticRegression()).fit(texts, [1, 0, 1, 0, 0] * 6)

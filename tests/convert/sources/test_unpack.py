@@ -62,7 +62,7 @@ def test_one_of_several_models_is_named_by_its_path(tmp_path):
         ("good.skops", b"twice"),
         ("./good.skops", b"twice"),
     ],
-    ids=str,
+    ids=lambda bad: f"{bad.name}-{bad.type.decode()}" if isinstance(bad, tarfile.TarInfo) else str(bad),
 )
 def test_a_member_that_is_no_plain_file_in_its_place_refuses_the_archive(tmp_path, bad):
     path = archive(tmp_path / "model.tar.gz", ("good.skops", b"x"), bad)

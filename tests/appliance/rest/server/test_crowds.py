@@ -56,7 +56,7 @@ LOOK = b"GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\n" + CLOSE + b"\r\n"
 
 
 def check_served(port: int) -> None:
-    """Assert that everything is answered, each within two seconds."""
+    """Assert that everything is answered, each long before a client here gives up."""
     for sent in (
         PREDICT % (CLOSE, len(ROW), ROW),
         LOOK % b"/health/live",
@@ -66,7 +66,7 @@ def check_served(port: int) -> None:
     ):
         begun = time.monotonic()
         assert ask(port, sent).startswith(b"HTTP/1.1 200"), sent
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 10
 
 
 def test_clients_that_never_read_their_answers_do_not_shut_others_out(start_service):
@@ -101,7 +101,7 @@ def test_silent_and_slow_clients_do_not_shut_others_out(start_service, sent):
                 assert asking.recv(4096).startswith(b"HTTP/1.1 200")
         begun = time.monotonic()
         check_served(service.port)
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 15
         assert len(service.service.server.active_channels) <= 64
 
 

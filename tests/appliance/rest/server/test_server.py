@@ -279,7 +279,7 @@ def _connect_for_ever(port: int) -> None:
 
 @pytest.mark.parametrize("jump", [-3600.0, 3600.0])
 def test_wall_clock_that_is_set_ends_and_keeps_nothing(start, monkeypatch, jump):
-    server = start(request_timeout=1.0, idle_timeout=2.0)
+    server = start(request_timeout=1.5, idle_timeout=2.5)
     real, off = time.time, [0.0]
     monkeypatch.setattr(time, "time", lambda: real() + off[0])  # waitress asks it, too
     with server.connect() as slow, server.connect() as right, server.connect() as idle:
@@ -289,17 +289,17 @@ def test_wall_clock_that_is_set_ends_and_keeps_nothing(start, monkeypatch, jump)
         slow.sendall(POST[:20])
         right.sendall((POST % (2, b"{}"))[:-1])
         off[0] = jump
-        time.sleep(0.6)
+        time.sleep(0.5)  # the loop looks at its clocks meanwhile
         right.sendall(b"}")
         assert _answers(right, 1)[0]["length"] == 2
         assert slow.recv(4096).split()[1] == b"408"
-        assert 0.9 < time.monotonic() - begun < 3
+        assert 1.4 < time.monotonic() - begun < 15
         assert idle.recv(1) == b""
-        assert 1.9 < time.monotonic() - begun < 6
+        assert 2.4 < time.monotonic() - begun < 20
     begun = time.monotonic()
     off[0] = -2 * jump
     server.close()
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20
 
 
 def test_client_that_reads_too_slowly_is_cut_off_and_a_slow_one_is_not(start):
