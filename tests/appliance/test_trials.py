@@ -149,11 +149,11 @@ def runs(pid: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("version", "limit"),
-    [("2.0.0", "self_test_seconds"), ("3.0.0", "max_memory_bytes"), ("4.0.0", "max_memory_bytes")],
+    ("version", "limit", "seconds"),
+    [("2.0.0", "self_test_seconds", 2), ("3.0.0", "max_memory_bytes", 30), ("4.0.0", "max_memory_bytes", 30)],
 )
-def test_activate_refuses_what_does_not_keep_within_its_limits(host, version, limit):
-    process = host.start("activate", "iris", version, MODELS_SELF_TEST_SECONDS=8)
+def test_activate_refuses_what_does_not_keep_within_its_limits(host, version, limit, seconds):
+    process = host.start("activate", "iris", version, MODELS_SELF_TEST_SECONDS=seconds)
     told = process.communicate(timeout=100)[1]
     assert (process.returncode, limit in told) == (3, True), told
     assert activation.read(host.store, "iris").active == "1.0.0"
