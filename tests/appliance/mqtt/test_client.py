@@ -250,7 +250,7 @@ def amqtt():
     running.stop()
 
 
-def test_another_broker_than_mosquitto_is_served_too(door, plain, amqtt):
+def test_another_broker_than_mosquitto_is_served_too(amqtt, door, plain):  # it ends after its clients
     door(subscriptions=[PLANT | {"echo": ["n"]}], port=amqtt.port, protocol="3.1.1").connected()
     client = plain("plant/+/prediction", port=amqtt.port, five=False)
     names = ["sepal_length", "sepal_width", "petal_length", "petal_width"]

@@ -92,7 +92,7 @@ def test_an_answer_that_is_larger_than_the_broker_takes_is_told_and_never_comes_
     client.publish("plant/b/sensors", ROW)
     client.wait(2, "plant/b/prediction")
     assert len(client.wait(1, "appliance/door/errors")) == 1
-    assert again.listener.state().waiting == 0
+    until(lambda: again.listener.state().waiting == 0, "acknowledged")
 
 
 def test_an_answer_on_disk_that_no_broker_takes_is_told_after_a_restart_and_deleted(
