@@ -171,7 +171,7 @@ def _print_json(report: "Parity", path: Path | None = None) -> None:
 def _print_summary(conversion: "Conversion", path: Path, complaints: tuple[str, ...]) -> None:
     report = conversion.parity
     echo(f"{path}")
-    echo(f"  {report.rows} rows answered alike; {report.why}")
+    echo(f"  {report.rows} rows gave the same answer; {report.why}")
     for output in report.outputs:
         difference = f"largest difference {output.largest_absolute:.2g}"
         if output.largest_share is not None and output.largest_share >= _LEAST_SHARE:

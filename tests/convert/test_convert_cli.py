@@ -38,7 +38,7 @@ def convert(folder, *more, version="1.0.0", out="out"):
 def test_iris_example_becomes_a_bundle_with_exit_code_0(iris_folder):
     ran = convert(iris_folder, "--target", "species")
     assert (ran.returncode, ran.stderr) == (0, NOTICE)
-    assert "rows answered alike" in ran.stdout
+    assert "rows gave the same answer" in ran.stdout
     manifest = archive.open_bundle(iris_folder / "out" / "iris-1.0.0.bundle").manifest
     assert manifest.class_labels == ["setosa", "versicolor", "virginica"]
     assert manifest.provenance.source == "model.joblib"

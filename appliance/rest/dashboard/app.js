@@ -251,7 +251,7 @@ function showAnswer(answer, milliseconds) {
     list.append(...bars);
     shown.push(list);
   }
-  shown.push(styled("p", "quiet", `${answer.model} ${answer.version} · ${milliseconds.toFixed(1)} ms with the way there and back`));
+  shown.push(styled("p", "quiet", `${answer.model} ${answer.version} · ${milliseconds.toFixed(1)} ms including the round trip`));
   find("answer").replaceChildren(...shown);
 }
 
