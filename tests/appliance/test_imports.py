@@ -241,7 +241,7 @@ def test_the_web_server_knows_no_route():
             assert not name.startswith("appliance.rest") or name.startswith(known), f"{relative(path)} imports {name}"
 
 
-@pytest.mark.parametrize("room", ["rest", "openinference"])
+@pytest.mark.parametrize("room", ["rest", "openinference", "monitoring", "mqtt", "store", "bundle"])
 def test_no_modules_of_a_room_import_each_other_in_a_circle(room):
     names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in modules(f"appliance/{room}")}
     needed = {
