@@ -105,10 +105,13 @@ class Store:
     def installed(self, name: str, version: str) -> Opened:
         """Return an installed version, by today's keys: what is on disk now must be signed by one that is trusted now.
 
+        A signature says whose files these are, not that they are this version's: another one may have been put here.
         Raises NotFound, BundleRefused with the reason, StoreError at a link.
         """
         folder = self.folder(name, version)
-        return archive.open_folder(folder, within=self.state_dir, most_bytes=self.max_bundle_bytes, trust=self.trust)
+        opened = archive.open_folder(folder, within=self.state_dir, most_bytes=self.max_bundle_bytes, trust=self.trust)
+        _check_place(opened.manifest, name, version)
+        return opened
 
     def names(self) -> list[str]:
         """Return the names of the models that have a version installed, sorted."""
@@ -134,7 +137,9 @@ class Store:
 
     def manifest(self, name: str, version: str) -> Manifest:
         """Return the manifest of an installed version. Raises NotFound, BundleRefused."""
-        return archive.read_manifest(self.folder(name, version), within=self.state_dir)
+        manifest = archive.read_manifest(self.folder(name, version), within=self.state_dir)
+        _check_place(manifest, name, version)
+        return manifest
 
     def remove(self, name: str, version: str, *, why: str = "") -> None:
         """Delete an installed version. Raises NotFound, ActiveVersion (the active one stays), StoreError."""
@@ -294,6 +299,13 @@ def digest(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise BundleRefused(f"read {path}", error.strerror or str(error), "check the file and its rights") from error
+
+
+def _check_place(manifest: Manifest, name: str, version: str) -> None:
+    """Raise BundleRefused where the folder of a version holds another one."""
+    if (manifest.name, manifest.version) != (name, version):
+        found = f"its folder holds {manifest.name} {manifest.version}"
+        raise BundleRefused(f"read {name} {version}", found, "remove it, and install its bundle again")
 
 
 def _check_same(bundle: Opened, folder: Path, state_dir: Path) -> None:
