@@ -1,4 +1,4 @@
-"""What the MQTT door tells of itself; stands alone, so that the door, metrics and health need not know each other."""
+"""What the MQTT listener tells of itself; alone, so that listener, metrics and health need not know each other."""
 
 import msgspec
 

@@ -1,4 +1,4 @@
-"""Measures the MQTT door beside its references on one mosquitto: `python -m benchmarks.mqtt --help`."""
+"""Measures the MQTT listener beside its references on one mosquitto: `python -m benchmarks.mqtt --help`."""
 
 import argparse
 import contextlib
@@ -114,8 +114,8 @@ def _program(
             'answer = "bench/out"\n'
         )
         shutil.rmtree(prepared.state_dir / "mqtt", ignore_errors=True)
-        doors = [] if http else ["--no-http"]
-        command = [COMMAND, "serve", "--state-dir", prepared.state_dir, "--config", config, *doors]
+        listeners = [] if http else ["--no-http"]
+        command = [COMMAND, "serve", "--state-dir", prepared.state_dir, "--config", config, *listeners]
     else:
         model = [prepared.onnx[workload.model]] if name == ONE_BY_ONE else []
         command = [sys.executable, Path(__file__).with_name("mqtt_echo.py"), port, *model]
@@ -158,7 +158,7 @@ def _broker(folder: Path, in_flight: int) -> Iterator[int]:
 
 
 def _idle(prepared: Prepared, port: int, workload: Workload) -> float:
-    """Return the share of a core that the service takes with both doors open and nothing to do."""
+    """Return the share of a core that the service takes with both listeners open and nothing to do."""
     with _program(prepared, workload, OURS, port, http=True) as process:
         time.sleep(2)
         used = cpu_seconds(descendants(process.pid))
@@ -207,7 +207,7 @@ def _targets(results: dict[tuple[str, str], Figures]) -> Iterator[Target]:
 
 def _quiet(idle: float | None, flat: list[float] | None) -> Iterator[Target]:
     if idle is not None:
-        yield Target("idle CPU with both doors open, % of a core", 1, 100 * idle, at_most=True)
+        yield Target("idle CPU with both listeners open, % of a core", 1, 100 * idle, at_most=True)
     if flat is not None:
         tenth, half, end = flat[1], flat[5], flat[-1]
         yield Target(f"own memory at the end / after a tenth ({tenth:.1f} MiB)", 1.05, end / tenth, at_most=True)

@@ -1,1 +1,1 @@
-"""The MQTT door: sensor messages in, predictions out, nothing lost."""
+"""The MQTT listener: sensor messages in, predictions out, nothing lost."""

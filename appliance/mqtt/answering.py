@@ -47,7 +47,7 @@ class Job:
 
 
 @dataclass(slots=True)
-class Outcome:
+class BatchOutcome:
     """What a batch came to."""
 
     answers: list[Answer] = field(default_factory=list)
@@ -70,7 +70,7 @@ class Answerer:
         self._errors = errors
         self._rights = rights
 
-    def job(self, subscription: Subscription, topic: str, message: Message, outcome: Outcome) -> Job | None:
+    def job(self, subscription: Subscription, topic: str, message: Message, outcome: BatchOutcome) -> Job | None:
         """Return what a message asks of a subscription; None when it is bad, which the outcome then has.
 
         The answer goes to `topic`, "" for nowhere, unless the message says where.
@@ -91,14 +91,14 @@ class Answerer:
             return None
         return Job(target, message, call, topic, responds, subscription.key)
 
-    def answer(self, jobs: Sequence[Job], outcome: Outcome) -> None:
+    def answer(self, jobs: Sequence[Job], outcome: BatchOutcome) -> None:
         """Add what jobs come to."""
         slots: list[Answer | None] = [None] * len(jobs)
         for indices in _groups(jobs):
             self._answer_group(jobs, indices, slots, outcome)
         outcome.answers += [answer for answer in slots if answer is not None]
 
-    def refuse(self, outcome: Outcome, target: Target, message: Message, error: Exception) -> None:
+    def refuse(self, outcome: BatchOutcome, target: Target, message: Message, error: Exception) -> None:
         """Add what the error topic is told of a bad message.
 
         Whatever error a message causes ends here: it must neither stop the flow nor have the message return for ever.
@@ -106,7 +106,7 @@ class Answerer:
         known = _known(error, message)
         outcome.answers.append(self._told(outcome, target.model or "", target.version or "", message, known))
 
-    def unsendable(self, outcome: Outcome, stored: Stored, found: str) -> None:
+    def unsendable(self, outcome: BatchOutcome, stored: Stored, found: str) -> None:
         """Add what the error topic is told of an answer that cannot be sent."""
         answer = stored.answer
         error = _answer_too_large(found)
@@ -114,7 +114,7 @@ class Answerer:
         outcome.answers.append(self._told(outcome, answer.model, answer.version, message, error))
 
     def _answer_group(
-        self, jobs: Sequence[Job], indices: list[int], slots: list[Answer | None], outcome: Outcome
+        self, jobs: Sequence[Job], indices: list[int], slots: list[Answer | None], outcome: BatchOutcome
     ) -> None:
         """Answer jobs of one target."""
         target = jobs[indices[0]].target
@@ -136,7 +136,7 @@ class Answerer:
         jobs: Sequence[Job],
         indices: list[int],
         slots: list[Answer | None],
-        outcome: Outcome,
+        outcome: BatchOutcome,
     ) -> None:
         """Answer jobs by one run; when that is refused, by halves, until what is wrong stands alone."""
         started = time.perf_counter()
@@ -171,11 +171,11 @@ class Answerer:
                     outcome.responded.add(job.topic)
             first += rows
 
-    def _refusal(self, version: LoadedVersion, job: Job, error: Exception, outcome: Outcome) -> Answer:
+    def _refusal(self, version: LoadedVersion, job: Job, error: Exception, outcome: BatchOutcome) -> Answer:
         """Count a job that cannot be answered and return what the error topic is told."""
         return self._told(outcome, version.name, version.version, job.message, _known(error, job.message))
 
-    def _told(self, outcome: Outcome, model: str, version: str, message: Message, error: ApplianceError) -> Answer:
+    def _told(self, outcome: BatchOutcome, model: str, version: str, message: Message, error: ApplianceError) -> Answer:
         """Count a bad message, tell the observers and return what the error topic is told."""
         reason = reason_of(error)
         outcome.refused[reason] = outcome.refused.get(reason, 0) + 1

@@ -15,20 +15,20 @@ NAMES = {LOCAL: "local", UPSTREAM: "upstream"}
 
 
 class Owner(Protocol):
-    """Who is told what happens on a link."""
+    """Who is told what happens on a link, on the loop's thread."""
 
     def link_up(self, link: "BrokerLink", session: Session) -> None:
-        """A broker is there."""
+        """A broker is connected."""
 
     def link_down(self, link: "BrokerLink") -> None:
-        """A broker is gone."""
+        """A broker is connected no more."""
 
     def take(self, message: Message) -> None:
         """A message arrived."""
 
 
 class BrokerLink:
-    """A broker, reached for ever anew, and the sender of its answers. A Handler of its client."""
+    """A client that keeps one broker connected, and the sender of its answers. The Handler of that client."""
 
     def __init__(
         self,

@@ -37,25 +37,25 @@ def ask(broker: BrokerConfig, seconds: float = 3.0) -> BrokerReport:
 
     Raises ConfigError for certificates that cannot be read.
     """
-    listener = _Listener()
-    client = Client(broker, f"appliance-doctor-{secrets.token_hex(4)}", listener, lambda: None, max_payload=65_536)
+    report = _ReportHandler()
+    client = Client(broker, f"appliance-doctor-{secrets.token_hex(4)}", report, lambda: None, max_payload=65_536)
     deadline = time.monotonic() + seconds
     try:
-        while not listener.done and (now := time.monotonic()) < deadline:
+        while not report.done and (now := time.monotonic()) < deadline:
             waiting = [client.fileno()] if client.fileno() >= 0 else []
             client.turn(now, bool(select.select(waiting, [], [], 0.05)[0]))
-            if listener.connected and not listener.asked:
+            if report.connected and not report.asked:
                 client.subscribe([Ask(Filter(text), 0) for text in (VERSION, *DROPPED)])
-                listener.asked = True
+                report.asked = True
             client.flush()
     finally:
         client.close()
-    problem = "" if listener.connected else listener.reason or f"it does not answer within {seconds:g} seconds"
-    return BrokerReport(problem, listener.version, sum(listener.dropped.values()) if listener.dropped else None)
+    problem = "" if report.connected else report.reason or f"it does not answer within {seconds:g} seconds"
+    return BrokerReport(problem, report.version, sum(report.dropped.values()) if report.dropped else None)
 
 
 @dataclass(slots=True)
-class _Listener:
+class _ReportHandler:
     """Collects the answers; a Handler of the client, called on the asking thread."""
 
     connected: bool = False

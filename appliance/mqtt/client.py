@@ -300,7 +300,7 @@ class Client:
         self.refused, self._asked = [], {}
         maximum = getattr(properties, "ReceiveMaximum", _NO_LIMIT)
         self._largest = int(getattr(properties, "MaximumPacketSize", packets.LARGEST))
-        log.info("broker is there", extra={"broker": self.address, "session": bool(flags.session_present)})
+        log.info("connected to broker", extra={"broker": self.address, "session": bool(flags.session_present)})
         has_identifiers = self._five and bool(getattr(properties, "SubscriptionIdentifierAvailable", True))
         self._handler.up(Session(bool(flags.session_present), int(maximum), has_identifiers))
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from appliance.config import MqttConfig
 from appliance.errors import ApplianceError
-from appliance.mqtt.answering import Answerer, Job, Outcome
+from appliance.mqtt.answering import Answerer, BatchOutcome, Job
 from appliance.mqtt.codec import too_large
 from appliance.mqtt.deduplicator import Deduplicator
 from appliance.mqtt.disk import Disk, Write
@@ -41,7 +41,7 @@ class Batch:
     """Some messages, answered, with all that one commit must write before any of them is acknowledged."""
 
     messages: list[Message] = field(default_factory=list)
-    outcome: Outcome = field(default_factory=Outcome)
+    outcome: BatchOutcome = field(default_factory=BatchOutcome)
     park: list[tuple[str, Message]] = field(default_factory=list)
     """(subscription, message) of what must wait for its model."""
     taken: list[Parked] = field(default_factory=list)

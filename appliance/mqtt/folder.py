@@ -1,4 +1,4 @@
-"""The folder of one MQTT door: who we are for brokers, what they still send us, and that only one service has it."""
+"""The folder of one MQTT listener: our client id, what brokers still send us, and a lock, since one service has it."""
 
 import contextlib
 import fcntl

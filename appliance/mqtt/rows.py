@@ -16,7 +16,7 @@ from appliance.mqtt.answering import Job
 from appliance.mqtt.codec import BadMessage, Call, at_path, is_absent, json_document, number_of, text_of, too_large
 from appliance.mqtt.disk import Disk, Write
 from appliance.mqtt.messages import Message
-from appliance.mqtt.topic_table import Rows
+from appliance.mqtt.topic_table import RowRecipe
 from appliance.mqtt.windows import Value, Window, is_number
 
 _INSERT = "insert into observations (rows, key, feed, at, value) values (?, ?, ?, ?, ?)"
@@ -49,7 +49,7 @@ class _Device:
 class RowBuilder:
     """The state of one `[[mqtt.rows]]`."""
 
-    def __init__(self, rows: Rows, disk: Disk, *, max_bytes: int, since: float = float("-inf")) -> None:
+    def __init__(self, rows: RowRecipe, disk: Disk, *, max_bytes: int, since: float = float("-inf")) -> None:
         """Read what was kept after the moment `since`. `max_bytes` of a payload. Raises StoreError."""
         self._max_bytes = max_bytes
         self._rows = rows

@@ -50,7 +50,7 @@ class Subscription:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rows:
+class RowRecipe:
     """One recipe for rows, checked."""
 
     config: RowsConfig
@@ -211,7 +211,7 @@ def _subscription(
     return Subscription(config, filter_, template, rights.guard(template) if template else (), respond, target, key)
 
 
-def _rows(config: RowsConfig, mqtt: MqttConfig, way: int, rights: Rights) -> Rows:
+def _rows(config: RowsConfig, mqtt: MqttConfig, way: int, rights: Rights) -> RowRecipe:
     """Return a recipe for rows, checked."""
     place = f"[[mqtt.rows]] {config.name!r}"
     if not config.feeds:
@@ -229,4 +229,4 @@ def _rows(config: RowsConfig, mqtt: MqttConfig, way: int, rights: Rights) -> Row
     target = Target(
         config.model or None, config.version or None, {}, codec, way, config.answer_qos, config.retain, config.expiry
     )
-    return Rows(config, feeds, template, rights.guard(template), target)
+    return RowRecipe(config, feeds, template, rights.guard(template), target)
