@@ -9,14 +9,12 @@ take long); asked (CONNECT is sent, and the broker must answer within CONNECT_SE
 closed (for ever). A fault only sets `_lost`; turn() then drops the connection, tells the handler and waits. So a
 handler may call any method of the client from its callbacks, begin_anew() among them.
 
-Threads: the loop's thread makes all calls, and the handler is called on it, from turn(). The opening thread touches its
-own Connection alone, sets `_opened` and wakes the loop; turn() takes the connection over, and the thread ends. Where
-close() came first, the opening thread sees `_closed` and drops what it made.
+Threads: the loop's thread makes all calls, and the handler is called on it, from turn(). The opening thread (opener.py)
+touches a new Connection alone and wakes the loop; turn() takes the connection over.
 """
 
 import contextlib
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,12 +23,12 @@ from paho.mqtt import client as paho
 from paho.mqtt.enums import MQTTErrorCode
 
 from appliance.config import BrokerConfig
-from appliance.errors import ConfigError
 from appliance.mqtt import packets
 from appliance.mqtt.backoff import Backoff
 from appliance.mqtt.connection import CONNECT_SECONDS, Connection
 from appliance.mqtt.credentials import tls_context
 from appliance.mqtt.messages import TOO_LARGE, Handler, Message, PublishProperties, Session
+from appliance.mqtt.opener import Opener
 from appliance.mqtt.overlaps import Ask
 from appliance.mqtt.oversized import OVERHEAD, Oversized
 
@@ -73,21 +71,18 @@ class Client:
         self.paused = False
         """Whether nothing is to be read for now: what the broker has sent waits in the network."""
         self._handler = handler
-        self._wake = wake
         self._will = will
         self._session_expiry = session_expiry
         self._five = config.protocol == "5"
         self._oversized = Oversized(max_payload, five=self._five)
         self._paho: Connection | None = None
-        self._opening: threading.Thread | None = None
-        self._opened: tuple[Connection | None, str] | None = None  # what the opening thread found
+        self._opener = Opener(wake)
         self._backoff = Backoff()
         self._deadline = 0.0  # for the broker's answer to CONNECT
         self._lost = ""  # why the connection is to be dropped
         self._packet_id = _FIRST_PACKET_ID
         self._largest = packets.LARGEST
         self._asked: dict[int, list[str]] = {}  # packet id of an unanswered SUBSCRIBE -> its filters
-        self._closed = False
         if config.tls:
             tls_context(config)
 
@@ -117,9 +112,9 @@ class Client:
 
     def turn(self, now: float, readable: bool) -> None:
         """Do what is due: open a connection, read what arrived, keep it alive. `now` is time.monotonic()."""
-        if self._opened:
-            self._take_over(now)
-        elif self._paho is None and self._opening is None and now >= self._backoff.due:
+        if opened := self._opener.take():
+            self._take_over(*opened, now)
+        elif self._paho is None and not self._opener.busy and now >= self._backoff.due:
             self._open()
         client = self._paho
         if client is None:
@@ -148,7 +143,7 @@ class Client:
         """Return the time.monotonic() at which turn() has something to do, whatever arrives."""
         if self._paho:
             return time.monotonic() + min(1.0, self.config.keepalive / 4)
-        return self._backoff.due if self._opening is None else time.monotonic() + 1.0
+        return time.monotonic() + 1.0 if self._opener.busy else self._backoff.due
 
     def publish(
         self,
@@ -212,32 +207,20 @@ class Client:
         self._paho = None
         if client:
             client.abandon()
-        self.problem, self._closed = "closed", True
+        self.problem = "closed"
+        self._opener.close()
         self._backoff.stop()
 
     def _open(self) -> None:
-        """Begin to connect in a thread: names, TCP and TLS may each keep one waiting for long."""
+        """Begin to connect."""
         kept, largest = self._session_expiry > 0, self._oversized.limit + 5
         client = Connection(self._five, self.client_id, self.config, self._will, kept=kept, largest=largest)
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
         client.on_subscribe = self._on_subscribe
+        self._opener.begin(client, self._session_expiry)
 
-        def open_() -> None:
-            try:
-                client.open(self._session_expiry)
-                self._opened = client, ""
-                if self._closed:
-                    client.abandon()
-            except (OSError, ValueError, ConfigError) as error:  # ssl's errors are OSErrors, a bad name's ValueErrors
-                self._opened = None, str(error)
-            self._wake()
-
-        self._opening = threading.Thread(target=open_, name="mqtt-connect", daemon=True)
-        self._opening.start()
-
-    def _take_over(self, now: float) -> None:
-        """Take the connection that the opening thread made."""
-        (client, problem), self._opened, self._opening = self._opened or (None, ""), None, None
+    def _take_over(self, client: Connection | None, problem: str, now: float) -> None:
+        """Take the connection that the opening thread made, or the problem that it had."""
         self._lost = ""
         self._oversized.forget()
         if client is None:

@@ -1,7 +1,7 @@
 """The loop of MQTT: reads what waits, has it answered and kept, then acknowledges.
 
-Threads. The loop's thread calls run(); all objects are its own unless they say otherwise. stop() and wake() may be
-called from any thread, and state() only reads. Two kinds of threads work beside it: `mqtt-connect`, one for each broker
+Threads. The loop's thread calls run(); all objects are its own unless they say otherwise. stop() may be called from
+any thread, and state() only reads. Two kinds of threads work beside it: `mqtt-connect`, one for each broker
 while it connects (client.py), and `mqtt-commit` (committer.py). Both only hand over a result and call wake().
 
 States of a message. Queued: in memory, unanswered. Answered: part of a Batch, which waits for its commit. Begun:
@@ -80,20 +80,19 @@ class MqttListener:
             undo.callback(self._disk.close)
             self._no_more = stale_filters(self._disk, self._topics.filters())
             undo.pop_all()
-        outbox = Outbox(
+        self._outbox = outbox = Outbox(
             self._disk, max_bytes=config.outbox_bytes, max_age=config.outbox_seconds, when_full=config.outbox_full
         )
         answerer = Answerer(predictor, self._topics.errors, self._topics.rights)
-        self._outbox = outbox
         self._flow = Flow(config, self._topics, predictor, answerer, self._disk, outbox)
         self._waker = Waker()
         ways = (LOCAL, UPSTREAM) if config.upstream.host else (LOCAL,)
-        online, wake = self._topics.online, self.wake
+        online, wake = self._topics.online, self._waker.wake
         self._links = [BrokerLink(self, way, config, self.client_id, outbox, online=online, wake=wake) for way in ways]
         self._source = self._links[0]  # the link that messages come by
         self._queue = MessageQueue()
         self._batch_sizer = BatchSizer(config.batch)
-        self._committer = Committer(self._flow, self._disk.end, self._kept, self.wake)
+        self._committer = Committer(self._flow, self._disk.end, self._kept, wake)
         self._status = StatusReporter(
             config,
             self.client_id,
@@ -125,10 +124,6 @@ class MqttListener:
     def stop(self) -> None:
         """Have run() return soon."""
         self._stop.set()
-        self.wake()
-
-    def wake(self) -> None:
-        """End the loop's wait."""
         self._waker.wake()
 
     def state(self) -> MqttState:
