@@ -17,6 +17,7 @@ Each carries what was tried, what was found and what to do next:
     +-- NotReady                  it exists, but cannot answer now
     |   +-- Overloaded            more requests wait than may
     +-- NotAllowed                the caller has no token for this
+    |   +-- Forbidden             the token is good, but its scope is too small
     +-- StoreError                the state folder cannot be read or written
 """
 
@@ -95,6 +96,10 @@ class Overloaded(NotReady):
 
 class NotAllowed(ApplianceError):
     """The caller has no token for this, or one of a lesser scope."""
+
+
+class Forbidden(NotAllowed):
+    """The token is good, but its scope is too small."""
 
 
 class StoreError(ApplianceError):

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import threading
 
-from appliance.rest.auth import Pages, Tokens
+from appliance.rest.auth import Pages, TokenGuard
 from appliance.rest.server.server import Server
 
 log = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ class HttpListener:
 
     name = "http"
 
-    def __init__(self, server: Server, guard: Pages | Tokens) -> None:
+    def __init__(self, server: Server, guard: Pages | TokenGuard) -> None:
         self.server = server
         self._guard = guard
 

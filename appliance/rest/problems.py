@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from appliance.errors import (
     ApplianceError,
+    Forbidden,
     Misuse,
     NotAllowed,
     NotFound,
@@ -19,6 +20,7 @@ from appliance.rest.http_types import Response, encode_json
 _STATUSES: tuple[tuple[type[ApplianceError], int], ...] = (
     (TooLarge, 413),
     (Misuse, 400),
+    (Forbidden, 403),
     (NotAllowed, 401),
     (NotFound, 404),
     (Overloaded, 503),
@@ -67,12 +69,6 @@ class WrongMethod(Misuse):
     """The path is known, but not with this method."""
 
     status = 405
-
-
-class Forbidden(NotAllowed):
-    """The token is good, but its scope is too small."""
-
-    status = 403
 
 
 def problem_json(status: int, error: ApplianceError) -> Response:

@@ -25,7 +25,7 @@ GROUPS = [
         "listener",
     },
     {"nofollow"},
-    {"config", "settings", "bundle", "budget"},
+    {"config", "settings", "tokens", "bundle", "budget"},
     {"store", "inference"},
     {"limits"},
     {"openinference", "trials"},

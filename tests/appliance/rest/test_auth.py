@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from appliance import tokens as module
 from appliance.config import HttpConfig
-from appliance.errors import ConfigError, NotAllowed
+from appliance.errors import ConfigError, Forbidden, NotAllowed
 from appliance.rest import auth
-from appliance.rest.auth import Tokens, authorizer, refuse_open_port
+from appliance.rest.auth import TokenGuard, authorizer, refuse_open_port
 from appliance.rest.http_types import Request
-from appliance.rest.problems import Forbidden, status_of
+from appliance.rest.problems import status_of
+from appliance.tokens import Tokens
 
 READER = "reader-0123456789abcdef"
 WRITER = "writer-0123456789abcdef"
@@ -38,7 +40,7 @@ def request(authorization: str | None = None, method: str = "POST", **headers: s
     return Request(environ | {f"HTTP_{name.upper()}": value for name, value in headers.items()}, 1000)
 
 
-def allowed(tokens: Tokens, token: str, scope: str) -> bool:
+def allowed(tokens: TokenGuard, token: str, scope: str) -> bool:
     try:
         tokens.check(request(f"Bearer {token}"), scope)
     except NotAllowed:
@@ -47,7 +49,7 @@ def allowed(tokens: Tokens, token: str, scope: str) -> bool:
 
 
 def test_a_token_opens_its_scope_and_admin_opens_predict_too(file):
-    tokens = Tokens.load(file)
+    tokens = TokenGuard.load(file)
     assert allowed(tokens, READER, "predict")
     assert not allowed(tokens, READER, "admin")
     assert allowed(tokens, WRITER, "predict")
@@ -55,7 +57,7 @@ def test_a_token_opens_its_scope_and_admin_opens_predict_too(file):
 
 
 def test_no_token_and_a_wrong_one_are_401_and_too_small_a_scope_is_403(file):
-    tokens = Tokens.load(file)
+    tokens = TokenGuard.load(file)
     for authorization in (None, "", "Bearer", "Bearer ", f"Basic {READER}", READER, f"Bearer {READER}x", "Bearer é€"):
         with pytest.raises(NotAllowed) as refused:
             tokens.check(request(authorization), "predict")
@@ -66,14 +68,14 @@ def test_no_token_and_a_wrong_one_are_401_and_too_small_a_scope_is_403(file):
 
 
 def test_the_scope_none_needs_no_token(file):
-    assert Tokens.load(file).check(request(), "none") is None
+    assert TokenGuard.load(file).check(request(), "none") is None
 
 
 def test_every_token_is_compared_even_after_one_has_fitted(file, monkeypatch):
     compared = []
     real = hmac.compare_digest
-    monkeypatch.setattr(auth.hmac, "compare_digest", lambda one, other: compared.append(one) or real(one, other))
-    assert allowed(Tokens.load(file), READER, "predict")
+    monkeypatch.setattr(module.hmac, "compare_digest", lambda one, other: compared.append(one) or real(one, other))
+    assert allowed(TokenGuard.load(file), READER, "predict")
     assert compared == [hashlib.sha256(token.encode()).digest() for token in (READER, WRITER)]
 
 
@@ -84,7 +86,7 @@ def test_tokens_are_not_kept_in_memory(file):
 def test_a_file_that_everybody_may_read_is_refused_with_what_to_do(tmp_path):
     for mode in (0o644, 0o642, 0o641):
         with pytest.raises(ConfigError, match="chmod 640"):
-            Tokens.load(write(tmp_path / "tokens", f"predict {READER}\n", mode))
+            TokenGuard.load(write(tmp_path / "tokens", f"predict {READER}\n", mode))
 
 
 @pytest.mark.parametrize(
@@ -100,32 +102,32 @@ def test_a_file_that_everybody_may_read_is_refused_with_what_to_do(tmp_path):
 )
 def test_a_mistake_in_the_file_names_the_line_and_never_the_token(tmp_path, line, found):
     with pytest.raises(ConfigError, match=found) as refused:
-        Tokens.load(write(tmp_path / "tokens", f"predict {READER}\n{line}\n"))
+        TokenGuard.load(write(tmp_path / "tokens", f"predict {READER}\n{line}\n"))
     assert "secret" not in str(refused.value)
     assert refused.value.__cause__ is None
 
 
 def test_a_file_without_a_token_or_absent_or_binary_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="holds no token"):
-        Tokens.load(write(tmp_path / "tokens", "# nobody\n"))
+        TokenGuard.load(write(tmp_path / "tokens", "# nobody\n"))
     with pytest.raises(ConfigError, match="No such file"):
-        Tokens.load(tmp_path / "nothing")
+        TokenGuard.load(tmp_path / "nothing")
     (tmp_path / "tokens").write_bytes(b"predict \xff\xfe\n")
     with pytest.raises(ConfigError, match="UTF-8"):
-        Tokens.load(tmp_path / "tokens")
+        TokenGuard.load(tmp_path / "tokens")
 
 
 def test_a_changed_file_takes_effect_without_a_restart(file, monkeypatch):
-    monkeypatch.setattr(auth, "CHECK_SECONDS", 0.0)
-    tokens = Tokens.load(file)
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.0)
+    tokens = TokenGuard.load(file)
     write(file, f"predict {READER}-new\n")
     assert allowed(tokens, f"{READER}-new", "predict")
     assert not allowed(tokens, READER, "predict")
 
 
 def test_a_replaced_file_of_the_same_size_and_date_takes_effect(file, monkeypatch):
-    monkeypatch.setattr(auth, "CHECK_SECONDS", 0.0)
-    tokens = Tokens.load(file)
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.0)
+    tokens = TokenGuard.load(file)
     status = file.stat()
     other = write(file.with_name("new"), file.read_text().replace(READER, READER[::-1]))
     os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -136,8 +138,8 @@ def test_a_replaced_file_of_the_same_size_and_date_takes_effect(file, monkeypatc
 
 @pytest.mark.parametrize("broken", ["nonsense\n", "", None])
 def test_a_broken_new_file_leaves_the_old_tokens_and_logs(file, monkeypatch, caplog, broken):
-    monkeypatch.setattr(auth, "CHECK_SECONDS", 0.0)
-    tokens = Tokens.load(file)
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.0)
+    tokens = TokenGuard.load(file)
     if broken is None:
         file.unlink()
     else:
@@ -149,7 +151,7 @@ def test_a_broken_new_file_leaves_the_old_tokens_and_logs(file, monkeypatch, cap
 
 
 def test_the_file_is_not_looked_at_on_every_request(file):
-    tokens = Tokens.load(file)
+    tokens = TokenGuard.load(file)
     file.unlink()
     assert allowed(tokens, READER, "predict")
 
@@ -319,4 +321,4 @@ def test_any_file_gives_tokens_or_a_config_error_that_keeps_it_secret(tmp_path_f
 def test_any_header_is_judged_without_an_error_of_another_kind(tmp_path_factory, header):
     file = write(tmp_path_factory.mktemp("tokens") / "tokens", f"predict {READER}\n")
     with pytest.raises(NotAllowed):
-        Tokens.load(file).check(request(header), "predict")
+        TokenGuard.load(file).check(request(header), "predict")
