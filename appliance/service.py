@@ -76,8 +76,8 @@ class Service:
         self._first = slot == 0
         self._stop = threading.Event()
         self.readiness = Readiness(self.models, self.store, stopping=self._stop.is_set, mqtt=self.metrics.mqtt.read)
-        self._http = self._http_listener(listener, share) if listener else None
-        self._listeners: list[Listener] = [self._http] if self._http else []
+        self.http = self._http_listener(listener, share) if listener else None
+        self._listeners: list[Listener] = [self.http] if self.http else []
         if config.mqtt.host and self._first:
             self._listeners.append(self._mqtt_listener())
 
@@ -129,8 +129,8 @@ class Service:
                 self.stop()
 
         def reload(number: int, frame: object) -> None:
-            if self._http:
-                self._http.reload()
+            if self.http:
+                self.http.reload()
 
         for number in signals.STOPPING:
             signal.signal(number, stop)

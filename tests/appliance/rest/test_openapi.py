@@ -46,7 +46,7 @@ def described(document, method: str, path: str) -> str:
 
 
 def test_every_route_of_the_service_is_described(document, start_service):
-    served = start_service().service.server.application.routes
+    served = start_service().service.http.server.application.routes
     table = {(route.method, route.path) for route in served}
     assert {(method, path) for method, path, _ in operations(document)} == table
     assert len(served) == len(table)

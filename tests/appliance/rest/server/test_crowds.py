@@ -85,8 +85,8 @@ def test_clients_that_never_read_their_answers_do_not_shut_others_out(start_serv
             for client in clients:
                 client.sendall(PREDICT % (CLOSE, len(ROW), ROW))
             assert all(read(client).startswith(b"HTTP/1.1 200") for client in clients)
-        assert len(service.service.server.active_channels) <= 1024
-        assert service.service.server.held() < 128 * 1024**2
+        assert len(service.service.http.server.active_channels) <= 1024
+        assert service.service.http.server.held() < 128 * 1024**2
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /", (PREDICT % (b"", len(ROW), ROW))[:-1]])
@@ -102,7 +102,7 @@ def test_silent_and_slow_clients_do_not_shut_others_out(start_service, sent):
         begun = time.monotonic()
         check_served(service.port)
         assert time.monotonic() - begun < 15
-        assert len(service.service.server.active_channels) <= 64
+        assert len(service.service.http.server.active_channels) <= 64
 
 
 def test_many_that_come_at_once_all_have_their_turn(start_service):
@@ -117,18 +117,18 @@ def test_many_that_come_at_once_all_have_their_turn(start_service):
 def test_memory_of_answers_that_nobody_reads_is_bounded(start_service):
     service = start_service(("regression", "1.0.0", "regression"))
     many = json.dumps({"features": [[1, 2, 3, 4]] * 20_000}).encode()
-    service.service.server.most_held = 2_000_000
+    service.service.http.server.most_held = 2_000_000
     with contextlib.ExitStack() as stack:
         for _ in range(40):
             client = stack.enter_context(connect(service.port, window=4096))
             client.sendall(PREDICT % (b"", len(many), many) * 2)
-        service.service.server.call_soon(service.service.server.give_back)
+        service.service.http.server.call_soon(service.service.http.server.give_back)
         check_served(service.port)
         deadline = time.monotonic() + 20
-        while service.service.server.held() > 2_000_000:
+        while service.service.http.server.held() > 2_000_000:
             time.sleep(0.1)
             assert time.monotonic() < deadline
-            service.service.server.call_soon(service.service.server.give_back)
+            service.service.http.server.call_soon(service.service.http.server.give_back)
         check_served(service.port)
 
 
@@ -149,7 +149,7 @@ def test_no_file_for_a_connection_is_no_reason_to_spin(start_service, monkeypatc
         def __getattr__(self, name: str) -> object:
             return getattr(self.socket, name)
 
-    server = service.service.server
+    server = service.service.http.server
     monkeypatch.setattr(server, "socket", NoFile(server.socket))
     check_served(service.port)
     assert len(tried) == 3
