@@ -278,7 +278,7 @@ class Store:
                 if re.fullmatch(pattern, name):
                     nofollow.check(status, folder / name)
                     found += [name] * stat.S_ISDIR(status.st_mode)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
             raise StoreError(f"list {folder}", error.strerror or str(error), "see: appliance doctor") from error
