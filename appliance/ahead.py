@@ -4,6 +4,7 @@ Root's commands become the owner of the state folder before they touch it; the b
 were told to use may be root's alone.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Iterable
@@ -31,15 +32,28 @@ def is_file(path: Path) -> bool:
 
 
 def open_file(path: Path) -> BufferedReader:
-    """Return the file at `path` to read; the one that was kept where it may not be opened any more. Raises OSError."""
-    try:
+    """Return the file at `path` to read; the one that was kept where it may not be opened any more. Raises OSError.
+
+    A FIFO or a device is refused: nobody may ever write to it, and a service would wait for ever. What the caller's
+    shell opened (`<(...)`, /dev/stdin) is taken.
+    """
+    if path == Path("/dev/stdin") or path.parent == Path("/dev/fd"):
         return path.open("rb")
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except PermissionError:
         if path not in _kept:
             raise
-    file = os.fdopen(os.dup(_kept[path]), "rb")
-    file.seek(0)  # for one reader at a time
-    return file
+        file = os.fdopen(os.dup(_kept[path]), "rb")
+        file.seek(0)  # for one reader at a time
+        return file
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "it is no regular file", str(path))
 
 
 def read(path: Path) -> bytes:
