@@ -30,8 +30,11 @@ help:
 run: $(VENV)/.run
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python examples/iris/run.py "$(STATE)" --host "$(HOST)" --port "$(PORT)"
 
+# As many tests at once as there are processors; WORKERS=0 runs them one after another.
+WORKERS ?= $(shell nproc)
+
 test: $(VENV)/.dev $(VENV)/.system
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
