@@ -125,7 +125,7 @@ class _Puller:
     def _check_wanted(self, offers: list[Offer]) -> None:
         """Raise ConfigError where nothing could ever be taken: a host without models, and none is named."""
         if offers and not self._config.pull.models and not self._store.names():
-            known = [offer.name for offer in offers if offer.name][:10]
+            known = sorted({offer.name for offer in offers if offer.name})[:10]
             names = ", ".join(f'"{name}"' for name in known or ["NAME"])
             found = "no model is installed here, and [pull] models names none that may come"
             raise ConfigError("pull", found, f"set [pull] models = [{names}]")

@@ -278,9 +278,11 @@ class Store:
                 if re.fullmatch(pattern, name):
                     nofollow.check(status, folder / name)
                     found += [name] * stat.S_ISDIR(status.st_mode)
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return []
         except OSError as error:
+            if isinstance(error, NotADirectoryError) and not nofollow.is_folder(self.state_dir):
+                return []  # `models` or `doctor` on a state folder that is a file: it holds no model
             raise StoreError(f"list {folder}", error.strerror or str(error), "see: appliance doctor") from error
         return found
 

@@ -16,6 +16,7 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from convert.converters.skl2onnx_graph import first_encodes
 from convert.model.schema import Column
@@ -125,7 +126,7 @@ def _answered(step: Any, given: _Given, columns: Sequence[Column] | None = None)
         return _CONTAINERS[name](step, given, columns)
     if name in _CONSTANT:
         return _Given.EQUAL
-    if name in _PICKING or (name in _FILLING and step.missing_values != step.missing_values):
+    if name in _PICKING or (name in _FILLING and _is_gap(step.missing_values)):
         return given
     if name in _CONTINUOUS or (name in _OF_TWO_CLASSES and len(step.classes_) == 2):
         return _Given.COMPUTED
@@ -218,3 +219,8 @@ def _follows(function: Any, arguments: Any, given: _Given) -> bool:
     name = function.__name__ if isinstance(function, np.ufunc) else ""
     known = name in _FUNCTIONS or (name in _FUNCTIONS_OF_READINGS and given <= _Given.ROUNDED)
     return function is None or (known and not arguments)
+
+
+def _is_gap(missing_values: Any) -> bool:
+    """Return whether an imputer fills gaps, NaN or pandas' NA, and no number or text that stands for one."""
+    return missing_values is pd.NA or bool(missing_values != missing_values)
