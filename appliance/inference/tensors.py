@@ -17,6 +17,7 @@ from appliance.errors import InvalidInput
 from appliance.inference.values import (
     Scalar,
     all_finite,
+    fits,
     kind_of,
     packed,
     plain_floats,
@@ -256,6 +257,8 @@ def _cast(tensor: Input, name: str, array: Array) -> Array:
 
 def _narrowed(tensor: Input, name: str, wide: NDArray[Any]) -> Array:
     """Return numbers as the tensor's floats. Raises InvalidInput for a finite one that would become infinite."""
+    if fits(tensor.type, wide):
+        return wide.astype(tensor.type)
     with np.errstate(over="ignore"):
         array = wide.astype(tensor.type)
     if array.itemsize < wide.itemsize and (bad := np.isinf(array) & np.isfinite(wide)).any():

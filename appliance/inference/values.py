@@ -20,6 +20,7 @@ SHOWN = 200
 _NUMBERS = {int, float}
 _FEW = 32  # values up to which Python adds them in half of numpy's time
 _CODES = {"float16": "e", "float32": "f", "float64": "d"}  # of the struct module
+_LARGEST = {name: float(np.finfo(name).max) for name in _CODES}
 
 
 def from_values(name: str, dtype: str, values: list[Any], *, typed: bool = False) -> Array:
@@ -98,11 +99,26 @@ def wide_numbers(tried: str, values: list[Any], *, whole: bool) -> NDArray[Any]:
         raise too_large(tried, "float64") from error
 
 
+def fits(dtype: str, wide: NDArray[Any]) -> bool:
+    """Return whether a glance shows that no number becomes infinite in a float dtype; False says nothing.
+
+    A request of one row has a few numbers in each column, which NumPy's own look would cost more than the rest.
+    """
+    if wide.size > _FEW:
+        return False
+    largest = _LARGEST[dtype]
+    if wide.size == 1:
+        return not abs(wide.item()) > largest  # NaN is never larger
+    return not any(abs(value) > largest for value in wide.ravel().tolist())
+
+
 def narrowed(tried: str, dtype: str, wide: NDArray[Any]) -> Array:
     """Return numbers in a float dtype. Raises InvalidInput for a finite one that would become infinite.
 
     Infinity itself stays: whether the model takes it is the schema's to say.
     """
+    if fits(dtype, wide):
+        return wide.astype(dtype)
     with np.errstate(over="ignore"):
         array = wide.astype(dtype)
     if array.dtype.itemsize < wide.dtype.itemsize and (np.isinf(array) & np.isfinite(wide)).any():
