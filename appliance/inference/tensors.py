@@ -17,12 +17,11 @@ from appliance.errors import InvalidInput
 from appliance.inference.values import (
     Scalar,
     all_finite,
-    fits,
     kind_of,
+    narrowed,
     packed,
     plain_floats,
     quoted,
-    too_large,
     wide_numbers,
 )
 
@@ -257,13 +256,7 @@ def _cast(tensor: Input, name: str, array: Array) -> Array:
 
 def _narrowed(tensor: Input, name: str, wide: NDArray[Any]) -> Array:
     """Return numbers as the tensor's floats. Raises InvalidInput for a finite one that would become infinite."""
-    if fits(tensor.type, wide):
-        return wide.astype(tensor.type)
-    with np.errstate(over="ignore"):
-        array = wide.astype(tensor.type)
-    if array.itemsize < wide.itemsize and (bad := np.isinf(array) & np.isfinite(wide)).any():
-        raise too_large(f"read the column {name or _first_column(tensor, bad)!r}", tensor.type)
-    return array
+    return narrowed(lambda bad: f"read the column {name or _first_column(tensor, bad)!r}", tensor.type, wide)
 
 
 def _integers(tensor: Input, name: str, array: NDArray[Any]) -> Array:

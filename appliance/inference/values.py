@@ -2,7 +2,7 @@
 
 import math
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ def from_values(name: str, dtype: str, values: list[Any], *, typed: bool = False
     if dtype == "string":
         return np.array(values, dtype=object)
     if dtype in _CODES:
-        return narrowed(tried, dtype, wide_numbers(tried, values, whole=False))
+        return narrowed(lambda _: tried, dtype, wide_numbers(tried, values, whole=False))
     try:
         numbers = np.array(values, dtype=np.float64 if typed else dtype)
     except OverflowError as error:
@@ -112,17 +112,18 @@ def fits(dtype: str, wide: NDArray[Any]) -> bool:
     return not any(abs(value) > largest for value in wide.ravel().tolist())
 
 
-def narrowed(tried: str, dtype: str, wide: NDArray[Any]) -> Array:
+def narrowed(tried: Callable[[NDArray[np.bool_]], str], dtype: str, wide: NDArray[Any]) -> Array:
     """Return numbers in a float dtype. Raises InvalidInput for a finite one that would become infinite.
 
+    `tried` is given which numbers those are, and says what was tried.
     Infinity itself stays: whether the model takes it is the schema's to say.
     """
     if fits(dtype, wide):
         return wide.astype(dtype)
     with np.errstate(over="ignore"):
         array = wide.astype(dtype)
-    if array.dtype.itemsize < wide.dtype.itemsize and (np.isinf(array) & np.isfinite(wide)).any():
-        raise too_large(tried, dtype)
+    if array.itemsize < wide.itemsize and (bad := np.isinf(array) & np.isfinite(wide)).any():
+        raise too_large(tried(bad), dtype)
     return array
 
 
