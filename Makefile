@@ -20,7 +20,7 @@ help:
 	@echo 'make bench  speed, memory and size against references (PEERS=1: also against mlserver and kserve)'
 	@echo 'make bench-mqtt  the same of MQTT (MINUTES=10: also whether memory stays flat)'
 	@echo 'make docs   the documentation site in dist/docs, which opens from a file too'
-	@echo 'make settings-docs  the tables of docs/configuration.md, from appliance/config.py'
+	@echo 'make settings-docs  the tables of docs/configuration.md, from appliance/config/'
 	@echo 'make coverage  try every estimator and write docs/coverage.md, beside plain skl2onnx'
 	@echo 'make images container images for amd64 and arm64 in dist/images; make images-test runs them'
 	@echo 'make kit    the offline kit for hosts without Python and internet, in dist; make deb the Debian package'

@@ -86,7 +86,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], s
 
 
 def settings() -> dict[tuple[str, str], Any]:
-    """Return {(section, key): default} of every setting, in the order of the classes in config.py.
+    """Return {(section, key): default} of every setting, in the order of the classes in config/.
 
     A table within a table is a section of its own (`mqtt.upstream`). Lists of tables have no place here: see tables().
     """

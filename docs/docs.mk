@@ -14,6 +14,6 @@ $(DOCS)/.done: requirements/docs.txt
 	$(DOCS)/bin/python -m pip install --quiet --require-hashes -r requirements/docs.txt
 	@touch $@
 
-# The tables of docs/configuration.md, from appliance/config.py.
+# The tables of docs/configuration.md, from appliance/config/.
 settings-docs: $(VENV)/.dev
 	$(BIN)/python docs/settings.py

@@ -1,4 +1,4 @@
-"""Writes the tables of docs/configuration.md from appliance/config.py: `make settings-docs`.
+"""Writes the tables of docs/configuration.md from appliance/config/: `make settings-docs`.
 
 A setting's meaning is the text below it there, a section's title and preface are its class's. The prose before and
 after the tables is the page's own.
@@ -17,7 +17,7 @@ import msgspec
 from appliance import config, settings
 
 PAGE = Path(__file__).parent / "configuration.md"
-BEGIN = "<!-- Written by `make settings-docs` from appliance/config.py, up to the mark of the end. -->"
+BEGIN = "<!-- Written by `make settings-docs` from appliance/config/, up to the mark of the end. -->"
 END = "<!-- The end of what `make settings-docs` writes. -->"
 
 
