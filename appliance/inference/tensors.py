@@ -90,21 +90,34 @@ class InputSchema:
     def from_tensors(self, tensors: Mapping[str, Array]) -> Feeds:
         """Return feeds of named tensors, cast where no value changes its meaning.
 
-        Tensors named as columns instead of inputs are a table by column. A tensor of width 1 may come as [rows].
+        Tensors named as columns instead of inputs are a table by column. One tensor of any other name is the one input
+        of the model, or a matrix of all columns in their order. A tensor of width 1 may come as [rows], one row as
+        [width].
         """
         if set(tensors) != set(self._by_name):
-            if set(tensors) <= self._known and all(_is_column(array) for array in tensors.values()):
-                return self.from_columns({name: array.reshape(-1) for name, array in tensors.items()})
-            expected, given = (
-                ", ".join(self._by_name),
-                ", ".join(name[:_COMPARED] for name in islice(tensors, _COMPARED)) or "none",
-            )
-            raise InvalidInput("read the input tensors", f"got {given}", f"send exactly {expected}")
+            return self._otherwise_named(tensors)
         feeds = {name: _tensor(self._by_name[name], array) for name, array in tensors.items()}
         if len({len(array) for array in feeds.values()}) > 1:
             found = ", ".join(f"{name}: {len(array)}" for name, array in feeds.items())
             raise InvalidInput("read the input tensors", f"they differ in rows ({found})", "send the same rows in each")
         return {tensor.name: feeds[tensor.name] for tensor in self.inputs}
+
+    def _otherwise_named(self, tensors: Mapping[str, Array]) -> Feeds:
+        """Return feeds of tensors that are not named as the inputs are, see from_tensors()."""
+        if set(tensors) <= self._known and all(_is_column(array) for array in tensors.values()):
+            return self.from_columns({name: array.reshape(-1) for name, array in tensors.items()})
+        width = len(self.columns)
+        if len(tensors) == 1:  # KServe's clients call it input-0, MLServer's predict
+            (array,) = tensors.values()
+            if len(self.inputs) == 1:
+                return {self.inputs[0].name: _tensor(self.inputs[0], array)}
+            if array.shape[-1:] == (width,) and array.ndim <= 2:
+                matrix = array.reshape(-1, width)
+                return self.from_columns({name: matrix[:, place] for place, name in enumerate(self.columns)})
+        given = ", ".join(name[:_COMPARED] for name in islice(tensors, _COMPARED)) or "none"
+        shapes = f" of shape {list(array.shape)}" if len(tensors) == 1 else ""
+        next_step = f"send exactly {', '.join(self._by_name)}, or one tensor [rows, {width}] with them in this order"
+        raise InvalidInput("read the input tensors", f"got {given}{shapes}", next_step)
 
     def _table(self, tensor: Input, rows: Sequence[Any]) -> Array:
         """Return typed rows as one [rows, width] array."""
@@ -223,8 +236,8 @@ def _column(tensor: Input, name: str, values: Sequence[Any] | Array | None, rows
 def _tensor(tensor: Input, array: Array) -> Array:
     """Return a given tensor in the manifest's dtype and shape."""
     width = tensor.shape[1:]
-    if array.ndim == 1 and width == [1]:
-        array = array.reshape(-1, 1)
+    if array.ndim == 1 and width in ([1], [len(array)]):
+        array = array.reshape(-1, *width)
     if list(array.shape[1:]) != width or array.ndim != len(tensor.shape):
         expected = ["rows", *width]
         found = f"its shape is {list(array.shape)}"

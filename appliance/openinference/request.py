@@ -36,7 +36,9 @@ Claim = Callable[[str, int, str], None]
 
 _RESERVED = {"sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers"}
 _RESERVED_PREFIX = "triton_"
-_CONTENT_TYPES = ("pd", "np", "str", None)
+_CONTENT_TYPES = ("pd", "np", "str", "dict", None)
+_ROLES = dict.fromkeys(("output-0", "predict", "predictions"), "prediction") | {"predict_proba": "probability"}
+"""What KServe's and MLServer's clients call an output, whatever its name -> its role in the manifest."""
 
 _encode_json = msgspec.json.Encoder().encode
 
@@ -70,6 +72,8 @@ class WantedOutput(msgspec.Struct, frozen=True):  # a frozen dataclass takes ten
     binary: bool
     classes: int = 0
     """How many of its largest values (Triton's classification extension); 0: the tensor itself."""
+    called: str = ""
+    """The name that it was asked for by, where that is not its own."""
 
 
 class InferCall(msgspec.Struct, frozen=True):
@@ -150,9 +154,14 @@ def write(inputs: Mapping[str, Array], outputs: Iterable[str]) -> tuple[bytes, l
 
 
 def _check_parameters(parameters: Parameters) -> None:
-    """Raise InvalidInput for parameters that mean something to Triton which is not done here."""
-    for name in parameters:
-        if name in _RESERVED or name.startswith(_RESERVED_PREFIX):
+    """Raise InvalidInput for parameters that mean something to Triton which is not done here.
+
+    A time limit of Triton's queue means nothing where nothing queues; 0 or false says what is so anyway.
+    """
+    for name, value in parameters.items():
+        if (name not in _RESERVED and not name.startswith(_RESERVED_PREFIX)) or not value:
+            continue
+        if name != "timeout" or type(value) is not int or value < 0:
             raise InvalidInput("read the parameters", f"{quoted(name)} is reserved and not served here", "leave it out")
     _check_content_type(parameters)
 
@@ -203,13 +212,25 @@ def _wanted(version: "LoadedVersion", outputs: list[InferOutput] | None, binary:
     """Return the outputs of the response: those asked for, or all."""
     if not outputs:
         return [WantedOutput(name, binary) for name in version.output_names]
-    if len({output.name for output in outputs}) != len(outputs):
+    names = [_output_name(version, output.name) for output in outputs]
+    if len(set(names)) != len(names):
         raise InvalidInput("choose the outputs", "one is asked for twice", "name each output once")
     wanted = []
-    for output in outputs:
+    for name, output in zip(names, outputs, strict=True):
         parameters = output.parameters or {}
         classes = parameters.get("classification") or 0
         if type(classes) is not int or classes < 0:
             raise InvalidInput("choose the outputs", f"classification is {str(classes)[:40]}", "send how many classes")
-        wanted.append(WantedOutput(output.name, _flag(parameters, "binary_data", binary), classes))
+        called = "" if name == output.name else output.name
+        wanted.append(WantedOutput(name, _flag(parameters, "binary_data", binary), classes, called))
     return wanted
+
+
+def _output_name(version: "LoadedVersion", asked: str) -> str:
+    """Return the output that a name means: its own, else the one of the role that other servers call so."""
+    role = _ROLES.get(asked)
+    if role is None or asked in version.output_names:
+        return asked
+    outputs = version.manifest.outputs
+    first = outputs[0].name if role == "prediction" else asked
+    return next((output.name for output in outputs if output.role == role), first)

@@ -84,7 +84,7 @@ def write(call: InferCall, outputs: Mapping[str, Array], version: "LoadedVersion
         array = outputs[wanted.name]
         if wanted.classes:
             array = _classified(wanted, array, version.manifest.class_labels)
-        tensor = OutputTensor(wanted.name, list(array.shape), binary.datatype_of(array))
+        tensor = OutputTensor(wanted.called or wanted.name, list(array.shape), binary.datatype_of(array))
         if wanted.binary:
             parts.append(binary.write(array))
             tensor.parameters = {"binary_data_size": len(parts[-1])}

@@ -1,10 +1,8 @@
-"""Others' prediction calls: MLflow and SageMaker (/invocations), Vertex AI and KServe v1 (instances, predictions).
+"""Prediction calls of MLflow and SageMaker (/invocations), and of Vertex AI, which names its own paths.
 
-Sources: MLflow's scoring server, SageMaker's and Vertex AI's container contracts, KServe's v1 data plane. A prediction
-is the model's output of that role: for classifiers the label.
+Sources: MLflow's scoring server, SageMaker's and Vertex AI's container contracts.
 """
 
-from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -12,20 +10,18 @@ from msgspec import UNSET, UnsetType
 
 from appliance import __version__
 from appliance.budget import CSV_WORST, WORST, csv_cost, json_cost
-from appliance.errors import InvalidInput, NotReady
-from appliance.inference.json_output import LARGE, as_json
+from appliance.errors import InvalidInput
 from appliance.inference.tensors import Feeds
-from appliance.inference.values import Scalar, quoted, to_values
+from appliance.inference.values import Scalar, quoted
 from appliance.inference.version import LoadedVersion
-from appliance.response import response_format
 from appliance.rest.csv_body import read_csv, text_of
 from appliance.rest.http_types import Context, Request, Response, json_response
+from appliance.rest.instances import Parameters, Predictions, answer_predictions, from_instances, is_numbered, take_none
 from appliance.rest.json_body import decode_values
-from appliance.rest.problems import UnsupportedMedia, error_json, mlflow_json
+from appliance.rest.problems import UnsupportedMedia, mlflow_json
 from appliance.rest.routes import Route
 
 V = TypeVar("V")
-Parameters = dict[str, Scalar]
 
 
 class Split(msgspec.Struct, Generic[V], forbid_unknown_fields=True):
@@ -49,36 +45,6 @@ class InvocationOf(msgspec.Struct, Generic[V], forbid_unknown_fields=True):
 
 class Invocation(InvocationOf[Scalar]):
     """Exactly one of MLflow's four forms; of `params` (MLflow) and `parameters` (Vertex AI) the model takes none."""
-
-
-class InstancesOf(msgspec.Struct, Generic[V], forbid_unknown_fields=True):
-    """Rows as lists, as objects by column name or, for a model of one column, as plain values."""
-
-    instances: list[V | list[V] | dict[str, V]]
-    parameters: Parameters | None = None
-
-
-class Instances(InstancesOf[Scalar]):
-    """Rows as lists, as objects by column name or, for a model of one column, as plain values."""
-
-
-class Predictions(msgspec.Struct):
-    """One prediction for each row, in the order of the rows."""
-
-    predictions: list[Any]
-
-
-class ModelList(msgspec.Struct):
-    """The models that serve."""
-
-    models: list[str]
-
-
-class ModelState(msgspec.Struct):
-    """Whether a model answers."""
-
-    name: str
-    ready: bool
 
 
 class Ping(msgspec.Struct):
@@ -105,26 +71,13 @@ def invoke(context: Context, request: Request, variables: dict[str, str]) -> Res
         del body, sent
     else:
         raise UnsupportedMedia("read the body", f"Content-Type is {media}", "send application/json or text/csv")
-    return _answer(context, request, version, feeds)
-
-
-def predict_instances(context: Context, request: Request, variables: dict[str, str]) -> Response:
-    """Answer `{"instances": [...]}`, whatever the Content-Type (KServe v1).
-
-    Raises InvalidInput, TooLarge, NotFound for an unknown model, NotReady when none is active.
-    """
-    version = context.predictor.route(variables["name"])
-    sent, typed = decode_values(request.body(), InstancesOf, version.schema.value_type, context.limits)
-    _take_none(sent.parameters)
-    feeds = _from_instances(context, version, sent.instances, typed)
-    del sent
-    return _answer(context, request, version, feeds)
+    return answer_predictions(context, request, version, feeds)
 
 
 def _feeds(context: Context, version: LoadedVersion, sent: InvocationOf[Any], typed: bool) -> Feeds:
     """Return the feeds of the one form that was sent."""
-    _take_none(sent.params)
-    _take_none(sent.parameters)
+    take_none(sent.params)
+    take_none(sent.parameters)
     forms = ("dataframe_split", "dataframe_records", "instances", "inputs")
     given = [form for form in forms if getattr(sent, form) is not UNSET]
     if len(given) != 1:
@@ -134,27 +87,14 @@ def _feeds(context: Context, version: LoadedVersion, sent: InvocationOf[Any], ty
         return _from_split(context, version, sent.dataframe_split, typed)
     if isinstance(sent.inputs, dict):
         return _from_named(context, version, sent.inputs, typed)
-    return _from_instances(context, version, getattr(sent, given[0]), typed)
-
-
-def _from_instances(context: Context, version: LoadedVersion, instances: list[Any], typed: bool) -> Feeds:
-    """Return the feeds of rows as lists, objects or, for a model of one column, plain values."""
-    context.limits.check_rows(len(instances))
-    schema = version.schema
-    if instances and isinstance(instances[0], dict) and _is_numbered(list(instances[0]), schema.columns):
-        keys = list(map(str, range(len(schema.columns))))
-        if all(row.keys() == set(keys) for row in instances if isinstance(row, dict)):
-            instances = [[row[key] for key in keys] if isinstance(row, dict) else row for row in instances]
-    if len(schema.columns) == 1 and not any(isinstance(row, (list, dict)) for row in instances):
-        instances = [[value] for value in instances]
-    return schema.from_rows(instances, typed=typed)
+    return from_instances(context, version, getattr(sent, given[0]), typed)
 
 
 def _from_split(context: Context, version: LoadedVersion, split: Split[Any], typed: bool) -> Feeds:
     """Return the feeds of a table in the orientation `split`, its columns by name unless they are only numbered."""
     context.limits.check_rows(len(split.data))
     names = None if split.columns is None else [str(column) for column in split.columns]
-    if names is None or _is_numbered(names, version.schema.columns):
+    if names is None or is_numbered(names, version.schema.columns):
         return version.schema.from_rows(split.data, typed=typed)
     if len(set(names)) != len(names):
         raise InvalidInput("read the columns", "a name stands twice", "name each column once")
@@ -187,28 +127,6 @@ def _single(name: str, value: Any) -> Any:
     return value[0]
 
 
-def _is_numbered(names: Sequence[str], columns: Sequence[str]) -> bool:
-    """Return whether `names` are only the positions that pandas gives to nameless columns."""
-    return list(names) == list(map(str, range(len(columns)))) and list(names) != list(columns)
-
-
-def _take_none(parameters: Parameters | None) -> None:
-    """Raise InvalidInput for parameters: to ignore them would answer something else than was asked."""
-    if parameters:
-        raise InvalidInput(
-            "read the parameters", f"{quoted(min(parameters))} is unknown", "leave it out: the model takes none"
-        )
-
-
-def _answer(context: Context, request: Request, version: LoadedVersion, feeds: Feeds) -> Response:
-    """Run the model and return its predictions alone."""
-    output, rows = response_format(version).prediction, len(next(iter(feeds.values())))
-    request.claim_answer(response_format(version).row_bytes * rows, rows)
-    prediction = context.predictor.run(version, feeds, [output], started=request.started)
-    array = prediction.outputs[output]
-    return json_response(Predictions(as_json(array) if array.size > LARGE else to_values(array)))
-
-
 def _content_type(request: Request) -> tuple[str, dict[str, str]]:
     """Return the media type and its parameters (RFC 9110, 8.3), in lower case."""
     media, *rest = request.header("Content-Type").lower().split(";")
@@ -235,20 +153,6 @@ def _version(context: Context, request: Request, variables: dict[str, str]) -> R
     return Response(__version__.encode(), content_type="text/plain")
 
 
-def _v1_models(context: Context, request: Request, variables: dict[str, str]) -> Response:
-    """Answer the names of the models that serve."""
-    return json_response(ModelList([served.name for served in context.models.served() if served.loaded]))
-
-
-def _v1_model(context: Context, request: Request, variables: dict[str, str]) -> Response:
-    """Answer 200 when a model serves, 503 when not, 404 when it is not installed."""
-    try:
-        context.predictor.route(variables["name"])
-    except NotReady:
-        return json_response(ModelState(variables["name"], False), 503)
-    return json_response(ModelState(variables["name"], True))
-
-
 ROUTES = (
     Route(
         "POST",
@@ -260,28 +164,7 @@ ROUTES = (
         request_type=Invocation,
         response_type=Predictions,
     ),
-    Route(
-        "POST",
-        "/v1/models/{name}:predict",
-        predict_instances,
-        "Predict (KServe v1)",
-        problem=error_json,
-        hot=True,
-        request_type=Instances,
-        response_type=Predictions,
-    ),
     Route("GET", "/ping", _ping, "Whether predictions are answered (MLflow, SageMaker)", "none", response_type=Ping),
     Route("GET", "/health", _ping, "Whether predictions are answered (MLflow)", "none", response_type=Ping),
     Route("GET", "/version", _version, "The appliance's version (MLflow)", problem=mlflow_json, media="text/plain"),
-    Route(
-        "GET", "/v1/models", _v1_models, "Models that serve (KServe v1)", problem=error_json, response_type=ModelList
-    ),
-    Route(
-        "GET",
-        "/v1/models/{name}",
-        _v1_model,
-        "Whether a model serves (KServe v1)",
-        problem=error_json,
-        response_type=ModelState,
-    ),
 )

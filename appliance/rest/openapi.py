@@ -12,7 +12,7 @@ import msgspec
 
 from appliance import __version__
 from appliance.config import HttpConfig
-from appliance.rest import admin, dashboard, health, invocations, openinference, predict
+from appliance.rest import admin, dashboard, health, invocations, kserve_v1, openinference, predict
 from appliance.rest.http_types import Context, Request, Response, encode_json
 from appliance.rest.problems import Problem, error_json, mlflow_json, problem_json
 from appliance.rest.routes import Route, extra_routes
@@ -126,6 +126,7 @@ def _parameter(name: str) -> Json:
 def _operation_id(route: Route) -> str:
     """Return a name for generated clients: `post_models_name_predict`."""
     words = re.findall(r"[A-Za-z0-9]+", route.path)
+    words += ["slash"] if words and route.path.endswith("/") else []
     return "_".join([route.method.lower(), *words]) if words else f"{route.method.lower()}_root"
 
 
@@ -145,6 +146,7 @@ ALL_ROUTES = (
     *predict.ROUTES,
     *openinference.ROUTES,
     *invocations.ROUTES,
+    *kserve_v1.ROUTES,
     *health.ROUTES,
     *admin.ROUTES,
     OPENAPI,

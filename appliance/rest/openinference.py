@@ -131,7 +131,7 @@ ROUTES = (
     _infer(_VERSION),
     v2_route("GET", "/health/live", _live, "Whether the process answers", ServerLive, "none"),
     v2_route("GET", "/health/ready", _ready, "Whether predictions are answered", ServerReady, "none"),
-    v2_route("GET", "", _server, "Server metadata", ServerMetadata),
+    *(v2_route("GET", path, _server, "Server metadata", ServerMetadata) for path in ("", "/")),
     v2_route("GET", "/models", _models, "Names of the models", ModelNames),
     *(
         v2_route("GET", f"{of}{path}", handler, summary, response_type)

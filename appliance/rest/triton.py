@@ -4,6 +4,7 @@ Source: Triton's protocol/extension_*.md. Load and unload are activate and deact
 a restart and leave receipts.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -135,12 +136,25 @@ def _config(context: Context, request: Request, variables: dict[str, str]) -> Re
 def _statistics(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer what was asked of one version, of a model's versions, or of all that were asked anything."""
     name, version = variables.get("name"), variables.get("version")
-    counts = context.counts()
+    counts = _by_version(context)
     if name is not None:
         loaded = context.predictor.route(name, version)  # an unknown one is an error; one never asked has zeros
         counts = {(loaded.name, loaded.version): Counts()} | counts
     chosen = [key for key in sorted(counts) if name in (None, key[0]) and version in (None, key[1])]
     return json_response(Statistics([_model_statistics(*key, counts[key]) for key in chosen]))
+
+
+def _by_version(context: Context) -> dict[tuple[str, str], Counts]:
+    """Return what was asked of each version; a failed request that named none counts for the one that serves."""
+    counts = {key: replace(count) for key, count in context.counts().items()}
+    serving = {served.name: served.loaded.version for served in context.models.served() if served.loaded}
+    for name in [name for name, version in counts if not version]:
+        failed = counts.pop((name, ""))
+        if name in serving:
+            of_version = counts.setdefault((name, serving[name]), Counts())
+            of_version.failures += failed.failures
+            of_version.failure_seconds += failed.failure_seconds
+    return counts
 
 
 def _index(context: Context, request: Request, variables: dict[str, str]) -> Response:

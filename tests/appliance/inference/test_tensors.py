@@ -184,7 +184,7 @@ def test_tensors_are_cast_where_no_value_changes_its_meaning(sent, kind, expecte
         (np.array([[1, 0, 1]]), "bool"),
         (np.array([[np.nan, 2, 3]]), "float32"),
         (np.array([[np.inf, 2, 3]]), "float32"),
-        (np.array([1.0, 2, 3]), "float32"),
+        (np.array([1.0, 2]), "float32"),
         (np.array([[[1.0, 2, 3]]]), "float32"),
         (np.array([[1.0, 2]]), "float32"),
         (np.zeros((0, 3)), "float32"),
@@ -201,6 +201,43 @@ def test_tensors_named_as_columns_are_a_table():
     assert plain().from_tensors(parts)["features"].tolist() == [[1, 2, 3]]
     with pytest.raises(InvalidInput, match="send exactly features"):
         plain().from_tensors({**parts, "x": np.array([1])})
+
+
+@pytest.mark.parametrize("name", ["features", "input-0", "predict"])
+@pytest.mark.parametrize("sent", [[[1, 2, 3]], [1, 2, 3]])
+def test_one_tensor_of_any_name_is_the_one_input(name, sent):
+    assert plain().from_tensors({name: np.array(sent, np.int32)})["features"].tolist() == [[1, 2, 3]]
+
+
+NUMBERS = InputSchema([column("b", "float64"), column("a", "int64"), column("c", "float32")])
+
+
+@pytest.mark.parametrize("sent", [[[1.5, 2, 3], [4, 5, 6.5]], [1.5, 2, 3]])
+def test_one_matrix_is_named_columns_in_their_order(sent):
+    feeds = NUMBERS.from_tensors({"input-0": np.array(sent, np.float32)})
+    assert {name: (array.dtype.name, array.tolist()) for name, array in feeds.items()} == {
+        name: (kind, [[row[place]] for row in np.atleast_2d(sent)])
+        for place, (name, kind) in enumerate({"b": "float64", "a": "int64", "c": "float32"}.items())
+    }
+
+
+@pytest.mark.parametrize(
+    ("schema", "tensors", "found"),
+    [
+        (NUMBERS, {"input-0": np.array([[1.5, 2.5, 3]])}, "'a'.* 2.5"),
+        (NUMBERS, {"input-0": np.ones((2, 4))}, r"got input-0 of shape \[2, 4\]; send .* \[rows, 3\]"),
+        (NUMBERS, {"input-0": np.ones((1, 1, 3))}, r"of shape \[1, 1, 3\]"),
+        (NUMBERS, {"x": np.ones((1, 3)), "y": np.ones((1, 3))}, "got x, y"),
+        (NUMBERS, {"input-0": np.ones((0, 3))}, "there are none"),
+        (NUMBERS, {"a": np.ones((3, 1))}, "lacks"),
+        (TABLE, {"input-0": np.ones((1, 4))}, "'site'"),
+        (TABLE, {"input-0": np.array([["1", "2", "n", "x"]], object)}, "'size'"),
+        (plain(), {"input-0": np.ones((2, 4))}, r"its shape is \[2, 4\]"),
+    ],
+)
+def test_matrix_that_does_not_fit_the_columns_is_refused(schema, tensors, found):
+    with pytest.raises(InvalidInput, match=found):
+        schema.from_tensors(tensors)
 
 
 def test_tensors_of_different_rows_are_refused():

@@ -187,13 +187,13 @@ def test_rows_beyond_the_limit_are_413(open_door):
 def test_model_of_one_column_takes_plain_values(door):
     from appliance.bundle.manifest import Input
     from appliance.inference.tensors import InputSchema
-    from appliance.rest.invocations import _from_instances
+    from appliance.rest.instances import from_instances
 
     class One:
         schema = InputSchema([Input(name="x", type="float32", shape=[-1, 1], columns=["x"])])
 
     for instances in ([1.0, 2.0], [[1.0], [2.0]], [{"x": 1.0}, {"x": 2.0}]):
-        feeds = _from_instances(door.context, One, instances, True)
+        feeds = from_instances(door.context, One, instances, True)
         np.testing.assert_array_equal(feeds["x"], [[1], [2]])
 
 
@@ -206,11 +206,72 @@ def test_kserve_v1(door):
     assert door.get("/v1/models/regression").json == {"name": "regression", "ready": True}
 
 
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        ROWS,
+        [dict(zip(COLUMNS, row, strict=True)) for row in ROWS],
+        [{name: [row[place] for row in ROWS] for place, name in enumerate(COLUMNS)}],
+        [{name: [row[place]] for place, name in enumerate(COLUMNS)} for row in ROWS],
+        [[dict(zip(COLUMNS, row, strict=True)) for row in ROWS]],
+        [[dict(zip(COLUMNS, ROWS[0], strict=True))], {name: [ROWS[1][place]] for place, name in enumerate(COLUMNS)}],
+    ],
+)
+def test_kserve_v1_takes_inputs_as_rows_and_as_tables(door, inputs):
+    """KServe's get_predict_input(): what is sent as `inputs` may be what pandas.DataFrame takes."""
+    assert door.post("/v1/models/regression:predict", {"inputs": inputs}).json == ANSWER
+
+
+def test_column_that_a_kserve_table_lacks_is_missing_where_the_model_takes_that(door, open_door):
+    """KServe's iris_input_v4.json: each column in an object of its own, which pandas joins to rows with gaps."""
+    inputs = [[{COLUMNS[0]: 1.0}, {COLUMNS[1]: 2.0}], {COLUMNS[3]: [4.0, 5.0]}]
+    got = open_door("gaps").post("/v1/models/gaps:predict", {"inputs": inputs})
+    assert got.json == {"predictions": [3101.0, 3102.0, 3104.0, 3105.0]}
+    got = door.post("/v1/models/regression:predict", {"inputs": inputs})
+    assert (got.status, got.json["error"].startswith("read the columns: ")) == (400, True)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "found"),
+    [
+        ([{"sepal_length": [1, 2], "sepal_width": [1]}], "differ in length"),
+        ([{"sepal_length": [1, 2], "sepal_width": 1}], "differ in length"),
+        ([{"sepal_length": [1]}, 5], "input 1 is no table"),
+        ([{"sepal_length": [1]}, [{"sepal_length": 1}, 2]], "input 1 is no table"),
+        ([{"sepal_length": [1], "sepal_with": [1]}], "did you mean 'sepal_width'"),
+        ([{"sepal_length": []}], "lacks"),
+        ([{}, [{}]], "lacks"),
+    ],
+)
+def test_kserve_table_that_is_none_is_refused(door, inputs, found):
+    got = door.post("/v1/models/regression:predict", {"inputs": inputs})
+    assert got.status == 400
+    assert found in got.json["error"]
+
+
+def test_rows_of_kserve_tables_have_the_limit(open_door):
+    door = open_door("regression", max_rows=2)
+    for count, status in ((2, 200), (3, 413)):
+        for inputs in ([{name: [1.0] * count for name in COLUMNS}], [{name: [1.0] for name in COLUMNS}] * count):
+            assert door.post("/v1/models/regression:predict", {"inputs": inputs}).status == status
+
+
+def test_tensorflow_servings_path_names_the_version(door):
+    path = "/v1/models/regression/versions/1.0.0"
+    got = door.post(f"{path}:predict", {"signature_name": "serving_default", "instances": ROWS})
+    assert (got.status, got.json) == (200, ANSWER)
+    assert door.get(path).json == {"name": "regression", "ready": True}
+
+
 def test_kserve_v1_errors_are_in_its_words(door):
     for got, status in (
         (door.post("/v1/models/nobody:predict", {"instances": ROWS}), 404),
         (door.get("/v1/models/nobody"), 404),
-        (door.post("/v1/models/regression:predict", {"inputs": ROWS}), 400),
+        (door.post("/v1/models/regression:predict", {"rows": ROWS}), 400),
+        (door.post("/v1/models/regression:predict", {}), 400),
+        (door.post("/v1/models/regression:predict", {"inputs": ROWS, "instances": ROWS}), 400),
+        (door.post("/v1/models/regression:predict", {"inputs": ROWS, "signature_name": "other"}), 400),
+        (door.post("/v1/models/regression/versions/9.9.9:predict", {"instances": ROWS}), 404),
         (door.post("/v1/models/regression:predict", {"instances": [[1]]}), 400),
         (door.post("/v1/models/regression:explain", {"instances": ROWS}), 405),
     ):

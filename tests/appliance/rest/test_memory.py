@@ -244,7 +244,7 @@ def test_no_error_repeats_megabytes_or_compares_them(door):
         ("/models/table/predict", {"features": {"site": long, "temp-C": 1, "count": 1, "on": long}}),
         ("/v1/models/regression:predict", {"instances": [[long, 1, 2, 3]]}),
         ("/v1/models/regression:predict", {"instances": [[1, 2, 3, 4]], "parameters": {long: 1}}),
-        ("/v2/models/regression/infer", {"inputs": [tensor | {"name": long}]}),
+        ("/v2/models/regression/infer", {"inputs": [tensor | {"name": long, "shape": [4, 1]}]}),
         ("/v2/models/regression/infer", {"inputs": [tensor | {"datatype": long}]}),
         ("/v2/models/regression/infer", {"inputs": [tensor | {"shape": [10**4000] * 8}]}),
         ("/v2/models/regression/infer", {"inputs": [tensor], "outputs": [{"name": long}]}),

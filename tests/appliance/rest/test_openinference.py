@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from appliance.predictor import Counts
+
 ROW = [5.1, 3.5, 1.4, 0.2]
 INFER = "/v2/models/{}/infer"
 LENGTH = "INFERENCE_HEADER_CONTENT_LENGTH"
@@ -221,7 +223,7 @@ def test_classification_gives_value_index_label(door):
     assert door.post(INFER.format("labels"), call).status == 400
 
 
-SHAPES = [[-1, 4], [1, -4], [-1, -4], [2**62, 4], [2**64, 2**64], [0, 4], [1, 0], [0, 2**70], [], [4], [4, 1], [2, 4]]
+SHAPES = [[-1, 4], [1, -4], [-1, -4], [2**62, 4], [2**64, 2**64], [0, 4], [1, 0], [0, 2**70], [], [3], [4, 1], [2, 4]]
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, [1] * 1000, [1, 1, 4], [1, 4, 1], [1.5, 4], "4", None])
@@ -246,7 +248,7 @@ def test_nesting_that_disagrees_with_the_shape_is_refused(door, data):
     [
         ({}, "required field `inputs`"),
         ({"inputs": []}, "the table lacks"),
-        ({"inputs": [tensor(name="x")]}, "got x"),
+        ({"inputs": [tensor(ROW[:3], [1, 3], name="x")]}, "its shape is [1, 3]"),
         ({"inputs": [tensor(), tensor()]}, "sent twice"),
         ({"inputs": [tensor(), tensor(name="x")]}, "got features, x"),
         ({"inputs": [tensor(datatype="BF16")]}, "'BF16' is unknown"),
@@ -273,11 +275,22 @@ def test_wrong_call_is_refused_with_what_is_wrong(door, call, found):
     assert got.headers["Content-Type"] == "application/json"
 
 
-@pytest.mark.parametrize("name", ["sequence_id", "sequence_start", "priority", "timeout", "headers", "triton_x"])
+@pytest.mark.parametrize("name", ["sequence_id", "sequence_start", "priority", "headers", "triton_x"])
 def test_reserved_parameters_are_refused(door, name):
     got = door.post(INFER.format("regression"), {"inputs": [tensor()], "parameters": {name: 1}})
     assert got.status == 400
     assert "reserved" in got.json["error"]
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, "soon", True])
+def test_timeout_that_is_none_is_refused(door, value):
+    assert door.post(INFER.format("regression"), {"inputs": [tensor()], "parameters": {"timeout": value}}).status == 400
+
+
+def test_parameters_that_ask_for_what_is_so_anyway_are_taken(door):
+    """tritonclient.http: infer(timeout=5_000_000); other clients write out Triton's defaults."""
+    said = {"timeout": 5_000_000, "priority": 0, "sequence_id": 0, "sequence_start": False, "triton_x": False}
+    assert door.post(INFER.format("regression"), {"inputs": [tensor()], "parameters": said}).status == 200
 
 
 def test_other_parameters_are_ignored(door):
@@ -450,6 +463,12 @@ def test_statistics_count_what_was_asked(open_door):
     (never,) = door.get("/v2/models/regression/stats").json["model_stats"]
     assert never["inference_stats"]["success"] == {"count": 0, "ns": 0}
     assert door.get("/v2/models/nobody/stats").status == 404
+    failed = Counts(failures=3, failure_seconds=0.5)
+    door.recorder.counts |= {("labels", ""): failed, ("nobody", ""): failed}
+    (stats,) = door.get("/v2/models/stats").json["model_stats"]  # no version is empty
+    assert (stats["name"], stats["version"]) == ("labels", "1.0.0")
+    assert stats["inference_stats"]["fail"] == {"count": 3, "ns": 500_000_000}
+    assert stats["inference_stats"]["success"]["count"] == 2
 
 
 def test_repository_index_load_and_unload(open_door, bundle_bytes, tmp_path):

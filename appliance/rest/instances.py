@@ -1,0 +1,60 @@
+"""Rows as clients of MLflow, SageMaker, KServe v1 and Vertex AI send them, and their answer: predictions alone.
+
+A prediction is the model's output of that role: for classifiers the label.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from appliance.errors import InvalidInput
+from appliance.inference.json_output import LARGE, as_json
+from appliance.inference.tensors import Feeds
+from appliance.inference.values import Scalar, quoted, to_values
+from appliance.inference.version import LoadedVersion
+from appliance.response import response_format
+from appliance.rest.http_types import Context, Request, Response, json_response
+
+Parameters = dict[str, Scalar]
+
+
+class Predictions(msgspec.Struct):
+    """One prediction for each row, in the order of the rows."""
+
+    predictions: list[Any]
+
+
+def from_instances(context: Context, version: LoadedVersion, instances: list[Any], typed: bool) -> Feeds:
+    """Return the feeds of rows as lists, objects or, for a model of one column, plain values."""
+    context.limits.check_rows(len(instances))
+    schema = version.schema
+    if instances and isinstance(instances[0], dict) and is_numbered(list(instances[0]), schema.columns):
+        keys = list(map(str, range(len(schema.columns))))
+        if all(row.keys() == set(keys) for row in instances if isinstance(row, dict)):
+            instances = [[row[key] for key in keys] if isinstance(row, dict) else row for row in instances]
+    if len(schema.columns) == 1 and not any(isinstance(row, (list, dict)) for row in instances):
+        instances = [[value] for value in instances]
+    return schema.from_rows(instances, typed=typed)
+
+
+def is_numbered(names: Sequence[str], columns: Sequence[str]) -> bool:
+    """Return whether `names` are only the positions that pandas gives to nameless columns."""
+    return list(names) == list(map(str, range(len(columns)))) and list(names) != list(columns)
+
+
+def take_none(parameters: Parameters | None) -> None:
+    """Raise InvalidInput for parameters: to ignore them would answer something else than was asked."""
+    if parameters:
+        raise InvalidInput(
+            "read the parameters", f"{quoted(min(parameters))} is unknown", "leave it out: the model takes none"
+        )
+
+
+def answer_predictions(context: Context, request: Request, version: LoadedVersion, feeds: Feeds) -> Response:
+    """Run the model and return its predictions alone."""
+    output, rows = response_format(version).prediction, len(next(iter(feeds.values())))
+    request.claim_answer(response_format(version).row_bytes * rows, rows)
+    prediction = context.predictor.run(version, feeds, [output], started=request.started)
+    array = prediction.outputs[output]
+    return json_response(Predictions(as_json(array) if array.size > LARGE else to_values(array)))
