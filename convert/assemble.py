@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from appliance.bundle import archive, examples, signature
 from appliance.bundle.baseline import Baseline
 from appliance.bundle.baseline import write as write_baseline
 from appliance.bundle.manifest import FORMAT, Label, Manifest, Policy, Provenance, Task
-from convert import baseline
+from convert import baseline, held_out
 from convert.converters import graphs
+from convert.model.original import Answers
 from convert.model.steps import last_step, steps
 from convert.proof.candidate import Candidate
 from convert.proof.certificate import Parity
@@ -84,8 +86,14 @@ def assemble(
     version: str,
     task: Task,
     class_labels: list[Label],
+    known: held_out.Sample = held_out.TRAINING,
+    answers_of: Callable[[], Answers] = dict,
 ) -> Conversion:
-    """Return the parts of the bundle of a graph that passed its proof; `model` is the graph as onnx reads it."""
+    """Return the parts of the bundle of a graph that passed its proof; `model` is the graph as onnx reads it.
+
+    `known` is what is known of the sample; `answers_of` returns the answers to the rows that `known.truth` is of.
+    Raises InvalidInput where that truth does not fit them.
+    """
     manifest = Manifest(
         format=FORMAT,
         name=name,
@@ -102,7 +110,19 @@ def assemble(
         policy=Policy(tolerance=proof.report.tolerance),
     )
     sample, answers = proof.evidence[0]
-    drift = baseline.of(sample.frame, answers, class_labels)
+    roles = {output.name: output.role for output in made.outputs}
+    needed = known.unseen and known.truth is not None
+    calibration, conformal = held_out.judged(known, answers_of() if needed else answers, roles, class_labels)
+    types = {column: tensor.type for tensor in manifest.inputs for column in tensor.columns}
+    drift = baseline.of(
+        sample.frame,
+        answers,
+        class_labels,
+        {**types, **{output.name: output.type for output in made.outputs}},
+        unseen=known.unseen,
+        calibration=calibration,
+        conformal=conformal,
+    )
     return Conversion(made.onnx, manifest, proof.report, _examples(made, proof), drift)
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from appliance.bundle.manifest import Provenance, TensorType, Tolerance, check_name, check_version
 from appliance.errors import ConversionRefused, ParityFailed
+from convert import held_out
 from convert.assemble import Conversion, assemble, libraries
 from convert.converters import boosting, float32_inputs, isolation, skl2onnx_graph
 from convert.model import schema
@@ -19,6 +20,7 @@ from convert.model.original import Original
 from convert.proof import candidate, parity
 from convert.proof.certificate import Attempt, Reports
 from convert.proof.limits import probe
+from convert.proof.rows import MOST_SAMPLE_ROWS
 from convert.sources import native_boosters
 from convert.sources.local_file import SourceModel
 
@@ -36,6 +38,7 @@ def convert_model(
     outputs: list[str] | None = None,
     tolerance: Tolerance | None = None,
     source: SourceModel | None = None,
+    known: held_out.Sample = held_out.TRAINING,
     time_limit: float = isolation.TIME_LIMIT,
     told: Told = lambda message: None,
     reports: Reports = lambda report: None,
@@ -43,12 +46,15 @@ def convert_model(
     """Return `model` converted to ONNX and proved on `sample` and rows around it, or refuse.
 
     `sample` holds rows as the model was trained on, its answers left out: a table, an array, or texts. `outputs` picks
-    some of `prediction`, `probability` and `score`; all that the model has by default. float32 inputs are tried first,
-    then float64. `time_limit` is in seconds for each conversion; `told` hears of progress and `reports` of every proof.
+    some of `prediction`, `probability` and `score`; all that the model has by default. `known` says whether the model
+    was trained on the sample, and its true answers. float32 inputs are tried first, then float64. `time_limit` is in
+    seconds for each conversion; `told` hears of progress and `reports` of every proof.
     Raises ConversionRefused, ParityFailed for a graph that answers otherwise, Misuse and InvalidInput.
     """
     model = native_boosters.estimator_of(model)
-    recipe = _Recipe(model, sample, check_name(name), check_version(version), outputs, tolerance, source, told, reports)
+    recipe = _Recipe(
+        model, sample, check_name(name), check_version(version), outputs, tolerance, source, told, reports, known
+    )
     return recipe.run(time_limit)
 
 
@@ -66,7 +72,9 @@ class _Recipe:
         source: SourceModel | None,
         told: Told,
         reports: Reports,
+        known: held_out.Sample,
     ) -> None:
+        self.known = known
         self.name, self.version = name, version
         self.tolerance = parity.check_tolerance(tolerance)
         self.told, self.reports = told, reports
@@ -137,7 +145,20 @@ class _Recipe:
         )
         model = onnx.load_from_string(made.onnx)
         task, class_labels = self.original.task, self.original.class_labels
-        return assemble(made, proof, model, provenance, self.name, self.version, task, class_labels)
+        rows = self.schema.frame.iloc[:MOST_SAMPLE_ROWS]
+        known = held_out.Sample(self.known.unseen, None if self.known.truth is None else self.known.truth[: len(rows)])
+        return assemble(
+            made,
+            proof,
+            model,
+            provenance,
+            self.name,
+            self.version,
+            task,
+            class_labels,
+            known,
+            lambda: self.original.answers(rows),
+        )
 
 
 def original_of(model: Any, sample: Any, outputs: list[str] | None = None) -> Original:

@@ -25,10 +25,17 @@ _LEAST_SHARE = 0.001  # of the tolerance, that is worth telling
 @click.option(
     "--sample",
     type=click.Path(path_type=Path),
-    help="Rows the model was trained on: .csv or .parquet (default: the input example of an MLflow model).",
+    help="Rows as the model was trained on: .csv or .parquet (default: the input example of an MLflow model).",
 )
 @click.option(
     "--target", multiple=True, help="Column of the sample that is the answer, not an input (may be repeated)."
+)
+@click.option(
+    "--sample-is",
+    type=click.Choice(["training", "held-out"]),
+    default="training",
+    show_default=True,
+    help="Whether the model was trained on the sample. Held-out rows with --target also bring intervals at 90 %.",
 )
 @click.option(
     "--expected",
@@ -69,6 +76,7 @@ def convert(
     version: str,
     sample: Path | None,
     target: tuple[str, ...],
+    sample_is: str,
     expected: tuple[str, ...],
     trust: tuple[str, ...],
     outputs: tuple[str, ...],
@@ -105,7 +113,9 @@ def convert(
         _progress(f"fetching {model}")
         fetched = sources.fetch(model, Path(fetch_folder))
         sources.check_trust(fetched, model, trust, _notice)
-        job = Job(fetched, name, version, sample, target, expected, outputs, agreed, time_limit)
+        job = Job(
+            fetched, name, version, sample, target, expected, outputs, agreed, time_limit, sample_is == "held-out"
+        )
         try:
             conversion, notes = child.convert(job, _progress, reports.append, memory)
         finally:

@@ -12,6 +12,7 @@ from convert.sources.fetched import Fetched
 if TYPE_CHECKING:
     import pandas as pd
 
+    from convert import held_out
     from convert.assemble import Conversion
     from convert.lint import Finding
     from convert.proof.certificate import Reports
@@ -28,7 +29,10 @@ class Told(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What `appliance convert` was asked to do; `time_limit` is in seconds for each conversion to ONNX."""
+    """What `appliance convert` was asked to do; `time_limit` is in seconds for each conversion to ONNX.
+
+    `held_out` says that the model was not trained on the sample.
+    """
 
     fetched: Fetched
     name: str
@@ -39,6 +43,7 @@ class Job:
     outputs: tuple[str, ...] = ()
     tolerance: Tolerance | None = None
     time_limit: float = 120.0
+    held_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ def run(job: Job, told: Told, reports: "Reports") -> "tuple[Conversion, tuple[st
     from convert.sources import local_file
 
     _take_code(fetched)
-    sample, notes = _sample(job)
+    sample, known, notes = _sample(job)
     if fetched.format == "onnx":
         told("proving the graph")
         conversion = prebuilt_onnx.convert_graph(
@@ -90,6 +95,7 @@ def run(job: Job, told: Told, reports: "Reports") -> "tuple[Conversion, tuple[st
             run=fetched.run,
             trained_with=fetched.libraries,
             tolerance=job.tolerance,
+            known=known,
             reports=reports,
         )
         return conversion, notes
@@ -108,6 +114,7 @@ def run(job: Job, told: Told, reports: "Reports") -> "tuple[Conversion, tuple[st
         outputs=list(job.outputs) or None,
         tolerance=job.tolerance,
         source=source,
+        known=known,
         time_limit=job.time_limit,
         told=told,
         reports=reports,
@@ -121,8 +128,9 @@ def _take_code(fetched: Fetched) -> None:
         sys.path.append(str(fetched.code))
 
 
-def _sample(job: Job) -> "tuple[pd.DataFrame, tuple[str, ...]]":
-    """Return the rows to prove the model with: the table given, else the registry's example."""
+def _sample(job: Job) -> "tuple[pd.DataFrame, held_out.Sample, tuple[str, ...]]":
+    """Return the rows to prove the model with, what is known of them, and notes: the table given, else the example."""
+    from convert import held_out
     from convert.model import schema
     from convert.sources import mlflow_model
 
@@ -136,10 +144,11 @@ def _sample(job: Job) -> "tuple[pd.DataFrame, tuple[str, ...]]":
     if unknown := [column for column in job.target if column not in frame.columns]:
         found = f"the sample has no such column; it has {', '.join(map(str, frame.columns))}"
         raise InvalidInput(f"leave out --target {', '.join(unknown)}", found, "name one of them")
+    truth = frame[list(job.target)] if job.target and job.held_out else None
     frame = frame.drop(columns=list(job.target))
     few = job.sample is None and len(frame) < FEW_ROWS
     note = f"proved around the registry's {len(frame)} example rows; --sample with more proves more"
-    return frame, (note,) if few else ()
+    return frame, held_out.Sample(job.held_out, truth), (note,) if few else ()
 
 
 def _no_rows(fetched: Fetched) -> Misuse:

@@ -22,6 +22,7 @@ from appliance.bundle.manifest import (
 )
 from appliance.errors import ConversionRefused, InvalidInput, Misuse, NotReady, ParityFailed
 from appliance.inference.session import Session
+from convert import held_out
 from convert.assemble import Conversion, assemble, libraries
 from convert.converters import onnx_file
 from convert.converters.onnx_file import Graph, GraphInput
@@ -48,13 +49,15 @@ def convert_graph(
     run: str = "",
     trained_with: dict[str, str] | None = None,
     tolerance: Tolerance | None = None,
+    known: held_out.Sample = held_out.TRAINING,
     reports: Reports = lambda report: None,
 ) -> Conversion:
     """Return the graph in `path`, proved to give the answers that `sample` expects of it, or refuse.
 
     `expected` holds `COLUMN[,COLUMN]` or `OUTPUT=COLUMN[,COLUMN]`; the sample's other columns fill the inputs, by name
     where every input is one column, else in order. Outputs of which nothing is expected are left out: what is not
-    proved does not travel. Raises Misuse, InvalidInput, ConversionRefused, and ParityFailed for other answers.
+    proved does not travel. `known` says whether the model was trained on the sample, and its true answers. Raises
+    Misuse, InvalidInput, ConversionRefused, and ParityFailed for other answers.
     """
     check_name(name)
     check_version(version)
@@ -79,7 +82,19 @@ def convert_graph(
         run=run,
         trained_with=trained_with or {},
     )
-    return assemble(made, proof, graph.model, provenance, name, version, recorded.task, recorded.class_labels)
+    truth = None if known.truth is None else known.truth[: len(frame)]
+    return assemble(
+        made,
+        proof,
+        graph.model,
+        provenance,
+        name,
+        version,
+        recorded.task,
+        recorded.class_labels,
+        held_out.Sample(known.unseen, truth),
+        lambda: recorded.known,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,3 +90,52 @@ def test_outputs_of_several_columns_are_named_by_label():
     expected = {"prediction", "probability[a]", "probability[b]", "score[0]", "score[1]", "score[2]"}
     assert set(found.outputs) == expected
     assert found.outputs["prediction"] == Categories(0.0, {"a": 20, "b": 10}, 0)
+
+
+def test_bins_are_counted_in_the_tensors_type_and_rounded():
+    values = np.random.default_rng(0).normal(20, 0.5, 1000).round(1)
+    found = baseline.summary(values, "float32")
+    edges = np.array(found.edges, np.float32)
+    assert found.edges == [float(edge) for edge in edges]
+    plain = np.bincount(np.searchsorted(edges, values.astype(np.float32)), minlength=len(edges) + 1)
+    assert all(count % LEAST_COUNT == 0 for count in found.counts)
+    assert np.abs(plain - found.counts).max() <= LEAST_COUNT // 2
+    assert found.counts[0] == found.counts[-1] == 0  # nothing is beyond the fences
+
+
+@pytest.mark.parametrize("kind", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("value", [0.0, 20.1, 65504.0, -3e4])
+def test_a_constant_column_has_a_bin_of_its_own_between_its_fences(kind, value):
+    found = baseline.summary(np.full(1000, value), kind)
+    assert found.counts[np.searchsorted(np.array(found.edges, kind), np.array(value, kind))] == 1000
+    assert sorted(found.counts, reverse=True)[1:] == [0] * (len(found.counts) - 1)
+
+
+def test_where_most_rows_hold_one_value_the_others_are_within_the_fences():
+    values = np.concatenate([np.zeros(9950), np.linspace(1, 3, 50)])
+    found = baseline.summary(np.random.default_rng(0).permutation(values), "float32")
+    assert found.edges[-1] > 0.5
+    assert found.edges[0] < 0
+
+
+def test_training_in_the_order_of_time_shows_that_its_readings_depend_on_each_other():
+    slow = np.repeat(np.random.default_rng(0).normal(size=200), 25)
+    assert baseline.summary(slow).design > 10
+    assert baseline.summary(np.random.default_rng(1).permutation(slow)).design < 1.5
+
+
+def test_calibration_says_how_often_the_top_label_was_right():
+    rng = np.random.default_rng(0)
+    top = rng.uniform(0.5, 1, 20_000)
+    truth = (rng.random(20_000) > top**2).astype(np.int64)  # too sure of itself: right in top * top of the rows
+    found = baseline.calibration(np.column_stack([top, 1 - top]), truth)
+    assert len(found) == 10
+    assert [one.right for one in found] == pytest.approx([one.mean**2 for one in found], abs=0.04)
+    assert baseline.calibration(np.column_stack([top, 1 - top])[:49], truth[:49]) == []
+
+
+def test_conformal_quantile_covers_new_rows():
+    errors = np.abs(np.random.default_rng(0).standard_t(3, (30_000, 2)))
+    found = baseline.conformal("absolute", errors[:2000])
+    assert (errors[2000:] <= found.quantiles).mean(axis=0) == pytest.approx([0.9, 0.9], abs=0.02)
+    assert baseline.conformal("absolute", errors[:40]) is None
