@@ -40,7 +40,7 @@ class BrokerConfig(Section, frozen=True):
 class UpstreamConfig(BrokerConfig, frozen=True):
     """`[mqtt.upstream]`: a second broker, for the answers.
 
-    Answers go to it instead of to the broker of `[mqtt]`; while it is away they wait on disk.
+    Answers go to it instead of to the broker of `[mqtt]`; while it cannot be reached they wait on disk.
     """
 
     replay_rate: Annotated[float, msgspec.Meta(gt=0)] = 100.0

@@ -31,6 +31,7 @@ from appliance.mqtt.messages import TOO_LARGE, Handler, Message, PublishProperti
 from appliance.mqtt.opener import Opener
 from appliance.mqtt.overlaps import Ask
 from appliance.mqtt.oversized import OVERHEAD, Oversized
+from appliance.mqtt.subscriptions import Subscriptions, in_packets
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +67,6 @@ class Client:
         self.address = f"{config.host}:{config.port or (8883 if config.tls else 1883)}"
         self.problem = "not connected yet"
         """Why there is no connection; "" while there is one."""
-        self.refused: list[str] = []
-        """Filters that the broker gives us no messages of."""
         self.paused = False
         """Whether nothing is to be read for now: what the broker has sent waits in the network."""
         self._handler = handler
@@ -82,7 +81,7 @@ class Client:
         self._lost = ""  # why the connection is to be dropped
         self._packet_id = _FIRST_PACKET_ID
         self._largest = packets.LARGEST
-        self._asked: dict[int, list[str]] = {}  # packet id of an unanswered SUBSCRIBE -> its filters
+        self._subscriptions = Subscriptions(self.address)
         if config.tls:
             tls_context(config)
 
@@ -90,6 +89,11 @@ class Client:
     def up(self) -> bool:
         """Whether the broker has taken the connection."""
         return not self.problem
+
+    @property
+    def refused(self) -> list[str]:
+        """Filters that the broker refused, so it sends us no messages of them."""
+        return self._subscriptions.refused
 
     def fileno(self) -> int:
         """Return the socket to wait for, -1 while there is none."""
@@ -132,12 +136,8 @@ class Client:
 
     def flush(self) -> None:
         """Send what was published and acknowledged since the last time, as far as the socket takes it."""
-        if self._paho:
-            self._check(self._paho.loop_write())
-            try:
-                self._paho.buffer.flush()
-            except OSError as error:
-                self._lost = self._lost or str(error)
+        if self._paho and (problem := self._paho.flush()):
+            self._lost = self._lost or problem
 
     def due(self) -> float:
         """Return the time.monotonic() at which turn() has something to do, whatever arrives."""
@@ -178,14 +178,12 @@ class Client:
 
     def subscribe(self, asks: Sequence[Ask]) -> None:
         """Ask for messages; for retained ones when a subscription is new, not at each connection (MQTT 5)."""
-        plain = [ask for ask in asks if not ask.identifier]
-        # An identifier is that of a whole SUBSCRIBE, so each filter that has one takes its own.
-        for together in filter(None, (plain, *([ask] for ask in asks if ask.identifier))):
-            if self._paho is None:
-                return
+        if self._paho is None:
+            return
+        for together in in_packets(asks):
             code, packet_id = self._paho.ask(together)
             self._check(code)
-            self._asked[packet_id or 0] = [ask.text for ask in together]
+            self._subscriptions.asked(packet_id or 0, together)
             self._check(self._paho.loop_write())  # what is published next must come after it
 
     def unsubscribe(self, filters: Sequence[str]) -> None:
@@ -270,7 +268,7 @@ class Client:
         self.problem = reason or "lost"
         self._backoff.lost(time.monotonic())
         if was_up or not repeated:
-            log.warning("broker is away", extra={"broker": self.address, "reason": reason})
+            log.warning("disconnected from broker", extra={"broker": self.address, "reason": reason})
         self._handler.down(self.problem)
 
     def _on_connect(self, client: paho.Client, data: Any, flags: Any, reason: Any, properties: Any) -> None:
@@ -280,7 +278,7 @@ class Client:
             return
         self.problem = ""
         self._backoff.connected(time.monotonic())
-        self.refused, self._asked = [], {}
+        self._subscriptions.forget()
         maximum = getattr(properties, "ReceiveMaximum", _NO_LIMIT)
         self._largest = int(getattr(properties, "MaximumPacketSize", packets.LARGEST))
         log.info("connected to broker", extra={"broker": self.address, "session": bool(flags.session_present)})
@@ -293,11 +291,4 @@ class Client:
 
     def _on_subscribe(self, client: paho.Client, data: Any, packet_id: int, reasons: Any, properties: Any) -> None:
         """Take note of what the broker gives us from now on, and of subscriptions that it refused."""
-        asked = self._asked.pop(packet_id, [])
-        for text, reason in zip(asked, reasons, strict=False):
-            if reason.is_failure:
-                self.refused.append(text)
-                about = {"broker": self.address, "topic": text, "reason": str(reason)}
-                log.error("broker refuses a subscription", extra=about)
-        given = [text for text in asked if text not in self.refused]
-        log.info("subscribed", extra={"broker": self.address, "topics": given})
+        self._subscriptions.answered(packet_id, reasons)

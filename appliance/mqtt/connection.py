@@ -112,6 +112,16 @@ class Connection(paho.Client):
         """Whether bytes wait of which the system says nothing."""
         return bool(self.socket()) and self.buffer.hidden
 
+    def flush(self) -> str:
+        """Send what waits, as far as the socket takes it; return what went wrong, "" for nothing."""
+        code = self.loop_write()
+        problem = "" if code == MQTTErrorCode.MQTT_ERR_SUCCESS else paho.error_string(code)
+        try:
+            self.buffer.flush()
+        except OSError as error:
+            problem = problem or str(error)
+        return problem
+
     def excuse_silence(self) -> None:
         """Take the answer to our ping as given: it may stand behind what is not read for now."""
         self._ping_t = 0.0

@@ -70,7 +70,7 @@ class DeferredListener:
                 raise
             problem = f"{error.tried}: {hindrance}, and the flow begins by itself"
             if not self._hindered:
-                log.error("mqtt waits", extra={"error": problem, "found": error.found})
+                log.error("MQTT is paused", extra={"error": problem, "found": error.found})
             self._hindered = True
             self._report(MqttState(connected={}, problems=[problem], updated=time.monotonic()))
             return None

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 Write = tuple[str, Sequence[Sequence[Any]]]
 """(SQL statement, one tuple of parameters for each time it runs)."""
 
+ROW_OVERHEAD = 100
+"""Bytes that a row takes beside its texts and blobs; quotas count it."""
+
 _BESIDE = ("-wal", "-shm", "-journal")  # what SQLite keeps beside the file, by its name
 
 _SCHEMA = """

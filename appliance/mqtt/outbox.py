@@ -8,7 +8,7 @@ from typing import Any
 
 from appliance.errors import Overloaded
 from appliance.mqtt.clock import PLAUSIBLE, Clock
-from appliance.mqtt.disk import Disk, Write
+from appliance.mqtt.disk import ROW_OVERHEAD, Disk, Write
 
 log = logging.getLogger(__name__)
 
@@ -20,12 +20,11 @@ EXPIRED_AT_ONCE = 10_000
 LARGEST_READ = 16 * 1024 * 1024
 """Bytes of a payload beyond which it is left on disk: it is larger than any answer that is given today."""
 
-_OVERHEAD = 100  # bytes that a row takes beside its texts
 _READ_TOGETHER = 4 * 1024 * 1024  # bytes of payloads after which a read ends
 _CHUNK = 500  # answers looked at together
 _COLUMNS = "seq, way, created, topic, payload, qos, retain, expiry, content_type, correlation, model, version"
 _READ = _COLUMNS.replace("payload", f"case when length(payload) > {LARGEST_READ} then x'' else payload end")
-_SIZE = f"length(cast(topic as blob)) + length(payload) + length(correlation) + {_OVERHEAD}"
+_SIZE = f"length(cast(topic as blob)) + length(payload) + length(correlation) + {ROW_OVERHEAD}"
 _INSERT = f"insert into answers ({_COLUMNS}) values ({', '.join('?' * 12)})"  # noqa: S608 - constants
 _DELETE = "delete from answers where seq = ?"
 
@@ -49,7 +48,7 @@ class Answer:
     @property
     def size(self) -> int:
         """Bytes that count for the quota."""
-        return len(self.topic.encode()) + len(self.payload) + len(self.correlation) + _OVERHEAD
+        return len(self.topic.encode()) + len(self.payload) + len(self.correlation) + ROW_OVERHEAD
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from appliance.mqtt.disk import Disk, Write
+from appliance.mqtt.disk import ROW_OVERHEAD, Disk, Write
 from appliance.mqtt.messages import Message
 
 _INSERT = "insert into parked values (?, ?, ?, ?, ?, ?, ?)"
 _DELETE = "delete from parked where seq = ?"
-_OVERHEAD = 100  # bytes that a row takes beside its texts
 _READ_TOGETHER = 1024 * 1024  # bytes of payloads after which a read ends
 
 
@@ -37,7 +36,7 @@ class ParkingLot:
     def __init__(self, disk: Disk) -> None:
         """Count what waits. Raises StoreError."""
         self._disk = disk
-        size = f"sum(length(cast(topic || response as blob)) + length(payload) + length(correlation) + {_OVERHEAD})"
+        size = f"sum(length(cast(topic || response as blob)) + length(payload) + length(correlation) + {ROW_OVERHEAD})"
         rows = disk.read(f"select subscription, count(*), {size}, max(seq) from parked group by subscription")  # noqa: S608
         self._counts = Counter({subscription: count for subscription, count, _, _ in rows})
         self.bytes = sum(row[2] for row in rows)
@@ -99,4 +98,4 @@ class ParkingLot:
 def size_of(message: Message) -> int:
     """Return the bytes of a message that count for the quota."""
     texts = len(message.topic.encode()) + len(message.response.encode())
-    return texts + len(message.payload) + len(message.correlation) + _OVERHEAD
+    return texts + len(message.payload) + len(message.correlation) + ROW_OVERHEAD

@@ -98,7 +98,7 @@ class StatusReporter:
     def hinder(self, error: ApplianceError) -> None:
         """Take note of why nothing can be committed."""
         if str(error) != self.hindrance:
-            log.error("mqtt waits", extra={"error": str(error)})
+            log.error("MQTT is paused", extra={"error": str(error)})
         self.hindrance = str(error)
 
     def _publish_status(self) -> None:

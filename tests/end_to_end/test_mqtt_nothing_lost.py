@@ -123,7 +123,7 @@ def test_the_broker_is_killed_five_times(broker, make_cable, make_plant, make_se
     sensor.publish(sorted(unsaved))
     sensor.wait()
     judge(cable.record, range(MESSAGES), lost_by_the_broker=frozenset(unsaved))
-    assert plant.said("broker is away") >= 5
+    assert plant.said("disconnected from broker") >= 5
     kept = plant.said("connected to broker", session=True)  # the broker kept our session
     assert kept == plant.said("connected to broker") - 1
 
@@ -180,7 +180,7 @@ def test_the_disk_is_full_for_a_while(broker, make_cable, make_plant, make_senso
             time.sleep(0.1)
         if len(cable.record.acknowledged) == before:
             break
-    assert plant.said("mqtt waits")
+    assert plant.said("MQTT is paused")
     assert len(cable.record.acknowledged) < MESSAGES
     ballast.unlink()
     publishing.join()
@@ -205,10 +205,10 @@ def test_a_start_with_a_full_disk_waits_for_room(
     sensor.publish(range(100))
     sensor.wait()
     plant.start()
-    until(lambda: plant.said("mqtt waits"), "said so")
+    until(lambda: plant.said("MQTT is paused"), "said so")
     time.sleep(1.5)  # for another try
     assert plant.process.poll() is None
-    assert plant.said("mqtt waits") == 1
+    assert plant.said("MQTT is paused") == 1
     ballast.unlink()
     wanted = set(range(100))
     until(lambda: wanted <= cable.record.taken, "answered what came meanwhile")
