@@ -221,22 +221,150 @@ check_signature() {
   fi
 }
 
-# OpenSSF Model Signing v1.0 with openssl alone: the signature over the DSSE envelope's payload, which holds the digest of
-# SHA256SUMS, which holds those of all other files (check_files).
+# OpenSSF Model Signing v1.0 with openssl and awk alone, as strict as the program's own check (appliance/bundle/signature.py;
+# tests/signatures compares the two): a key of the file $1 signed exactly the files that are here.
 signed_by() {
-  tr -d ' \t\r\n' < "$kit/model.sig" > "$scratch/envelope"
-  sed -n 's/.*"payload":"\([A-Za-z0-9+/=]*\)".*/\1/p' "$scratch/envelope" | openssl base64 -d -A > "$scratch/payload"
-  sed -n 's/.*"sig":"\([A-Za-z0-9+/=]*\)".*/\1/p' "$scratch/envelope" | openssl base64 -d -A > "$scratch/signature"
-  [ -s "$scratch/payload" ] || return 1
+  [ "$(($(wc -c < "$kit/model.sig")))" -le 4194304 ] || return 1
+  json_lines 200 < "$kit/model.sig" > "$scratch/envelope" && envelope_is_right < "$scratch/envelope" || return 1
+  base64_value .dsseEnvelope.payload "$scratch/payload" || return 1
+  base64_value '.dsseEnvelope.signatures[0].sig' "$scratch/signature" || return 1
   # DSSE's pre-authentication encoding; 28 is the length of the type.
   { printf 'DSSEv1 28 application/vnd.in-toto+json %d ' "$(($(wc -c < "$scratch/payload")))"; cat "$scratch/payload"; } > "$scratch/message"
   by_a_key_in "$1" || return 1
-  sum=$(sha256sum < "$kit/SHA256SUMS" | cut -d ' ' -f 1)
-  # One object a line; the order of its keys is the signer's.
-  tr -d ' \t\r\n' < "$scratch/payload" | tr '{}' '\n\n' | grep -F '"name":"SHA256SUMS"' | grep -qF "\"digest\":\"$sum\""
+  # Nothing in the payload is read before this line.
+  json_lines 500000 < "$scratch/payload" > "$scratch/statement" && signed_files < "$scratch/statement" > "$scratch/signed" || return 1
+  # shellcheck disable=SC2059  # octal escapes are what is to be printed
+  root_digest=$(cut -c 1-64 "$scratch/signed" | octal_escapes | while read -r one; do printf "$one"; done | sha256sum | cut -c 1-64)
+  grep -qxF ".subject[0].digest.sha256	\"$root_digest\"" "$scratch/statement" || return 1
+  # check_files has compared SHA256SUMS with the files.
+  { cat "$kit/SHA256SUMS"; echo "$(sha256sum < "$kit/SHA256SUMS" | cut -c 1-64)  SHA256SUMS"; } | sort > "$scratch/here"
+  sort "$scratch/signed" | cmp -s - "$scratch/here"
 }
 
-# The file may hold several keys, of which one is enough, and nothing beside them: as `appliance verify --key` has it.
+# Writes a JSON text as lines: the path of a value, a tab, the value as it stands there. Refuses a key that is there twice,
+# more than $1 values, bytes beyond printable ASCII and escapes in strings: no signer of kits writes those.
+json_lines() {
+  cat > "$scratch/json"
+  [ "$(tr -d ' -~\t\r\n' < "$scratch/json" | wc -c)" -eq 0 ] || return 1
+  tr '\t\r\n' '   ' < "$scratch/json" | awk -v most="$1" '
+    function refuse() { refused = 1; exit 1 }
+    function take(count) { text = substr(text, count + 1); sub(/^ +/, "", text) }
+    function next_is(mark) { if (substr(text, 1, 1) != mark) return 0; take(1); return 1 }
+    function string(   found) {
+      if (!match(text, /^"[^"\\]*"/)) refuse()
+      found = substr(text, 1, RLENGTH)
+      take(RLENGTH)
+      return found
+    }
+    function put(path, found) { if (++count > most) refuse(); print path "\t" found }
+    function value(path,   key, place) {
+      if (path in seen) refuse()
+      seen[path] = 1
+      if (next_is("{")) {
+        put(path, "{")
+        if (next_is("}")) return
+        do {
+          key = string()
+          if (key !~ /^"[A-Za-z0-9_-]+"$/ || !next_is(":")) refuse()
+          value(path "." substr(key, 2, length(key) - 2))
+        } while (next_is(","))
+        if (!next_is("}")) refuse()
+      } else if (next_is("[")) {
+        put(path, "[")
+        if (next_is("]")) return
+        place = 0
+        do value(path "[" place++ "]"); while (next_is(","))
+        if (!next_is("]")) refuse()
+      } else if (substr(text, 1, 1) == "\"") put(path, string())
+      else if (match(text, /^(true|false|null|-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?)/)) {
+        key = substr(text, 1, RLENGTH)
+        take(RLENGTH)
+        put(path, key)
+      } else refuse()
+    }
+    { text = text $0 }
+    END { if (refused) exit 1; take(0); value(""); if (refused || text != "") exit 1 }'
+}
+
+# Both read what json_lines wrote. A key that they do not know is refused where the specification has no place for it.
+
+envelope_is_right() {
+  awk -F '\t' '
+    { known = 0 }
+    $1 ~ /^(|\.verificationMaterial|\.verificationMaterial\.publicKey|\.dsseEnvelope)$/ { known = $2 == "{" }
+    $1 ~ /^\.verificationMaterial\.publicKey\./ { known = 1 }
+    $1 == ".verificationMaterial.tlogEntries" { known = $2 == "[" || $2 == "null" }
+    $1 == ".verificationMaterial.timestampVerificationData" { known = $2 == "{" || $2 == "null" }
+    $1 ~ /^\.verificationMaterial\.(tlogEntries\[|timestampVerificationData\.)/ { known = 1 }
+    $1 == ".mediaType" { known = $2 == "\"application/vnd.dev.sigstore.bundle.v0.3+json\"" }
+    $1 == ".dsseEnvelope.payloadType" { known = $2 == "\"application/vnd.in-toto+json\"" }
+    $1 == ".dsseEnvelope.signatures" { known = $2 == "[" }
+    $1 == ".dsseEnvelope.signatures[0]" { known = $2 == "{" }
+    $1 == ".dsseEnvelope.signatures[0].keyid" { known = $2 ~ /^("|null$)/ }
+    $1 ~ /^\.dsseEnvelope\.(payload|signatures\[0\]\.sig)$/ { known = $2 ~ /^"[A-Za-z0-9+\/]+=*"$/ }
+    !known { exit wrong = 1 }
+    $1 ~ /^\.(verificationMaterial\.publicKey|mediaType|dsseEnvelope\.(payloadType|payload|signatures\[0\]\.sig))$/ { needed++ }
+    END { exit wrong || needed != 5 }'
+}
+
+# Writes what the statement vouches for, as SHA256SUMS has it.
+signed_files() {
+  awk -F '\t' '
+    function text() { return substr($2, 2, length($2) - 2) }
+    function finish() {
+      if (name == "" && digest == "" && algorithm == "") return
+      if (algorithm != "sha256" || digest !~ /^[0-9a-f]+$/ || length(digest) != 64 || name <= last) wrong = 1
+      if ("/" name "/" ~ /\/(\.?\.?)\//) wrong = 1
+      print digest "  " name
+      last = name; files++
+      name = digest = algorithm = ""
+    }
+    { known = 0 }
+    $1 ~ /^(|\.predicate|\.predicate\.serialization|\.subject\[0\]|\.subject\[0\]\.digest)$/ { known = $2 == "{" }
+    $1 ~ /^\.(subject|predicate\.resources|predicate\.serialization\.ignore_paths)$/ { known = $2 == "[" }
+    $1 == "._type" { known = $2 == "\"https://in-toto.io/Statement/v1\"" }
+    $1 == ".predicateType" { known = $2 == "\"https://model_signing/signature/v1.0\"" }
+    $1 == ".subject[0].name" { known = $2 ~ /^"./ && $2 != "\"\"" }
+    $1 ~ /^\.subject\[0\]\.digest\.[^.[]+$/ { known = $2 ~ /^"/ }
+    $1 ~ /^\.subject\[0\]\./ && $1 !~ /^\.subject\[0\]\.(name|digest)([.[]|$)/ { known = 1 }
+    $1 == ".predicate.serialization.method" { known = $2 == "\"files\"" }
+    $1 == ".predicate.serialization.hash_type" { known = $2 == "\"sha256\"" }
+    $1 == ".predicate.serialization.allow_symlinks" { known = $2 ~ /^(true|false)$/ }
+    $1 == ".predicate.serialization.shard_size" { known = $2 == "null" }
+    $1 ~ /^\.predicate\.serialization\.ignore_paths\[[0-9]+\]$/ { known = $2 ~ /^"/ }
+    $1 ~ /^\.predicate\.resources\[[0-9]+\]$/ { finish(); known = $2 == "{"; resources++ }
+    $1 ~ /^\.predicate\.resources\[[0-9]+\]\.(name|digest|algorithm)$/ {
+      known = $2 ~ /^"/
+      if ($1 ~ /name$/) name = text()
+      else if ($1 ~ /digest$/) digest = text()
+      else algorithm = text()
+    }
+    $1 ~ /^\.predicate\.resources\[[0-9]+\]\./ && $1 !~ /\]\.(name|digest|algorithm)([.[]|$)/ { known = 1 }
+    !known { exit wrong = 1 }
+    $1 ~ /^\.(_type|predicateType|subject\[0\]\.name|subject\[0\]\.digest\.sha256)$/ { needed++ }
+    $1 ~ /^\.predicate\.serialization\.(method|hash_type|allow_symlinks)$/ { needed++ }
+    END { finish(); exit wrong || needed != 7 || !files || files != resources }'
+}
+
+# Writes the bytes of a base64 text to the file $2; there is one right way to write them (RFC 4648, section 4).
+base64_value() {
+  awk -F '\t' -v path="$1" '$1 == path { print substr($2, 2, length($2) - 2) }' "$scratch/envelope" > "$scratch/base64"
+  openssl base64 -d -A < "$scratch/base64" > "$2" 2> /dev/null && [ -s "$2" ] || return 1
+  { openssl base64 -A < "$2"; echo; } | cmp -s - "$scratch/base64"
+}
+
+# Hexadecimal digests, one a line, as what printf makes bytes of.
+octal_escapes() {
+  awk '{ line = ""
+    for (place = 1; place <= length($0); place += 2) {
+      byte = (index("0123456789abcdef", substr($0, place, 1)) - 1) * 16 + index("0123456789abcdef", substr($0, place + 1, 1)) - 1
+      line = line sprintf("\\%03o", byte)
+    }
+    print line }'
+}
+
+# The file may hold several keys, of which one is enough, and nothing beside them: as `appliance verify --key` has it. All
+# of them are on the curve P-256, whose public keys begin with the same bytes.
 by_a_key_in() {
   rm -f "$scratch"/key.*
   tr -d '\r' < "$1" | awk -v to="$scratch/key." '
@@ -245,6 +373,10 @@ by_a_key_in() {
     !within && NF { beside = 1 }
     /^-----END PUBLIC KEY-----$/ { within = 0 }
     END { exit beside || within || !count }' || return 1
+  for one in "$scratch"/key.*; do
+    sed -n 2p "$one" | grep -q '^MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE' || return 1
+    openssl pkey -pubin -in "$one" -noout > /dev/null 2>&1 || return 1
+  done
   for one in "$scratch"/key.*; do
     ! openssl dgst -sha256 -verify "$one" -signature "$scratch/signature" "$scratch/message" > /dev/null 2>&1 || return 0
   done

@@ -1,35 +1,25 @@
 """install.sh against a small kit whose program is a script, in a system tree of its own (--root)."""
 
-import hashlib
 import os
 import platform
 import shutil
 import signal
 import stat
 import subprocess
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from appliance.bundle import folder, keys
+from appliance.bundle import keys
+from tests.packaging.kits import PACKAGING, PRIVATE, PUBLIC, build_kit, write_sums
 
-PACKAGING = Path(__file__).parents[2] / "packaging"
-PRIVATE, PUBLIC = keys.generate_key()
 OTHER = keys.generate_key()[1]
 # What install.sh changes the disk with: the power goes before each of these is run.
 STEPS = ("mkdir", "rm", "mv", "ln", "cp", "cat", "chmod", "tar", "sync", "rmdir")
 
 Make = Callable[..., Path]
 Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def write_sums(kit: Path, name: str, paths: list[Path], below: Path) -> None:
-    lines = [
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(below).as_posix()}\n" for path in paths
-    ]
-    (kit / name).write_text("".join(lines))
 
 
 @pytest.fixture(scope="session")
@@ -51,43 +41,6 @@ def kits(tmp_path_factory) -> Make:
         return made[asked]
 
     return make
-
-
-def build_kit(where: Path, version: str, signed: bool, arch: str, glibc: str, as_shipped: bool) -> Path:
-    kit = where / f"appliance-{version}-linux-{arch}"
-    program = where / "program"
-    (program / "_internal").mkdir(parents=True)
-    (program / "appliance").write_text(f"#!/bin/sh\necho appliance, version {version}\n")
-    (program / "appliance").chmod(0o755)
-    (program / "_internal" / "lib.so.1").write_text(f"library {version}")
-    (program / "_internal" / "lib.so").symlink_to("lib.so.1")
-    kit.mkdir()
-    for path in (PACKAGING / "offline" / name for name in ("install.sh", "README.txt", "appliance.toml")):
-        shutil.copy(path, kit)
-    if not as_shipped:
-        open_to_tests(kit / "install.sh")
-    for name in ("appliance.service", "appliance-pull.service", "appliance-pull.timer"):
-        shutil.copy(PACKAGING / "systemd" / name, kit)
-    for name in ("LICENSE", "LICENSES.txt", "sbom.cdx.json"):
-        (kit / name).write_text("{}\n")
-    (kit / "kit.conf").write_text(f"version={version}\narch={arch}\nglibc={glibc}\nkibibytes=10\n")
-    write_sums(kit, "FILES.sha256", [program / "_internal" / "lib.so.1", program / "appliance"], where)
-    with tarfile.open(kit / "program.tar", "w") as archive:
-        archive.add(program, "program")
-    write_sums(kit, "SHA256SUMS", sorted(kit.iterdir()), kit)
-    if signed:
-        (kit / "model.sig").write_bytes(folder.sign(kit, PRIVATE))
-    return kit
-
-
-def open_to_tests(script: Path) -> None:
-    """Let a test say where commands and temporary files are: the script takes nothing from its caller's environment."""
-    text = script.read_text()
-    fixed = "env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin "
-    assert text.count(fixed) == 1
-    standard = "${TEST_PATH:-/usr/sbin:/usr/bin:/sbin:/bin}"
-    own = f'env -i PATH="{standard}" TMPDIR="${{TEST_TMPDIR-}}" REAL="${{REAL-}}" CUT_AT="${{CUT_AT-}}" '
-    script.write_text(text.replace(fixed, own))
 
 
 @pytest.fixture
