@@ -74,6 +74,10 @@ class ResponseFormat:
         )
         return _encode_json(answer)
 
+    def labelled(self, probability: Array) -> list[Any]:
+        """Return {label: probability} for each row of a [rows, labels] array."""
+        return _labelled(probability, self.labels)
+
     def answer(self, prediction: Prediction) -> PredictAnswer:
         """Return the response of a prediction of these outputs."""
         outputs = prediction.outputs

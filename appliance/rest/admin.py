@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 import msgspec
+from msgspec import UNSET, UnsetType, field
 
 from appliance import __version__
 from appliance.bundle.manifest import Input, Output, Task
@@ -64,6 +65,10 @@ class ModelInfo(msgspec.Struct):
     """Why the active version does not serve, or why it should not (nobody who is trusted signed it); "" when it may."""
     versions: list[VersionInfo]
     """Oldest first."""
+    model_name: str | UnsetType = field(default=UNSET, name="modelName")
+    """The name again, as SageMaker lists the models that are loaded; absent where no version serves."""
+    model_url: str | UnsetType = field(default=UNSET, name="modelUrl")
+    """The folder of the version that serves, beside it."""
 
 
 class Models(msgspec.Struct):
@@ -108,7 +113,7 @@ def _models(context: Context, request: Request, variables: dict[str, str]) -> Re
 
 def _model(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer with one model."""
-    return json_response(_one_model(context, variables["name"]))
+    return json_response(one_model(context, variables["name"]))
 
 
 def _activate(context: Context, request: Request, variables: dict[str, str]) -> Response:
@@ -167,10 +172,10 @@ def _change(context: Context, what: tuple[str, ...], change: Callable[[], Activa
     _check_installed(context, name)
     context.changes.run(what, change)
     context.models.refresh()
-    return json_response(_one_model(context, name))
+    return json_response(one_model(context, name))
 
 
-def _one_model(context: Context, name: str) -> ModelInfo:
+def one_model(context: Context, name: str) -> ModelInfo:
     """Return one model's record. Raises NotFound."""
     _check_installed(context, name)
     served = {model.name: model for model in context.models.served()}
@@ -190,16 +195,19 @@ def _model_info(context: Context, name: str, served: Served | None) -> ModelInfo
         now = activation.read(context.store, name)
     except ApplianceError as error:
         now, problem = Activation(), str(error)
+    serving = served.loaded.version if served and served.loaded else None
     return ModelInfo(
         name=name,
         active=now.active,
-        serving=served.loaded.version if served and served.loaded else None,
+        serving=serving,
         state=now.state if now.active else None,
         previous=now.previous,
         since=now.since,
         why=now.why,
         problem=problem,
         versions=[_version_info(context, name, version, now.active) for version in context.store.versions(name)],
+        model_name=name if serving else UNSET,
+        model_url=str(context.store.models_dir / name / serving) if serving else UNSET,
     )
 
 

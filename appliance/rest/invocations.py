@@ -3,21 +3,23 @@
 Sources: MLflow's scoring server, SageMaker's and Vertex AI's container contracts.
 """
 
+import re
 from typing import Any, Generic, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from appliance import __version__
-from appliance.budget import CSV_WORST, WORST, csv_cost, json_cost
+from appliance.budget import WORST, json_cost
 from appliance.errors import InvalidInput
 from appliance.inference.tensors import Feeds
 from appliance.inference.values import Scalar, quoted
 from appliance.inference.version import LoadedVersion
-from appliance.rest.csv_body import read_csv, text_of
+from appliance.rest.csv_body import text_of
 from appliance.rest.http_types import Context, Request, Response, json_response
 from appliance.rest.instances import Parameters, Predictions, answer_predictions, from_instances, is_numbered, take_none
 from appliance.rest.json_body import decode_values
+from appliance.rest.lines import ANYTHING, FORMS, answer_lines, form_wanted, media_type, read_lines
 from appliance.rest.problems import UnsupportedMedia, mlflow_json
 from appliance.rest.routes import Route
 
@@ -43,8 +45,17 @@ class InvocationOf(msgspec.Struct, Generic[V], forbid_unknown_fields=True):
     parameters: Parameters | None = None
 
 
+ListOf = list[V | list[V] | dict[str, V]]
+"""SageMaker's bare list: of rows, or of one row's values."""
+
+_LIST = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[")
+
+
 class Invocation(InvocationOf[Scalar]):
     """Exactly one of MLflow's four forms; of `params` (MLflow) and `parameters` (Vertex AI) the model takes none."""
+
+
+INVOCATION: Any = Invocation | ListOf[Scalar]
 
 
 class Ping(msgspec.Struct):
@@ -54,24 +65,35 @@ class Ping(msgspec.Struct):
 
 
 def invoke(context: Context, request: Request, variables: dict[str, str]) -> Response:
-    """Answer JSON in one of MLflow's forms, or CSV, with the default model.
+    """Answer JSON in one of MLflow's forms or as a bare list, CSV or JSON lines, with the named or default model.
 
-    Raises InvalidInput, TooLarge, UnsupportedMedia for another Content-Type, NotReady without an active model.
+    Raises InvalidInput, TooLarge, UnsupportedMedia for another Content-Type, NotFound for an unknown model,
+    NotReady without an active one.
     """
-    version = context.predictor.route()
-    media, parameters = _content_type(request)
-    if media == "text/csv":
-        columns = read_csv(request.body(csv_cost, CSV_WORST), version.schema, parameters, context.limits)
-        feeds = version.schema.from_columns(columns)
-        del columns
-    elif media in ("application/json", ""):
+    version = context.predictor.route(variables.get("name"))
+    media, parameters = media_type(request.header("Content-Type"))
+    if media in ("application/json", ""):
         body = _json_body(request, parameters.get("charset", "utf-8"))
-        sent, typed = decode_values(body, InvocationOf, version.schema.value_type, context.limits)
-        feeds = _feeds(context, version, sent, typed)
+        kind = ListOf if _LIST.match(body) else InvocationOf
+        sent, typed = decode_values(body, kind, version.schema.value_type, context.limits)
+        feeds = _from_list(context, version, sent, typed) if kind is ListOf else _feeds(context, version, sent, typed)
         del body, sent
+    elif media in FORMS:
+        feeds = read_lines(context, request, version, FORMS[media], parameters)
     else:
-        raise UnsupportedMedia("read the body", f"Content-Type is {media}", "send application/json or text/csv")
+        known = f"application/json or {', '.join(FORMS)}"
+        raise UnsupportedMedia("read the body", f"Content-Type is {media}", f"send {known}")
+    accept = request.environ.get("HTTP_ACCEPT")
+    if accept and accept != ANYTHING and (form := form_wanted(accept)):
+        return answer_lines(context, request, version, feeds, form)
     return answer_predictions(context, request, version, feeds)
+
+
+def _from_list(context: Context, version: LoadedVersion, rows: list[Any], typed: bool) -> Feeds:
+    """Return the feeds of a bare list (SageMaker): of rows, or of one row's values."""
+    if len(version.schema.columns) > 1 and rows and not isinstance(rows[0], (list, dict)):
+        rows = [rows]
+    return from_instances(context, version, rows, typed)
 
 
 def _feeds(context: Context, version: LoadedVersion, sent: InvocationOf[Any], typed: bool) -> Feeds:
@@ -127,13 +149,6 @@ def _single(name: str, value: Any) -> Any:
     return value[0]
 
 
-def _content_type(request: Request) -> tuple[str, dict[str, str]]:
-    """Return the media type and its parameters (RFC 9110, 8.3), in lower case."""
-    media, *rest = request.header("Content-Type").lower().split(";")
-    parameters = (part.partition("=") for part in rest)
-    return media.strip(), {name.strip(): value.strip().strip('"') for name, _, value in parameters}
-
-
 def _json_body(request: Request, charset: str) -> bytes:
     """Return a JSON body in the encoding that JSON has (RFC 8259, 8.1), whatever its charset says."""
     if charset == "utf-8":
@@ -161,7 +176,7 @@ ROUTES = (
         "Predict (MLflow, SageMaker, Vertex AI)",
         problem=mlflow_json,
         hot=True,
-        request_type=Invocation,
+        request_type=INVOCATION,
         response_type=Predictions,
     ),
     Route("GET", "/ping", _ping, "Whether predictions are answered (MLflow, SageMaker)", "none", response_type=Ping),

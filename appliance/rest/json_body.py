@@ -24,6 +24,7 @@ _FAILURES = (msgspec.MsgspecError, ValueError, RecursionError)
 
 _SCANNED = 65536  # bytes of a refused body in which its nesting is looked for
 # A text cut off anywhere, even behind a backslash, is one match: else each of its characters would be a new beginning.
+_FULL_LINE = re.compile(rb"[^\s][^\n]*")  # that holds more than blanks
 _BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
@@ -59,6 +60,36 @@ def decode_values(body: bytes, kind: Any, value_type: Any, limits: Limits) -> tu
         return reader.decode(body) if len(body) <= SMALL else _decoded(reader, body), value_type != Scalar
     except _FAILURES:
         return decode(body, kind[Scalar], limits), False  # slower, and it knows what clients write that is no JSON
+
+
+def decode_lines(body: bytes, kind: Any, value_type: Any, limits: Limits) -> tuple[list[Any], bool]:
+    """Return the values of JSON lines, each a `kind[value_type]`, else `kind[Scalar]`; and as decode_values().
+
+    Raises InvalidInput, TooLarge. Empty lines are none.
+    """
+    body = body.removeprefix(lenient_json.BOM)
+    try:
+        with collector_paused():
+            values, typed = _decoder_of(kind, value_type).decode_lines(body), value_type != Scalar
+    except _FAILURES:
+        values, typed = _decoded_lines(body, kind[Scalar], limits), False
+    if len(values) != body.count(b"\n") + (body[-1:] != b"\n"):
+        lines = sum(1 for _ in _FULL_LINE.finditer(body))
+        if lines != len(values):
+            raise InvalidInput("read the body", f"{lines} lines hold {len(values)} values", "send one row a line")
+    return values, typed
+
+
+def _decoded_lines(body: bytes, kind: Any, limits: Limits) -> list[Any]:
+    """Return the values of JSON lines, one line after the other, so that an error names its line."""
+    values = []
+    for line in _FULL_LINE.finditer(body):
+        try:
+            values.append(decode(line[0], kind, limits))
+        except ApplianceError as error:
+            error.found = f"line {len(values)}: {error.found}"
+            raise
+    return values
 
 
 def _decoded(decoder: Any, body: bytes) -> Any:

@@ -12,7 +12,7 @@ import msgspec
 
 from appliance import __version__
 from appliance.config import HttpConfig
-from appliance.rest import admin, dashboard, health, invocations, kserve_v1, openinference, predict
+from appliance.rest import admin, dashboard, health, invocations, kserve_v1, openinference, predict, sagemaker
 from appliance.rest.http_types import Context, Request, Response, encode_json
 from appliance.rest.problems import Problem, error_json, mlflow_json, problem_json
 from appliance.rest.routes import Route, extra_routes
@@ -147,6 +147,7 @@ ALL_ROUTES = (
     *openinference.ROUTES,
     *invocations.ROUTES,
     *kserve_v1.ROUTES,
+    *sagemaker.ROUTES,
     *health.ROUTES,
     *admin.ROUTES,
     OPENAPI,

@@ -4,10 +4,13 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from appliance.inference.tensors import Feeds
 from appliance.inference.values import Scalar
+from appliance.inference.version import LoadedVersion
 from appliance.response import PredictAnswer, as_rows, response_format
-from appliance.rest.http_types import Context, Request, Response
+from appliance.rest.http_types import JSON, Context, Request, Response
 from appliance.rest.json_body import decode_values
+from appliance.rest.lines import ANYTHING, FORMS, answer_lines, form_wanted, media_type, read_lines
 from appliance.rest.routes import Route
 
 V = TypeVar("V")
@@ -24,18 +27,32 @@ class PredictRequest(Rows[Scalar]):
 
 
 def predict(context: Context, request: Request, variables: dict[str, str]) -> Response:
-    """Answer `{"features": ROW | [ROW, ...]}`.
+    """Answer `{"features": ROW | [ROW, ...]}`, or CSV or JSON lines where the Content-Type says so.
 
     Raises InvalidInput, TooLarge, NotFound for an unknown model or version, NotReady when none is active.
     """
     version = context.predictor.route(variables.get("name"), variables.get("version"))
+    content_type = request.environ.get("CONTENT_TYPE")
+    if content_type and content_type != JSON:
+        media, parameters = media_type(content_type)
+        if media in FORMS:
+            feeds = read_lines(context, request, version, FORMS[media], parameters)
+            return _answer(context, request, version, feeds)
     sent, typed = decode_values(request.body(), Rows, version.schema.value_type, context.limits)
     rows = as_rows(sent.features)
     context.limits.check_rows(len(rows))
     feeds = version.schema.from_rows(rows, typed=typed)
-    form = response_format(version)
-    count = len(rows)
     del sent, rows  # of a large body they take more than all that follows
+    return _answer(context, request, version, feeds)
+
+
+def _answer(context: Context, request: Request, version: LoadedVersion, feeds: Feeds) -> Response:
+    """Run the model and answer in the form that is asked for."""
+    accept = request.environ.get("HTTP_ACCEPT")
+    if accept and accept != ANYTHING and (wanted := form_wanted(accept)):
+        return answer_lines(context, request, version, feeds, wanted)
+    form = response_format(version)
+    count = len(next(iter(feeds.values())))
     request.claim_answer(count * form.row_bytes, count)
     prediction = context.predictor.run(version, feeds, form.outputs, started=request.started)
     return Response(form.to_json(prediction))

@@ -179,18 +179,11 @@ def _load(context: Context, request: Request, variables: dict[str, str]) -> Resp
     if unknown := parameters.keys() - {"version"}:
         found = f"parameter {quoted(min(unknown))} is not served here"
         raise Unsupported(f"load {name}", found, "send version, or nothing")
-    versions = _installed(context, name)
-    before = activation.read(context.store, name)
-    version = parameters.get("version") or before.active or before.previous
+    version = parameters.get("version")
     if not isinstance(version, str | None):
-        raise InvalidInput(f"load {name}", "parameter 'version' is no text", f"send one of {', '.join(versions)}")
-    if version is None or (version not in versions and "version" not in parameters):
-        version = versions[-1]  # newest: the store lists them in SemVer's order
-    if version != before.active:
-        chosen, why = version, "Open Inference load"
-        context.changes.run(("load", name, version), lambda: activation.activate(
-            context.store, name, chosen, context.self_test, why=why
-        ))  # fmt: skip
+        versions = ", ".join(_installed(context, name))
+        raise InvalidInput(f"load {name}", "parameter 'version' is no text", f"send one of {versions}")
+    activate_some(context, name, version, "Open Inference load")
     return _followed(context, name)
 
 
@@ -198,10 +191,35 @@ def _unload(context: Context, request: Request, variables: dict[str, str]) -> Re
     """Let no version of a model serve; one that serves none already stays so."""
     name = variables["name"]
     decode(request.body() or b"{}", RepositoryRequest, context.limits)
+    deactivate(context, name, "Open Inference unload")
+    return _followed(context, name)
+
+
+def activate_some(context: Context, name: str, version: str | None, why: str) -> bool:
+    """Activate a version: the named one, else the one that is, else the one that was, else the newest.
+
+    Return whether that changed anything; this process follows at once. Raises NotFound, Refused, NotReady.
+    """
+    versions = _installed(context, name)
+    before = activation.read(context.store, name)
+    chosen = version or before.active or before.previous
+    if chosen is None or (chosen not in versions and version is None):
+        chosen = versions[-1]  # newest: the store lists them in SemVer's order
+    if chosen == before.active:
+        return False
+    context.changes.run(("load", name, chosen), lambda: activation.activate(
+        context.store, name, chosen, context.self_test, why=why
+    ))  # fmt: skip
+    context.models.refresh()
+    return True
+
+
+def deactivate(context: Context, name: str, why: str) -> None:
+    """Let no version of a model serve; this process follows at once. Raises NotFound."""
     _installed(context, name)
     if activation.read(context.store, name).active is not None:
-        activation.deactivate(context.store, name, why="Open Inference unload")
-    return _followed(context, name)
+        activation.deactivate(context.store, name, why=why)
+    context.models.refresh()
 
 
 def _unsupported(context: Context, request: Request, variables: dict[str, str]) -> Response:

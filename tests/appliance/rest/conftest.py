@@ -24,7 +24,7 @@ from appliance.inference.session import Session
 from appliance.predictor import Counts, Predictor
 from appliance.readiness import Readiness
 from appliance.repository import ModelRepository
-from appliance.rest import invocations, kserve_v1, openinference, predict
+from appliance.rest import admin, invocations, kserve_v1, openinference, predict, sagemaker
 from appliance.rest.app import App, create_app
 from appliance.rest.http_types import Context
 from appliance.rest.server.listener import bind
@@ -90,7 +90,14 @@ class Door:
         self.context = Context(
             predictor, self.models, self.store, readiness, config, counts=lambda: self.recorder.counts
         )
-        routes = (*predict.ROUTES, *openinference.ROUTES, *invocations.ROUTES, *kserve_v1.ROUTES)
+        routes = (
+            *predict.ROUTES,
+            *openinference.ROUTES,
+            *invocations.ROUTES,
+            *kserve_v1.ROUTES,
+            *sagemaker.ROUTES,
+            *admin.ROUTES,
+        )
         self.app: App = create_app(self.context, routes, lambda request, scope: None)
 
     def install(self, content: bytes, folder: Path, *, activate: bool = True) -> None:
