@@ -12,7 +12,8 @@ Each carries what was tried, what was found and what to do next:
     |   +-- ConversionRefused     a trained model cannot be converted rightly
     |   |   +-- ParityFailed      the ONNX graph does not answer as the original does
     |   +-- SelfTestFailed        a version does not answer on this processor as it should
-    |   +-- ActiveVersion         the version that serves cannot be taken away
+    |   +-- ActiveVersion         a version that serves, or an experiment's, cannot be taken away
+    |   +-- ExperimentRuns          another change would end or upset the experiment that runs
     +-- NotFound                  no such model, version or file
     +-- NotReady                  it exists, but cannot answer now
     |   +-- Overloaded            more requests wait than may
@@ -73,7 +74,11 @@ class SelfTestFailed(Refused):
 
 
 class ActiveVersion(Refused):
-    """The version that serves cannot be taken away."""
+    """A version that serves, or that is part of an experiment, cannot be taken away."""
+
+
+class ExperimentRuns(Refused):
+    """Another change would end or upset the experiment that runs on a model."""
 
 
 class NotFound(ApplianceError):

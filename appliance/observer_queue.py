@@ -55,9 +55,11 @@ class ObserverQueue:
         """Have the observer told of a prediction."""
         self._put(_size(prediction), partial(self._observer.predicted, prediction))
 
-    def failed(self, model: str, version: str, error: ApplianceError, seconds: float) -> None:
+    def failed(
+        self, model: str, version: str, error: ApplianceError, seconds: float, arm: str = "", key: str = ""
+    ) -> None:
         """Have the observer told of a request that was not answered."""
-        self._put(_FAILURE_BYTES, partial(self._observer.failed, model, version, error, seconds))
+        self._put(_FAILURE_BYTES, partial(self._observer.failed, model, version, error, seconds, arm, key))
 
     def _put(self, size: int, call: Callable[[], None]) -> None:
         """Put a call into the queue and drop the oldest ones beyond its bounds; drop one that is too large alone."""

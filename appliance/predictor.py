@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from appliance.arms import Arms
 from appliance.correlation import request_id as request_id
 from appliance.errors import ApplianceError, InvalidInput
 from appliance.inference.overflow import check_overflow
@@ -39,6 +40,10 @@ class Prediction(msgspec.Struct, frozen=True):  # a frozen dataclass takes ten t
     """Of the graph alone."""
     shared_by: Sequence[tuple[str, int]] = ()
     """(request id, rows) of each request, in the order of the rows, where one run may answer several; else empty."""
+    arm: str = ""
+    """ID/VERSION of the experiment by which this version was chosen; "" where none runs or the request named one."""
+    keys: Sequence[str] = ()
+    """The key of each request by which it was chosen, "" for one that has none; empty outside of an experiment."""
 
     @property
     def requests(self) -> int:
@@ -73,6 +78,9 @@ class Models(Protocol):
     def get(self, model: str | None = None, version: str | None = None) -> LoadedVersion:
         """Return the named version, else the model's active one, else the default model's. Raises as route() does."""
 
+    def arms(self, model: str | None = None) -> Arms | None:
+        """Return who answers requests to a model that name no version; None where no experiment runs on it."""
+
 
 class Observer(Protocol):
     """Somebody who is told of every prediction, on the thread that answers: metrics.
@@ -83,8 +91,13 @@ class Observer(Protocol):
     def predicted(self, prediction: Prediction) -> None:
         """Take note of a prediction."""
 
-    def failed(self, model: str, version: str, error: ApplianceError, seconds: float) -> None:
-        """Take note of a request that `model` ("" when unknown) did not answer, and of the time that it took."""
+    def failed(
+        self, model: str, version: str, error: ApplianceError, seconds: float, arm: str = "", key: str = ""
+    ) -> None:
+        """Take note of a request that `model` ("" when unknown) did not answer, and of the time that it took.
+
+        `arm` and `key` as a Prediction has them: by which arm of an experiment it was not answered, and whose it was.
+        """
 
 
 class Predictor:
@@ -106,12 +119,20 @@ class Predictor:
         """Return the same predictor for a listener: its predictions bear the name."""
         return Predictor(self._models, self._observers, refuse_overflow=self._refuse_overflow, listener=listener)
 
-    def route(self, model: str | None = None, version: str | None = None) -> LoadedVersion:
+    def route(self, model: str | None = None, version: str | None = None, key: str = "") -> LoadedVersion:
         """Return the version that answers: the named one, else the model's active one, else the default model's.
 
-        Raises NotFound for an unknown model or version, NotReady for a model without an active version.
+        Where an experiment runs, a request that names no version is answered by one of its arms: always the same one
+        for the same `key`, and for a request without one ("") by chance. Ask once for each request: one request has
+        one version. Raises NotFound for an unknown model or version, NotReady for a model without an active version.
         """
+        if version is None and (arms := self._models.arms(model)) is not None:
+            return arms.pick(key)
         return self._models.get(model, version)
+
+    def arms(self, model: str | None = None) -> Arms | None:
+        """Return the arms of a model's experiment, which say where a key is from; None where none runs."""
+        return self._models.arms(model)
 
     def run(
         self,
@@ -122,12 +143,13 @@ class Predictor:
         started: float | None = None,
         request: str = "",
         shared_by: Sequence[tuple[str, int]] = (),
+        keys: Sequence[str] = (),
     ) -> Prediction:
         """Return the prediction of `version` for checked `feeds` (see InputSchema), all outputs unless named.
 
         `started` is time.perf_counter() at the request's arrival; `request` its id, by default that of the context
-        (correlation.py); `shared_by` the (id, rows) of each request, where the rows are of several. The feeds become
-        part of the prediction, so they must not be changed any more.
+        (correlation.py); `shared_by` the (id, rows) of each request, where the rows are of several; `keys` what each
+        was routed by. The feeds become part of the prediction, so they must not be changed any more.
 
         Raises InvalidInput for an unknown output, for what the graph itself refuses, and for an overflow.
         """
@@ -150,15 +172,19 @@ class Predictor:
             begun - (started or begun),
             ended - begun,
             shared_by,
+            version.arm,
+            keys if version.arm else (),
         )
         for observer in self._observers:
             observer.predicted(prediction)
         return prediction
 
-    def failed(self, model: str, version: str, error: ApplianceError, seconds: float = 0.0) -> None:
+    def failed(
+        self, model: str, version: str, error: ApplianceError, seconds: float = 0.0, arm: str = "", key: str = ""
+    ) -> None:
         """Tell the observers of a request that was not answered."""
         for observer in self._observers:
-            observer.failed(model, version, error, seconds)
+            observer.failed(model, version, error, seconds, arm, key)
 
     @staticmethod
     def _known(version: LoadedVersion, outputs: Sequence[str]) -> Sequence[str]:

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from appliance import nofollow
+from appliance.arms import Arms
 from appliance.bundle import archive
 from appliance.errors import ApplianceError, BundleRefused, Misuse, NotReady, StoreError, unknown_model
 from appliance.inference.version import LoadedVersion
 from appliance.pinned import Pinned
 from appliance.store import activation
+from appliance.store.routing_record import Routing
 from appliance.store.versions import Store
 from appliance.trials import Trials
 
@@ -49,6 +51,9 @@ class Roles(Protocol):
     def wanted(self, store: Store, name: str) -> Mapping[str, str | None]:
         """Return {role: version that is wanted in it, None for none} of a model. Raises StoreError."""
 
+    def routing(self, store: Store, name: str) -> Routing | None:
+        """Return the experiment by which requests are answered by several of them; None where none runs."""
+
 
 class ActiveAlone:
     """The one role that every model has, by its activation.json."""
@@ -60,6 +65,10 @@ class ActiveAlone:
     def wanted(self, store: Store, name: str) -> Mapping[str, str | None]:
         """Return the active version. Raises StoreError for a record that cannot be read."""
         return {ACTIVE: activation.read(store, name).active}
+
+    def routing(self, store: Store, name: str) -> Routing | None:
+        """Return None: the active version answers."""
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +119,7 @@ class ModelRepository:
         # {model: {role: Served}}. Replaced as a whole, never changed: readers need no lock, writers hold _refreshing.
         self._served: dict[str, dict[str, Served]] = {}
         self._active: list[str] = []  # the models that serve a version
+        self._arms: dict[str, Arms] = {}  # of the models on which an experiment runs; replaced as a whole
         # model -> (mark of its record, when it was followed, seconds that that took)
         self._seen: dict[str, tuple[object, float, float]] = {}
         self._pinned: Pinned[LoadedVersion] = Pinned(self._load, pinned_versions)
@@ -146,6 +156,10 @@ class ModelRepository:
             found = str(served.problem) if served.problem else "it has no active version"
             raise NotReady(f"model {served.name}", found, f"activate one: appliance activate {served.name} VERSION")
         return served.loaded
+
+    def arms(self, model: str | None = None) -> Arms | None:
+        """Return who answers requests to a model, or to the default one; None where no experiment runs on it."""
+        return self._arms.get(model or self.default) if self._arms else None
 
     def refresh(self) -> None:
         """Look at the store once and follow it; a version that cannot be loaded leaves the old one serving.
@@ -191,13 +205,14 @@ class ModelRepository:
     def _follow(self, name: str) -> None:
         """Serve what the store says of `name`. Holds _refreshing."""
         try:
-            wanted = self._roles.wanted(self._store, name)
+            routing, wanted = self._roles.routing(self._store, name), self._roles.wanted(self._store, name)
         except ApplianceError as error:  # nobody knows what is wanted: what serves goes on
             for role, current in (self._served.get(name) or {ACTIVE: Served(name, None, None)}).items():
                 self._replace(self._trusted(Served(name, None, current.loaded, error, role)))
             return
         for role in [ACTIVE, *sorted(wanted.keys() - {ACTIVE})]:
             self._replace(self._trusted(self._brought(name, role, wanted.get(role))))
+        self._set_arms(name, routing)
         for role in self._served[name].keys() - wanted.keys() - {ACTIVE}:
             self._end_role(name, role)
 
@@ -245,8 +260,19 @@ class ModelRepository:
             f"trust {loaded.name} {loaded.version}", "its signature is of another bundle", "sign it again"
         )
 
+    def _set_arms(self, name: str, routing: Routing | None) -> None:
+        """Have requests answered by an experiment's arms, or by the active version alone. Holds _refreshing."""
+        loaded = {one.loaded.version: one.loaded for one in self.roles(name).values() if one.loaded}
+        active = self._served[name][ACTIVE].loaded
+        left = {other: arms for other, arms in self._arms.items() if other != name}
+        if routing is not None and active is not None and active.version == routing.base:
+            left[name] = Arms(routing, loaded)
+        self._arms = left
+
     def _replace(self, served: Served) -> None:
-        """Put `served` in place between two requests and tell of it."""
+        """Put `served` in place between two requests, and tell of it where anything changes."""
+        if served == self.roles(served.name).get(served.role):
+            return
         self._serve(self._served | {served.name: {**self.roles(served.name), served.role: served}})
         if served.loaded:
             key = (served.name, served.loaded.version)
@@ -261,6 +287,7 @@ class ModelRepository:
     def _drop(self, name: str) -> None:
         """Stop serving a model that the store no longer has."""
         gone = self._served[name]
+        self._arms = {other: arms for other, arms in self._arms.items() if other != name}
         self._serve({other: roles for other, roles in self._served.items() if other != name})
         for role in gone:
             self.switched(Served(name, None, None, None, role))

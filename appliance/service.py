@@ -17,6 +17,7 @@ from appliance.bundle import archive
 from appliance.bundle.manifest import version_order
 from appliance.config import Config
 from appliance.errors import ApplianceError, StoreError
+from appliance.experiment_roles import ExperimentRoles
 from appliance.listener import Listener
 from appliance.monitoring.metrics import Metrics
 from appliance.predictor import Predictor
@@ -68,6 +69,7 @@ class Service:
             default=config.models.default,
             revoke=config.store.revoke,
             trials=self.trials,
+            roles=ExperimentRoles(),
         )
         self.metrics = Metrics(runtime, slot, state_dir=config.state_dir)
         self.models.switched = self._switched
@@ -205,7 +207,8 @@ class Service:
 
     def _switched(self, served: Served) -> None:
         """Tell log and metrics what a model serves now."""
-        extra = {"model": served.name, "wanted": served.wanted, "serving": served.loaded and served.loaded.version}
+        serving = served.loaded and served.loaded.version
+        extra = {"model": served.name, "role": served.role, "wanted": served.wanted, "serving": serving}
         if served.problem and served.loaded and served.loaded.version == served.wanted:
             log.error("the version that serves is not trusted", extra=extra | {"error": str(served.problem)})
         elif served.problem:

@@ -1,5 +1,6 @@
 """One installed version, loaded into this process: session, schema, examples, baseline, and how its last test went."""
 
+import copy
 import sys
 import threading
 import time
@@ -63,10 +64,18 @@ class LoadedVersion:
         self.output_names = [output.name for output in bundle.manifest.outputs]
         self.tested: Tested | None = None
         """The last self-test that failure() ran; None before it."""
+        self.arm = ""
+        """As which arm of an experiment it answers, ID/VERSION; "" outside of one. See as_arm()."""
         self._testing = threading.Lock()
         self._examples = examples.read(bundle.members["examples.npz"])
         self._baseline = bundle.members.get(members.BASELINE)
         self.self_test()
+
+    def as_arm(self, arm: str) -> "LoadedVersion":
+        """Return the same version, its session shared, as what answers for `arm`: a request takes along why it came."""
+        other = copy.copy(self)
+        other.arm = arm
+        return other
 
     @cached_property
     def baseline(self) -> Baseline | None:

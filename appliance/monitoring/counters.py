@@ -57,7 +57,9 @@ class RequestCounters:
             cells[run_bucket] += 1
             cells[LAST] = prediction.time
 
-    def failed(self, model: str, version: str, error: ApplianceError, seconds: float = 0.0) -> None:
+    def failed(
+        self, model: str, version: str, error: ApplianceError, seconds: float = 0.0, arm: str = "", key: str = ""
+    ) -> None:
         """Count a request that was not answered, and the time that it took, by whose fault it was.
 
         A name that nothing is known of counts as "": callers must not be able to make new time series.

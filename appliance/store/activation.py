@@ -2,26 +2,23 @@
 
 The way back is the version that served before. One that was never marked good is no way back while a good one is: it
 is passed over. Roll back uses the way up, so that a second roll back refuses instead of returning to what was left.
+
+An experiment is bound to the version that was active when it began (routing_record.py): roll back and deactivate end
+it, and activate is refused while it runs.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from appliance.errors import ApplianceError, BundleRefused, NotFound, NotReady
-from appliance.store import receipts, record, trials
+from appliance.errors import ExperimentRuns, NotFound, NotReady
+from appliance.store import receipts, record, routing_record, trials
 from appliance.store.marks import Mark
-from appliance.store.receipts import What
 from appliance.store.record import Activation
+from appliance.store.tested import SelfTest, Tested, tested, unchanged
 from appliance.store.versions import Store
 
 __all__ = ["Activation", "SelfTest", "activate", "deactivate", "mark_good", "path", "read", "roll_back"]
-
-SelfTest = Callable[[Path], msgspec.Struct]
-"""Takes an installed version's folder, returns the figures for the receipt, raises SelfTestFailed."""
 
 
 def path(store: Store, name: str) -> Path:
@@ -41,28 +38,40 @@ def activate(
 
     The version that is active already is tested again and stays as it is; `undecided` activates only while the model's
     mark is open at this version, so that a pull does not overtake an operator. Returns what holds afterwards.
-    Raises NotFound, BundleRefused (no key that is trusted today signed what is on disk), SelfTestFailed, StoreError.
+    Raises NotFound, BundleRefused (no key that is trusted today signed what is on disk), SelfTestFailed, ExperimentRuns
+    (on this model, with another version active), StoreError.
     """
     if undecided and not _is_open(store.mark(name), version):
         return read(store, name)
-    tested = _tested(store, "activate", name, version, self_test)
+    store.folder(name, version)
+    _refuse_experiment(store, name, version)
+    passed = tested(store, "activate", name, version, self_test)
     with store.writing(f"activate {name} {version}"):
         now = read(store, name)
         if undecided and not _is_open(store.mark(name), version):
             return now
-        folder = _unchanged(store, tested)
-        trials.remember(folder.parent, tested.version, tested.figures)
+        _refuse_experiment(store, name, version)
         if now.active == version:
+            trials.remember(unchanged(store, passed).parent, version, passed.figures)
             store.decide(name)
             return now
-        store.decide(name, but=version)
-        previous, previous_state = _way_back(now, version)
-        activation = Activation(
-            active=version, previous=previous, previous_state=previous_state, since=receipts.now(), why=why
-        )
-        record.write(folder.parent, activation)
-        store.decide(name)
-        store.note("activate", name, version, when=activation.since, why=why, self_test=tested.figures)
+        activation = go_live(store, now, passed, why=why)
+        store.note("activate", name, version, when=activation.since, why=why, self_test=passed.figures)
+    return activation
+
+
+def go_live(store: Store, now: Activation, passed: Tested, *, why: str) -> Activation:
+    """Make a version that passed its self-test the active one, `now` being the record. Holds the lock; no receipt."""
+    name, version = passed.name, passed.version
+    folder = unchanged(store, passed).parent
+    trials.remember(folder, version, passed.figures)
+    store.decide(name, but=version)
+    previous, previous_state = _way_back(now, version)
+    activation = Activation(
+        active=version, previous=previous, previous_state=previous_state, since=receipts.now(), why=why
+    )
+    _replace(folder, activation)
+    store.decide(name)
     return activation
 
 
@@ -86,17 +95,17 @@ def roll_back(store: Store, name: str, self_test: SelfTest, *, why: str = "") ->
     There is no previous version afterwards. Raises NotFound when there is none or it was removed, BundleRefused (no key
     that is trusted today signed what is on disk), SelfTestFailed, NotReady (it was changed meanwhile), StoreError.
     """
-    tested = _tested(store, "roll back", name, _way_to(store, name, read(store, name)), self_test)
+    passed = tested(store, "roll back", name, _way_to(store, name, read(store, name)), self_test)
     with store.writing(f"roll {name} back"):
         now = read(store, name)
-        if _way_to(store, name, now) != tested.version:
+        if _way_to(store, name, now) != passed.version:
             raise NotReady(f"roll {name} back", "it was changed meanwhile", "see: appliance models; then repeat it")
-        folder = _unchanged(store, tested)
-        trials.remember(folder.parent, tested.version, tested.figures)
+        folder = unchanged(store, passed).parent
+        trials.remember(folder, passed.version, passed.figures)
         activation = Activation(active=now.previous, state=now.previous_state, since=receipts.now(), why=why)
         store.decide(name)
-        record.write(folder.parent, activation)
-        store.note("roll back", name, tested.version, when=activation.since, why=why, self_test=tested.figures)
+        _replace(folder, activation)
+        store.note("roll back", name, passed.version, when=activation.since, why=why, self_test=passed.figures)
     return activation
 
 
@@ -108,9 +117,29 @@ def deactivate(store: Store, name: str, *, why: str = "") -> Activation:
             raise _none_active(store, name, "deactivate")
         activation = Activation(previous=now.active, previous_state=now.state, since=receipts.now(), why=why)
         store.decide(name)
-        record.write(store.models_dir / name, activation)
+        _replace(store.models_dir / name, activation)
         store.note("deactivate", name, now.active, why=why)
     return activation
+
+
+def _replace(folder: Path, activation: Activation) -> None:
+    """Make another version the active one, which ends an experiment. Holds the lock.
+
+    A leftover of an earlier one is deleted first: it would come to life if its base became active again.
+    """
+    routing_record.delete_ended(folder)
+    record.write(folder, activation)
+    routing_record.delete_ended(folder)
+
+
+def _refuse_experiment(store: Store, name: str, version: str) -> None:
+    """Raise ExperimentRuns where activating `version` would end one."""
+    routing = routing_record.running_if_sound(store.models_dir / name)
+    if routing is None or routing.base == version:
+        return
+    found = f"{routing.described} runs"
+    end = f"appliance promote {name} {version}" if version in routing.challengers else f"appliance abort {name}"
+    raise ExperimentRuns(f"activate {name} {version}", found, f"see: appliance experiment {name}; then: {end}")
 
 
 def _is_open(mark: Mark | None, version: str) -> bool:
@@ -133,41 +162,6 @@ def _way_to(store: Store, name: str, now: Activation) -> str:
     if now.previous is None or now.previous not in store.versions(name):
         raise _no_way_back(store, name, now)
     return now.previous
-
-
-@dataclass(frozen=True, slots=True)
-class _Tested:
-    """A version that is trusted and passed its self-test: `digest` tells whether it is still the same."""
-
-    name: str
-    version: str
-    digest: str
-    figures: dict[str, Any]
-
-
-def _tested(store: Store, what: What, name: str, version: str, self_test: SelfTest) -> _Tested:
-    """Ask who signed an installed version, and test it; a failure is written to the receipts before it is raised.
-
-    Must be called without the store's lock: a self-test may take long, and others have work in the store meanwhile.
-    """
-    folder = store.folder(name, version)
-    try:
-        digest = store.installed(name, version).digest
-        figures: dict[str, Any] = msgspec.to_builtins(self_test(folder))
-    except ApplianceError as error:
-        with store.writing(f"note the refusal of {name} {version}"):
-            store.note(what, name, version, outcome="refused", why=str(error))
-        raise
-    return _Tested(name, version, digest, figures)
-
-
-def _unchanged(store: Store, tested: _Tested) -> Path:
-    """Return the folder of a version, which is what was tested. Raises NotFound, BundleRefused. Holds the lock."""
-    now = store.installed(tested.name, tested.version).digest
-    if {now, tested.figures.get("digest") or now} != {tested.digest}:
-        found = "its files were changed during the self-test"
-        raise BundleRefused(f"activate {tested.name} {tested.version}", found, "repeat it, or install it again")
-    return store.folder(tested.name, tested.version)
 
 
 def _none_active(store: Store, name: str, tried: str) -> NotFound:

@@ -104,6 +104,13 @@ def delete(path: Path, *, within: Path | None = None) -> None:
         _delete(above, path)
 
 
+def delete_file(path: Path, *, within: Path | None = None) -> None:
+    """Delete a file, and make that last: at any moment it is whole or absent. Raises OSError, StoreError."""
+    with _around(path, within) as above:
+        os.unlink(path.name, dir_fd=above)
+        os.fsync(above)
+
+
 def append_line(path: Path, line: bytes, *, within: Path | None = None) -> None:
     """Append `line` and its newline to `path`; a line that a power cut tore before stays a line of its own."""
     with _around(path, within) as above:

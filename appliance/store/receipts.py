@@ -13,7 +13,10 @@ from appliance import nofollow
 from appliance.errors import StoreError
 from appliance.store import durable
 
-What = Literal["install", "activate", "mark good", "roll back", "deactivate", "remove"]
+What = Literal[
+    "install", "activate", "mark good", "roll back", "deactivate", "remove",
+    "shadow", "canary", "split", "step", "promote", "abort",
+]  # fmt: skip
 
 
 class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -31,6 +34,8 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
     """For an install that asks for a signature: the SHA-256 of the trusted key that signed the bundle."""
     self_test: Mapping[str, Any] | None = None
     """The self-test's figures, where one ran and passed."""
+    experiment: Mapping[str, Any] | None = None
+    """For what was done to an experiment: its id, kind, arms, step and evidence at that moment."""
 
 
 def now() -> str:

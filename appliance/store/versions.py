@@ -21,7 +21,7 @@ from appliance.bundle.manifest import NAME_PATTERN, VERSION_PATTERN, Manifest, v
 from appliance.bundle.trust import trusted
 from appliance.config import Config
 from appliance.errors import ActiveVersion, ApplianceError, BundleRefused, NotFound, NotReady, StoreError
-from appliance.store import durable, marks, receipts, record
+from appliance.store import durable, marks, receipts, record, routing_record
 from appliance.store.marks import Mark, Offered
 from appliance.store.receipts import Receipt, What
 
@@ -142,13 +142,20 @@ class Store:
         return manifest
 
     def remove(self, name: str, version: str, *, why: str = "") -> None:
-        """Delete an installed version. Raises NotFound, ActiveVersion (the active one stays), StoreError."""
+        """Delete an installed version.
+
+        Raises NotFound, ActiveVersion (the active one and those of an experiment stay), StoreError.
+        """
         with self.writing(f"remove {name} {version}"):
             folder = self.folder(name, version)
             if record.read(folder.parent).active == version:
                 raise ActiveVersion(
                     f"remove {name} {version}", "it is the version that serves", f"first activate another one of {name}"
                 )
+            routing = routing_record.running_if_sound(folder.parent)
+            if routing is not None and version in routing.challengers:
+                found, end = f"{routing.described} runs", f"appliance abort {name}"
+                raise ActiveVersion(f"remove {name} {version}", found, f"first end it: {end}")
             self.decide(name)
             durable.remove_folder(folder, within=self.state_dir)
             self._remove_if_bare(folder.parent)

@@ -219,6 +219,9 @@ class Several:
     def wanted(self, store: Store, name: str) -> dict[str, str | None]:
         return {repository.ACTIVE: activation.read(store, name).active} | self.of
 
+    def routing(self, store: Store, name: str) -> None:
+        return None
+
     def set(self, **of: str | None) -> None:
         self.of = of
         self.file.write_text("{}" + " " * len(self.file.read_text() if self.file.exists() else ""))

@@ -34,7 +34,7 @@ class Recorder:
         self.gate.wait(30)
         self.predictions.append(prediction)
 
-    def failed(self, model, version, error, seconds) -> None:
+    def failed(self, model, version, error, seconds, arm="", key="") -> None:
         self.failures.append((model, version, type(error).__name__, seconds))
 
 
@@ -46,6 +46,9 @@ class OneVersion:
 
     def get(self, model: str | None = None, version: str | None = None) -> LoadedVersion:
         return self.loaded
+
+    def arms(self, model: str | None = None) -> None:
+        return None
 
 
 @pytest.fixture

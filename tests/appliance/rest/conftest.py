@@ -72,7 +72,7 @@ class Recorder:
         counts.request_seconds += prediction.prepare_seconds + prediction.run_seconds
         counts.last = 1_700_000_000.5
 
-    def failed(self, model, version, error, seconds) -> None:
+    def failed(self, model, version, error, seconds, arm="", key="") -> None:
         self.failures.append((model, version, type(error).__name__))
 
 

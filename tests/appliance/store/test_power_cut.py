@@ -18,7 +18,9 @@ import pytest
 
 from appliance.errors import NotFound
 from appliance.inference.selftest import self_test
-from appliance.store import activation, durable
+from appliance.store import activation, durable, experiments
+from appliance.store.experiments import Wish
+from appliance.store.routing_record import Arm, Plan
 from appliance.store.versions import Store
 
 DIED = 137
@@ -202,6 +204,31 @@ def two_active(store: Store, bundles: Bundles) -> None:
     activation.activate(store, "iris", "2.0.0", self_test)
 
 
+def begin(store: Store, kind: str = "canary", version: str = "2.0.0") -> None:
+    """Begin an experiment unless the cut left it running."""
+    if experiments.read(store, "iris") is None:
+        wish = Wish(kind, shadow=Arm(version, 1.0), plan=Plan(steps=(0.05, 0.5)))
+        experiments.begin(store, "iris", wish, self_test)
+
+
+def canary_runs(store: Store, bundles: Bundles) -> None:
+    both_installed(store, bundles)
+    begin(store)
+
+
+def two_active_and_a_shadow(store: Store, bundles: Bundles) -> None:
+    two_active(store, bundles)
+    begin(store, "shadow", "1.0.0")
+
+
+def runs(store: Store) -> str:
+    """Return the id of the experiment that runs. Raises NotFound."""
+    routing = experiments.read(store, "iris")
+    if routing is None:
+        raise NotFound("find the experiment", "none runs")
+    return routing.id
+
+
 def leftovers(store: Store, bundles: Bundles) -> None:
     one_active(store, bundles)
     for name in (".2.0.0.partial-01234567", ".3.0.0.removed-01234567"):
@@ -222,6 +249,18 @@ OPERATIONS: dict[str, tuple[Work, Work]] = {
     "deactivate": (two_active, lambda store, _: activation.deactivate(store, "iris")),
     "remove": (two_active, lambda store, _: store.remove("iris", "1.0.0")),
     "remove the last": (one_installed, lambda store, _: store.remove("iris", "1.0.0")),
+    "canary": (both_installed, lambda store, _: begin(store)),
+    "step": (canary_runs, lambda store, _: experiments.advance(store, "iris", runs(store), 1)),
+    "evidence": (
+        canary_runs,
+        lambda store, _: experiments.keep_evidence(store, "iris", runs(store), log_e={"failures": 1.0}, snapshot={}),
+    ),
+    "promote": (canary_runs, lambda store, _: experiments.promote(store, "iris", self_test)),
+    "abort": (canary_runs, lambda store, _: experiments.abort(store, "iris")),
+    "roll back from an experiment": (
+        two_active_and_a_shadow,
+        lambda store, _: activation.roll_back(store, "iris", self_test),
+    ),
     "sweep": (leftovers, lambda store, _: store.sweep()),
 }
 
@@ -281,7 +320,9 @@ def view(state: Path) -> dict[str, object]:
     seen: dict[str, object] = {}
     for name in store.names():
         record = activation.read(store, name)
-        seen[name] = (store.versions(name), record.active, record.previous, record.state)
+        routing = experiments.read(store, name)
+        runs = routing and (routing.kind, routing.step, routing.log_e)
+        seen[name] = (store.versions(name), record.active, record.previous, record.state, runs)
     return seen
 
 
