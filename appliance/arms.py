@@ -1,8 +1,12 @@
 """The arms of an experiment that are loaded in this process, and by which of them a request is answered."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
+
+from appliance.bundle.manifest import Input
+from appliance.inference.values import Array
 from appliance.inference.version import LoadedVersion
 from appliance.routing import Router
 from appliance.store.routing_record import Routing
@@ -27,12 +31,47 @@ class Arms:
             for arm in routing.arms
             if arm.version in loaded and arm.version != routing.base
         }
+        self._place, self._kind = _place_of(self.column, self.base.schema.inputs)
         self._pick = Router(routing.salt, [(arm.version, arm.share) for arm in routing.arms]).pick
 
     def pick(self, key: str) -> LoadedVersion:
         """Return the version that answers a request with `key`, "" for one that has none, as the arm that it is."""
         return self._by_version[self._pick(key, random.random())]  # noqa: S311 - a share of requests, not a secret
 
+    def key_of_feeds(self, feeds: Mapping[str, Array]) -> str:
+        """Return the value of the key's column in the first row of checked `feeds`, as text; "" where it is missing."""
+        place = self._place
+        if place is None or not len(feeds[place[0]]):
+            return ""
+        return _text(feeds[place[0]][0, place[1]])
+
+    def key_of_value(self, value: object) -> str:
+        """Return a value of the key's column, as a row in JSON has it, as the text that key_of_feeds() makes of it."""
+        if self._place is None or value is None or isinstance(value, list | dict):
+            return ""
+        kind = self._kind
+        try:
+            return _text(value if kind == "string" else np.dtype(kind).type(value))
+        except (ValueError, TypeError, OverflowError):
+            return ""  # a value that the column does not take: the row is refused, whoever answers
+
     def _arm(self, version: str) -> str:
         """Return the name of an arm in answers, logs and counts."""
         return f"{self.id}/{version}"
+
+
+def _place_of(column: str, inputs: Sequence[Input]) -> tuple[tuple[str, int] | None, str]:
+    """Return the (tensor, place in its width) of a column, and its type; None for no column, or one that is not there.
+
+    Only where the versions may differ could it be absent, and there no column is a key.
+    """
+    for tensor in inputs:
+        if column and column in tensor.columns:
+            return (tensor.name, tensor.columns.index(column)), tensor.type
+    return None, ""
+
+
+def _text(value: object) -> str:
+    """Return a key's value as text: 5 and 5.0 of a float column are one key; a missing value is none."""
+    plain = value.item() if isinstance(value, np.generic) else value
+    return "" if plain is None or plain != plain else str(plain)

@@ -36,6 +36,8 @@ Claim = Callable[[str, int, str], None]
 
 _RESERVED = {"sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers"}
 _RESERVED_PREFIX = "triton_"
+ROUTING_KEY = "routing_key"
+"""The request parameter by which a request is routed while an experiment runs; without one it means nothing."""
 _CONTENT_TYPES = ("pd", "np", "str", "dict", None)
 _ROLES = dict.fromkeys(("output-0", "predict", "predictions"), "prediction") | {"predict_proba": "probability"}
 """What KServe's and MLServer's clients call an output, whatever its name -> its role in the manifest."""
@@ -119,6 +121,30 @@ def read(
         raise InvalidInput("read the binary tensors", found, "say each one's binary_data_size")
     wanted = _wanted(version, sent.outputs, _flag(parameters, "binary_data_output"))
     return InferCall(tensors, wanted, UNSET if sent.id is None else sent.id)
+
+
+class _Keyed(msgspec.Struct):
+    """The part of a request by which it is routed; all else is passed over."""
+
+    parameters: dict[str, Any] | None = None
+
+
+_decode_keyed = msgspec.json.Decoder(_Keyed).decode
+
+
+def routing_key(header: bytes) -> str:
+    """Return `parameters.routing_key` of a request's JSON part as text, "" where it has none or cannot be read.
+
+    Which version answers is known before a body is decoded, since that takes the version's types; what is wrong with
+    the body is said then.
+    """
+    if b"routing_key" not in header:
+        return ""
+    try:
+        value = (_decode_keyed(header).parameters or {}).get(ROUTING_KEY)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return ""
+    return str(value) if isinstance(value, str | int | float) and value is not True and value is not False else ""
 
 
 def read_raw(content: memoryview, version: "LoadedVersion", claim: Claim) -> InferCall:

@@ -14,6 +14,7 @@ from appliance.errors import ApplianceError, NotFound, Overloaded
 from appliance.predictor import request_id
 from appliance.rest.http_types import Authorize, Context, Environ, Request, Response, body_limit
 from appliance.rest.problems import REASONS, WrongMethod, form_for, status_of
+from appliance.rest.routed import HEADER as EXPERIMENT
 from appliance.rest.routes import Route, extra_routes, hot_routes
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ class App:
             if self._log_requests:
                 extra = {"method": request.method, "path": request.path, "status": answer.status}
                 log.info("request", extra=extra | {"seconds": round(request.seconds(), 6)})
+            if request.routed is not None and request.routed.loaded is not None:
+                answer = answer.with_headers((EXPERIMENT, request.routed.loaded.arm))
             if given or answer.status >= 500:
                 answer = answer.with_headers(("X-Request-Id", request_id.get()))
             return answer
@@ -112,10 +115,19 @@ class App:
             next_step = f"see the log for request id {request_id.get()}"
             failure, status = ApplianceError("answer the request", "an unexpected error", next_step), 500
         if route.hot:
-            model = variables.get("name") or self.context.models.default
-            self.context.predictor.failed(model, variables.get("version", ""), failure, request.seconds())
+            self._tell(request, variables, failure)
         _let_go(failure)
         return route.problem(status, failure)
+
+    def _tell(self, request: Request, variables: dict[str, str], failure: ApplianceError) -> None:
+        """Tell the observers of a prediction that was not made, and by which arm where one was chosen."""
+        failed, seconds = self.context.predictor.failed, request.seconds()
+        loaded = request.routed.loaded if request.routed is not None else None
+        if loaded is not None:
+            failed(loaded.name, loaded.version, failure, seconds, loaded.arm, request.keys[0])
+            return
+        model = variables.get("name") or self.context.models.default
+        failed(model, variables.get("version", ""), failure, seconds)
 
     def _find(self, path: str) -> tuple[Route, dict[str, str]] | None:
         """Return the hot route that `path` means, with its variables."""

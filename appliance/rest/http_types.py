@@ -9,10 +9,12 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from appliance.arms import Arms
 from appliance.budget import MOST, SMALL, WAIT_SECONDS, WORST, Budget, json_cost
 from appliance.config import HttpConfig
 from appliance.errors import InvalidInput, TooLarge
 from appliance.inference import selftest
+from appliance.inference.version import LoadedVersion
 from appliance.limits import Limits
 from appliance.predictor import Counts, Predictor
 from appliance.readiness import Readiness
@@ -32,13 +34,26 @@ MEMBERS = 1024
 encode_json = msgspec.json.Encoder().encode
 
 
+class Routed:
+    """How one request was routed; made only where an experiment runs."""
+
+    __slots__ = ("arms", "body", "loaded")
+
+    def __init__(self, arms: Arms) -> None:
+        self.arms = arms
+        self.loaded: LoadedVersion | None = None
+        """The arm that answers; None until it is known, which takes the rows where a column is the key."""
+        self.body = b""
+        """What was read already, to find the key in it."""
+
+
 class Request:
     """One HTTP request, read from the WSGI environment (PEP 3333) as it is needed.
 
     What a large one takes is claimed of the budget, and held until release().
     """
 
-    __slots__ = ("budget", "environ", "held", "limit", "method", "path", "started")
+    __slots__ = ("budget", "environ", "held", "keys", "limit", "method", "path", "routed", "started")
 
     def __init__(self, environ: Environ, limit: int, budget: Budget | None = None) -> None:
         self.environ = environ
@@ -47,6 +62,10 @@ class Request:
         self.budget = budget or Budget(MOST)
         self.held = 0
         """Bytes of the budget."""
+        self.routed: Routed | None = None
+        """How it was routed, where an experiment runs (routed.py)."""
+        self.keys: tuple[str, ...] = ()
+        """The key by which it was."""
         self.method: str = environ["REQUEST_METHOD"]
         self.path: str = environ["PATH_INFO"]
         self.started = time.perf_counter()

@@ -9,6 +9,7 @@ from appliance.openinference import request as infer_request
 from appliance.openinference.request import InferCall, InferRequestOf
 from appliance.rest.http_types import Context, Request, Response, compress
 from appliance.rest.json_body import decode_values
+from appliance.rest.routed import settled, version_for
 
 BINARY = "application/octet-stream"
 
@@ -21,9 +22,11 @@ def infer(context: Context, request: Request, variables: dict[str, str]) -> Resp
 
     Raises InvalidInput, TooLarge, NotFound for an unknown model or version, NotReady when none is active.
     """
-    version = context.predictor.route(variables.get("name"), variables.get("version"))
+    version = version_for(context, request, variables.get("name"), variables.get("version"), _key_in_body)
     call = _read(context, request, version)
     feeds = version.schema.from_tensors(call.tensors)
+    if request.routed is not None:
+        version = settled(request, version, feeds)
     call.tensors.clear()
     rows = len(next(iter(feeds.values())))
     context.limits.check_rows(rows)
@@ -31,7 +34,9 @@ def infer(context: Context, request: Request, variables: dict[str, str]) -> Resp
     if rows * response.costs_of(version).most > SMALL:
         request.claim_answer(response.most_bytes(version, call.wanted, rows), rows)
     identifier = call.id or ""  # UNSET is false
-    prediction = context.predictor.run(version, feeds, names, started=request.started, request=identifier[:128])
+    prediction = context.predictor.run(
+        version, feeds, names, started=request.started, request=identifier[:128], keys=request.keys
+    )
     header, parts = response.write(call, prediction.outputs, version)
     answer = Response(header)
     if parts:
@@ -44,12 +49,30 @@ def _read(context: Context, request: Request, version: LoadedVersion) -> InferCa
     """Return what a request asks for, by the three forms that its header tells apart."""
     length = request.environ.get("HTTP_INFERENCE_HEADER_CONTENT_LENGTH")
     if length is None:
-        return _parse(context, request, version, request.body(), memoryview(b""))
-    body = request.body(partial(binary.cost, header_length=length), worst=0)
-    header, tensors = binary.split(body, length)
+        return _parse(context, request, version, _body(request, length), memoryview(b""))
+    header, tensors = binary.split(_body(request, length), length)
     if not header:
         return infer_request.read_raw(tensors, version, request.claim_more)
     return _parse(context, request, version, header, tensors)
+
+
+def _body(request: Request, header_length: str | None) -> bytes:
+    """Return the body, read here or by _key_in_body() before."""
+    if request.routed is not None and request.routed.body:
+        body, request.routed.body = request.routed.body, b""
+        return body
+    if header_length is None:
+        return request.body()
+    return request.body(partial(binary.cost, header_length=header_length), worst=0)
+
+
+def _key_in_body(request: Request) -> str:
+    """Return the routing key among the parameters of a request, "" where it has none, or is no request at all."""
+    length = request.environ.get("HTTP_INFERENCE_HEADER_CONTENT_LENGTH")
+    body = _body(request, length)
+    assert request.routed is not None  # noqa: S101 - it is asked by version_for(), which has made it
+    request.routed.body = body
+    return infer_request.routing_key(body if length is None else binary.split(body, length)[0])
 
 
 def _parse(context: Context, request: Request, version: LoadedVersion, header: bytes, content: memoryview) -> InferCall:

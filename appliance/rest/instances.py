@@ -15,6 +15,7 @@ from appliance.inference.values import Scalar, quoted, to_values
 from appliance.inference.version import LoadedVersion
 from appliance.response import response_format
 from appliance.rest.http_types import Context, Request, Response, json_response
+from appliance.rest.routed import settled
 
 Parameters = dict[str, Scalar]
 
@@ -53,8 +54,10 @@ def take_none(parameters: Parameters | None) -> None:
 
 def answer_predictions(context: Context, request: Request, version: LoadedVersion, feeds: Feeds) -> Response:
     """Run the model and return its predictions alone."""
+    if request.routed is not None:
+        version = settled(request, version, feeds)
     output, rows = response_format(version).prediction, len(next(iter(feeds.values())))
     request.claim_answer(response_format(version).row_bytes * rows, rows)
-    prediction = context.predictor.run(version, feeds, [output], started=request.started)
+    prediction = context.predictor.run(version, feeds, [output], started=request.started, keys=request.keys)
     array = prediction.outputs[output]
     return json_response(Predictions(as_json(array) if array.size > LARGE else to_values(array)))

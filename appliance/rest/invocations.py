@@ -21,6 +21,7 @@ from appliance.rest.instances import Parameters, Predictions, answer_predictions
 from appliance.rest.json_body import decode_values
 from appliance.rest.lines import ANYTHING, FORMS, answer_lines, form_wanted, media_type, read_lines
 from appliance.rest.problems import UnsupportedMedia, mlflow_json
+from appliance.rest.routed import settled, version_for
 from appliance.rest.routes import Route
 
 V = TypeVar("V")
@@ -70,7 +71,7 @@ def invoke(context: Context, request: Request, variables: dict[str, str]) -> Res
     Raises InvalidInput, TooLarge, UnsupportedMedia for another Content-Type, NotFound for an unknown model,
     NotReady without an active one.
     """
-    version = context.predictor.route(variables.get("name"))
+    version = version_for(context, request, variables.get("name"))
     media, parameters = media_type(request.header("Content-Type"))
     if media in ("application/json", ""):
         body = _json_body(request, parameters.get("charset", "utf-8"))
@@ -83,6 +84,8 @@ def invoke(context: Context, request: Request, variables: dict[str, str]) -> Res
     else:
         known = f"application/json or {', '.join(FORMS)}"
         raise UnsupportedMedia("read the body", f"Content-Type is {media}", f"send {known}")
+    if request.routed is not None:
+        version = settled(request, version, feeds)
     accept = request.environ.get("HTTP_ACCEPT")
     if accept and accept != ANYTHING and (form := form_wanted(accept)):
         return answer_lines(context, request, version, feeds, form)

@@ -17,6 +17,7 @@ from appliance.rest.http_types import Context, Handler, Request, Response, json_
 from appliance.rest.instances import Parameters, Predictions, answer_predictions, from_instances, take_none
 from appliance.rest.json_body import decode_values
 from appliance.rest.problems import error_json
+from appliance.rest.routed import version_for
 from appliance.rest.routes import Route
 
 V = TypeVar("V")
@@ -55,7 +56,7 @@ def predict_instances(context: Context, request: Request, variables: dict[str, s
 
     Raises InvalidInput, TooLarge, NotFound for an unknown model, NotReady when none is active.
     """
-    version = context.predictor.route(variables["name"], variables.get("version"))
+    version = version_for(context, request, variables["name"], variables.get("version"))
     sent, typed = decode_values(request.body(), InstancesOf, version.schema.value_type, context.limits)
     take_none(sent.parameters)
     if sent.signature_name not in (None, _SIGNATURE):
@@ -122,7 +123,7 @@ def _models(context: Context, request: Request, variables: dict[str, str]) -> Re
 def _model(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer 200 when a model serves, 503 when not, 404 when it is not installed."""
     try:
-        context.predictor.route(variables["name"], variables.get("version"))
+        context.models.get(variables["name"], variables.get("version"))
     except NotReady:
         return json_response(ModelState(variables["name"], False), 503)
     return json_response(ModelState(variables["name"], True))

@@ -93,7 +93,7 @@ def answer_lines(context: Context, request: Request, version: LoadedVersion, fee
     rows = len(next(iter(feeds.values())))
     request.claim_answer((shape.row_bytes + LINE) * rows, rows)
     names = [shape.prediction, *([probability] if probability else [])]
-    outputs = context.predictor.run(version, feeds, names, started=request.started).outputs
+    outputs = context.predictor.run(version, feeds, names, started=request.started, keys=request.keys).outputs
     arrays = [outputs[name] for name in names]
     blocks = (_csv(arrays) if form == "csv" else _json_lines(arrays, shape)) if rows else iter(())
     first = [_header(arrays, shape)] if header and form == "csv" else []

@@ -98,7 +98,7 @@ def _models(context: Context, request: Request, variables: dict[str, str]) -> Re
 
 def _model(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer a model's tensors."""
-    manifest = context.predictor.route(variables["name"], variables.get("version")).manifest
+    manifest = context.models.get(variables["name"], variables.get("version")).manifest
     versions = context.store.versions(manifest.name)
     inputs, outputs = [[_tensor(tensor) for tensor in tensors] for tensors in (manifest.inputs, manifest.outputs)]
     return json_response(ModelMetadata(manifest.name, versions, PLATFORM, inputs, outputs))
@@ -107,7 +107,7 @@ def _model(context: Context, request: Request, variables: dict[str, str]) -> Res
 def _model_ready(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer 200 or 503; 404 for a model or version that is not installed."""
     try:
-        context.predictor.route(variables["name"], variables.get("version"))
+        context.models.get(variables["name"], variables.get("version"))
     except NotReady:
         return json_response(ModelReady(variables["name"], False), 503)
     return json_response(ModelReady(variables["name"], True))

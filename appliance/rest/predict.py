@@ -11,6 +11,7 @@ from appliance.response import PredictAnswer, as_rows, response_format
 from appliance.rest.http_types import JSON, Context, Request, Response
 from appliance.rest.json_body import decode_values
 from appliance.rest.lines import ANYTHING, FORMS, answer_lines, form_wanted, media_type, read_lines
+from appliance.rest.routed import settled, version_for
 from appliance.rest.routes import Route
 
 V = TypeVar("V")
@@ -31,7 +32,7 @@ def predict(context: Context, request: Request, variables: dict[str, str]) -> Re
 
     Raises InvalidInput, TooLarge, NotFound for an unknown model or version, NotReady when none is active.
     """
-    version = context.predictor.route(variables.get("name"), variables.get("version"))
+    version = version_for(context, request, variables.get("name"), variables.get("version"))
     content_type = request.environ.get("CONTENT_TYPE")
     if content_type and content_type != JSON:
         media, parameters = media_type(content_type)
@@ -48,13 +49,15 @@ def predict(context: Context, request: Request, variables: dict[str, str]) -> Re
 
 def _answer(context: Context, request: Request, version: LoadedVersion, feeds: Feeds) -> Response:
     """Run the model and answer in the form that is asked for."""
+    if request.routed is not None:
+        version = settled(request, version, feeds)
     accept = request.environ.get("HTTP_ACCEPT")
     if accept and accept != ANYTHING and (wanted := form_wanted(accept)):
         return answer_lines(context, request, version, feeds, wanted)
     form = response_format(version)
     count = len(next(iter(feeds.values())))
     request.claim_answer(count * form.row_bytes, count)
-    prediction = context.predictor.run(version, feeds, form.outputs, started=request.started)
+    prediction = context.predictor.run(version, feeds, form.outputs, started=request.started, keys=request.keys)
     return Response(form.to_json(prediction))
 
 

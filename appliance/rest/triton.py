@@ -127,7 +127,7 @@ def v2_route(
 
 def _config(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer a model's configuration in Triton's words."""
-    manifest = context.predictor.route(variables["name"], variables.get("version")).manifest
+    manifest = context.models.get(variables["name"], variables.get("version")).manifest
     inputs, outputs = [[_tensor_config(tensor) for tensor in part] for part in (manifest.inputs, manifest.outputs)]
     rows = context.limits.rows
     return json_response(ModelConfig(manifest.name, "onnxruntime_onnx", "onnxruntime", rows, inputs, outputs))
@@ -138,7 +138,7 @@ def _statistics(context: Context, request: Request, variables: dict[str, str]) -
     name, version = variables.get("name"), variables.get("version")
     counts = _by_version(context)
     if name is not None:
-        loaded = context.predictor.route(name, version)  # an unknown one is an error; one never asked has zeros
+        loaded = context.models.get(name, version)  # an unknown one is an error; one never asked has zeros
         counts = {(loaded.name, loaded.version): Counts()} | counts
     chosen = [key for key in sorted(counts) if name in (None, key[0]) and version in (None, key[1])]
     return json_response(Statistics([_model_statistics(*key, counts[key]) for key in chosen]))

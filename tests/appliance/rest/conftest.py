@@ -19,6 +19,7 @@ from onnx import TensorProto, helper
 from appliance.bundle import archive, examples
 from appliance.bundle.manifest import Input, Manifest, Output, Provenance
 from appliance.config import Config, HttpConfig, ModelsConfig, StoreConfig
+from appliance.experiment_roles import ExperimentRoles
 from appliance.inference import selftest
 from appliance.inference.session import Session
 from appliance.predictor import Counts, Predictor
@@ -61,8 +62,11 @@ class Recorder:
     def __init__(self) -> None:
         self.counts: dict[tuple[str, str], Counts] = {}
         self.failures: list[tuple[str, str, str]] = []
+        self.routed: list[tuple[str, str]] = []
+        """(arm, key) of every request, whether it was answered or not."""
 
     def predicted(self, prediction) -> None:
+        self.routed.append((prediction.arm, *prediction.keys))
         key = (prediction.model, prediction.version)
         counts = self.counts.setdefault(key, Counts())
         counts.successes += 1
@@ -74,6 +78,7 @@ class Recorder:
 
     def failed(self, model, version, error, seconds, arm="", key="") -> None:
         self.failures.append((model, version, type(error).__name__))
+        self.routed.append((arm, key))
 
 
 class Door:
@@ -81,7 +86,7 @@ class Door:
 
     def __init__(self, state_dir: Path, default: str = "", **settings: object) -> None:
         self.store = Store(state_dir)
-        self.models = ModelRepository(self.store, default=default)
+        self.models = ModelRepository(self.store, default=default, roles=ExperimentRoles())
         self.models.refresh()
         self.recorder = Recorder()
         config = HttpConfig(**settings)
