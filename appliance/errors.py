@@ -46,7 +46,20 @@ class ConfigError(Misuse):
 
 
 class InvalidInput(Misuse):
-    """Rows or tensors that the model cannot take."""
+    """Rows or tensors that the model cannot take.
+
+    Where one column is at fault, `column` names it, and `reason` is one of REFUSAL_REASONS; else both are "".
+    """
+
+    def __init__(self, tried: str, found: str, next_step: str = "", *, column: str = "", reason: str = "") -> None:
+        super().__init__(tried, found, next_step)
+        self.column = column
+        self.reason = reason
+
+
+REFUSAL_REASONS = ("missing", "unseen", "infinite", "type", "absent")
+"""What may be wrong with a column: null or NaN, a category that training never saw, infinity, a value of another type,
+and a column that is not sent at all."""
 
 
 class TooLarge(InvalidInput):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from appliance.bundle.manifest import Input
 from appliance.errors import InvalidInput
+from appliance.inference import refusals
 from appliance.inference.values import (
     Scalar,
     all_finite,
@@ -31,7 +32,6 @@ Feeds = dict[str, Array]
 
 _NUMBERS = {int, float}
 _FLAGS = [0.0, 1.0]
-_SHOWN = 5  # offending values that a message quotes
 _COMPARED = 200  # characters of a name that is looked for among the columns
 _BLOCK = 65536  # values that are looked at together
 
@@ -173,8 +173,8 @@ class InputSchema:
             self._no_unknown(row, f"row {index}")
         lacking = [name for tensor in self.inputs if tensor.required for name in tensor.columns if name not in row]
         if lacking:
-            found = f"row {index} lacks {_listed(lacking)}"
-            raise InvalidInput("read the rows", found, f"send every one of {', '.join(self.columns)}")
+            found = f"row {index} lacks {refusals.listed(lacking)}"
+            raise refusals.absent("read the rows", found, lacking, f"send every one of {', '.join(self.columns)}")
 
     def _same_names(self, columns: Mapping[str, object]) -> None:
         """Raise InvalidInput for a table that lacks a required column or names an unknown one."""
@@ -183,7 +183,9 @@ class InputSchema:
         self._no_unknown(columns, "the table")
         lacking = [name for tensor in self.inputs if tensor.required for name in tensor.columns if name not in columns]
         if lacking or not columns:
-            raise InvalidInput("read the columns", f"the table lacks {_listed(lacking)}", "send every required column")
+            raise refusals.absent(
+                "read the columns", f"the table lacks {refusals.listed(lacking)}", lacking, "send every required column"
+            )
 
     def _no_unknown(self, names: Iterable[str], where: str) -> None:
         """Raise InvalidInput when a name is no column, with the nearest one that is."""
@@ -246,7 +248,7 @@ def _tensor(tensor: Input, array: Array) -> Array:
         raise InvalidInput(f"read the tensor {tensor.name!r}", "it has no rows", "send at least one row")
     if array.dtype.kind == "O":
         if tensor.type != "string":
-            raise _wrong_type(tensor, tensor.name, "texts")
+            raise refusals.wrong_type(tensor, tensor.name, "texts")
         return _checked(tensor, _strings(tensor, tensor.name, list(array.reshape(-1))).reshape(array.shape))
     return _checked(tensor, _cast(tensor, tensor.name, array))
 
@@ -256,7 +258,7 @@ def _cast(tensor: Input, name: str, array: Array) -> Array:
     if tensor.type == "string":
         if array.dtype.kind == "U":
             return array.astype(object)
-        raise _wrong_type(tensor, name, f"values of type {array.dtype}")
+        raise refusals.wrong_type(tensor, name, f"values of type {array.dtype}")
     target = np.dtype(tensor.type)
     if array.dtype == target:
         return array
@@ -264,12 +266,14 @@ def _cast(tensor: Input, name: str, array: Array) -> Array:
         return _narrowed(tensor, name, array)
     if target.kind in "iu" and array.dtype.kind in "iuf":
         return _integers(tensor, name, array)
-    raise _wrong_type(tensor, name, f"values of type {array.dtype}")
+    raise refusals.wrong_type(tensor, name, f"values of type {array.dtype}")
 
 
 def _narrowed(tensor: Input, name: str, wide: NDArray[Any]) -> Array:
     """Return numbers as the tensor's floats. Raises InvalidInput for a finite one that would become infinite."""
-    return narrowed(lambda bad: f"read the column {name or _first_column(tensor, bad)!r}", tensor.type, wide)
+    return narrowed(
+        lambda bad: refusals.infinite(tensor, name or refusals.first_column(tensor, bad)), tensor.type, wide
+    )
 
 
 def _integers(tensor: Input, name: str, array: NDArray[Any]) -> Array:
@@ -282,7 +286,8 @@ def _integers(tensor: Input, name: str, array: NDArray[Any]) -> Array:
     if array.dtype.kind == "f":
         bad |= np.floor(numbers) != numbers
     if bad.any():
-        raise _wrong_type(tensor, name, f"{_some(numbers[bad].tolist())}, outside the whole numbers of {tensor.type}")
+        found = f"{refusals.some(numbers[bad].tolist())}, outside the whole numbers of {tensor.type}"
+        raise refusals.wrong_type(tensor, name, found, "missing" if np.isnan(numbers[bad]).any() else "type")
     return array.astype(tensor.type)
 
 
@@ -290,7 +295,7 @@ def _numbers(tensor: Input, name: str, values: list[Any]) -> Array:
     """Return JSON values as the tensor's numbers or booleans."""
     kinds = set(map(type, values))
     if type(None) in kinds and not tensor.missing:
-        raise _no_missing(tensor, name)
+        raise refusals.no_missing(tensor, name)
     kinds.discard(type(None))
     allowed = {bool} if tensor.type == "bool" else _NUMBERS
     if bool in kinds and _holds_flags(tensor):
@@ -298,11 +303,11 @@ def _numbers(tensor: Input, name: str, values: list[Any]) -> Array:
         kinds = set(map(type, values)) - {type(None)}
     if not kinds <= allowed:
         wrong = [value for value in values if value is not None and type(value) not in allowed]
-        raise _wrong_type(tensor, name, f"{kind_of(wrong[0])} ({_some(wrong)})")
+        raise refusals.wrong_type(tensor, name, f"{kind_of(wrong[0])} ({refusals.some(wrong)})")
     if tensor.type == "bool":
         return np.array(values, dtype=bool)
     whole = kinds == {int} and None not in values
-    return _cast(tensor, name, wide_numbers(f"read the column {name!r}", values, whole=whole))
+    return _cast(tensor, name, wide_numbers(f"read the column {name!r}", values, whole=whole, column=name))
 
 
 def _strings(tensor: Input, name: str, values: list[Any]) -> Array:
@@ -313,10 +318,10 @@ def _strings(tensor: Input, name: str, values: list[Any]) -> Array:
             texts[index] = value
         elif value is None:
             if not tensor.missing:
-                raise _no_missing(tensor, name)
+                raise refusals.no_missing(tensor, name)
             texts[index] = tensor.missing_text
         else:
-            raise _wrong_type(tensor, name, f"{kind_of(value)} ({quoted(value)})")
+            raise refusals.wrong_type(tensor, name, f"{kind_of(value)} ({quoted(value)})")
     return texts
 
 
@@ -331,10 +336,10 @@ def _checked(tensor: Input, array: Array, name: str = "") -> Array:
             allowed.add(tensor.missing_text)
         unseen = _unseen(array, allowed)
         if unseen:
-            known = _listed([str(value) for value in tensor.categories])
-            where = f"column {name or tensor.name!r}"
-            found = f"{_some(unseen)} was never seen in training"
-            raise InvalidInput(f"read the {where}", found, f"send one of {known}")
+            known = refusals.listed([str(value) for value in tensor.categories])
+            column = name or tensor.name
+            tried, found = f"read the column {column!r}", f"{refusals.some(unseen)} was never seen in training"
+            raise InvalidInput(tried, found, f"send one of {known}", column=column, reason="unseen")
     return array
 
 
@@ -353,36 +358,6 @@ def _check_finite(tensor: Input, array: Array, name: str) -> None:
     if all_finite(array) or np.isfinite(array).all():
         return
     if not tensor.missing and (bad := np.isnan(array)).any():
-        raise _no_missing(tensor, name or _first_column(tensor, bad))
+        raise refusals.no_missing(tensor, name or refusals.first_column(tensor, bad))
     if tensor.finite and (bad := np.isinf(array)).any():
-        where = f"read the column {name or _first_column(tensor, bad)!r}"
-        raise InvalidInput(where, f"a value is infinite or too large for {tensor.type}", "send finite numbers")
-
-
-def _first_column(tensor: Input, bad: NDArray[np.bool_]) -> str:
-    """Return the name of the first column that holds a bad value; of a tensor without columns, its own."""
-    if bad.ndim != 2 or bad.shape[1] != len(tensor.columns):
-        return tensor.name
-    return tensor.columns[int(np.argmax(bad.any(axis=0)))]
-
-
-def _no_missing(tensor: Input, name: str) -> InvalidInput:
-    """Return the error for a missing value where the model takes none."""
-    return InvalidInput(f"read the column {name!r}", "a value is missing (null or NaN)", f"send a {tensor.type}")
-
-
-def _wrong_type(tensor: Input, name: str, found: str) -> InvalidInput:
-    """Return the error for a value of another type than the tensor's."""
-    return InvalidInput(f"read the column {name!r}", f"it holds {found}", f"send values of type {tensor.type}")
-
-
-def _some(values: Iterable[Any]) -> str:
-    """Return a few of `values` for a message."""
-    shown = [value[:40] if isinstance(value, str) else value for value in islice(values, _SHOWN)]
-    return ", ".join(repr(value)[:42] for value in shown)
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Return a few names for a message, and how many more there are."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(quoted(name) for name in names[:_SHOWN]) + more
+        raise refusals.infinite(tensor, name or refusals.first_column(tensor, bad))

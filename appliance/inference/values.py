@@ -36,7 +36,8 @@ def from_values(name: str, dtype: str, values: list[Any], *, typed: bool = False
     if dtype == "string":
         return np.array(values, dtype=object)
     if dtype in _CODES:
-        return narrowed(lambda _: tried, dtype, wide_numbers(tried, values, whole=False))
+        wide = wide_numbers(tried, values, whole=False, column=name)
+        return narrowed(lambda _: too_large(tried, dtype, name), dtype, wide)
     try:
         numbers = np.array(values, dtype=np.float64 if typed else dtype)
     except OverflowError as error:
@@ -83,10 +84,10 @@ def plain_floats(values: Any) -> NDArray[Any]:
     return np.array(values, dtype=np.float64)
 
 
-def wide_numbers(tried: str, values: list[Any], *, whole: bool) -> NDArray[Any]:
+def wide_numbers(tried: str, values: list[Any], *, whole: bool, column: str = "") -> NDArray[Any]:
     """Return numbers in the widest dtype of their kind, so that nothing is lost before the tensor's own is known.
 
-    Raises InvalidInput for a whole number that float64 does not hold.
+    Raises InvalidInput, of `column`, for a whole number that float64 does not hold.
     """
     for dtype in (np.int64, np.uint64) if whole else ():
         try:
@@ -96,7 +97,7 @@ def wide_numbers(tried: str, values: list[Any], *, whole: bool) -> NDArray[Any]:
     try:
         return np.array(values, dtype=np.float64)
     except OverflowError as error:
-        raise too_large(tried, "float64") from error
+        raise too_large(tried, "float64", column) from error
 
 
 def fits(dtype: str, wide: NDArray[Any]) -> bool:
@@ -112,10 +113,10 @@ def fits(dtype: str, wide: NDArray[Any]) -> bool:
     return not any(abs(value) > largest for value in wide.ravel().tolist())
 
 
-def narrowed(tried: Callable[[NDArray[np.bool_]], str], dtype: str, wide: NDArray[Any]) -> Array:
+def narrowed(refusal: Callable[[NDArray[np.bool_]], InvalidInput], dtype: str, wide: NDArray[Any]) -> Array:
     """Return numbers in a float dtype. Raises InvalidInput for a finite one that would become infinite.
 
-    `tried` is given which numbers those are, and says what was tried.
+    `refusal` is given which numbers those are, and returns what is raised.
     Infinity itself stays: whether the model takes it is the schema's to say.
     """
     if fits(dtype, wide):
@@ -123,7 +124,7 @@ def narrowed(tried: Callable[[NDArray[np.bool_]], str], dtype: str, wide: NDArra
     with np.errstate(over="ignore"):
         array = wide.astype(dtype)
     if array.itemsize < wide.itemsize and (bad := np.isinf(array) & np.isfinite(wide)).any():
-        raise too_large(tried(bad), dtype)
+        raise refusal(bad)
     return array
 
 
@@ -144,9 +145,10 @@ def quoted(value: object) -> str:
     return repr(value)[:SHOWN]
 
 
-def too_large(tried: str, dtype: str) -> InvalidInput:
-    """Return the error for a finite number that would become infinite in `dtype`."""
-    return InvalidInput(tried, f"a value is infinite or too large for {dtype}", "send finite numbers")
+def too_large(tried: str, dtype: str, column: str = "") -> InvalidInput:
+    """Return the error for a number of `column` that is infinite, or would become so in `dtype`."""
+    found = f"a value is infinite or too large for {dtype}"
+    return InvalidInput(tried, found, "send finite numbers", column=column, reason="infinite")
 
 
 def _check_kinds(tried: str, dtype: str, values: list[Any], whole: set[type]) -> None:

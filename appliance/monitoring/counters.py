@@ -5,6 +5,7 @@ from bisect import bisect_left
 from pathlib import Path
 
 from appliance.errors import ApplianceError, Misuse, NotAllowed, NotFound
+from appliance.monitoring.refusals import RefusalCounters
 from appliance.monitoring.shared_cells import Key, Layout, SharedCells
 from appliance.predictor import Counts, Prediction
 from appliance.repository import ACTIVE, Served
@@ -37,6 +38,8 @@ class RequestCounters:
         self._cells = SharedCells(folder, slot, LAYOUT)
         self._lock = threading.Lock()  # for adding to cells
         self._serving: dict[str, str | None] = {}  # model -> version that serves
+        self.refusals = RefusalCounters(folder, slot)
+        """Which columns were refused."""
 
     def predicted(self, prediction: Prediction) -> None:
         """Count a prediction; about 2 us. Each request that shared a run counts, and took the whole run's time."""
@@ -65,10 +68,12 @@ class RequestCounters:
         A name that nothing is known of counts as "": callers must not be able to make new time series.
         """
         cell = CALLER_ERRORS if isinstance(error, _CALLERS_FAULT) else SERVICE_ERRORS
-        cells = self._cells.of(self._known(model, version))
+        counted = self._known(model, version)
+        cells = self._cells.of(counted)
         with self._lock:
             cells[cell] += 1
             cells[FAILURE_SECONDS] += seconds
+        self.refusals.failed(counted, error)
 
     def switched(self, served: Served) -> None:
         """Take note of a version that has a role, so that its series begin at zero."""
@@ -78,7 +83,9 @@ class RequestCounters:
             else:
                 self._serving[served.name] = served.loaded.version if served.loaded else None
         if served.loaded:
-            self._cells.of((served.name, served.loaded.version))
+            key = (served.name, served.loaded.version)
+            self._cells.of(key)
+            self.refusals.know(key, served.loaded.schema.columns)
 
     def counts(self) -> dict[Key, Counts]:
         """Return what was asked of each (model, version) so far, over all processes."""

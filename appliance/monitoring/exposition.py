@@ -5,7 +5,8 @@ mlserver/handlers/dataplane.py. A Triton counter has no `_total`, which the text
 counter, so those are declared untyped; Prometheus stores both alike.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -32,6 +33,7 @@ from appliance.monitoring.counters import (
     SERVICE_ERRORS,
     SUCCESSES,
 )
+from appliance.monitoring.refusals import Refused
 from appliance.monitoring.serving import Serving
 from appliance.monitoring.shared_cells import Key
 from appliance.mqtt_state import MqttState
@@ -40,6 +42,8 @@ from appliance.store.condition import Condition
 Sums = dict[Key, list[float]]
 
 _VERSION = ("model", "version")
+MOST_COLUMNS = 100
+"""Columns of a version that have series of their own: each series takes memory in whoever collects them."""
 _OUTCOMES = {"success": SUCCESSES, "caller_error": CALLER_ERRORS, "service_error": SERVICE_ERRORS}
 
 
@@ -48,10 +52,14 @@ def text(
     serving: Iterable[dict[str, Serving]],
     mqtt: MqttState | None = None,
     state: Condition | None = None,
+    refused: Mapping[Key, Refused] = MappingProxyType({}),
 ) -> bytes:
-    """Return the Prometheus text format 0.0.4: summed cells, what each process serves, MQTT door and state folder."""
+    """Return the Prometheus text format 0.0.4: summed cells, what each process serves, MQTT door and state folder.
+
+    `refused` are the refusals of each version by column and reason.
+    """
     registry = CollectorRegistry(auto_describe=False)
-    own = (*_own(sums), *_states(serving), *_state_folder(state), *_mqtt(mqtt))
+    own = (*_own(sums), _refused(refused), *_states(serving), *_state_folder(state), *_mqtt(mqtt))
     registry.register(_Snapshot([*own, *_triton(sums), *_mlserver(sums)]))
     return generate_latest(registry)
 
@@ -86,6 +94,21 @@ def _own(sums: Sums) -> Iterator[Metric]:
     help_ = "From a request's arrival to its outputs, of requests that were answered."
     yield _histogram("appliance_request_seconds", help_, sums, REQUEST_BUCKETS, REQUEST_SECONDS)
     yield _histogram("appliance_run_seconds", "Of the ONNX graph alone.", sums, RUN_BUCKETS, RUN_SECONDS)
+
+
+def _refused(refused: Mapping[Key, Refused]) -> Metric:
+    """Return the refusals by column and reason, of the MOST_COLUMNS that were refused most often."""
+    labels = (*_VERSION, "column", "reason")
+    family = CounterMetricFamily("appliance_refused_values", "Requests refused because of a column.", labels=labels)
+    for key, counts in refused.items():
+        by_column: dict[str, float] = {}
+        for (column, _), count in counts.items():
+            by_column[column] = by_column.get(column, 0) + count
+        most = set(sorted(by_column, key=lambda column: -by_column[column])[:MOST_COLUMNS])
+        for (column, reason), count in counts.items():
+            if column in most:
+                family.add_metric((*key, column, reason), count)
+    return family
 
 
 def _histogram(name: str, documentation: str, sums: Sums, first_bucket: int, total: int) -> Metric:

@@ -34,4 +34,5 @@ class Metrics:
         from appliance.monitoring.exposition import text
 
         state = condition.look(self._state_dir) if self._state_dir else None
-        return text(self.counters.sums(), self.serving.all(), self.mqtt.read(), state)
+        refused = self.counters.refusals.counts()
+        return text(self.counters.sums(), self.serving.all(), self.mqtt.read(), state, refused)

@@ -1,5 +1,7 @@
 """Rows, columns and tensors: what a model would have refused is refused, and everything else keeps its value."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -323,3 +325,42 @@ def test_typed_values_are_an_array_or_refused(kind, values):
     except InvalidInput:
         return
     assert array.shape == (len(values),)
+
+
+@pytest.mark.parametrize(
+    ("rows", "column", "reason"),
+    [
+        ([[1.0, None]], "b", "missing"),
+        ([[1.0, math.nan]], "b", "missing"),
+        ([[math.inf, 1.0]], "a", "infinite"),
+        ([[1.0, 1e39]], "b", "infinite"),
+        ([["x", 1.0]], "a", "type"),
+        ([{"a": 1.0}], "b", "absent"),
+        ([[1.0]], "", ""),
+    ],
+)
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_refusal_names_the_column_and_what_is_wrong_with_it(rows, column, reason, apart):
+    together = [Input(name="features", type="float32", shape=[-1, 2], columns=["a", "b"])]
+    alone = [Input(name=name, type="float32", shape=[-1, 1], columns=[name]) for name in "ab"]
+    with pytest.raises(InvalidInput) as refused:
+        InputSchema(alone if apart else together).from_rows(rows)
+    assert (refused.value.column, refused.value.reason) == (column, reason)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "reason"),
+    [
+        ("int64", 1.5, "type"),
+        ("int64", None, "missing"),
+        ("string", 3, "type"),
+        ("bool", 1.0, "type"),
+        ("string", "C", "unseen"),
+    ],
+)
+def test_a_refusal_of_other_types_names_its_reason(kind, value, reason):
+    categories = ["A", "B"] if kind == "string" else None
+    schema = InputSchema([Input(name="x", type=kind, shape=[-1, 1], columns=["x"], categories=categories)])
+    with pytest.raises(InvalidInput) as refused:
+        schema.from_rows([[value]])
+    assert (refused.value.column, refused.value.reason) == ("x", reason)

@@ -251,10 +251,35 @@ def test_every_process_tells_of_the_mqtt_door_that_one_of_them_has(folder):
     assert value(other, "appliance_mqtt_problems") == 1
 
 
+def test_refusals_are_counted_by_column_and_reason_over_all_processes(loaded, folder):
+    one, other = Metrics(folder, 0), Metrics(folder, 1)
+    for metrics in (one, other):
+        metrics.switched(Served("iris", "1.0.0", loaded))
+    schema = loaded.schema
+    row = [1.0, 2.0, 3.0, 4.0]
+    for metrics, bad in (
+        (one, [row, [1.0, None, 3.0, 4.0]]),
+        (other, [[1.0, None, 3.0, 4.0]]),
+        (one, [[1.0, 2.0, 3.0, "4"]]),
+    ):
+        with pytest.raises(InvalidInput) as refused:
+            schema.from_rows(bad)
+        metrics.counters.failed("iris", "", refused.value)
+    second, fourth = schema.columns[1], schema.columns[3]
+    for metrics in (one, other):
+        assert value(metrics, "appliance_refused_values_total", **IRIS, column=second, reason="missing") == 2
+        assert value(metrics, "appliance_refused_values_total", **IRIS, column=fourth, reason="type") == 1
+    one.counters.failed("iris", "1.0.0", InvalidInput("", "", column="made up", reason="missing"))
+    one.counters.failed("nobody", "", InvalidInput("", "", column=second, reason="missing"))
+    one.counters.failed("iris", "1.0.0", NotReady("", ""))
+    assert sum(one.counters.refusals.counts()["iris", "1.0.0"].values()) == 3
+
+
 def test_the_documentation_has_every_metric_with_its_type_and_labels_and_no_other(loaded, folder):
     metrics = Metrics(folder, 0)
     metrics.switched(Served("iris", "1.0.0", loaded))
     metrics.mqtt.write(MqttState(connected={"local": True}, problems=[], refused={"payload": 1}))
+    metrics.counters.failed("iris", "", InvalidInput("", "", column=loaded.schema.columns[0], reason="missing"))
     exposed = {}
     for line in metrics.exposition().decode().splitlines():
         if line.startswith("# TYPE"):
