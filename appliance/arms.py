@@ -31,7 +31,7 @@ class Arms:
             for arm in routing.arms
             if arm.version in loaded and arm.version != routing.base
         }
-        self._place, self._kind = _place_of(self.column, self.base.schema.inputs)
+        self._place = _place_of(self.column, self.base.schema.inputs)
         self._pick = Router(routing.salt, [(arm.version, arm.share) for arm in routing.arms]).pick
 
     def pick(self, key: str) -> LoadedVersion:
@@ -45,30 +45,20 @@ class Arms:
             return ""
         return _text(feeds[place[0]][0, place[1]])
 
-    def key_of_value(self, value: object) -> str:
-        """Return a value of the key's column, as a row in JSON has it, as the text that key_of_feeds() makes of it."""
-        if self._place is None or value is None or isinstance(value, list | dict):
-            return ""
-        kind = self._kind
-        try:
-            return _text(value if kind == "string" else np.dtype(kind).type(value))
-        except (ValueError, TypeError, OverflowError):
-            return ""  # a value that the column does not take: the row is refused, whoever answers
-
     def _arm(self, version: str) -> str:
         """Return the name of an arm in answers, logs and counts."""
         return f"{self.id}/{version}"
 
 
-def _place_of(column: str, inputs: Sequence[Input]) -> tuple[tuple[str, int] | None, str]:
-    """Return the (tensor, place in its width) of a column, and its type; None for no column, or one that is not there.
+def _place_of(column: str, inputs: Sequence[Input]) -> tuple[str, int] | None:
+    """Return the (tensor, place in its width) of a column; None for no column, or one that is not there.
 
     Only where the versions may differ could it be absent, and there no column is a key.
     """
     for tensor in inputs:
         if column and column in tensor.columns:
-            return (tensor.name, tensor.columns.index(column)), tensor.type
-    return None, ""
+            return tensor.name, tensor.columns.index(column)
+    return None
 
 
 def _text(value: object) -> str:

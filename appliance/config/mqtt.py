@@ -79,6 +79,10 @@ class SubscriptionConfig(Section, frozen=True):
     """Path to the message's id; empty, or absent in a message: a digest of its topic and payload."""
     echo: tuple[str, ...] = ()
     """Paths of fields that the answer repeats."""
+    key: str = ""
+    """By what a message is routed while an experiment runs, so that a device meets one version: `{1}` is what the first
+    wildcard stood for, else a path in the payload, as `data.device`. Empty: the experiment's column, or chance.
+    """
     qos: Annotated[int, msgspec.Meta(ge=0, le=1)] = 1
     """Of the subscription: 0 or 1."""
     answer_qos: Annotated[int, msgspec.Meta(ge=0, le=1)] = 1

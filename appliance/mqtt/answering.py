@@ -3,10 +3,11 @@
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from appliance.errors import ApplianceError
+from appliance.arms import Arms
+from appliance.errors import ApplianceError, InvalidInput
 from appliance.inference.tensors import Feeds
 from appliance.inference.version import LoadedVersion
 from appliance.mqtt.codec import BadMessage, Call, error_payload, feeds_of, message_id, reason_of
@@ -44,6 +45,8 @@ class Job:
     """The subscription's key; "" for a row."""
     partial: bool = False
     """Whether it is passed over while a column is lacking that the model must have."""
+    key: str = ""
+    """By which a row is routed while an experiment runs; a message's key is found when it is needed."""
 
 
 @dataclass(slots=True)
@@ -116,19 +119,27 @@ class Answerer:
     def _answer_group(
         self, jobs: Sequence[Job], indices: list[int], slots: list[Answer | None], outcome: BatchOutcome
     ) -> None:
-        """Answer jobs of one target."""
+        """Answer jobs of one target, by one run for each version that answers some of them."""
         target = jobs[indices[0]].target
-        try:
-            version = self._predictor.route(target.model, target.version)
-        except ApplianceError:  # not installed, not active, none named: it may come, and the messages wait for it
-            outcome.unready += [jobs[index] for index in indices]
-            return
-        required = set(version.schema.columns) - version.schema.may_lack
-        indices = [
-            index for index in indices if not (jobs[index].partial and required - jobs[index].call.rows[0].keys())
-        ]
-        if indices:
-            self._run(version, jobs, indices, slots, outcome)
+        arms = self._predictor.arms(target.model) if target.version is None else None
+        keys: dict[int, str] = {}
+        if arms is None:
+            try:
+                version = self._predictor.route(target.model, target.version)
+            except ApplianceError:  # not installed, not active, none named: it may come, and the messages wait for it
+                outcome.unready += [jobs[index] for index in indices]
+                return
+            of_version = {version: indices}
+        else:
+            keys = {index: _key(arms, jobs[index]) for index in indices}
+            of_version = {}
+            for index in indices:
+                of_version.setdefault(arms.pick(keys[index]), []).append(index)
+        for version, chosen in of_version.items():
+            required = set(version.schema.columns) - version.schema.may_lack
+            whole = [one for one in chosen if not (jobs[one].partial and required - jobs[one].call.rows[0].keys())]
+            if whole:
+                self._run(version, jobs, whole, slots, outcome, keys)
 
     def _run(
         self,
@@ -137,6 +148,7 @@ class Answerer:
         indices: list[int],
         slots: list[Answer | None],
         outcome: BatchOutcome,
+        keys: Mapping[int, str],
     ) -> None:
         """Answer jobs by one run; when that is refused, by halves, until what is wrong stands alone."""
         started = time.perf_counter()
@@ -146,15 +158,18 @@ class Answerer:
             _check_room(version, chosen)
             feeds, counts = _feeds(version, chosen)
             shared_by = [(job.call.id, rows) for job, rows in zip(chosen, counts, strict=True)]
-            prediction = self._predictor.run(version, feeds, form.outputs, started=started, shared_by=shared_by)
+            routed_by = [keys[index] for index in indices] if keys else ()
+            prediction = self._predictor.run(
+                version, feeds, form.outputs, started=started, shared_by=shared_by, keys=routed_by
+            )
             answer = form.answer(prediction)
         except Exception as error:  # noqa: BLE001 - see refuse()
             if len(indices) > 1:
                 middle = len(indices) // 2
-                self._run(version, jobs, indices[:middle], slots, outcome)
-                self._run(version, jobs, indices[middle:], slots, outcome)
+                self._run(version, jobs, indices[:middle], slots, outcome, keys)
+                self._run(version, jobs, indices[middle:], slots, outcome, keys)
                 return
-            slots[indices[0]] = self._refusal(version, chosen[0], error, outcome)
+            slots[indices[0]] = self._refusal(version, chosen[0], error, outcome, keys.get(indices[0], ""))
             return
         first = 0
         for index, job, rows in zip(indices, chosen, counts, strict=True):
@@ -164,22 +179,32 @@ class Answerer:
                     raise _answer_too_large(f"{len(payload)} bytes")
                 slots[index] = _answer(job, payload, version)
             except Exception as error:  # noqa: BLE001 - see refuse()
-                slots[index] = self._refusal(version, job, error, outcome)
+                slots[index] = self._refusal(version, job, error, outcome, keys.get(index, ""))
             else:
                 outcome.answered += 1
                 if job.responds:
                     outcome.responded.add(job.topic)
             first += rows
 
-    def _refusal(self, version: LoadedVersion, job: Job, error: Exception, outcome: BatchOutcome) -> Answer:
+    def _refusal(self, version: LoadedVersion, job: Job, error: Exception, outcome: BatchOutcome, key: str) -> Answer:
         """Count a job that cannot be answered and return what the error topic is told."""
-        return self._told(outcome, version.name, version.version, job.message, _known(error, job.message))
+        known = _known(error, job.message)
+        return self._told(outcome, version.name, version.version, job.message, known, version.arm, key)
 
-    def _told(self, outcome: BatchOutcome, model: str, version: str, message: Message, error: ApplianceError) -> Answer:
+    def _told(
+        self,
+        outcome: BatchOutcome,
+        model: str,
+        version: str,
+        message: Message,
+        error: ApplianceError,
+        arm: str = "",
+        key: str = "",
+    ) -> Answer:
         """Count a bad message, tell the observers and return what the error topic is told."""
         reason = reason_of(error)
         outcome.refused[reason] = outcome.refused.get(reason, 0) + 1
-        self._predictor.failed(model, version, error)
+        self._predictor.failed(model, version, error, arm=arm, key=key)
         identifier = message_id(message.topic, message.payload, message.correlation)
         payload = error_payload(error, reason, message.topic, identifier, message.payload, size=message.unread)
         return Answer(self._errors, payload, LOCAL, content_type="application/json")
@@ -205,6 +230,22 @@ def _answer_too_large(found: str) -> BadMessage:
     """Return the error of an answer that cannot be sent."""
     next_step = "send fewer rows in one message, echo less, or have the broker take larger packets"
     return BadMessage("answer_too_large", "send the answer", found, next_step)
+
+
+def _key(arms: Arms, job: Job) -> str:
+    """Return the key by which a job is routed, "" where it has none; what is wrong with it is said when it is run."""
+    found = job.key or (job.target.key.of(job.message) if job.target.key else "")
+    if found or not arms.column:
+        return found
+    schema, call = arms.base.schema, job.call
+    try:
+        if call.tensors is None:
+            feeds = feeds_of(schema, call.rows[:1], job.target.fields)
+        else:
+            feeds = schema.from_tensors(call.tensors)
+    except InvalidInput:
+        return ""
+    return arms.key_of_feeds(feeds)
 
 
 def _check_room(version: LoadedVersion, jobs: Sequence[Job]) -> None:

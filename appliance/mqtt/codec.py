@@ -87,7 +87,7 @@ class Codec:
             raise too_large(len(payload), self._max_bytes)
         if self._config.payload == "value":
             return Call(message_id(topic, payload, correlation), [PlainText(text_of(payload))])
-        document = self._document(payload)
+        document = self.document(payload)
         identifier = self._id(document) or message_id(topic, payload, correlation)
         echo = self._echo(document, len(payload)) if self._config.echo else {}
         body = document
@@ -105,8 +105,8 @@ class Codec:
         plain = _encode(answer)
         return plain[:-1] + b"," + _encode({"id": call.id, **call.echo})[1:]
 
-    def _document(self, payload: bytes) -> Any:
-        """Return the decoded payload."""
+    def document(self, payload: bytes) -> Any:
+        """Return the decoded payload. Raises BadMessage."""
         if self._cbor:
             return _plain_cbor(self._cbor, payload, self._max_decoded)
         if len(payload) > budget.SMALL and (cost := budget.json_cost(payload)) > self._max_decoded:

@@ -127,7 +127,8 @@ class RowBuilder:
         row_of = (self._config.name, _text(place), _PREDICTED)
         self._writes += [(_PREDICTED_BEFORE, [row_of]), (_INSERT, [(*row_of, now, b"")])]
         call = Call(digest.hexdigest(), [row], echo=self._named(place))
-        return Job(self._rows.target, Message(device.topic, _encode(row), qos=0), call, device.topic, partial=True)
+        message = Message(device.topic, _encode(row), qos=0)
+        return Job(self._rows.target, message, call, device.topic, partial=True, key="/".join(place))
 
     def _value(self, feed: FeedConfig, message: Message) -> Value:
         """Return the value that a message bears, a number as float. Raises BadMessage."""

@@ -12,6 +12,7 @@ from appliance.memory import limit_bytes
 from appliance.mqtt.codec import RESERVED, Codec
 from appliance.mqtt.overlaps import Ask, covering, identifiers, numbered
 from appliance.mqtt.rights import Rights
+from appliance.mqtt.routing_key import RoutingKey
 from appliance.mqtt.topics import Filter, KeyedFilter, Template, answer_template, is_topic, values_of
 
 _KEPT, _LONGEST_KEPT = 4096, 512  # topics whose subscriptions are remembered, and characters of one
@@ -31,6 +32,8 @@ class Target:
     qos: int
     retain: bool
     expiry: int
+    key: RoutingKey | None = None
+    """By which key its messages are routed; None for rows, which have their own."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -205,7 +208,7 @@ def _subscription(
     codec = Codec(config, max_bytes=mqtt.max_payload_bytes, max_rows=mqtt.max_rows, max_decoded=most)
     target = Target(
         config.model or None, config.version or None, config.fields, codec, way, config.answer_qos, config.retain,
-        config.expiry,
+        config.expiry, RoutingKey(config.key, filter_, codec, of_values=config.payload == "value"),
     )  # fmt: skip
     key = config.topic if alone else "\n".join((config.topic, config.model, config.version, config.answer))
     return Subscription(config, filter_, template, rights.guard(template) if template else (), respond, target, key)

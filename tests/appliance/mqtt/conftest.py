@@ -14,9 +14,11 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from appliance.config import MqttConfig
+from appliance.errors import ApplianceError
+from appliance.experiment_roles import ExperimentRoles
 from appliance.inference import selftest
 from appliance.mqtt.listener import MqttListener
-from appliance.predictor import Predictor
+from appliance.predictor import Prediction, Predictor
 from appliance.repository import ModelRepository
 from appliance.store import activation
 from appliance.store.versions import Store
@@ -82,18 +84,29 @@ class Door:
 
     def __init__(self, until: Until, folder: Path, port: int, store: Store, **settings: Any) -> None:
         self._until = until
-        self.models = ModelRepository(store, default=settings.pop("default", ""))
+        self.models = ModelRepository(store, default=settings.pop("default", ""), roles=ExperimentRoles())
         self.models.refresh()
         document = {"host": "127.0.0.1", "port": port, "client_id": "door", **settings}
         self.config = msgspec.convert(document, MqttConfig)
         self.store = store
         self.states: list[Any] = []
-        self.predictor = Predictor(self.models)
+        self.seen: list[Prediction] = []
+        self.failures: list[tuple[str, str, str]] = []
+        """(version, arm, key) of each message that was not answered."""
+        self.predictor = Predictor(self.models, [self])
         self.listener = MqttListener(self.config, self.predictor, folder / "mqtt", report=self.states.append)
         self._subscribed = threading.Event()
         self._note_subscription(self.listener._source.client)
         self.thread = threading.Thread(target=self.listener.run, daemon=True)
         self.thread.start()
+
+    def predicted(self, prediction: Prediction) -> None:
+        self.seen.append(prediction)
+
+    def failed(
+        self, model: str, version: str, error: ApplianceError, seconds: float, arm: str = "", key: str = ""
+    ) -> None:
+        self.failures.append((version, arm, key))
 
     def connected(self) -> "Door":
         """Wait until every broker is there and the local one has taken the subscriptions."""
