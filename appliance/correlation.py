@@ -1,4 +1,4 @@
-"""The id under which everything that belongs to one request is found, whatever the door."""
+"""The id under which everything that belongs to one request is found, whatever the listener."""
 
 from contextvars import ContextVar
 

@@ -13,7 +13,7 @@ from appliance.store import activation, condition
 from appliance.store.versions import Store
 
 SILENT_SECONDS = 15.0
-"""After which the MQTT door, which reports every second, is said to be silent."""
+"""After which the MQTT listener, which reports every second, is said to be silent."""
 
 
 class ModelHealth(msgspec.Struct, omit_defaults=True):
@@ -29,7 +29,7 @@ class ModelHealth(msgspec.Struct, omit_defaults=True):
 
 
 class MqttHealth(msgspec.Struct):
-    """The MQTT door's part of the answer; its problems do not take the HTTP door out."""
+    """MQTT's part of the answer; its problems do not stop HTTP from being ready."""
 
     connected: dict[str, bool]
     """Whether each broker (local, upstream) is connected."""
@@ -123,7 +123,7 @@ def _model_health(wanted: str, served: Served | None) -> ModelHealth:
 
 
 def _mqtt_health(state: MqttState) -> MqttHealth:
-    """Return the health of the MQTT door by its last report."""
+    """Return the health of the MQTT listener by its last report."""
     age = time.monotonic() - state.updated
     silent = [f"no report for {age:.0f} seconds"] if age > SILENT_SECONDS else []
     return MqttHealth(state.connected, [*silent, *state.problems], state.waiting)

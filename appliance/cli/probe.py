@@ -1,6 +1,6 @@
 """`appliance probe`: whether the running service answers a bundle's own examples as the original model did.
 
-The self-test asks the graph; the probe asks the service, through the door and with the token that clients use. Binary
+The self-test asks the graph; the probe asks the service, at the address and with the token that clients use. Binary
 tensors of Open Inference carry every type, missing values and infinities exactly, so the same rule decides in both.
 """
 

@@ -39,7 +39,7 @@ def run(config: Config, *, http: bool = True) -> int:
     """Serve and return the exit code. Raises ConfigError and Misuse before anything is served."""
     no_effect.refuse(config)
     if not http and not config.mqtt.host:
-        raise Misuse("serve without HTTP", "no other door is open", "set [mqtt] host, or leave out --no-http")
+        raise Misuse("serve without HTTP", "no other listener is configured", "set [mqtt] host, or leave out --no-http")
     from appliance.monitoring import logs
     from appliance.rest.server.listener import bind
 

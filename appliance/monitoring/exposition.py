@@ -54,7 +54,7 @@ def text(
     state: Condition | None = None,
     refused: Mapping[Key, Refused] = MappingProxyType({}),
 ) -> bytes:
-    """Return the Prometheus text format 0.0.4: summed cells, what each process serves, MQTT door and state folder.
+    """Return the Prometheus text format 0.0.4: cells, what serves, the MQTT listener, the state folder.
 
     `refused` are the refusals of each version by column and reason.
     """
@@ -158,7 +158,7 @@ def _state_folder(state: Condition | None) -> Iterator[Metric]:
 
 
 def _mqtt(state: MqttState | None) -> Iterator[Metric]:
-    """Return what the MQTT door told of itself; nothing where there is none."""
+    """Return what the MQTT listener reports; nothing where there is none."""
     if state is None:
         return
     connected = GaugeMetricFamily("appliance_mqtt_connected", "1 while the broker is connected.", labels=("broker",))

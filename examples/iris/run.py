@@ -1,4 +1,4 @@
-"""The main job on the iris flowers: train, convert with proof, install, activate, serve, ask through both doors.
+"""The main job on the iris flowers: train, convert with proof, install, activate, serve, ask through both listeners.
 
 Keeps serving until Ctrl-C. What was trained and converted is kept in the given folder, so a second run starts quickly.
 """
@@ -17,7 +17,7 @@ import urllib.request
 from pathlib import Path
 
 import broker as brokers
-import doors
+import listeners
 
 HERE = Path(os.path.relpath(Path(__file__).parent))
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -88,9 +88,9 @@ def _step(command: list[str]) -> None:
 
 
 def _serve(options: argparse.Namespace, state: Path, broker: brokers.Broker) -> int:
-    """Serve until a signal, and ask through both doors as soon as the service is ready."""
+    """Serve until a signal, and ask through both listeners as soon as the service is ready."""
     url = f"http://{options.host}:{options.port}"
-    config = doors.configured(options.work, broker)
+    config = listeners.configured(options.work, broker)
     where = ["--host", options.host, "--port", str(options.port), "--config", str(config)]
     command = ["appliance", "serve", *where, "--state-dir", str(state)]
     _show(command)
@@ -98,9 +98,9 @@ def _serve(options: argparse.Namespace, state: Path, broker: brokers.Broker) -> 
     service = subprocess.Popen(command, start_new_session=True)
     try:
         if _ready(service, url):
-            doors.ask_http(url)
-            doors.ask_mqtt(url, broker)
-            doors.show_next(url, broker)
+            listeners.ask_http(url)
+            listeners.ask_mqtt(url, broker)
+            listeners.show_next(url, broker)
         service.wait()
     except KeyboardInterrupt:
         pass

@@ -227,11 +227,11 @@ def test_what_only_computes_does_no_input_or_output():
         assert not called & {"open", "print", "input"}, relative(path)
 
 
-def test_only_the_service_joins_the_doors():
+def test_only_the_service_joins_the_listeners():
     joins = []
     for path in modules("appliance"):
-        doors = {part(name) for name in imports(path) if name.startswith("appliance.")} & {"rest", "mqtt"}
-        if len(doors) == 2:
+        listeners = {part(name) for name in imports(path) if name.startswith("appliance.")} & {"rest", "mqtt"}
+        if len(listeners) == 2:
             joins.append(relative(path))
     assert set(joins) <= {"appliance/service.py"}
 

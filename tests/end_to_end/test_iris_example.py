@@ -1,4 +1,4 @@
-"""What `make run` shows a newcomer: the main job, both doors, and an end that leaves nothing running."""
+"""What `make run` shows a newcomer: the main job, both listeners, and an end that leaves nothing running."""
 
 import os
 import re
@@ -37,7 +37,7 @@ class Run:
         return self.log.read_text()
 
     def ports(self) -> list[int]:
-        """Return the ports of its two doors: HTTP, and the broker's."""
+        """Return the ports of its two listeners: HTTP, and the broker's."""
         broker = re.search(r"^port = (\d+)$", self.said, re.MULTILINE)
         http = re.search(r"appliance serve .*--port (\d+)", self.said)
         return [int(found[1]) for found in (http, broker) if found]
@@ -67,7 +67,7 @@ def children(pid: int) -> list[int]:
 
 
 @pytest.mark.parametrize(("broker", "number"), [("mosquitto", signal.SIGINT), ("amqtt", signal.SIGTERM)])
-def test_both_doors_answer_and_nothing_is_left_running(run, until, broker, number):
+def test_both_listeners_answer_and_nothing_is_left_running(run, until, broker, number):
     one = run("--broker", broker, "--port", str(free_port()))
     until(lambda: "Serving until" in one.said or one.process.poll() is not None, "served", 90)
     assert f"the broker is {broker}" in one.said

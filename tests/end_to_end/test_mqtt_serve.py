@@ -1,4 +1,4 @@
-"""`appliance serve` with both doors open, and with MQTT alone: what its users see of it."""
+"""`appliance serve` with both listeners, and with MQTT alone: what its users see of it."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def get(url: str) -> dict:
 
 @pytest.fixture
 def both(tmp_path, plant_state, broker, until):
-    """Return a function that starts a service with both doors; it returns the address of the HTTP one."""
+    """Return a function that starts a service with both listeners; it returns the address of the HTTP one."""
     processes = []
 
     def start(*, processes_: int = 1) -> str:
@@ -44,7 +44,7 @@ def both(tmp_path, plant_state, broker, until):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_both_doors_give_the_same_answer_and_health_and_metrics_tell_of_both(
+def test_both_listeners_give_the_same_answer_and_health_and_metrics_tell_of_both(
     both, broker, make_sensor, until, processes
 ):
     url = both(processes_=processes)
@@ -82,11 +82,11 @@ def test_mqtt_alone_answers_and_opens_no_port(broker, make_plant, make_cable, ma
     assert plant.said("stopped") == 1
 
 
-def test_without_any_door_the_command_is_misused(plant_state):
+def test_without_any_listener_the_command_is_misused(plant_state):
     command = [APPLIANCE, "serve", "--no-http", "--state-dir", str(plant_state)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert "no other door is open" in done.stderr
+    assert "no other listener is configured" in done.stderr
 
 
 def test_a_wrong_mqtt_configuration_stops_the_start_with_words(tmp_path, plant_state, broker):

@@ -79,14 +79,14 @@ class Plain:
         self.client.loop_stop()
 
 
-class Door:
+class RunningListener:
     """A listener over one store, in a thread."""
 
     def __init__(self, until: Until, folder: Path, port: int, store: Store, **settings: Any) -> None:
         self._until = until
         self.models = ModelRepository(store, default=settings.pop("default", ""), roles=ExperimentRoles())
         self.models.refresh()
-        document = {"host": "127.0.0.1", "port": port, "client_id": "door", **settings}
+        document = {"host": "127.0.0.1", "port": port, "client_id": "edge", **settings}
         self.config = msgspec.convert(document, MqttConfig)
         self.store = store
         self.states: list[Any] = []
@@ -108,7 +108,7 @@ class Door:
     ) -> None:
         self.failures.append((version, arm, key))
 
-    def connected(self) -> "Door":
+    def connected(self) -> "RunningListener":
         """Wait until every broker is there and the local one has taken the subscriptions."""
         self._until(lambda: all(self.listener.state().connected.values()), "connected")
         assert self._subscribed.wait(20)
@@ -154,17 +154,17 @@ def store(tmp_path: Path, four_models: Path) -> Store:
 
 
 @pytest.fixture
-def door(tmp_path: Path, broker: Any, store: Store, until: Until) -> Iterator[Callable[..., Door]]:
-    """Return a function that starts a listener on the broker: door(subscriptions=[...], ...)."""
-    doors: list[Door] = []
+def listen(tmp_path: Path, broker: Any, store: Store, until: Until) -> Iterator[Callable[..., RunningListener]]:
+    """Return a function that starts a listener on the broker: listen(subscriptions=[...], ...)."""
+    listeners: list[RunningListener] = []
 
-    def start(**settings: Any) -> Door:
+    def start(**settings: Any) -> RunningListener:
         folder, port = settings.pop("folder", tmp_path), settings.pop("port", broker.port)
-        doors.append(Door(until, folder, port, store, **settings))
-        return doors[-1]
+        listeners.append(RunningListener(until, folder, port, store, **settings))
+        return listeners[-1]
 
     yield start
-    for one in doors:
+    for one in listeners:
         if one.thread.is_alive():
             one.stop()
 

@@ -65,9 +65,9 @@ def test_one_pause_of_the_machine_changes_nothing():
     assert sizer.size == 256
 
 
-def test_the_loop_answers_no_more_at_once_than_a_batch_may_have(door, tmp_path):
+def test_the_loop_answers_no_more_at_once_than_a_batch_may_have(listen, tmp_path):
     subscription = {"topic": "plant/+/sensors", "model": "iris", "answer": "plant/{1}/prediction"}
-    running = door(subscriptions=[subscription])
+    running = listen(subscriptions=[subscription])
     running.stop()
     one = MqttListener(running.config, running.predictor, tmp_path / "other")
     clock = Clock(0.0, 0.0)
@@ -85,8 +85,8 @@ def test_the_loop_answers_no_more_at_once_than_a_batch_may_have(door, tmp_path):
 
 
 @pytest.mark.parametrize(("commit", "first"), [(0.001, 50), (0.1, 100)])
-def test_half_goes_first_where_a_commit_is_quicker_than_the_answers(door, tmp_path, commit, first):
-    running = door(subscriptions=[{"topic": "plant/+/sensors", "model": "iris", "answer": "plant/{1}/prediction"}])
+def test_half_goes_first_where_a_commit_is_quicker_than_the_answers(listen, tmp_path, commit, first):
+    running = listen(subscriptions=[{"topic": "plant/+/sensors", "model": "iris", "answer": "plant/{1}/prediction"}])
     running.stop()
     one = MqttListener(running.config, running.predictor, tmp_path / "other")
     one._batch_sizer = BatchSizer(256, budget=1.0, clock=Clock(0.0, 0.0))

@@ -90,17 +90,17 @@ def is_answered(plain) -> bool:
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-def test_tls_with_the_right_authority_and_a_client_certificate(door, plain, tls_broker, authority, protocol):
+def test_tls_with_the_right_authority_and_a_client_certificate(listen, plain, tls_broker, authority, protocol):
     port = tls_broker(*authority.issue("broker"), "require_certificate true")
     ours, our_key = authority.issue("appliance")
     files = {"ca_file": str(authority.file), "cert_file": str(ours), "key_file": str(our_key)}
-    door(subscriptions=[PLANT], port=port, tls=True, protocol=protocol, **files).connected()
+    listen(subscriptions=[PLANT], port=port, tls=True, protocol=protocol, **files).connected()
     assert is_answered(plain)
 
 
-def test_a_large_message_comes_whole_over_tls(door, plain, tls_broker, authority):
+def test_a_large_message_comes_whole_over_tls(listen, plain, tls_broker, authority):
     port = tls_broker(*authority.issue("broker"))
-    door(subscriptions=[PLANT], port=port, tls=True, ca_file=str(authority.file)).connected()
+    listen(subscriptions=[PLANT], port=port, tls=True, ca_file=str(authority.file)).connected()
     client = plain("plant/+/prediction")
     for _ in range(3):
         client.publish("plant/a/sensors", [[0, 0, 0, 0]] * 900 + [ROW] * 100)
@@ -118,7 +118,7 @@ def test_a_large_message_comes_whole_over_tls(door, plain, tls_broker, authority
     ],
 )
 def test_a_broker_that_cannot_prove_itself_is_refused(
-    door, tls_broker, tmp_path, authority, broker, until, wrong, words
+    listen, tls_broker, tmp_path, authority, broker, until, wrong, words
 ):
     other = Authority(tmp_path, "other")
     certificate = {
@@ -127,7 +127,7 @@ def test_a_broker_that_cannot_prove_itself_is_refused(
         "name": lambda: authority.issue("broker", address="127.0.0.9"),
     }.get(wrong, lambda: authority.issue("broker"))()
     port = tls_broker(*certificate, *(["require_certificate true"] if wrong == "client" else []))
-    running = door(
+    running = listen(
         subscriptions=[PLANT], port=broker.port if wrong == "no TLS" else port, tls=True, ca_file=str(authority.file)
     )
     link = running.listener._links[0]
@@ -138,12 +138,12 @@ def test_a_broker_that_cannot_prove_itself_is_refused(
 
 
 def test_a_renewed_certificate_counts_from_the_next_connection_on(
-    door, plain, tls_broker, authority, tmp_path, broker, until
+    listen, plain, tls_broker, authority, tmp_path, broker, until
 ):
     port = tls_broker(*authority.issue("broker"))
     ca = tmp_path / "ca.pem"
     ca.write_bytes(Authority(tmp_path, "old").file.read_bytes())
-    running = door(subscriptions=[PLANT], port=port, tls=True, ca_file=str(ca))
+    running = listen(subscriptions=[PLANT], port=port, tls=True, ca_file=str(ca))
     until(lambda: "certificate" in running.listener._links[0].client.problem, "refused")
     ca.write_bytes(authority.file.read_bytes())
     running.connected()
@@ -165,10 +165,10 @@ def password_broker(broker, tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-def test_a_password_from_a_file_opens_the_door_and_a_wrong_one_does_not(door, plain, password_broker, until, protocol):
+def test_a_password_from_a_file_is_taken_and_a_wrong_one_does_not(listen, plain, password_broker, until, protocol):
     settings = {"subscriptions": [PLANT], "username": "appliance", "password_file": str(password_broker)}
     password_broker.write_text("wrong\n")
-    running = door(protocol=protocol, **settings)
+    running = listen(protocol=protocol, **settings)
     until(lambda: "refuses the connection" in running.listener._links[0].client.problem, "refused")
     assert "authorized" in running.listener.state().problems[0]
     password_broker.write_text("right\n")
@@ -176,20 +176,20 @@ def test_a_password_from_a_file_opens_the_door_and_a_wrong_one_does_not(door, pl
     assert is_answered(plain)
 
 
-def test_a_password_file_that_is_absent_is_said_and_tried_again(door, tmp_path, until):
+def test_a_password_file_that_is_absent_is_said_and_tried_again(listen, tmp_path, until):
     file = tmp_path / "later"
-    running = door(subscriptions=[PLANT], username="a", password_file=str(file))
+    running = listen(subscriptions=[PLANT], username="a", password_file=str(file))
     until(lambda: str(file) in running.listener._links[0].client.problem, "said")
     file.write_text("x")
     running.connected()
 
 
-def test_a_broker_that_keeps_silent_is_given_up_and_tried_again(door, until, monkeypatch):
+def test_a_broker_that_keeps_silent_is_given_up_and_tried_again(listen, until, monkeypatch):
     monkeypatch.setattr("appliance.mqtt.client.CONNECT_SECONDS", 0.3)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        running = door(subscriptions=[PLANT], port=silent.getsockname()[1])
+        running = listen(subscriptions=[PLANT], port=silent.getsockname()[1])
         until(lambda: "no answer within" in running.listener._links[0].client.problem, "given up")
         first, _ = silent.accept()
         second, _ = silent.accept()  # it was tried again
@@ -201,11 +201,11 @@ def test_a_broker_that_keeps_silent_is_given_up_and_tried_again(door, until, mon
 @pytest.mark.parametrize(
     "talk", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x20\x02\x00\x00\x36\x03ab", b"\x30\xff\xff\xff\xff\x01"]
 )
-def test_what_is_no_broker_cannot_break_the_door(door, until, talk):
+def test_what_is_no_broker_cannot_break_the_listener(listen, until, talk):
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
-        running = door(subscriptions=[PLANT], port=server.getsockname()[1], protocol="3.1.1")
+        running = listen(subscriptions=[PLANT], port=server.getsockname()[1], protocol="3.1.1")
         for _ in range(2):
             connection, _ = server.accept()
             connection.recv(1000)
@@ -250,8 +250,8 @@ def amqtt():
     running.stop()
 
 
-def test_another_broker_than_mosquitto_is_served_too(amqtt, door, plain):  # it ends after its clients
-    door(subscriptions=[PLANT | {"echo": ["n"]}], port=amqtt.port, protocol="3.1.1").connected()
+def test_another_broker_than_mosquitto_is_served_too(amqtt, listen, plain):  # it ends after its clients
+    listen(subscriptions=[PLANT | {"echo": ["n"]}], port=amqtt.port, protocol="3.1.1").connected()
     client = plain("plant/+/prediction", port=amqtt.port, five=False)
     names = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
     for number in range(50):

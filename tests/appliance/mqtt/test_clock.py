@@ -157,15 +157,15 @@ def jump(monkeypatch):
 
 @pytest.mark.parametrize("seconds", [-HOUR, HOUR])
 @pytest.mark.parametrize("restarts", [False, True])
-def test_a_value_is_too_old_after_its_age_whatever_the_wall_clock_says(door, plain, jump, seconds, restarts):
-    running = door(rows=[GAPS]).connected()
+def test_a_value_is_too_old_after_its_age_whatever_the_wall_clock_says(listen, plain, jump, seconds, restarts):
+    running = listen(rows=[GAPS]).connected()
     client = plain("out/#")
     client.publish("in/x/a", "1")
     client.wait(1, "out/x")
     jump(seconds)
     if restarts:
         running.stop()
-        door(rows=[GAPS]).connected()
+        listen(rows=[GAPS]).connected()
     client.publish("in/x/b", "2")
     assert client.answers(2, "out/x")[1]["prediction"] == [100.0 + 1 + 2 + 2000]  # a is good still
     time.sleep(2.1)
@@ -173,8 +173,8 @@ def test_a_value_is_too_old_after_its_age_whatever_the_wall_clock_says(door, pla
     assert client.answers(3, "out/x")[2]["prediction"] == [100.0 + 2 + 3000]
 
 
-def test_rows_by_the_clock_come_while_the_wall_clock_is_set_back(door, plain, jump):
-    door(rows=[{**GAPS, "when": "every", "seconds": 0.3}]).connected()
+def test_rows_by_the_clock_come_while_the_wall_clock_is_set_back(listen, plain, jump):
+    listen(rows=[{**GAPS, "when": "every", "seconds": 0.3}]).connected()
     client = plain("out/#")
     for number in range(1, 4):
         client.publish("in/x/a", "1")

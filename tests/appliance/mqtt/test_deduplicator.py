@@ -43,7 +43,7 @@ class Bench:
 
     def restart(self) -> None:
         self.disk = disk = Disk(self.path)
-        topic_table = TopicTable(self.config, "door", way=0)
+        topic_table = TopicTable(self.config, "edge", way=0)
         answerer = Answerer(self.predictor, topic_table.errors, topic_table.rights)
         self.flow = Flow(self.config, topic_table, self.predictor, answerer, disk, Outbox(disk, max_bytes=10**6))
 
@@ -100,8 +100,8 @@ def test_only_the_last_identifiers_are_remembered(tmp_path, monkeypatch):
     assert [Deduplicator(disk).holds(message) for message in messages] == [False, False, True, True, True]
 
 
-def test_values_wait_for_a_disk_beyond_the_connection_that_brought_them(door, plain, until, monkeypatch):
-    running = door(rows=[ROWS]).connected()
+def test_values_wait_for_a_disk_beyond_the_connection_that_brought_them(listen, plain, until, monkeypatch):
+    running = listen(rows=[ROWS]).connected()
     client = plain("line/+/prediction")
     client.publish("line/7/length", b"5")
     client.wait(1)

@@ -60,46 +60,46 @@ def strict():
     running.close()
 
 
-def test_a_subscription_that_the_broker_refuses_is_a_problem(door, strict, until):
-    running = door(subscriptions=[PLANT], port=strict.port)
+def test_a_subscription_that_the_broker_refuses_is_a_problem(listen, strict, until):
+    running = listen(subscriptions=[PLANT], port=strict.port)
     problem = until(lambda: running.listener.state().connected["local"] and running.listener.state().problems, "said")
     assert "refuses the filter 'plant/+/sensors'" in problem[0]
 
 
-def test_online_is_said_after_the_messages_were_asked_for(door, strict, until):
-    door(subscriptions=[PLANT], port=strict.port)
+def test_online_is_said_after_the_messages_were_asked_for(listen, strict, until):
+    listen(subscriptions=[PLANT], port=strict.port)
     until(lambda: packets.PUBLISH in strict.kinds, "published")
     assert strict.kinds.index(0x80) < strict.kinds.index(packets.PUBLISH)
 
 
-def test_an_answer_that_is_larger_than_the_broker_takes_is_told_and_never_comes_back(door, plain, broker, until):
+def test_an_answer_that_is_larger_than_the_broker_takes_is_told_and_never_comes_back(listen, plain, broker, until):
     broker.stop()
     broker.configure("max_packet_size 1500")
     broker.start()
-    running = door(subscriptions=[PLANT]).connected()
-    client = plain("plant/+/prediction", "appliance/door/errors")
+    running = listen(subscriptions=[PLANT]).connected()
+    client = plain("plant/+/prediction", "appliance/edge/errors")
     client.publish("plant/a/sensors", [[5.1, 1, 1, 1]] * 100)
     client.publish("plant/b/sensors", ROW)
     assert client.answers(1, "plant/b/prediction")[0]["prediction"] == EXPECTED
-    (told,) = client.answers(1, "appliance/door/errors")
+    (told,) = client.answers(1, "appliance/edge/errors")
     assert (told["error"], told["topic"]) == ("answer_too_large", "plant/a/prediction")
     assert "more than the broker takes" in told["found"]
     until(lambda: running.listener.state().waiting == 0, "let go of")
     assert running.listener.state().problems == []
     assert running.listener.state().connected == {"local": True}
     running.stop()
-    again = door(subscriptions=[PLANT]).connected()
+    again = listen(subscriptions=[PLANT]).connected()
     client.publish("plant/b/sensors", ROW)
     client.wait(2, "plant/b/prediction")
-    assert len(client.wait(1, "appliance/door/errors")) == 1
+    assert len(client.wait(1, "appliance/edge/errors")) == 1
     until(lambda: again.listener.state().waiting == 0, "acknowledged")
 
 
 def test_an_answer_on_disk_that_no_broker_takes_is_told_after_a_restart_and_deleted(
-    door, plain, broker, tmp_path, until
+    listen, plain, broker, tmp_path, until
 ):
     """As earlier versions have left them there: one larger than the broker takes, one larger than is ever read."""
-    door(subscriptions=[PLANT]).connected().stop()
+    listen(subscriptions=[PLANT]).connected().stop()
     broker.stop()
     broker.configure("max_packet_size 1500")
     broker.start()
@@ -108,21 +108,21 @@ def test_an_answer_on_disk_that_no_broker_takes_is_told_after_a_restart_and_dele
     large = [Answer("plant/x/prediction", b"x" * size, model="m", version="1.0.0") for size in (2000, 20_000_000)]
     disk.commit(box.prepare([*large, Answer("plant/y/prediction", b"{}", model="m", version="1.0.0")]).writes)
     disk.close()
-    client = plain("plant/+/prediction", "appliance/door/errors")
-    running = door(subscriptions=[PLANT]).connected()
-    told = client.answers(2, "appliance/door/errors")
+    client = plain("plant/+/prediction", "appliance/edge/errors")
+    running = listen(subscriptions=[PLANT]).connected()
+    told = client.answers(2, "appliance/edge/errors")
     assert [one["payload_bytes"] for one in told] == [2000, 20_000_000]
     assert len(client.wait(1, "plant/y/prediction")) == 1
     until(lambda: running.listener.state().waiting == 0, "let go of")
     until(lambda: running.listener.state().waiting_bytes == 0, "deleted")
 
 
-def test_a_value_that_breaks_a_statistic_neither_stops_the_flow_nor_returns(door, plain, until):
+def test_a_value_that_breaks_a_statistic_neither_stops_the_flow_nor_returns(listen, plain, until):
     feed = {"topic": "line/{d}/x", "columns": {"sepal_length": "std", "sepal_width": "slope"}, "values": 2}
     rows = {"name": "line", "model": "iris", "answer": "line/{d}/out", "when": "each", "feeds": [feed]}
     more = {"topic": "line/{d}/y", "columns": {"petal_length": "last", "petal_width": "mean"}}
-    running = door(rows=[rows | {"feeds": [feed, more]}]).connected()
-    client = plain("line/+/out", "appliance/door/errors")
+    running = listen(rows=[rows | {"feeds": [feed, more]}]).connected()
+    client = plain("line/+/out", "appliance/edge/errors")
     client.publish("line/7/y", b"1")
     for value in ("1e300", "-1e300", "1", "1"):
         client.publish("line/7/x", value)
@@ -132,7 +132,7 @@ def test_a_value_that_breaks_a_statistic_neither_stops_the_flow_nor_returns(door
     until(lambda: running.listener.state().received == 5, "took the message after the answer")
 
 
-def test_a_fault_that_one_message_causes_is_told_and_does_not_return(door, plain, monkeypatch):
+def test_a_fault_that_one_message_causes_is_told_and_does_not_return(listen, plain, monkeypatch):
     write = Codec.write
 
     def faulty(codec, answer, call):
@@ -142,18 +142,18 @@ def test_a_fault_that_one_message_causes_is_told_and_does_not_return(door, plain
 
     monkeypatch.setattr(Codec, "write", faulty)
     subscription = {"topic": "in", "model": "iris", "answer": "out", "payload": "cbor", "id": "n", "at": "x"}
-    running = door(subscriptions=[subscription]).connected()
-    client = plain("out", "appliance/door/errors")
+    running = listen(subscriptions=[subscription]).connected()
+    client = plain("out", "appliance/edge/errors")
     client.publish("in", cbor2.dumps({"x": ROW, "n": 0}))
     client.publish("in", cbor2.dumps({"x": ROW, "n": 1}))
     assert cbor2.loads(client.wait(1, "out")[0].payload)["id"] == "1"
-    assert client.answers(1, "appliance/door/errors")[0]["error"] == "internal"
+    assert client.answers(1, "appliance/edge/errors")[0]["error"] == "internal"
     assert running.listener.state().received == 2
 
 
-def test_messages_without_acknowledgement_do_not_fill_the_memory(door, tmp_path, monkeypatch):
+def test_messages_without_acknowledgement_do_not_fill_the_memory(listen, tmp_path, monkeypatch):
     monkeypatch.setattr(message_queue, "MOST_MESSAGES", 10)
-    running = door(subscriptions=[PLANT | {"qos": 0}])
+    running = listen(subscriptions=[PLANT | {"qos": 0}])
     running.stop()
     one = MqttListener(running.config, running.predictor, tmp_path / "other")
     for _ in range(12):
@@ -162,10 +162,10 @@ def test_messages_without_acknowledgement_do_not_fill_the_memory(door, tmp_path,
     assert one.state().dropped == 2
 
 
-def test_a_flood_beyond_what_the_broker_was_asked_for_waits_in_the_network(door, plain, monkeypatch):
+def test_a_flood_beyond_what_the_broker_was_asked_for_waits_in_the_network(listen, plain, monkeypatch):
     monkeypatch.setattr(message_queue, "PAUSE_MESSAGES", 300)
     monkeypatch.setattr(buffered, "_CHUNK", 4096)
-    running = door(subscriptions=[PLANT], keepalive=1).connected()
+    running = listen(subscriptions=[PLANT], keepalive=1).connected()
     flow, most = running.listener._flow, []
     answer = flow.answer
 
@@ -183,9 +183,9 @@ def test_a_flood_beyond_what_the_broker_was_asked_for_waits_in_the_network(door,
     assert running.listener.state().received == 4000  # over one connection
 
 
-def test_messages_let_go_of_while_the_disk_is_full_come_again_in_order(door, plain, until, monkeypatch):
+def test_messages_let_go_of_while_the_disk_is_full_come_again_in_order(listen, plain, until, monkeypatch):
     monkeypatch.setattr(message_queue, "MOST_MESSAGES", 50)
-    running = door(subscriptions=[PLANT]).connected()
+    running = listen(subscriptions=[PLANT]).connected()
     disk, begin = running.listener._disk, running.listener._disk.begin
 
     def full(writes) -> None:
@@ -203,8 +203,8 @@ def test_messages_let_go_of_while_the_disk_is_full_come_again_in_order(door, pla
     assert firsts == list(range(400))
 
 
-def test_a_message_on_home_assistant_s_topic_is_answered_too(door, plain):
-    door(subscriptions=[PLANT | {"topic": "homeassistant/status", "answer": "out"}], discovery=True).connected()
+def test_a_message_on_home_assistant_s_topic_is_answered_too(listen, plain):
+    listen(subscriptions=[PLANT | {"topic": "homeassistant/status", "answer": "out"}], discovery=True).connected()
     client = plain("out")
     client.publish("homeassistant/status", ROW)
     assert client.answers(1)[0]["prediction"] == EXPECTED
@@ -226,14 +226,14 @@ def test_an_answer_dropped_on_its_way_is_counted_once(tmp_path):
     assert (box.count, box.bytes, box.acknowledged) == (count, size, 0)
 
 
-def test_a_session_that_another_client_takes_over_loses_nothing(door, plain, broker, until):
-    running = door(subscriptions=[PLANT]).connected()
+def test_a_session_that_another_client_takes_over_loses_nothing(listen, plain, broker, until):
+    running = listen(subscriptions=[PLANT]).connected()
     client = plain("plant/+/prediction")
     for number in range(300):
         if number % 100 == 50:
             intruder = paho.Client(
                 CallbackAPIVersion.VERSION2,
-                "door",
+                "edge",
                 protocol=MQTTProtocolVersion.MQTTv5,
                 manual_ack=True,
                 reconnect_on_failure=False,

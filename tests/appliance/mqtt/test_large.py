@@ -97,21 +97,21 @@ def test_another_large_packet_ends_the_connection():
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-def test_a_large_message_is_told_where_it_arrives_and_others_are_answered(door, plain, protocol, until):
+def test_a_large_message_is_told_where_it_arrives_and_others_are_answered(listen, plain, protocol, until):
     """A broker of MQTT 5 keeps it back, as it was asked to."""
     subscription = {"topic": "in", "model": "iris", "answer": "out"}
-    one = door(protocol=protocol, subscriptions=[subscription], max_payload_bytes=1000).connected()
-    client = plain("out", "appliance/door/errors")
+    one = listen(protocol=protocol, subscriptions=[subscription], max_payload_bytes=1000).connected()
+    client = plain("out", "appliance/edge/errors")
     client.publish("in", ROW)
     client.publish("in", b"[" + b"1, " * 1_000_000)
     client.publish("in", ROW)
     assert len(client.wait(2, "out")) == 2
     if protocol == "3.1.1":
-        (told,) = client.answers(1, "appliance/door/errors")
+        (told,) = client.answers(1, "appliance/edge/errors")
         assert (told["error"], told["payload_bytes"]) == ("too_large", 3_000_001)
         assert one.listener.state().refused == {"too_large": 1}
     one.stop()
-    again = door(protocol=protocol, subscriptions=[subscription], max_payload_bytes=1000).connected()
+    again = listen(protocol=protocol, subscriptions=[subscription], max_payload_bytes=1000).connected()
     client.publish("in", ROW)
     client.wait(3, "out")
     assert again.listener.state().received == 1

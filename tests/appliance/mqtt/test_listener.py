@@ -15,8 +15,8 @@ PLANT = {"topic": "plant/+/sensors", "model": "iris", "answer": "plant/{1}/predi
 EXPECTED = [110.19999694824219]
 
 
-def test_a_message_is_answered_at_the_topic_built_from_its_own(door, plain):
-    door(subscriptions=[PLANT]).connected()
+def test_a_message_is_answered_at_the_topic_built_from_its_own(listen, plain):
+    listen(subscriptions=[PLANT]).connected()
     client = plain("plant/+/prediction")
     client.publish("plant/north/sensors", NAMED | {"ts": 17})
     (answer,) = client.answers(1, "plant/north/prediction")
@@ -29,8 +29,8 @@ def test_a_message_is_answered_at_the_topic_built_from_its_own(door, plain):
     assert not client.heard[0].retain
 
 
-def test_many_messages_are_answered_in_order_each_with_its_own_rows(door, plain):
-    running = door(subscriptions=[PLANT | {"echo": ["n"]}]).connected()
+def test_many_messages_are_answered_in_order_each_with_its_own_rows(listen, plain):
+    running = listen(subscriptions=[PLANT | {"echo": ["n"]}]).connected()
     client = plain("plant/+/prediction")
     for number in range(300):
         client.client.publish("plant/a/sensors", msgspec.json.encode({**NAMED, "sepal_length": number, "n": number}), 1)
@@ -42,15 +42,15 @@ def test_many_messages_are_answered_in_order_each_with_its_own_rows(door, plain)
 
 
 @pytest.mark.parametrize("five", [True, False])
-def test_both_versions_of_the_protocol_are_answered(door, plain, five):
-    door(subscriptions=[PLANT], protocol="5" if five else "3.1.1").connected()
+def test_both_versions_of_the_protocol_are_answered(listen, plain, five):
+    listen(subscriptions=[PLANT], protocol="5" if five else "3.1.1").connected()
     client = plain("plant/+/prediction", five=five)
     client.publish("plant/a/sensors", ROW)
     assert client.answers(1)[0]["prediction"] == EXPECTED
 
 
-def test_a_response_topic_is_answered_with_its_correlation_data(door, plain):
-    door(subscriptions=[{"topic": "ask", "model": "iris", "respond": ["replies/#"]}]).connected()
+def test_a_response_topic_is_answered_with_its_correlation_data(listen, plain):
+    listen(subscriptions=[{"topic": "ask", "model": "iris", "respond": ["replies/#"]}]).connected()
     client = plain("replies/me")
     client.publish("ask", ROW, ResponseTopic="replies/me", CorrelationData=b"\x00\xff17")
     (message,) = client.wait()
@@ -58,8 +58,8 @@ def test_a_response_topic_is_answered_with_its_correlation_data(door, plain):
     assert msgspec.json.decode(message.payload)["prediction"] == EXPECTED
 
 
-def test_labels_and_probabilities_are_those_of_the_http_door(door, plain):
-    door(subscriptions=[{"topic": "in", "model": "flower", "answer": "out"}]).connected()
+def test_labels_and_probabilities_are_those_of_http(listen, plain):
+    listen(subscriptions=[{"topic": "in", "model": "flower", "answer": "out"}]).connected()
     client = plain("out")
     client.publish("in", [ROW, [0, 9, 0, 0]])
     answer = client.answers(1)[0]
@@ -78,53 +78,53 @@ BAD = [
 ]
 
 
-def test_bad_messages_are_told_and_counted_and_neither_stop_the_flow_nor_return(door, plain):
-    running = door(subscriptions=[PLANT], max_payload_bytes=2000).connected()
-    client = plain("appliance/door/errors", "plant/+/prediction")
+def test_bad_messages_are_told_and_counted_and_neither_stop_the_flow_nor_return(listen, plain):
+    running = listen(subscriptions=[PLANT], max_payload_bytes=2000).connected()
+    client = plain("appliance/edge/errors", "plant/+/prediction")
     for payload, _ in BAD:
         client.publish("plant/a/sensors", payload)
     client.publish("plant/a/sensors", ROW)
-    told = client.answers(len(BAD), "appliance/door/errors")
+    told = client.answers(len(BAD), "appliance/edge/errors")
     assert sorted(one["error"] for one in told) == sorted(reason for _, reason in BAD)
     assert all(one["topic"] == "plant/a/sensors" and one["found"] for one in told)
     assert client.answers(1, "plant/a/prediction")[0]["prediction"] == EXPECTED
     assert running.listener.state().refused == {"payload": 2, "rows": 4, "too_large": 1}
     running.stop()
-    again = door(subscriptions=[PLANT], max_payload_bytes=2000).connected()
+    again = listen(subscriptions=[PLANT], max_payload_bytes=2000).connected()
     client.publish("plant/a/sensors", ROW)
     assert len(client.wait(2, "plant/a/prediction")) == 2
     assert again.listener.state().received == 1
 
 
-def test_one_bad_message_among_many_is_the_only_one_refused(door, plain):
-    door(subscriptions=[PLANT | {"echo": ["n"]}]).connected()
-    client = plain("plant/+/prediction", "appliance/door/errors")
+def test_one_bad_message_among_many_is_the_only_one_refused(listen, plain):
+    listen(subscriptions=[PLANT | {"echo": ["n"]}]).connected()
+    client = plain("plant/+/prediction", "appliance/edge/errors")
     for number in range(100):
         row = {**NAMED, "n": number} | ({"sepal_width": "bad"} if number in (13, 77) else {})
         client.client.publish("plant/a/sensors", msgspec.json.encode(row), 1)
     answers = client.answers(98, "plant/a/prediction")
     assert [answer["n"] for answer in answers] == [number for number in range(100) if number not in (13, 77)]
-    assert len(client.wait(2, "appliance/door/errors")) == 2
+    assert len(client.wait(2, "appliance/edge/errors")) == 2
 
 
-def test_a_response_topic_that_would_come_back_or_cannot_be_is_refused(door, plain):
-    door(subscriptions=[{"topic": "ask/#", "model": "iris", "respond": ["#"]}]).connected()
-    client = plain("appliance/door/errors")
+def test_a_response_topic_that_would_come_back_or_cannot_be_is_refused(listen, plain):
+    listen(subscriptions=[{"topic": "ask/#", "model": "iris", "respond": ["#"]}]).connected()
+    client = plain("appliance/edge/errors")
     for response in ("ask/again", "$SYS/x"):
         client.publish("ask/me", ROW, ResponseTopic=response)
     client.publish("ask/me", ROW)
     assert [told["error"] for told in client.answers(3)] == ["answer_topic"] * 3
 
 
-def test_cbor_is_answered_in_cbor(door, plain):
-    door(subscriptions=[{"topic": "in", "model": "iris", "answer": "out", "payload": "cbor"}]).connected()
+def test_cbor_is_answered_in_cbor(listen, plain):
+    listen(subscriptions=[{"topic": "in", "model": "iris", "answer": "out", "payload": "cbor"}]).connected()
     client = plain("out")
     client.publish("in", cbor2.dumps(NAMED))
     assert cbor2.loads(client.wait()[0].payload)["prediction"] == EXPECTED
 
 
-def test_retained_answers_and_their_expiry_are_as_configured(door, plain, until):
-    state = door(subscriptions=[PLANT | {"retain": True, "expiry": 60}]).connected().listener.state
+def test_retained_answers_and_their_expiry_are_as_configured(listen, plain, until):
+    state = listen(subscriptions=[PLANT | {"retain": True, "expiry": 60}]).connected().listener.state
     plain().publish("plant/a/sensors", ROW)
     until(lambda: state().answered == 1 and state().waiting == 0, "given to the broker")
     (message,) = plain("plant/a/prediction").wait()
@@ -132,37 +132,37 @@ def test_retained_answers_and_their_expiry_are_as_configured(door, plain, until)
     assert 0 < message.properties.MessageExpiryInterval <= 60
 
 
-def test_who_is_there_and_what_is_served_is_retained(door, plain):
-    running = door(subscriptions=[PLANT], status_seconds=0.2).connected()
-    client = plain("appliance/door/#")
-    assert client.wait(1, "appliance/door/online")[0].payload == b"online"
-    status = client.answers(1, "appliance/door/status")[-1]
-    assert (status["client_id"], status["connected"], status["problems"]) == ("door", {"local": True}, [])
+def test_who_is_there_and_what_is_served_is_retained(listen, plain):
+    running = listen(subscriptions=[PLANT], status_seconds=0.2).connected()
+    client = plain("appliance/edge/#")
+    assert client.wait(1, "appliance/edge/online")[0].payload == b"online"
+    status = client.answers(1, "appliance/edge/status")[-1]
+    assert (status["client_id"], status["connected"], status["problems"]) == ("edge", {"local": True}, [])
     running.stop()
-    assert client.wait(2, "appliance/door/online")[-1].payload == b"offline"
+    assert client.wait(2, "appliance/edge/online")[-1].payload == b"offline"
 
 
-def test_the_will_says_offline_when_the_connection_is_lost(door, plain, broker):
-    running = door(subscriptions=[PLANT]).connected()
-    client = plain("appliance/door/online")
+def test_the_will_says_offline_when_the_connection_is_lost(listen, plain, broker):
+    running = listen(subscriptions=[PLANT]).connected()
+    client = plain("appliance/edge/online")
     client.wait(1)
     running.listener._source.client._paho.buffer._socket.shutdown(socket.SHUT_RDWR)  # no DISCONNECT is sent
     assert [message.payload for message in client.wait(2)][:2] == [b"online", b"offline"]
     assert client.wait(3)[-1].payload == b"online"
 
 
-def test_what_came_while_the_appliance_was_down_is_answered_after(door, plain):
-    door(subscriptions=[PLANT]).connected().stop()
+def test_what_came_while_the_appliance_was_down_is_answered_after(listen, plain):
+    listen(subscriptions=[PLANT]).connected().stop()
     client = plain("plant/+/prediction")
     for number in range(5):
         client.publish("plant/a/sensors", [number, 0, 0, 0])
-    door(subscriptions=[PLANT])
+    listen(subscriptions=[PLANT])
     assert [answer["prediction"] for answer in client.answers(5)] == [[100 + number] for number in range(5)]
 
 
-def test_a_broker_that_is_absent_at_the_start_is_waited_for(door, plain, broker, until):
+def test_a_broker_that_is_absent_at_the_start_is_waited_for(listen, plain, broker, until):
     broker.stop()
-    running = door(subscriptions=[PLANT])
+    running = listen(subscriptions=[PLANT])
     until(lambda: "refused" in "".join(running.listener.state().problems[:1]), "said so")
     broker.start()
     running.connected()
@@ -171,9 +171,11 @@ def test_a_broker_that_is_absent_at_the_start_is_waited_for(door, plain, broker,
     assert client.answers(1)[0]["prediction"] == EXPECTED
 
 
-def test_messages_wait_on_disk_while_no_model_is_ready_and_keep_their_order(door, plain, store, tmp_path, bundle_bytes):
+def test_messages_wait_on_disk_while_no_model_is_ready_and_keep_their_order(
+    listen, plain, store, tmp_path, bundle_bytes
+):
     settings = {"subscriptions": [PLANT | {"model": "late"}, {"topic": "other", "model": "iris", "answer": "out"}]}
-    running = door(**settings).connected()
+    running = listen(**settings).connected()
     client = plain("plant/+/prediction", "out")
     for number in range(40):
         client.publish("plant/a/sensors", [number, 0, 0, 0])
@@ -185,7 +187,7 @@ def test_messages_wait_on_disk_while_no_model_is_ready_and_keep_their_order(door
     path = tmp_path / "late.bundle"
     path.write_bytes(bundle_bytes("late", "2.0.0"))
     store.install(path)
-    again = door(**settings).connected()
+    again = listen(**settings).connected()
     again.activate("late", "2.0.0")
     for number in range(40, 60):
         client.publish("plant/a/sensors", [number, 0, 0, 0])
@@ -194,11 +196,11 @@ def test_messages_wait_on_disk_while_no_model_is_ready_and_keep_their_order(door
     assert again.listener.state().parked == 0
 
 
-def test_a_new_version_answers_from_one_message_to_the_next(door, plain, store, tmp_path, bundle_bytes):
+def test_a_new_version_answers_from_one_message_to_the_next(listen, plain, store, tmp_path, bundle_bytes):
     path = tmp_path / "new.bundle"
     path.write_bytes(bundle_bytes("iris", "2.0.0"))
     store.install(path)
-    running = door(subscriptions=[PLANT]).connected()
+    running = listen(subscriptions=[PLANT]).connected()
     client = plain("plant/+/prediction")
     client.publish("plant/a/sensors", [0, 0, 0, 0])
     client.wait(1)
@@ -210,10 +212,10 @@ def test_a_new_version_answers_from_one_message_to_the_next(door, plain, store, 
     ]
 
 
-def test_shared_subscriptions_spread_one_stream_over_appliances(door, plain, tmp_path):
+def test_shared_subscriptions_spread_one_stream_over_appliances(listen, plain, tmp_path):
     shared = [PLANT | {"topic": "$share/edge/plant/+/sensors", "echo": ["n"]}]
-    one = door(subscriptions=shared).connected()
-    other = door(subscriptions=shared, client_id="other", folder=tmp_path / "other").connected()
+    one = listen(subscriptions=shared).connected()
+    other = listen(subscriptions=shared, client_id="other", folder=tmp_path / "other").connected()
     client = plain("plant/+/prediction")
     for number in range(40):
         client.publish("plant/a/sensors", {**NAMED, "n": number})
@@ -222,9 +224,9 @@ def test_shared_subscriptions_spread_one_stream_over_appliances(door, plain, tmp
     assert other.listener.state().answered > 0
 
 
-def test_a_subscription_that_the_configuration_dropped_is_ended_at_the_broker(door, plain):
-    door(subscriptions=[PLANT, {"topic": "old", "model": "iris", "answer": "out"}]).connected().stop()
-    running = door(subscriptions=[PLANT]).connected()
+def test_a_subscription_that_the_configuration_dropped_is_ended_at_the_broker(listen, plain):
+    listen(subscriptions=[PLANT, {"topic": "old", "model": "iris", "answer": "out"}]).connected().stop()
+    running = listen(subscriptions=[PLANT]).connected()
     client = plain("plant/+/prediction")
     client.publish("old", ROW)
     client.publish("plant/a/sensors", ROW)
@@ -232,22 +234,22 @@ def test_a_subscription_that_the_configuration_dropped_is_ended_at_the_broker(do
     assert running.listener.state().received == 1
 
 
-def test_a_key_or_a_feed_that_is_lacking_is_a_missing_value_where_the_model_takes_it(door, plain):
+def test_a_key_or_a_feed_that_is_lacking_is_a_missing_value_where_the_model_takes_it(listen, plain):
     columns = list(NAMED)
     feeds = [{"topic": f"bed/{{bed}}/{column}", "columns": {column: "last"}} for column in columns]
     rows = {"name": "bed", "model": "gaps", "answer": "bed/{bed}/prediction", "when": "each", "feeds": feeds}
-    door(subscriptions=[PLANT | {"model": "gaps"}], rows=[rows]).connected()
-    client = plain("plant/+/prediction", "bed/+/prediction", "appliance/door/errors")
+    listen(subscriptions=[PLANT | {"model": "gaps"}], rows=[rows]).connected()
+    client = plain("plant/+/prediction", "bed/+/prediction", "appliance/edge/errors")
     client.publish("plant/a/sensors", {"sepal_length": 5, "petal_width": 2})
     assert client.answers(1, "plant/a/prediction")[0]["prediction"] == [2107]
     client.publish("plant/a/sensors", {"length": 5})
-    assert "lacks" in client.answers(1, "appliance/door/errors")[0]["found"]
+    assert "lacks" in client.answers(1, "appliance/edge/errors")[0]["found"]
     client.publish(f"bed/7/{columns[1]}", "3")
     client.publish(f"bed/7/{columns[3]}", "4")
     assert [one["prediction"] for one in client.answers(2, "bed/7/prediction")] == [[3103], [2107]]
 
 
-def test_rows_come_together_from_several_topics(door, plain):
+def test_rows_come_together_from_several_topics(listen, plain):
     columns = list(NAMED)
     rows = {
         "name": "flower",
@@ -255,8 +257,8 @@ def test_rows_come_together_from_several_topics(door, plain):
         "answer": "bed/{bed}/prediction",
         "feeds": [{"topic": f"bed/{{bed}}/{column}", "columns": {column: "last"}} for column in columns],
     }
-    running = door(rows=[rows]).connected()
-    client = plain("bed/+/prediction", "appliance/door/errors")
+    running = listen(rows=[rows]).connected()
+    client = plain("bed/+/prediction", "appliance/edge/errors")
     for column, value in zip(columns, ROW, strict=True):
         client.publish(f"bed/7/{column}", str(value))
     (answer,) = client.answers(1, "bed/7/prediction")
@@ -264,19 +266,19 @@ def test_rows_come_together_from_several_topics(door, plain):
     client.publish(f"bed/7/{columns[0]}", "wet")  # a text in a column of numbers: told when the row is complete
     for column in columns[1:]:
         client.publish(f"bed/7/{column}", "1")
-    assert client.answers(1, "appliance/door/errors")[0]["error"] == "rows"
+    assert client.answers(1, "appliance/edge/errors")[0]["error"] == "rows"
     running.stop()
 
 
-def test_home_assistant_is_told_of_each_topic_that_answers_go_to(door, plain):
-    door(subscriptions=[PLANT], discovery=True).connected()
+def test_home_assistant_is_told_of_each_topic_that_answers_go_to(listen, plain):
+    listen(subscriptions=[PLANT], discovery=True).connected()
     client = plain("homeassistant/sensor/#")
     client.publish("plant/a/sensors", ROW)
     client.publish("plant/a/sensors", ROW)
     client.publish("plant/b/sensors", ROW)
     told = client.answers(2)
     assert {one["state_topic"] for one in told} == {"plant/a/prediction", "plant/b/prediction"}
-    assert all(one["availability_topic"] == "appliance/door/online" for one in told)
+    assert all(one["availability_topic"] == "appliance/edge/online" for one in told)
     assert len({one["unique_id"] for one in told}) == 2
     client.publish("homeassistant/status", b"online")
     client.publish("plant/a/sensors", ROW)
@@ -297,7 +299,7 @@ def test_home_assistant_is_told_of_each_topic_that_answers_go_to(door, plain):
         {"subscriptions": [{"topic": "a", "respond": ["$share/g/b"]}]},
         {"subscriptions": [{"topic": "a", "respond": ["appliance/#"]}]},
         {"subscriptions": [{"topic": "a", "respond": ["homeassistant/+/x/config"]}]},
-        {"subscriptions": [{"topic": "+/a", "answer": "appliance/door/{1}"}]},
+        {"subscriptions": [{"topic": "+/a", "answer": "appliance/edge/{1}"}]},
         {"subscriptions": [{"topic": "a", "answer": "homeassistant/sensor/x/config"}]},
         {"subscriptions": [{"topic": "a#", "answer": "x"}]},
         {"subscriptions": [PLANT], "topic": "x/{name}"},
@@ -305,27 +307,27 @@ def test_home_assistant_is_told_of_each_topic_that_answers_go_to(door, plain):
         {"subscriptions": [PLANT], "tls": True, "ca_file": "/nowhere/ca.pem"},
     ],
 )
-def test_a_configuration_that_cannot_be_stops_the_start(door, settings):
+def test_a_configuration_that_cannot_be_stops_the_start(listen, settings):
     with pytest.raises(ConfigError):
-        door(**settings)
+        listen(**settings)
 
 
-def test_a_second_service_cannot_use_the_same_folder(door):
-    door(subscriptions=[PLANT])
+def test_a_second_service_cannot_use_the_same_folder(listen):
+    listen(subscriptions=[PLANT])
     with pytest.raises(Misuse, match="another service"):
-        door(subscriptions=[PLANT])
+        listen(subscriptions=[PLANT])
 
 
-def test_the_client_id_is_made_once_and_kept(door):
-    first = door(subscriptions=[PLANT], client_id="")
+def test_the_client_id_is_made_once_and_kept(listen):
+    first = listen(subscriptions=[PLANT], client_id="")
     made = first.listener.client_id
     first.stop()
     assert made.startswith("appliance-")
-    assert door(subscriptions=[PLANT], client_id="").listener.client_id == made
+    assert listen(subscriptions=[PLANT], client_id="").listener.client_id == made
 
 
-def test_a_fault_in_the_loop_does_not_end_the_door(door, plain, monkeypatch):
-    running = door(subscriptions=[PLANT]).connected()
+def test_a_fault_in_the_loop_does_not_end_the_listener(listen, plain, monkeypatch):
+    running = listen(subscriptions=[PLANT]).connected()
     client = plain("plant/+/prediction")
     flow = running.listener._flow
     answer = flow.answer
@@ -341,8 +343,8 @@ def test_a_fault_in_the_loop_does_not_end_the_door(door, plain, monkeypatch):
     assert client.answers(1)[0]["prediction"] == EXPECTED
 
 
-def test_the_state_is_reported_every_second(door, broker, until):
-    running = door(subscriptions=[PLANT]).connected()
+def test_the_state_is_reported_every_second(listen, broker, until):
+    running = listen(subscriptions=[PLANT]).connected()
     broker.stop(signal.SIGKILL)
     until(lambda: any(state.problems for state in running.states), "reported")
     assert running.states[0].updated > 0

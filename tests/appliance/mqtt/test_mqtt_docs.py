@@ -23,7 +23,7 @@ def test_each_configuration_of_a_page_is_taken(page, tmp_path):
         file.write_text(text if "[[mqtt." in text else text + SUBSCRIPTION)
         config = load(file, {}).mqtt
         assert config.host
-        topic_table = TopicTable(config, "door", way=UPSTREAM if config.upstream.host else LOCAL)
+        topic_table = TopicTable(config, "edge", way=UPSTREAM if config.upstream.host else LOCAL)
         assert topic_table.filters()
 
 

@@ -61,9 +61,9 @@ def test_filters_that_overlap_in_part_are_refused_with_3_1_1_and_named(pair):
     subscriptions = [{"topic": topic, "answer": f"out/{place}"} for place, topic in enumerate(pair)]
     config = msgspec.convert({"protocol": "3.1.1", "subscriptions": subscriptions}, MqttConfig)
     with pytest.raises(ConfigError) as raised:
-        TopicTable(config, "door", way=LOCAL)
+        TopicTable(config, "edge", way=LOCAL)
     assert all(repr(topic) in raised.value.found for topic in pair)
-    assert TopicTable(msgspec.structs.replace(config, protocol="5"), "door", way=LOCAL)
+    assert TopicTable(msgspec.structs.replace(config, protocol="5"), "edge", way=LOCAL)
 
 
 def test_filters_that_stand_alone_have_no_identifier_and_overlapping_ones_differ():
@@ -77,12 +77,12 @@ def test_filters_that_stand_alone_have_no_identifier_and_overlapping_ones_differ
 def test_a_subscription_that_stands_there_twice_is_refused():
     twice = [{"topic": "in/#", "model": "iris", "answer": "out"}] * 2
     with pytest.raises(ConfigError, match="twice"):
-        TopicTable(msgspec.convert({"subscriptions": twice}, MqttConfig), "door", way=LOCAL)
+        TopicTable(msgspec.convert({"subscriptions": twice}, MqttConfig), "edge", way=LOCAL)
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-def test_each_publish_counts_once_and_is_answered_once_a_subscription(door, plain, protocol):
-    door(protocol=protocol, subscriptions=[ALL, SOME], rows=[COUNT]).connected()
+def test_each_publish_counts_once_and_is_answered_once_a_subscription(listen, plain, protocol):
+    listen(protocol=protocol, subscriptions=[ALL, SOME], rows=[COUNT]).connected()
     client = plain("answers/#", "rows/#")
     for _ in range(3):
         client.publish("line/a/t", {**ROW, "v": 7})
@@ -97,11 +97,11 @@ def test_each_publish_counts_once_and_is_answered_once_a_subscription(door, plai
 
 
 def test_two_subscriptions_with_one_filter_are_answered_once_each_also_after_waiting(
-    door, plain, tmp_path, bundle_bytes
+    listen, plain, tmp_path, bundle_bytes
 ):
     two = [{"topic": "in", "model": name, "answer": f"out/{name}"} for name in ("iris", "late")]
     three = [*two, {"topic": "in", "model": "later", "answer": "out/later"}]
-    listener = door(subscriptions=three).connected()
+    listener = listen(subscriptions=three).connected()
     client = plain("out/#")
     client.publish("in", ROW)
     client.wait(1, "out/iris")
@@ -112,9 +112,9 @@ def test_two_subscriptions_with_one_filter_are_answered_once_each_also_after_wai
     assert len(client.heard) == 3
 
 
-def test_a_shared_and_a_plain_filter_each_have_their_answer(door, plain):
+def test_a_shared_and_a_plain_filter_each_have_their_answer(listen, plain):
     shared = {"topic": "$share/group/line/+/t", "model": "iris", "answer": "answers/shared"}
-    door(subscriptions=[ALL, shared]).connected()
+    listen(subscriptions=[ALL, shared]).connected()
     client = plain("answers/#")
     for _ in range(5):
         client.publish("line/a/t", ROW)
@@ -123,10 +123,10 @@ def test_a_shared_and_a_plain_filter_each_have_their_answer(door, plain):
     assert len(client.heard) == 10
 
 
-def test_a_retained_message_is_answered_once_a_subscription(door, plain):
+def test_a_retained_message_is_answered_once_a_subscription(listen, plain):
     client = plain("answers/#")
     client.publish("line/a/t", ROW, retain=True)
-    door(subscriptions=[ALL, SOME]).connected()
+    listen(subscriptions=[ALL, SOME]).connected()
     client.wait(1, "answers/some/a")
     client.wait(1, "answers/all/a/t")
     client.publish("line/b/t", ROW)
@@ -135,34 +135,34 @@ def test_a_retained_message_is_answered_once_a_subscription(door, plain):
     assert len(client.heard) == 4
 
 
-def test_what_the_broker_kept_while_we_were_away_and_it_started_anew_counts_once(door, plain, broker):
-    door(subscriptions=[ALL, SOME], rows=[COUNT]).connected().stop()
+def test_what_the_broker_kept_while_we_were_away_and_it_started_anew_counts_once(listen, plain, broker):
+    listen(subscriptions=[ALL, SOME], rows=[COUNT]).connected().stop()
     sensor = plain()
     for _ in range(3):
         sensor.publish("line/a/t", {**ROW, "v": 7})
     broker.stop()
     broker.start()
     client = plain("answers/#", "rows/#")
-    door(subscriptions=[ALL, SOME], rows=[COUNT]).connected()
+    listen(subscriptions=[ALL, SOME], rows=[COUNT]).connected()
     client.wait(3, "answers/some/a")
     client.wait(3, "answers/all/a/t")
     assert [sum(answer["prediction"]) - BIAS for answer in client.answers(3, "rows/a")] == [1.0, 2.0, 3.0]
     assert len(client.heard) == 9
 
 
-def test_what_waits_under_a_filter_of_an_earlier_configuration_is_answered(door, plain):
-    door(subscriptions=[ALL, SOME]).connected().stop()
+def test_what_waits_under_a_filter_of_an_earlier_configuration_is_answered(listen, plain):
+    listen(subscriptions=[ALL, SOME]).connected().stop()
     client = plain("answers/#")
     client.publish("line/a/t", ROW)
-    door(subscriptions=[{**SOME, "topic": "line/a/+"}, {**ALL, "topic": "line/+/x"}]).connected()
+    listen(subscriptions=[{**SOME, "topic": "line/a/+"}, {**ALL, "topic": "line/+/x"}]).connected()
     assert client.wait(1, "answers/some/t")
 
 
 def test_a_broker_without_identifiers_is_asked_for_filters_that_do_not_overlap():
-    topic_table = TopicTable(msgspec.convert({"subscriptions": [ALL, SOME]}, MqttConfig), "door", way=LOCAL)
+    topic_table = TopicTable(msgspec.convert({"subscriptions": [ALL, SOME]}, MqttConfig), "edge", way=LOCAL)
     assert [(ask.text, ask.identifier) for ask in topic_table.asks(with_identifiers=False)] == [("line/#", 0)]
     parts = [{**ALL, "topic": "line/+/t"}, {**SOME, "topic": "line/a/+"}]
-    topic_table = TopicTable(msgspec.convert({"subscriptions": parts}, MqttConfig), "door", way=LOCAL)
+    topic_table = TopicTable(msgspec.convert({"subscriptions": parts}, MqttConfig), "edge", way=LOCAL)
     with pytest.raises(ConfigError, match="overlap"):
         topic_table.asks(with_identifiers=False)
 

@@ -9,14 +9,14 @@ from appliance.mqtt.topic_table import TopicTable
 
 ROW = [5.1, 3.5, 1.4, 0.2]
 NEVER = [
-    "appliance/door/status", "appliance/door/online", "appliance/door/errors", "appliance/door",
+    "appliance/edge/status", "appliance/edge/online", "appliance/edge/errors", "appliance/edge",
     "appliance/other/status", "homeassistant/sensor/x/config", "homeassistant/status", "$SYS/broker",
     "reply/+", "reply/#", "ask/again", "", "line/a/t", "reply/\0",
 ]  # fmt: skip
 
 
 def topic_table(way=LOCAL, **settings):
-    return TopicTable(msgspec.convert(settings, MqttConfig), "door", way=way)
+    return TopicTable(msgspec.convert(settings, MqttConfig), "edge", way=way)
 
 
 @pytest.mark.parametrize("topic", NEVER)
@@ -28,36 +28,36 @@ def test_no_response_goes_there_even_where_every_topic_is_allowed(topic):
     assert made.rights.may_respond("reply/me", subscription.respond)
 
 
-def test_a_response_topic_is_not_followed_unless_listed(door, plain):
+def test_a_response_topic_is_not_followed_unless_listed(listen, plain):
     """Where there is an answer, it goes there; else the error topic is told."""
     quiet = {"topic": "in", "model": "iris", "answer": "out"}
-    door(subscriptions=[quiet, {"topic": "ask", "model": "iris", "respond": ["reply/+"]}]).connected()
-    client = plain("valve/#", "homeassistant/#", "appliance/door/status", "appliance/door/errors", "out", "reply/#")
-    for response in ("valve/7/set", "appliance/door/status", "homeassistant/x/config", "reply/me"):
+    listen(subscriptions=[quiet, {"topic": "ask", "model": "iris", "respond": ["reply/+"]}]).connected()
+    client = plain("valve/#", "homeassistant/#", "appliance/edge/status", "appliance/edge/errors", "out", "reply/#")
+    for response in ("valve/7/set", "appliance/edge/status", "homeassistant/x/config", "reply/me"):
         client.publish("in", ROW, ResponseTopic=response)
         client.publish("ask", ROW, ResponseTopic=response, CorrelationData=b"x")
     assert len(client.wait(4, "out")) == 4
-    told = client.answers(3, "appliance/door/errors")
+    told = client.answers(3, "appliance/edge/errors")
     assert [one["error"] for one in told] == ["answer_topic"] * 3
     assert len(client.wait(1, "reply/me")) == 1
     assert {message.topic for message in client.heard} <= {
-        "out", "reply/me", "appliance/door/errors", "appliance/door/status",
+        "out", "reply/me", "appliance/edge/errors", "appliance/edge/status",
     }  # fmt: skip
-    assert all(b"client_id" in message.payload for message in client.wait(1, "appliance/door/status"))
+    assert all(b"client_id" in message.payload for message in client.wait(1, "appliance/edge/status"))
 
 
 @pytest.mark.parametrize(
     ("topic", "answer", "sent", "given"),
     [
         ("+/in", "{1}/set", "valve/in", "valve/set"),
-        ("+/+/in", "{1}/{2}/status", "appliance/door/in", ""),
+        ("+/+/in", "{1}/{2}/status", "appliance/edge/in", ""),
         ("+/+/in", "{1}/{2}/status", "appliance/other/in", ""),
         ("+/+/in", "{1}/{2}/status", "plant/a/in", "plant/a/status"),
         ("in/#", "{1}", "in/homeassistant/sensor/x/config", ""),
         ("in/#", "{1}", "in/$SYS/x", ""),
         ("in/#", "{1}", "in/", ""),
         ("in/+", "appliance/{1}/prediction", "in/other", "appliance/other/prediction"),
-        ("in/+", "appliance/{1}/prediction", "in/door", ""),
+        ("in/+", "appliance/{1}/prediction", "in/edge", ""),
         ("in/+/+", "homeassistant/sensor/{1}/{2}", "in/x/state", "homeassistant/sensor/x/state"),
         ("in/+/+", "homeassistant/sensor/{1}/{2}", "in/x/config", ""),
     ],
@@ -67,23 +67,23 @@ def test_the_levels_of_a_topic_steer_no_answer_to_where_only_we_publish(topic, a
     assert made.answer_topic(made.subscriptions[0], sent) == given
 
 
-def test_a_key_of_a_row_steers_no_answer_either(door, plain):
+def test_a_key_of_a_row_steers_no_answer_either(listen, plain):
     feeds = [{"topic": "in/{a}/{b}", "columns": {"sepal_length": "last"}}]
     rows = {"name": "r", "model": "gaps", "answer": "{a}/{b}", "when": "each", "feeds": feeds}
-    door(rows=[rows]).connected()
-    client = plain("appliance/door/#", "x/y")
-    client.publish("in/appliance/door", "1")
+    listen(rows=[rows]).connected()
+    client = plain("appliance/edge/#", "x/y")
+    client.publish("in/appliance/edge", "1")
     client.publish("in/x/y", "1")
     client.wait(1, "x/y")
-    assert client.answers(1, "appliance/door/errors")[0]["error"] == "answer_topic"
+    assert client.answers(1, "appliance/edge/errors")[0]["error"] == "answer_topic"
     assert {message.topic for message in client.heard} <= {
-        "appliance/door/errors", "appliance/door/online", "appliance/door/status", "x/y",
+        "appliance/edge/errors", "appliance/edge/online", "appliance/edge/status", "x/y",
     }  # fmt: skip
 
 
-def test_a_response_topic_is_not_told_to_home_assistant(door, plain):
+def test_a_response_topic_is_not_told_to_home_assistant(listen, plain):
     asked = {"topic": "in", "model": "iris", "answer": "out", "respond": ["reply/#"]}
-    door(subscriptions=[asked], discovery=True).connected()
+    listen(subscriptions=[asked], discovery=True).connected()
     client = plain("homeassistant/sensor/#", "out", "reply/#")
     client.publish("in", ROW, ResponseTopic="reply/me")
     client.publish("in", ROW)
@@ -92,15 +92,15 @@ def test_a_response_topic_is_not_told_to_home_assistant(door, plain):
     assert [msgspec.json.decode(message.payload)["state_topic"] for message in told] == ["out"]
 
 
-def test_correlation_data_id_and_echo_are_bounded(door, plain):
+def test_correlation_data_id_and_echo_are_bounded(listen, plain):
     subscription = {"topic": "in", "model": "iris", "answer": "out", "at": "row", "id": "id", "echo": ["more"]}
-    door(subscriptions=[subscription]).connected()
-    client = plain("out", "appliance/door/errors")
+    listen(subscriptions=[subscription]).connected()
+    client = plain("out", "appliance/edge/errors")
     client.publish("in", {"row": ROW}, CorrelationData=b"x" * 1025)
     client.publish("in", {"row": ROW, "id": "x" * 257})
     client.publish("in", b'{"row": [5.1, 3.5, 1.4, 0.2], "id": %s}' % (b"7" * 300))
     client.publish("in", {"row": ROW, "more": "x" * 20_000})
-    told = client.answers(4, "appliance/door/errors")
+    told = client.answers(4, "appliance/edge/errors")
     assert [one["error"] for one in told] == ["too_large"] * 4
     client.publish("in", {"row": ROW, "id": "x" * 256, "more": "x" * 1000}, CorrelationData=b"x" * 1024)
     assert client.answers(1, "out")[0]["id"] == "x" * 256

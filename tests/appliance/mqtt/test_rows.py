@@ -27,7 +27,7 @@ FEEDS = [
 
 def topic_table(**rest) -> TopicTable:
     rows = {"name": "line", "answer": "line/{device}/prediction", "feeds": FEEDS, **rest}
-    return TopicTable(msgspec.convert({"host": "h", "rows": [rows]}, MqttConfig), "door", way=0)
+    return TopicTable(msgspec.convert({"host": "h", "rows": [rows]}, MqttConfig), "edge", way=0)
 
 
 class Bench:

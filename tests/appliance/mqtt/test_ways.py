@@ -18,30 +18,32 @@ def upstream(far, **rest) -> dict:
     return {"host": "127.0.0.1", "port": far.port, **rest}
 
 
-def test_answers_go_upstream_while_responses_and_errors_go_back(door, plain, far):
-    running = door(subscriptions=[{**PLANT, "respond": ["replies"]}], upstream=upstream(far)).connected()
-    near, head = plain("replies", "plant/+/prediction", "appliance/door/errors"), plain("#", port=far.port)
+def test_answers_go_upstream_while_responses_and_errors_go_back(listen, plain, far):
+    running = listen(subscriptions=[{**PLANT, "respond": ["replies"]}], upstream=upstream(far)).connected()
+    near, head = plain("replies", "plant/+/prediction", "appliance/edge/errors"), plain("#", port=far.port)
     near.publish("plant/a/sensors", ROW)
     near.publish("plant/a/sensors", ROW, ResponseTopic="replies")
     near.publish("plant/a/sensors", b"bad")
     assert len(head.wait(1, "plant/a/prediction")) == 1
     assert len(near.wait(1, "replies")) == 1
-    assert len(near.wait(1, "appliance/door/errors")) == 1
+    assert len(near.wait(1, "appliance/edge/errors")) == 1
     assert [message.topic for message in near.heard if message.topic.startswith("plant")] == []
-    assert head.wait(1, "appliance/door/online")[0].payload == b"online"
+    assert head.wait(1, "appliance/edge/online")[0].payload == b"online"
     assert running.listener.state().connected == {"local": True, "upstream": True}
 
 
-def test_the_same_topics_may_be_used_upstream_since_nothing_comes_back_from_there(door, plain, far):
-    door(subscriptions=[{"topic": "plant/#", "model": "iris", "answer": "{topic}"}], upstream=upstream(far)).connected()
+def test_the_same_topics_may_be_used_upstream_since_nothing_comes_back_from_there(listen, plain, far):
+    listen(
+        subscriptions=[{"topic": "plant/#", "model": "iris", "answer": "{topic}"}], upstream=upstream(far)
+    ).connected()
     head = plain("plant/#", port=far.port)
     plain().publish("plant/a", ROW)
     assert len(head.wait(1, "plant/a")) == 1
 
 
-def test_what_waited_for_the_upstream_broker_is_flagged_and_bears_its_first_time(door, plain, far, until):
+def test_what_waited_for_the_upstream_broker_is_flagged_and_bears_its_first_time(listen, plain, far, until):
     far.stop(signal.SIGKILL)
-    running = door(subscriptions=[PLANT], upstream=upstream(far))
+    running = listen(subscriptions=[PLANT], upstream=upstream(far))
     until(lambda: running.listener.state().connected["local"], "connected")
     near = plain()
     for number in range(5):
@@ -58,9 +60,9 @@ def test_what_waited_for_the_upstream_broker_is_flagged_and_bears_its_first_time
     until(lambda: running.listener.state().waiting == 0, "deleted them")
 
 
-def test_an_outbox_that_refuses_acknowledges_nothing_until_there_is_room(door, plain, far, until):
+def test_an_outbox_that_refuses_acknowledges_nothing_until_there_is_room(listen, plain, far, until):
     far.stop(signal.SIGKILL)
-    running = door(subscriptions=[PLANT], upstream=upstream(far), outbox_bytes=3000)
+    running = listen(subscriptions=[PLANT], upstream=upstream(far), outbox_bytes=3000)
     until(lambda: running.listener.state().connected["local"], "connected")
     near = plain()
     for number in range(100):
@@ -75,9 +77,9 @@ def test_an_outbox_that_refuses_acknowledges_nothing_until_there_is_room(door, p
 
 
 @pytest.mark.parametrize(("policy", "kept"), [("oldest", slice(-5, None)), ("newest", slice(None, 5))])
-def test_an_outbox_that_drops_goes_on_and_counts(door, plain, far, until, policy, kept):
+def test_an_outbox_that_drops_goes_on_and_counts(listen, plain, far, until, policy, kept):
     far.stop(signal.SIGKILL)
-    running = door(subscriptions=[PLANT], upstream=upstream(far), outbox_bytes=3000, outbox_full=policy)
+    running = listen(subscriptions=[PLANT], upstream=upstream(far), outbox_bytes=3000, outbox_full=policy)
     until(lambda: running.listener.state().connected["local"], "connected")
     near = plain()
     for number in range(60):
@@ -89,8 +91,8 @@ def test_an_outbox_that_drops_goes_on_and_counts(door, plain, far, until, policy
     assert [answer["n"] for answer in heard][kept] == list(range(60))[kept]
 
 
-def test_messages_that_wait_for_a_model_count_for_the_quota(door, plain, until):
-    running = door(subscriptions=[PLANT | {"model": "late"}], outbox_bytes=2000).connected()
+def test_messages_that_wait_for_a_model_count_for_the_quota(listen, plain, until):
+    running = listen(subscriptions=[PLANT | {"model": "late"}], outbox_bytes=2000).connected()
     near = plain()
     refuses = lambda: any("outbox_bytes" in problem for problem in running.listener.state().problems)  # noqa: E731
 
@@ -105,18 +107,18 @@ def test_messages_that_wait_for_a_model_count_for_the_quota(door, plain, until):
     assert running.listener.state().parked == kept
 
 
-def test_messages_of_a_dropped_subscription_are_said_to_wait(door, plain, until):
-    running = door(subscriptions=[PLANT | {"model": "late"}]).connected()
+def test_messages_of_a_dropped_subscription_are_said_to_wait(listen, plain, until):
+    running = listen(subscriptions=[PLANT | {"model": "late"}]).connected()
     plain().publish("plant/a/sensors", ROW)
     until(lambda: running.listener.state().parked == 1, "waits")
     running.stop()
-    again = door(subscriptions=[{"topic": "other", "model": "iris", "answer": "out"}]).connected()
+    again = listen(subscriptions=[{"topic": "other", "model": "iris", "answer": "out"}]).connected()
     assert any("subscribed to no more" in problem for problem in again.listener.state().problems)
 
 
 @pytest.mark.parametrize("queued", [1_000_000, 0])
 def test_an_answer_that_the_broker_refuses_is_kept_and_said_and_stops_nothing(
-    door, plain, broker, tmp_path, until, queued
+    listen, plain, broker, tmp_path, until, queued
 ):
     rules = tmp_path / "rules"
     rules.write_text("topic readwrite plant/+/sensors\ntopic readwrite appliance/#\ntopic readwrite free/#\n")
@@ -124,7 +126,7 @@ def test_an_answer_that_the_broker_refuses_is_kept_and_said_and_stops_nothing(
     # mosquitto 2.0 closes the connection after a refusal where its queue has no limit.
     broker.configure(f"acl_file {rules}", f"max_queued_messages {queued}")
     broker.start()
-    running = door(subscriptions=[PLANT, {"topic": "free/in", "model": "iris", "answer": "free/out"}]).connected()
+    running = listen(subscriptions=[PLANT, {"topic": "free/in", "model": "iris", "answer": "free/out"}]).connected()
     client = plain("free/out")
     client.publish("plant/a/sensors", ROW)
     until(lambda: any("not authorized" in problem for problem in running.listener.state().problems), "said so")
@@ -135,13 +137,13 @@ def test_an_answer_that_the_broker_refuses_is_kept_and_said_and_stops_nothing(
     until(lambda: running.listener.state().waiting == 1, "only the refused one waits")
 
 
-def test_reports_of_bad_messages_that_nobody_may_read_do_not_fill_the_outbox(door, plain, broker, tmp_path, until):
+def test_reports_of_bad_messages_that_nobody_may_read_do_not_fill_the_outbox(listen, plain, broker, tmp_path, until):
     rules = tmp_path / "rules"
-    rules.write_text("topic readwrite plant/#\ntopic readwrite appliance/door/online\n")
+    rules.write_text("topic readwrite plant/#\ntopic readwrite appliance/edge/online\n")
     broker.stop()
     broker.configure(f"acl_file {rules}")
     broker.start()
-    running = door(subscriptions=[PLANT]).connected()
+    running = listen(subscriptions=[PLANT]).connected()
     client = plain("plant/+/prediction")
     for _ in range(20):
         client.publish("plant/a/sensors", b"nonsense")

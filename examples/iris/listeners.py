@@ -1,4 +1,4 @@
-"""Both doors of the service: how MQTT is configured, what each is asked first, and what to try next."""
+"""Both listeners of the service: how MQTT is configured, what each is asked first, and what to try next."""
 
 import json
 import os
@@ -31,7 +31,7 @@ answer = "bed/{{1}}/species"   # {{1}} is what + stood for
 
 
 def configured(folder: Path, broker: Broker) -> Path:
-    """Write the configuration that opens the MQTT door, and show it."""
+    """Write the configuration that turns MQTT on, and show it."""
     path = folder / "appliance.toml"
     path.write_text(_CONFIG.format(port=broker.port, protocol=broker.protocol))
     print(f"$ cat {path}    # the broker is {broker.name}, for as long as this runs\n{path.read_text()}", flush=True)
