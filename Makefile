@@ -17,6 +17,7 @@ help:
 	@echo 'make lint   ruff and mypy --strict'
 	@echo 'make audit  ask for known vulnerabilities of what the device installs (needs pypi.org)'
 	@echo 'make attack what was tried against the appliance, under limits of memory, and a fuzzer over every decoder'
+	@echo 'make typed-client  a client generated from /openapi.json, in an environment of its own'
 	@echo 'make bench  speed, memory and size against references (PEERS=1: also against mlserver and kserve)'
 	@echo 'make bench-mqtt  the same of MQTT (MINUTES=10: also whether memory stays flat)'
 	@echo 'make docs   the documentation site in dist/docs, which opens from a file too'

@@ -14,7 +14,7 @@ from appliance.budget import SMALL
 from appliance.bundle.manifest import Label, Output
 from appliance.inference.json_output import COPIES, as_json, output_bytes
 from appliance.inference.session import Array
-from appliance.inference.values import to_values
+from appliance.inference.values import Answer, to_values
 from appliance.inference.version import LoadedVersion
 from appliance.predictor import Prediction
 
@@ -28,9 +28,9 @@ class PredictAnswer(msgspec.Struct, kw_only=True):
     decision function or a distance. Numbers are exact: a float32 has all the digits of its float64. NaN is null.
     """
 
-    prediction: list[Any]
-    probability: list[Any] | UnsetType = UNSET
-    score: list[Any] | UnsetType = UNSET
+    prediction: list[Answer]
+    probability: list[dict[str, float | None] | list[float | None]] | UnsetType = UNSET
+    score: list[Answer] | UnsetType = UNSET
     model: str
     version: str
 

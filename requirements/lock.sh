@@ -27,5 +27,7 @@ $lock requirements/ansible.in -o requirements/ansible.txt
 # What asks for known vulnerabilities of the locks, and what fuzzes the decoders.
 printf 'pip-audit\n' | $lock - --no-annotate -o requirements/audit.txt
 printf 'atheris\n' | $lock - --no-annotate -o requirements/attack.txt
+# What generates a client from /openapi.json: apart, as its typer is older than the others'.
+printf 'openapi-python-client\n' | $lock - --no-annotate -o requirements/typed-client.txt
 # What makes the documentation site.
 printf 'mkdocs-material\n' | $lock - --no-annotate -o requirements/docs.txt

@@ -14,6 +14,9 @@ Array = NDArray[np.generic]
 Scalar = bool | int | float | str | None
 """One value of a row as JSON has it."""
 
+Answer = Scalar | list[Scalar | list[Scalar]]
+"""What a model says of one row: a value, or those of an output of several columns."""
+
 SHOWN = 200
 """Characters of a value that a message quotes."""
 

@@ -5,7 +5,7 @@ Sources: the Open Inference Protocol (REST) and Triton's extensions for binary t
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -18,6 +18,7 @@ from appliance.limits import Limits
 from appliance.openinference import binary
 from appliance.openinference.tensors import (
     DATATYPES,
+    MAX_RANK,
     NAMES,
     InferInputOf,
     Parameters,
@@ -63,8 +64,20 @@ class InferRequestOf(msgspec.Struct, Generic[V], forbid_unknown_fields=True):
     model_version: str | None = None
 
 
+class InferInput(InferInputOf[Scalar]):
+    """One tensor; `data` row-major, flat or as rows, absent when its bytes follow (`binary_data_size`)."""
+
+    datatype: Literal[tuple(DATATYPES)]  # type: ignore[valid-type]
+    shape: Annotated[list[Annotated[int, msgspec.Meta(ge=1)]], msgspec.Meta(max_length=MAX_RANK)]
+
+
 class InferRequest(InferRequestOf[Scalar]):
-    """The inputs by name, or a table with one input for each column; all outputs unless some are named."""
+    """The inputs by name, or a table with one input for each column; all outputs unless some are named.
+
+    These two are for openapi.json alone: what their schemas say is refused in more words than a decoder has.
+    """
+
+    inputs: Annotated[list[InferInput], msgspec.Meta(min_length=1)]  # type: ignore[assignment]
 
 
 class WantedOutput(msgspec.Struct, frozen=True):  # a frozen dataclass takes ten times as long to make

@@ -25,7 +25,8 @@ DATATYPES = {
 NAMES = {kind: name for name, kind in DATATYPES.items()}
 """The manifest's type -> Open Inference's datatype."""
 
-_MAX_RANK = 8
+MAX_RANK = 8
+"""Dimensions of a tensor at most."""
 _LARGEST = 2**63 - 1  # elements
 
 
@@ -41,10 +42,10 @@ class InferInputOf(msgspec.Struct, Generic[V], forbid_unknown_fields=True):
 
 def elements(name: str, shape: Sequence[int]) -> int:
     """Return how many elements a tensor of `shape` has. Raises InvalidInput for what can be no shape, or is empty."""
-    count = math.prod(shape) if len(shape) <= _MAX_RANK else 0
+    count = math.prod(shape) if len(shape) <= MAX_RANK else 0
     if not 0 < count <= _LARGEST or (shape and min(shape) < 1):
-        found = f"its shape is [{', '.join(map(quoted, shape[:_MAX_RANK]))}]"
-        next_step = f"send at most {_MAX_RANK} sizes, each 1 or more"
+        found = f"its shape is [{', '.join(map(quoted, shape[:MAX_RANK]))}]"
+        next_step = f"send at most {MAX_RANK} sizes, each 1 or more"
         raise InvalidInput(f"read the tensor {quoted(name)}", found, next_step)
     return count
 

@@ -11,7 +11,7 @@ import msgspec
 from appliance.errors import InvalidInput
 from appliance.inference.json_output import LARGE, as_json
 from appliance.inference.tensors import Feeds
-from appliance.inference.values import Scalar, quoted, to_values
+from appliance.inference.values import Answer, Scalar, quoted, to_values
 from appliance.inference.version import LoadedVersion
 from appliance.response import response_format
 from appliance.rest.http_types import Context, Request, Response, json_response
@@ -23,7 +23,7 @@ Parameters = dict[str, Scalar]
 class Predictions(msgspec.Struct):
     """One prediction for each row, in the order of the rows."""
 
-    predictions: list[Any]
+    predictions: list[Answer]
 
 
 def from_instances(context: Context, version: LoadedVersion, instances: list[Any], typed: bool) -> Feeds:

@@ -4,7 +4,7 @@ Sources: MLflow's scoring server, SageMaker's and Vertex AI's container contract
 """
 
 import re
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -22,7 +22,7 @@ from appliance.rest.json_body import decode_values
 from appliance.rest.lines import ANYTHING, FORMS, answer_lines, form_wanted, media_type, read_lines
 from appliance.rest.problems import UnsupportedMedia, mlflow_json
 from appliance.rest.routed import settled, version_for
-from appliance.rest.routes import Route
+from appliance.rest.routes import AT_LEAST_ONE, Route
 
 V = TypeVar("V")
 
@@ -52,11 +52,26 @@ ListOf = list[V | list[V] | dict[str, V]]
 _LIST = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[")
 
 
+class Table(Split[Scalar]):
+    """A pandas table in the orientation `split`; the index is not used."""
+
+    data: Annotated[list[list[Scalar]], AT_LEAST_ONE]
+
+
 class Invocation(InvocationOf[Scalar]):
     """Exactly one of MLflow's four forms; of `params` (MLflow) and `parameters` (Vertex AI) the model takes none."""
 
+    dataframe_split: Table | UnsetType = UNSET
+    dataframe_records: Annotated[list[dict[str, Scalar]], AT_LEAST_ONE] | UnsetType = UNSET
+    instances: Annotated[list[Scalar | list[Scalar] | dict[str, Scalar]], AT_LEAST_ONE] | UnsetType = UNSET
+    inputs: (
+        Annotated[list[Scalar | list[Scalar] | dict[str, Scalar]], AT_LEAST_ONE]
+        | dict[str, Annotated[list[Scalar | list[Scalar]], AT_LEAST_ONE]]
+        | UnsetType
+    ) = UNSET
 
-INVOCATION: Any = Invocation | ListOf[Scalar]
+
+INVOCATION: Any = Invocation | Annotated[ListOf[Scalar], AT_LEAST_ONE]
 
 
 class Ping(msgspec.Struct):
@@ -180,6 +195,7 @@ ROUTES = (
         problem=mlflow_json,
         hot=True,
         request_type=INVOCATION,
+        lines=True,
         response_type=Predictions,
     ),
     Route("GET", "/ping", _ping, "Whether predictions are answered (MLflow, SageMaker)", "none", response_type=Ping),

@@ -4,7 +4,7 @@ Sources: KServe's v1 data plane and its get_predict_input(), TensorFlow Serving'
 """
 
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -18,7 +18,7 @@ from appliance.rest.instances import Parameters, Predictions, answer_predictions
 from appliance.rest.json_body import decode_values
 from appliance.rest.problems import error_json
 from appliance.rest.routed import version_for
-from appliance.rest.routes import Route
+from appliance.rest.routes import AT_LEAST_ONE, Route
 
 V = TypeVar("V")
 
@@ -36,6 +36,12 @@ class InstancesOf(msgspec.Struct, Generic[V], forbid_unknown_fields=True):
 
 class Instances(InstancesOf[Scalar]):
     """Rows as `instances`, or as KServe's `inputs`, which may also be tables: {column: [value, ...]}."""
+
+    instances: Annotated[list[Scalar | list[Scalar] | dict[str, Scalar]], AT_LEAST_ONE] | UnsetType = UNSET
+    inputs: (
+        Annotated[list[Scalar | list[Scalar | dict[str, Scalar]] | dict[str, Scalar | list[Scalar]]], AT_LEAST_ONE]
+        | UnsetType
+    ) = UNSET
 
 
 class ModelList(msgspec.Struct):

@@ -4,6 +4,7 @@ Nothing here is kept by hand: a route that is in the table is described, in the 
 """
 
 import functools
+import inspect
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -12,8 +13,8 @@ import msgspec
 
 from appliance import __version__
 from appliance.config import HttpConfig
-from appliance.rest import admin, dashboard, health, invocations, kserve_v1, openinference, predict, sagemaker
-from appliance.rest.http_types import Context, Request, Response, encode_json
+from appliance.rest import admin, dashboard, examples, health, invocations, kserve_v1, openinference, predict, sagemaker
+from appliance.rest.http_types import JSON, Context, Request, Response, encode_json
 from appliance.rest.problems import Problem, error_json, mlflow_json, problem_json
 from appliance.rest.routes import Route, extra_routes
 
@@ -50,6 +51,7 @@ _PROBLEMS: dict[Problem, tuple[type, str]] = {
     error_json: (ErrorText, "application/json"),
     mlflow_json: (MlflowError, "application/json"),
 }
+_TEXT: Json = {"type": "string"}
 _TAGS = (
     ("/v2", "Open Inference Protocol v2"),
     ("/v1", "KServe v1"),
@@ -61,8 +63,11 @@ _TAGS = (
 def document(routes: Sequence[Route]) -> Json:
     """Return the OpenAPI document of `routes`."""
     kinds = [kind for route in routes for kind in (route.request_type, route.response_type) if kind is not None]
-    kinds += [kind for kind, _ in _PROBLEMS.values()]
+    kinds += [kind for kind, _ in _PROBLEMS.values()] + [dashboard.Alive]
     schemas, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    for component in components.values():
+        if "description" in component:
+            component["description"] = inspect.cleandoc(component["description"])
     by_kind = {id(kind): schema for kind, schema in zip(kinds, schemas, strict=True)}
     paths: Json = {}
     for route in routes:
@@ -90,27 +95,36 @@ def _operation(route: Route, schemas: dict[int, Json]) -> Json:
         "operationId": _operation_id(route),
         "summary": route.summary,
         "tags": [_tag(route.path)],
-        "parameters": [_parameter(name) for name in re.findall(r"\{(\w+)\}", route.path)],
+        "parameters": _parameters(route),
         "responses": _responses(route, schemas),
         # An empty requirement beside the other: without a tokens file none is needed.
         "security": [] if route.scope == "none" else [{"token": [route.scope]}, {}],
     }
     if route.request_type is not None:
-        content = {"application/json": {"schema": schemas[id(route.request_type)]}}
+        content = {"application/json": _media(schemas[id(route.request_type)], examples.request(route))}
+        if route.lines:
+            content |= {media: _media(_TEXT, example) for media, example in examples.LINES.items()}
         operation["requestBody"] = {"required": True, "content": content}
     return operation
 
 
 def _responses(route: Route, schemas: dict[int, Json]) -> Json:
     """Return the Responses Object: the answer, and the protocol's words for every error."""
-    answer: Json = {"schema": schemas[id(route.response_type)]} if route.response_type is not None else {}
+    text = _TEXT if route.media.startswith("text/") else {}
+    schema = schemas[id(route.response_type)] if route.response_type is not None else text
+    content = {route.media: _media(schema, examples.answer(route))}
+    if route.lines:
+        content |= {media: _media(_TEXT, example) for media, example in examples.ANSWERED_LINES.items()}
+    if route.path == "/":  # a browser asks for the page, a client whether the service lives
+        content[JSON] = _media(schemas[id(dashboard.Alive)], {"status": "alive"})
     kind, media = _PROBLEMS[route.problem]
     problem: Json = {"schema": schemas[id(kind)]}
     responses: Json = {
-        "200": {"description": "Done", "content": {route.media: answer}},
+        "200": {"description": "Done", "content": content},
         "default": {"description": "Not done; the status and the text say why", "content": {media: problem}},
     }
     if route.method == "GET" and route.response_type is not None:  # a health call answers 503 in the form of its 200
+        answer: Json = {"schema": schema}
         either: Json = {route.media: answer, media: problem}
         if route.media == media:
             either = {media: {"schema": {"anyOf": [answer["schema"], problem["schema"]]}}}
@@ -118,9 +132,19 @@ def _responses(route: Route, schemas: dict[int, Json]) -> Json:
     return responses
 
 
-def _parameter(name: str) -> Json:
-    """Return the Parameter Object of a path variable."""
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+def _media(schema: Json, example: Any) -> Json:
+    """Return the Media Type Object of a schema, with an example where there is one."""
+    described: Json = {"schema": schema} if schema else {}
+    return described if example is None else described | {"example": example}
+
+
+def _parameters(route: Route) -> list[Json]:
+    """Return the Parameter Objects of a path's variables, and of what a query may ask of lines."""
+    names = re.findall(r"\{(\w+)\}", route.path)
+    parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+    asked = examples.QUERY.items() if route.lines else ()
+    flag = {"type": "boolean", "default": False}
+    return parameters + [{"name": name, "in": "query", "description": says, "schema": flag} for name, says in asked]
 
 
 def _operation_id(route: Route) -> str:

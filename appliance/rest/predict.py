@@ -1,6 +1,7 @@
 """The appliance's own prediction call: rows by name or by order, answers with labels, model and version."""
 
-from typing import Generic, TypeVar
+from dataclasses import replace
+from typing import Annotated, Generic, TypeVar
 
 import msgspec
 
@@ -12,7 +13,7 @@ from appliance.rest.http_types import JSON, Context, Request, Response
 from appliance.rest.json_body import decode_values
 from appliance.rest.lines import ANYTHING, FORMS, answer_lines, form_wanted, media_type, read_lines
 from appliance.rest.routed import settled, version_for
-from appliance.rest.routes import Route
+from appliance.rest.routes import AT_LEAST_ONE, Route
 
 V = TypeVar("V")
 
@@ -25,6 +26,8 @@ class Rows(msgspec.Struct, Generic[V], forbid_unknown_fields=True):
 
 class PredictRequest(Rows[Scalar]):
     """One row or many: a row is a list in the model's column order or an object by column name."""
+
+    features: Annotated[list[Scalar | list[Scalar] | dict[str, Scalar]], AT_LEAST_ONE] | dict[str, Scalar]
 
 
 def predict(context: Context, request: Request, variables: dict[str, str]) -> Response:
@@ -63,7 +66,8 @@ def _answer(context: Context, request: Request, version: LoadedVersion, feeds: F
 
 def _call(path: str, summary: str) -> Route:
     """Return the route of one path to `predict`."""
-    return Route("POST", path, predict, summary, hot=True, request_type=PredictRequest, response_type=PredictAnswer)
+    route = Route("POST", path, predict, summary, hot=True, lines=True)
+    return replace(route, request_type=PredictRequest, response_type=PredictAnswer)
 
 
 ROUTES = (

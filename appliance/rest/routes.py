@@ -5,10 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import msgspec
+
 from appliance.config import HttpConfig
 from appliance.rest.http_types import Handler
 from appliance.rest.problems import Problem, problem_json
 
+AT_LEAST_ONE = msgspec.Meta(min_length=1)
+"""Says in openapi.json what the schema of the model refuses, with more words than a decoder has."""
 Scope = Literal["none", "predict", "admin"]
 
 
@@ -31,6 +35,8 @@ class Route:
     request_type: Any = None
     response_type: Any = None
     media: str = "application/json"
+    lines: bool = False
+    """Whether it also takes and gives CSV and JSON lines, see lines.py."""
 
     def at(self, path: str) -> "Route":
         """Return the same route under another path."""

@@ -41,7 +41,7 @@ def _unload(context: Context, request: Request, variables: dict[str, str]) -> Re
 
 ROUTES = (
     Route("POST", "/models/{name}/invoke", invoke, "Predict with a model's active version (SageMaker multi-model)",
-          problem=mlflow_json, hot=True, request_type=INVOCATION, response_type=Predictions),
+          problem=mlflow_json, hot=True, request_type=INVOCATION, response_type=Predictions, lines=True),
     Route("POST", "/models", _load, "Activate a model's version (SageMaker multi-model)", scope="admin",
           request_type=LoadRequest, response_type=ModelInfo),
     Route("DELETE", "/models/{name}", _unload, "Let no version of a model serve (SageMaker multi-model)",

@@ -2,6 +2,9 @@
 
 import functools
 from pathlib import Path
+from typing import Literal
+
+import msgspec
 
 from appliance.rest.http_types import Context, Request, Response, json_response
 from appliance.rest.routes import Route
@@ -15,7 +18,6 @@ _HEADERS = (
     ("Cache-Control", "no-cache"),
 )
 _VARY = (("Vary", "Accept"),)
-_ALIVE = {"status": "alive"}
 _FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/dashboard/app.js": ("app.js", "text/javascript; charset=utf-8"),
@@ -24,11 +26,17 @@ _FILES = {
 }
 
 
+class Alive(msgspec.Struct):
+    """The service lives."""
+
+    status: Literal["alive"] = "alive"
+
+
 def _file(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer with the file of the request's path."""
     name, media = _FILES[request.path]
     if request.path == "/" and "text/html" not in request.header("Accept"):
-        return json_response(_ALIVE, headers=_VARY)  # KServe v1's clients ask here whether the server lives
+        return json_response(Alive(), headers=_VARY)  # KServe v1's clients ask here whether the server lives
     return Response(_content(name), content_type=media, headers=_HEADERS + _VARY)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.rest import examples
 from appliance.rest.openapi import ALL_ROUTES
 from appliance.rest.problems import REASONS
 
@@ -58,6 +59,17 @@ def test_each_request_shown_is_answered_as_shown(open_door, iris, tmp_path):
             assert got.json == near(json.loads(answer)), path
         else:
             assert cells(got.body.decode()) == near(cells(answer)), path
+
+
+def test_examples_of_openapi_are_answered_as_they_say(open_door, iris, tmp_path):
+    door = open_door()
+    door.install(iris, tmp_path)
+    for route in (route for route in ALL_ROUTES if route.hot):
+        path = route.path.format(name="iris", version="1.0.0")
+        assert door.post(path, examples.request(route)).json == near(examples.answer(route)), path
+        for media, body in examples.LINES.items() if route.lines else ():
+            got = door.post(path, body.encode(), CONTENT_TYPE=media, ACCEPT=media)
+            assert got.body.decode() == examples.ANSWERED_LINES[media]
 
 
 def test_every_route_is_listed_with_its_scope():

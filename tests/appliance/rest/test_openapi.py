@@ -84,9 +84,11 @@ def test_the_parts_that_openapi_asks_for_are_there(document):
     identifiers = [operation["operationId"] for _, _, operation in operations(document)]
     assert len(set(identifiers)) == len(identifiers)
     for method, path, operation in operations(document):
-        named = [parameter["name"] for parameter in operation["parameters"]]
-        assert named == re.findall(r"\{(\w+)\}", path), path
-        assert all(parameter["in"] == "path" and parameter["required"] is True for parameter in operation["parameters"])
+        required = [parameter for parameter in operation["parameters"] if parameter["in"] == "path"]
+        assert [parameter["name"] for parameter in required] == re.findall(r"\{(\w+)\}", path), path
+        assert all(parameter["required"] is True for parameter in required)
+        asked = [parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "query"]
+        assert asked in ([], ["probability", "header"])
         assert all(answer["description"] for answer in operation["responses"].values())
         assert operation["summary"]
         assert method == "POST" or "requestBody" not in operation, path
@@ -183,5 +185,60 @@ def test_a_request_that_the_service_refuses_does_not_fit_its_schema(document):
     schema = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     validator = Draft202012Validator(resolved(document, schema))
     assert validator.is_valid({"features": [1, 2.5, "x", None, True]})
-    for wrong in ({}, {"feature": [1]}, {"features": 3}, {"features": [[[1]]]}, [1, 2]):
+    for wrong in ({}, {"feature": [1]}, {"features": 3}, {"features": [[[1]]]}, [1, 2], {"features": []}):
         assert not validator.is_valid(wrong), wrong
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong"),
+    [
+        ("/v2/models/{name}/infer", {"inputs": []}),
+        ("/v2/models/{name}/infer", {"inputs": [INFER["inputs"][0] | {"datatype": "BF16"}]}),
+        ("/v2/models/{name}/infer", {"inputs": [INFER["inputs"][0] | {"shape": [0, 4]}]}),
+        ("/v2/models/{name}/infer", {"inputs": [INFER["inputs"][0] | {"shape": [1] * 9}]}),
+        ("/invocations", []),
+        ("/invocations", {"instances": []}),
+        ("/invocations", {"inputs": {"a": []}}),
+        ("/invocations", {"dataframe_split": {"data": []}}),
+        ("/v1/models/{name}:predict", {"instances": []}),
+        ("/v1/models/{name}:predict", {"inputs": []}),
+    ],
+)
+def test_schema_says_what_is_refused(document, start_service, path, wrong):
+    schema = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert not Draft202012Validator(resolved(document, schema)).is_valid(wrong)
+    running = start_service(("iris", "1.0.0", "labels"))
+    assert running.ask("POST", path.replace("{name}", "iris"), wrong)[0] == 400
+
+
+def arrays(value):
+    """Return every schema of an array within a JSON value."""
+    if isinstance(value, list):
+        return [found for one in value for found in arrays(one)]
+    if not isinstance(value, dict):
+        return []
+    return [value] * (value.get("type") == "array") + arrays(list(value.values()))
+
+
+def test_every_array_says_what_it_holds(document):
+    found = arrays([document["components"]["schemas"], document["paths"]])
+    assert len(found) > 20
+    assert all(schema["items"] for schema in found)
+
+
+def test_every_prediction_has_examples_that_keep_to_their_schemas(document):
+    for route in openapi.ALL_ROUTES:
+        if not route.hot:
+            continue
+        operation = document["paths"][route.path]["post"]
+        for described_as in (operation["requestBody"], operation["responses"]["200"]):
+            body = described_as["content"]["application/json"]
+            Draft202012Validator(resolved(document, body["schema"])).validate(body["example"])
+            lines = {"text/csv", "application/jsonlines"} & described_as["content"].keys()
+            assert len(lines) == (2 if route.lines else 0), route.path
+
+
+def test_page_is_described_as_html(document):
+    content = document["paths"]["/"]["get"]["responses"]["200"]["content"]
+    assert list(content) == ["text/html", "application/json"]
+    assert content["text/html"]["schema"] == {"type": "string"}
