@@ -40,9 +40,9 @@ def answers_by_topic(client, count):
     return by_topic
 
 
-def test_a_device_meets_one_version_by_its_topic_in_order_and_with_its_ids(door, plain, split):
+def test_a_device_meets_one_version_by_its_topic_in_order_and_with_its_ids(listen, plain, split):
     made, version_of = split()
-    running = door(subscriptions=[{**SENSORS, "key": "{1}"}]).connected()
+    running = listen(subscriptions=[{**SENSORS, "key": "{1}"}]).connected()
     client = plain("plant/+/prediction")
     for number in range(60):
         client.publish(f"plant/{DEVICES[number % 12]}/sensors", row(number))
@@ -57,39 +57,39 @@ def test_a_device_meets_one_version_by_its_topic_in_order_and_with_its_ids(door,
     assert sum(prediction.requests for prediction in running.seen) == 60
 
 
-def test_the_key_may_be_a_field_of_the_payload_and_a_bad_message_counts_for_its_arm(door, plain, split):
+def test_the_key_may_be_a_field_of_the_payload_and_a_bad_message_counts_for_its_arm(listen, plain, split):
     made, version_of = split()
-    running = door(subscriptions=[{**SENSORS, "key": "from.device", "id": "id"}]).connected()
-    client = plain("plant/+/prediction", "appliance/door/errors")
+    running = listen(subscriptions=[{**SENSORS, "key": "from.device", "id": "id"}]).connected()
+    client = plain("plant/+/prediction", "appliance/edge/errors")
     for number, device in enumerate(DEVICES):
         client.publish("plant/a/sensors", row(number) | {"from": {"device": device}, "id": f"m{number}"})
         client.publish("plant/a/sensors", row(number) | {"from": {"device": device}, "sepal_width": "wide"})
     answers = client.answers(12, "plant/a/prediction")
     assert [answer["id"] for answer in answers] == [f"m{number}" for number in range(12)]
     assert [answer["version"] for answer in answers] == [version_of(device) for device in DEVICES]
-    client.wait(12, "appliance/door/errors")
+    client.wait(12, "appliance/edge/errors")
     assert sorted(running.failures) == sorted(
         (version_of(device), f"{made.id}/{version_of(device)}", device) for device in DEVICES
     )
 
 
-def test_the_experiments_column_is_the_key_where_the_subscription_has_none(door, plain, split):
+def test_the_experiments_column_is_the_key_where_the_subscription_has_none(listen, plain, split):
     _, version_of = split(key="column:sepal_width")
-    door(subscriptions=[{**SENSORS}]).connected()
+    listen(subscriptions=[{**SENSORS}]).connected()
     client = plain("plant/+/prediction")
     for number in range(20):
         client.publish("plant/a/sensors", row(number, width=number / 2))
     assert [one["version"] for one in client.answers(20)] == [version_of(str(number / 2)) for number in range(20)]
 
 
-def test_rows_from_several_topics_are_routed_by_their_own_key(door, plain, split):
+def test_rows_from_several_topics_are_routed_by_their_own_key(listen, plain, split):
     _, version_of = split()
     feeds = [
         {"topic": "line/{device}/a", "columns": {"sepal_length": "last", "sepal_width": "mean"}},
         {"topic": "line/{device}/b", "columns": {"petal_length": "last", "petal_width": "mean"}},
     ]
     rows = [{"name": "line", "answer": "line/{device}/prediction", "model": "iris", "feeds": feeds}]
-    door(rows=rows).connected()
+    listen(rows=rows).connected()
     client = plain("line/+/prediction")
     for device in DEVICES:
         client.publish(f"line/{device}/a", b"1")
@@ -100,9 +100,9 @@ def test_rows_from_several_topics_are_routed_by_their_own_key(door, plain, split
     }
 
 
-def test_without_a_key_messages_are_split_by_chance_and_keep_their_order_and_ids(door, plain, split):
+def test_without_a_key_messages_are_split_by_chance_and_keep_their_order_and_ids(listen, plain, split):
     split()
-    door(subscriptions=[SENSORS]).connected()
+    listen(subscriptions=[SENSORS]).connected()
     client = plain("plant/+/prediction")
     for number in range(80):
         client.publish("plant/a/sensors", row(number))
@@ -113,13 +113,13 @@ def test_without_a_key_messages_are_split_by_chance_and_keep_their_order_and_ids
     assert all(len(answer["id"]) == len(message_id("", b"")) for answer in answers)
 
 
-def test_two_subscriptions_that_name_versions_give_both_answers_whatever_runs(door, plain, split):
+def test_two_subscriptions_that_name_versions_give_both_answers_whatever_runs(listen, plain, split):
     split()
     both = [
         {**SENSORS, "version": version, "answer": f"plant/{{1}}/prediction/{version[0]}", "key": "{1}"}
         for version in ("1.0.0", "2.0.0")
     ]
-    running = door(subscriptions=both).connected()
+    running = listen(subscriptions=both).connected()
     client = plain("plant/+/prediction/+")
     for device in DEVICES:
         client.publish(f"plant/{device}/sensors", row(1))
@@ -134,6 +134,6 @@ def test_two_subscriptions_that_name_versions_give_both_answers_whatever_runs(do
     ("rest", "found"),
     [({"key": "{2}"}, "is no place"), ({"key": "device", "payload": "value", "echo": []}, "no meaning")],
 )
-def test_a_key_that_cannot_be_is_refused(door, rest, found):
+def test_a_key_that_cannot_be_is_refused(listen, rest, found):
     with pytest.raises(ConfigError, match=found):
-        door(subscriptions=[{**SENSORS, **rest}])
+        listen(subscriptions=[{**SENSORS, **rest}])
