@@ -4,6 +4,7 @@ Each carries what was tried, what was found and what to do next:
 
     ApplianceError                something was tried and failed
     +-- Misuse                    the caller asked for something that cannot be meant
+    |   +-- NoDefaultModel        no model was named, and several are active
     |   +-- ConfigError           a setting is unknown, missing or out of its range
     |   +-- InvalidInput          rows or tensors that the model cannot take
     |   |   +-- TooLarge          a body, a row count or a nesting beyond its limit
@@ -39,6 +40,10 @@ class ApplianceError(Exception):
 
 class Misuse(ApplianceError):
     """The caller asked for something that cannot be meant."""
+
+
+class NoDefaultModel(Misuse):
+    """No model was named, and several are active."""
 
 
 class ConfigError(Misuse):

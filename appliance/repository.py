@@ -15,13 +15,15 @@ from typing import Literal, Protocol
 from appliance import nofollow
 from appliance.arms import Arms
 from appliance.bundle import archive
-from appliance.errors import ApplianceError, BundleRefused, Misuse, NotReady, StoreError, unknown_model
+from appliance.errors import ApplianceError, BundleRefused, NoDefaultModel, NotReady, StoreError, unknown_model
 from appliance.inference.version import LoadedVersion
 from appliance.pinned import Pinned
 from appliance.store import activation
 from appliance.store.routing_record import Routing
 from appliance.store.versions import Store
 from appliance.trials import Trials
+
+_SHOWN = 5  # names in a message
 
 log = logging.getLogger(__name__)
 
@@ -323,7 +325,9 @@ class ModelRepository:
             return active[0]
         if not active:
             raise NotReady("find a model", "none is active", "activate one: appliance activate NAME VERSION")
-        raise Misuse("find the default model", f"{len(active)} are active", "name one, or set [models] default")
+        some = ", ".join(sorted(active)[:_SHOWN])
+        found = f"{len(active)} are active: {some}{', ...' if len(active) > _SHOWN else ''}"
+        raise NoDefaultModel("find the default model", found, "name one, or set [models] default")
 
 
 def _with_role(roles: Mapping[str, Served], version: str) -> LoadedVersion | None:

@@ -30,7 +30,7 @@ from appliance.rest.http_types import Authorize, Context
 from appliance.rest.openapi import ALL_ROUTES
 from appliance.rest.server.connection_balance import Share
 from appliance.rest.server.server import make_server
-from appliance.store import activation, condition, versions
+from appliance.store import activation, condition, running, versions
 from appliance.store.marks import Offered
 from appliance.store.versions import Store
 from appliance.trials import Trials
@@ -102,10 +102,14 @@ class Service:
             daemon=True,
         )
         follower.start()
+        if self._first and self.http:
+            running.write(self.config.state_dir, self.http.running())
         ready()
         systemd.watch(self._alive, ready, self._stop)
         self._serve()
         self._stop.set()
+        if self._first:
+            running.remove(self.config.state_dir)
         follower.join(timeout=5)
         log.info("stopped")
 

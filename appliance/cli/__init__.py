@@ -20,7 +20,7 @@ import click
 
 from appliance import __version__, signals
 from appliance.cli import owner
-from appliance.cli.output import echo, echo_error
+from appliance.cli.output import echo, echo_error, echo_error_json
 from appliance.config import Config
 from appliance.errors import ApplianceError, Misuse, NotFound, Refused
 from appliance.plain_text import plain
@@ -72,6 +72,8 @@ class Options:
     state_dir: str | None = None
     config_file: Path | None = None
     debug: bool = False
+    json: bool = False
+    """Whether errors are told as JSON too."""
 
     def config(self, *, files: Sequence[Path] = (), **overrides: dict[str, Any]) -> Config:
         """Return the configuration; `overrides` are {section: {key: value}} of the command's own options.
@@ -157,6 +159,11 @@ class Appliance(click.Group):
                 raise
             raise click.UsageError(f"No such command {args[0]!r}; did you mean {' or '.join(close)}?", ctx) from error
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options before the subcommand; --json counts from here on, whatever is wrong behind it."""
+        ctx.ensure_object(Options).json = "--json" in args[: args.index("--") if "--" in args else None]
+        return super().parse_args(ctx, args)
+
     def make_context(self, *arguments: Any, **rest: Any) -> click.Context:
         """Read the options; a misuse is told without the caller's control characters."""
         try:
@@ -172,6 +179,9 @@ class Appliance(click.Group):
             report(error)
             ctx.exit(exit_code(error))
         except click.ClickException as error:
+            if options().json:
+                misuse = Misuse("read the command line", error.format_message(), "see --help")
+                echo_error_json(misuse, error.exit_code)
             raise _plainly(error) from error
         except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
@@ -242,7 +252,9 @@ common_options(appliance)
 
 
 def report(error: ApplianceError) -> None:
-    """Write an error to standard error."""
+    """Write an error to standard error, and with --json as one document to standard output too."""
+    if options().json:
+        echo_error_json(error, exit_code(error))
     echo_error(error, trace=options().debug)
 
 

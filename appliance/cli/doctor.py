@@ -16,6 +16,7 @@ import click
 
 from appliance import cgroup, inference, memory
 from appliance.cli import common_options, no_effect, options
+from appliance.cli.address import configured
 from appliance.cli.models import as_json
 from appliance.cli.output import echo, print_json
 from appliance.cli.status import ask
@@ -241,7 +242,7 @@ def check_port(config: Config) -> Finding:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        served = ask(config, "/health/live")
+        served = ask(configured(config), "/health/live")
         if served["running"] and served["status"] == 200 and isinstance(served["answer"], dict):
             return Finding("port", "ok", f"{host}:{port} is served by the appliance")
         next_step = "name another host or port in [http], or end what uses it (ss -ltnp)"

@@ -25,6 +25,12 @@ def echo_json(document: bytes, indent: int = 2) -> None:
     click.echo(plain_json(msgspec.json.format(document, indent=indent).decode("utf-8", "backslashreplace")))
 
 
+def echo_error_json(error: ApplianceError, code: int) -> None:
+    """Print an error as one JSON document on standard output: its three parts and the command's exit code."""
+    parts = {"tried": error.tried, "found": error.found, "next": error.next_step}
+    print_json({"error": parts, "exit_code": code})
+
+
 def echo_error(error: ApplianceError, *, trace: bool = False) -> None:
     """Write an error to standard error: what was tried, what was found, what to do next.
 

@@ -23,9 +23,9 @@ from appliance import ahead, nofollow
 from appliance.bundle import archive, examples
 from appliance.bundle.manifest import Manifest
 from appliance.cli import common_options, exit_code, options
+from appliance.cli.address import Address, find, url_option
 from appliance.cli.models import as_json
 from appliance.cli.output import echo, print_json
-from appliance.cli.status import address, connect
 from appliance.config import Config
 from appliance.errors import BundleRefused, InvalidInput, NotAllowed, NotFound, NotReady, SelfTestFailed
 from appliance.inference.comparison import compare
@@ -95,18 +95,19 @@ class Outcome:
     "--wait", default=5.0, type=click.FloatRange(0), show_default=True,
     help="Seconds that a service may take to start, or to follow an activation.",
 )  # fmt: skip
+@url_option
 @as_json
 @common_options
-def probe(name: str, version: str | None, repeat: int, wait: float, as_json: bool) -> None:
+def probe(name: str, version: str | None, repeat: int, wait: float, url: str | None, as_json: bool) -> None:
     """Ask the service on this host the examples of the model NAME and compare with the original model's answers.
 
     Exit code 3 when one is wrong or another version answers, 1 when the service does not answer, 4 for no such model.
     """
     config = options().config()
-    asked, outcome = _settled(config, name, version, repeat, time.monotonic() + wait)
+    asked, outcome = _settled(config, url, name, version, repeat, time.monotonic() + wait)
     failed = None
     if outcome.found:
-        tried = f"probe {name} {asked.manifest.version} at {address(config)}"
+        tried = f"probe {name} {asked.manifest.version} at {find(config, url)}"
         failed = SelfTestFailed(tried, outcome.found, f"see: appliance status; to go back: appliance rollback {name}")
     if as_json:
         print_json(_document(asked, outcome))
@@ -116,7 +117,7 @@ def probe(name: str, version: str | None, repeat: int, wait: float, as_json: boo
     echo(_line(asked, outcome))
 
 
-def ask(config: Config, asked: Examples, repeat: int) -> Outcome:
+def ask(config: Config, address: Address, asked: Examples, repeat: int) -> Outcome:
     """Return what the service answers to the examples, asked `repeat` times; the first other version ends it.
 
     Raises NotReady when it does not answer or does not serve the model, NotAllowed without a token that it takes.
@@ -125,7 +126,7 @@ def ask(config: Config, asked: Examples, repeat: int) -> Outcome:
     token = _token(config)
     for _ in range(repeat):
         # A connection each: of several processes that share the port, each gets its turn.
-        connection = connect(config, SECONDS)
+        connection = address.connection(SECONDS)
         try:
             for rows in _portions(asked, config):
                 _ask_once(connection, asked, rows, token, outcome)
@@ -140,14 +141,16 @@ def ask(config: Config, asked: Examples, repeat: int) -> Outcome:
     return outcome
 
 
-def _settled(config: Config, name: str, version: str | None, repeat: int, deadline: float) -> tuple[Examples, Outcome]:
+def _settled(
+    config: Config, url: str | None, name: str, version: str | None, repeat: int, deadline: float
+) -> tuple[Examples, Outcome]:
     """Return the outcome once the service is where the store is, or the last one before the deadline."""
     store = Store(config.state_dir)
     while True:
         asked = _examples(store, name, version)
         late = time.monotonic() >= deadline
         try:
-            outcome = ask(config, asked, repeat)
+            outcome = ask(config, find(config, url), asked, repeat)  # it may be starting, at another port
             if late or outcome.version == asked.manifest.version:
                 return asked, outcome
         except NotReady:

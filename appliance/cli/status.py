@@ -12,6 +12,7 @@ import msgspec
 
 from appliance import __version__
 from appliance.cli import EXIT_DONE, EXIT_FAILED, common_options, options
+from appliance.cli.address import Address, find, url_option
 from appliance.cli.models import as_json, described
 from appliance.cli.output import echo, print_json
 from appliance.config import Config
@@ -28,26 +29,28 @@ SECONDS = 2.0
 @click.command()
 @as_json
 @click.option("--ready", is_flag=True, help="Tell of the service alone; exit code 0 when it is ready, else 1.")
+@url_option
 @common_options
-def status(as_json: bool, ready: bool) -> None:
+def status(as_json: bool, ready: bool, url: str | None) -> None:
     """Show this host, its models and its service."""
     config = options().config()
+    address = find(config, url)
     if ready:
-        _tell_ready(config, as_json)
-    document = _host(config) | {"models": _models(Store.of(config)), "service": ask(config)}
+        _tell_ready(address, as_json)
+    document = _host(config) | {"models": _models(Store.of(config)), "service": ask(address)}
     if as_json:
         print_json(document)
     else:
         echo(*_lines(document))
 
 
-def ask(config: Config, path: str = "/health/ready") -> dict[str, Any]:
-    """Return what a service at the configured address answers to GET `path`.
+def ask(address: Address, path: str = "/health/ready") -> dict[str, Any]:
+    """Return what a service at an address answers to GET `path`.
 
     {"url", "running": False} when nothing answers, else also the HTTP `status` and the JSON `answer` (None if none).
     """
-    url = f"{address(config)}{path}"
-    connection = connect(config, SECONDS)
+    url = f"{address}{path}"
+    connection = address.connection(SECONDS)
     try:
         connection.request("GET", path)
         response = connection.getresponse()
@@ -63,26 +66,9 @@ def ask(config: Config, path: str = "/health/ready") -> dict[str, Any]:
     return {"url": url, "running": True, "status": response.status, "ready": response.status == 200, "answer": answer}
 
 
-def address(config: Config) -> str:
-    """Return the URL of the service on this host, without a path."""
-    host = _host_of(config)
-    return f"http://{f'[{host}]' if ':' in host else host}:{config.http.port}"
-
-
-def connect(config: Config, timeout: float) -> http.client.HTTPConnection:
-    """Return a connection to the service on this host, not opened yet; `timeout` in seconds."""
-    # http.client, not urllib: it knows no proxies, and this never leaves the host.
-    return http.client.HTTPConnection(_host_of(config), config.http.port, timeout=timeout)
-
-
-def _host_of(config: Config) -> str:
-    """Return where this host reaches what listens at the configured address."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(config.http.host, config.http.host)  # noqa: S104
-
-
-def _tell_ready(config: Config, as_json: bool) -> NoReturn:
+def _tell_ready(address: Address, as_json: bool) -> NoReturn:
     """Show whether the service is ready, and why not, and end; light enough for a container's health check."""
-    service = ask(config)
+    service = ask(address)
     answer = service.get("answer")
     reasons, warnings = ((answer.get(key, []) if isinstance(answer, dict) else []) for key in ("reasons", "warnings"))
     if as_json:

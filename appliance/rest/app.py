@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from appliance.budget import SMALL
-from appliance.errors import ApplianceError, NotFound, Overloaded
+from appliance.errors import ApplianceError, NoDefaultModel, NotFound, Overloaded
 from appliance.predictor import request_id
 from appliance.rest.http_types import Authorize, Context, Environ, Request, Response, body_limit
 from appliance.rest.problems import REASONS, WrongMethod, form_for, status_of
@@ -105,6 +105,8 @@ class App:
             self.authorize(request, route.scope)
             return route.handler(self.context, request, variables)
         except ApplianceError as error:
+            if route.named and isinstance(error, NoDefaultModel):
+                error.next_step = f"name one: POST {route.named}; or set [models] default"
             failure, status = error, status_of(error)
         except MemoryError:
             log.exception("no memory for a request", extra={"path": request.path})

@@ -6,6 +6,7 @@ import threading
 
 from appliance.rest.auth import Pages, TokenGuard
 from appliance.rest.server.server import Server
+from appliance.store.running import Running, here
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,10 @@ class HttpListener:
         host, port = self.server.effective_host, self.server.effective_port
         log.info("listening", extra={"url": f"http://{f'[{host}]' if ':' in host else host}:{port}"})
         self.server.run()
+
+    def running(self) -> Running:
+        """Return where it answers."""
+        return here(str(self.server.effective_host), int(self.server.effective_port))
 
     def stop(self) -> None:
         """Have run() return soon; safe in a signal handler and from any thread."""

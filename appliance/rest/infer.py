@@ -12,6 +12,8 @@ from appliance.rest.json_body import decode_values
 from appliance.rest.routed import settled, version_for
 
 BINARY = "application/octet-stream"
+FORM = '{"inputs": [{"name": ..., "shape": ..., "datatype": ..., "data": ...}]}'
+"""What to send, for who sent something else."""
 
 COMPRESSED_FROM = 1024
 """Bytes from which a response is compressed where the client accepts that; a smaller one would gain nothing."""
@@ -77,5 +79,5 @@ def _key_in_body(request: Request) -> str:
 
 def _parse(context: Context, request: Request, version: LoadedVersion, header: bytes, content: memoryview) -> InferCall:
     """Return the call that a JSON part and the bytes behind it make."""
-    sent, typed = decode_values(header, InferRequestOf, version.schema.value_type, context.limits)
+    sent, typed = decode_values(header, InferRequestOf, version.schema.value_type, context.limits, FORM)
     return infer_request.read(sent, content, version, context.limits, request.claim_more, typed=typed)

@@ -25,6 +25,8 @@ from appliance.rest.routed import settled, version_for
 from appliance.rest.routes import AT_LEAST_ONE, Route
 
 V = TypeVar("V")
+FORM = '{"instances": [ROW, ...]}, dataframe_split, dataframe_records or inputs, or a list of rows'
+"""What to send, for who sent something else."""
 
 
 class Split(msgspec.Struct, Generic[V], forbid_unknown_fields=True):
@@ -91,7 +93,7 @@ def invoke(context: Context, request: Request, variables: dict[str, str]) -> Res
     if media in ("application/json", ""):
         body = _json_body(request, parameters.get("charset", "utf-8"))
         kind = ListOf if _LIST.match(body) else InvocationOf
-        sent, typed = decode_values(body, kind, version.schema.value_type, context.limits)
+        sent, typed = decode_values(body, kind, version.schema.value_type, context.limits, FORM)
         feeds = _from_list(context, version, sent, typed) if kind is ListOf else _feeds(context, version, sent, typed)
         del body, sent
     elif media in FORMS:
@@ -196,6 +198,7 @@ ROUTES = (
         hot=True,
         request_type=INVOCATION,
         lines=True,
+        named="/models/NAME/invoke",
         response_type=Predictions,
     ),
     Route("GET", "/ping", _ping, "Whether predictions are answered (MLflow, SageMaker)", "none", response_type=Ping),

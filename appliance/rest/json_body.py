@@ -34,7 +34,7 @@ def decoder(kind: Any) -> Any:
     return msgspec.json.Decoder(kind)
 
 
-def decode(body: bytes, kind: type[T], limits: Limits) -> T:
+def decode(body: bytes, kind: type[T], limits: Limits, form: str = "") -> T:
     """Return `body` as `kind`. Raises InvalidInput with the place that is wrong, TooLarge for too deep nesting."""
     key: Any = kind
     try:
@@ -46,20 +46,20 @@ def decode(body: bytes, kind: type[T], limits: Limits) -> T:
             return _loaded(body, key)  # type: ignore[no-any-return]
         except _FAILURES as error:
             failure = error
-    raise _refusal(body, failure, limits.nesting) from failure
+    raise _refusal(body, failure, limits.nesting, form) from failure
 
 
-def decode_values(body: bytes, kind: Any, value_type: Any, limits: Limits) -> tuple[Any, bool]:
+def decode_values(body: bytes, kind: Any, value_type: Any, limits: Limits, form: str = "") -> tuple[Any, bool]:
     """Return `body` as the generic `kind[value_type]`, and whether that says that every value is a float or null.
 
     What is not of value_type is read as `kind[Scalar]`, for the error alone: the schema, which knows the columns, then
-    says which of them is wrong.
+    says which of them is wrong. `form` says what to send instead of JSON of another form.
     """
     try:
         reader = _decoder_of(kind, value_type)
         return reader.decode(body) if len(body) <= SMALL else _decoded(reader, body), value_type != Scalar
-    except _FAILURES:
-        return decode(body, kind[Scalar], limits), False  # slower, and it knows what clients write that is no JSON
+    except _FAILURES:  # slower, and it knows what clients write that is no JSON
+        return decode(body, kind[Scalar], limits, form), False
 
 
 def decode_lines(body: bytes, kind: Any, value_type: Any, limits: Limits) -> tuple[list[Any], bool]:
@@ -110,12 +110,15 @@ def _decoder_of(kind: Any, value_type: Any) -> Any:
     return msgspec.json.Decoder(kind[value_type])
 
 
-def _refusal(body: bytes, error: Exception, max_nesting: int) -> ApplianceError:
+def _refusal(body: bytes, error: Exception, max_nesting: int, form: str) -> ApplianceError:
     """Return the error for a body that is no JSON or not of the right form."""
     if isinstance(error, RecursionError) or _nests_beyond(body[:_SCANNED], max_nesting):
         return TooLarge("read the body", f"it nests deeper than {max_nesting}", "send rows of plain values")
     if not body:
-        return InvalidInput("read the body", "it is empty", "send JSON; /openapi.json says what")
+        next_step = f"send {form}" if form else "send JSON; /openapi.json says what"
+        return InvalidInput("read the body", "it is empty", next_step)
+    if form and isinstance(error, msgspec.ValidationError):
+        return InvalidInput("read the body", str(error), f"send {form}")
     return InvalidInput("read the body", str(error), "send JSON as /openapi.json says")
 
 

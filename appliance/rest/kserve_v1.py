@@ -21,6 +21,8 @@ from appliance.rest.routed import version_for
 from appliance.rest.routes import AT_LEAST_ONE, Route
 
 V = TypeVar("V")
+FORM = '{"instances": [ROW, ...]}, a ROW being a list of values or an object by column name'
+"""What to send, for who sent something else."""
 
 _SIGNATURE = "serving_default"  # TensorFlow's name of the graph that predicts
 
@@ -63,7 +65,7 @@ def predict_instances(context: Context, request: Request, variables: dict[str, s
     Raises InvalidInput, TooLarge, NotFound for an unknown model, NotReady when none is active.
     """
     version = version_for(context, request, variables["name"], variables.get("version"))
-    sent, typed = decode_values(request.body(), InstancesOf, version.schema.value_type, context.limits)
+    sent, typed = decode_values(request.body(), InstancesOf, version.schema.value_type, context.limits, FORM)
     take_none(sent.parameters)
     if sent.signature_name not in (None, _SIGNATURE):
         found = f"signature_name is {sent.signature_name[:40]!r}"

@@ -16,6 +16,8 @@ from appliance.rest.routed import settled, version_for
 from appliance.rest.routes import AT_LEAST_ONE, Route
 
 V = TypeVar("V")
+FORM = '{"features": ROW} or {"features": [ROW, ...]}, a ROW being a list of values or an object by column name'
+"""What to send, for who sent something else."""
 
 
 class Rows(msgspec.Struct, Generic[V], forbid_unknown_fields=True):
@@ -42,7 +44,7 @@ def predict(context: Context, request: Request, variables: dict[str, str]) -> Re
         if media in FORMS:
             feeds = read_lines(context, request, version, FORMS[media], parameters)
             return _answer(context, request, version, feeds)
-    sent, typed = decode_values(request.body(), Rows, version.schema.value_type, context.limits)
+    sent, typed = decode_values(request.body(), Rows, version.schema.value_type, context.limits, FORM)
     rows = as_rows(sent.features)
     context.limits.check_rows(len(rows))
     feeds = version.schema.from_rows(rows, typed=typed)
@@ -71,7 +73,7 @@ def _call(path: str, summary: str) -> Route:
 
 
 ROUTES = (
-    _call("/predict", "Predict with the default model"),
+    replace(_call("/predict", "Predict with the default model"), named="/models/NAME/predict"),
     _call("/models/{name}/predict", "Predict with a model's active version"),
     _call("/models/{name}/versions/{version}/predict", "Predict with one version"),
 )

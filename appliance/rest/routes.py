@@ -35,6 +35,8 @@ class Route:
     request_type: Any = None
     response_type: Any = None
     media: str = "application/json"
+    named: str = ""
+    """The path that does the same for a model that it names, where this one names none."""
     lines: bool = False
     """Whether it also takes and gives CSV and JSON lines, see lines.py."""
 

@@ -135,12 +135,36 @@ def test_an_error_has_three_labelled_parts_on_stderr(run, bundles):
     run("install", bundles["1.0.0"])
     result = run("activate", "irs", "1.0.0", "--json")
     assert result.exit_code == 4
-    assert result.stdout == ""
+    parts = {"tried": "find model 'irs'", "found": "it is not installed", "next": "did you mean iris?"}
+    assert json.loads(result.stdout) == {"error": parts, "exit_code": 4}
     assert result.stderr.splitlines() == [
         "error: find model 'irs'",
         "found: it is not installed",
         "next:  did you mean iris?",
     ]
+    plain = run("activate", "irs", "1.0.0")
+    assert (plain.stdout, plain.stderr) == ("", result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (("models", "--jsn", "--json"), "--jsn"),
+        (("activate", "iris", "--json"), "Missing argument"),
+        (("statsu", "--json"), "did you mean status?"),
+    ],
+)
+def test_a_misuse_is_json_too_where_json_is_asked_for(run, words, found):
+    result = run(*words)
+    told = json.loads(result.stdout)
+    assert (result.exit_code, told["exit_code"]) == (2, 2)
+    assert found in told["error"]["found"]
+    assert found in result.stderr
+
+
+def test_what_stands_behind_two_dashes_asks_for_no_json(run):
+    result = run("activate", "--", "--json", "1.0.0")
+    assert (result.exit_code, result.stdout) == (4, "")
 
 
 @pytest.mark.parametrize(

@@ -203,3 +203,31 @@ def test_a_name_of_any_script_is_told_as_it_was_sent(door):
         got = door.post(path.format(name).encode().decode("latin-1"), {"features": ROW})
         assert got.status == 404
         assert name in got.body.decode()
+
+
+WRONG_FORMS = [{"tenure": 5}, [1, 2, 3, 4], {"features": 5}, 7, {"instances": [[1, 2, 3, 4]]}, b""]
+
+
+@pytest.mark.parametrize("sent", WRONG_FORMS)
+@pytest.mark.parametrize(
+    ("path", "part", "form"),
+    [
+        ("/models/regression/predict", "detail", 'send {"features": ROW} or {"features": [ROW, ...]}'),
+        ("/v1/models/regression:predict", "error", 'send {"instances": [ROW, ...]}'),
+        ("/v2/models/regression/infer", "error", 'send {"inputs": [{"name": ...'),
+        ("/models/regression/invoke", "message", 'send {"instances": [ROW, ...]}, dataframe_split'),
+    ],
+)
+def test_body_of_another_form_is_told_the_right_one(door, sent, path, part, form):
+    got = door.post(path, sent)
+    if got.status == 200:  # what another route takes is its own
+        assert sent in ([1, 2, 3, 4], {"instances": [[1, 2, 3, 4]]})
+        return
+    assert (got.status, form in got.json[part]) == (400, True), got.json
+
+
+@pytest.mark.parametrize(("path", "part"), [("/predict", "detail"), ("/invocations", "message")])
+def test_several_active_models_are_named_with_the_route_that_names_one(door, path, part):
+    got = door.post(path, {"features": [1, 2, 3, 4]})
+    assert got.status == 400
+    assert "5 are active: classifier, echo, labels, regression, table; name one: POST /models/NAME/" in got.json[part]

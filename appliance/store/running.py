@@ -1,0 +1,68 @@
+"""Where the service of a state folder answers: STATE_DIR/service.json, written once it listens and deleted at its end.
+
+For the commands of the same host, which else would have to guess the port of `serve --port`, or of another
+configuration. What stands there is believed as long as the process that wrote it runs: a power cut leaves the file.
+"""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from appliance import nofollow
+from appliance.errors import StoreError
+from appliance.store import durable
+
+
+class Running(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What service.json says."""
+
+    host: str
+    """The address that it listens at."""
+    port: int
+    pid: int
+    """Of the first process; with `started`, when that began (proc(5), field 22), no other process has it."""
+    started: str
+
+
+def here(host: str, port: int) -> Running:
+    """Return what this process writes."""
+    return Running(host, port, os.getpid(), _started(os.getpid()))
+
+
+def write(state_dir: Path, running: Running) -> None:
+    """Write the file; a state folder that cannot be written stays without."""
+    with suppress(OSError, StoreError):
+        durable.write_atomically(_file(state_dir), msgspec.json.encode(running), within=state_dir)
+
+
+def read(state_dir: Path) -> Running | None:
+    """Return where a service answers that runs now, None where none is known to."""
+    try:
+        running = msgspec.json.decode(nofollow.read(_file(state_dir), within=state_dir), type=Running)
+    except (OSError, ValueError, StoreError, msgspec.MsgspecError):
+        return None
+    return running if 0 < running.port < 65536 and _started(running.pid) == running.started else None
+
+
+def remove(state_dir: Path) -> None:
+    """Delete the file where this process wrote it."""
+    running = read(state_dir)
+    if running and running.pid == os.getpid():
+        with suppress(OSError, StoreError):
+            durable.delete_file(_file(state_dir), within=state_dir)
+
+
+def _file(state_dir: Path) -> Path:
+    """Return where the file is."""
+    return state_dir / "service.json"
+
+
+def _started(pid: int) -> str:
+    """Return when a process began, in clock ticks since the host's start; "-" where that cannot be known."""
+    try:
+        # The program's name, in brackets, may hold anything; what follows it is numbers.
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return "-"
