@@ -10,14 +10,14 @@ _NO_LIMIT_V1 = 2**60
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class CgroupLimits:
     """The tightest limit of this process's cgroup and those above it; None where there is none."""
 
     memory_bytes: int | None
     processors: float | None
 
 
-def limits(root: Path = _ROOT, self_file: Path = _SELF) -> Limits:
+def limits(root: Path = _ROOT, self_file: Path = _SELF) -> CgroupLimits:
     """Return the limits of this process; `root` is where the cgroup file systems are mounted."""
     memory: list[int] = []
     processors: list[float] = []
@@ -25,7 +25,7 @@ def limits(root: Path = _ROOT, self_file: Path = _SELF) -> Limits:
         for folder in _folders(root, controllers, path):
             memory += _memory(folder)
             processors += _processors(folder)
-    return Limits(min(memory, default=None), min(processors, default=None))
+    return CgroupLimits(min(memory, default=None), min(processors, default=None))
 
 
 def _memberships(self_file: Path) -> list[tuple[list[str], str]]:

@@ -59,12 +59,12 @@ class Trials:
         within = known.memory_bytes <= limits.memory_bytes and known.load_seconds + known.seconds <= limits.seconds
         return (known.digest, known.processor, known.onnxruntime) == here and within
 
-    def _limits(self, file: Path) -> trial.Limits:
+    def _limits(self, file: Path) -> trial.TrialLimits:
         """Return what a version may take."""
         model = file / MODEL if file.is_dir() else file
         size = model.lstat().st_size if model.exists() else 0
         most = self._models.max_memory_bytes or trial.default_memory(size, memory.limit_bytes())
-        return trial.Limits(self._models.self_test_seconds, most)
+        return trial.TrialLimits(self._models.self_test_seconds, most)
 
 
 @functools.cache

@@ -72,7 +72,7 @@ class Examples:
 
 
 @dataclass(slots=True)
-class Outcome:
+class ProbeResult:
     """What the service answered."""
 
     version: str
@@ -104,7 +104,7 @@ def probe(name: str, version: str | None, repeat: int, wait: float, url: str | N
     Exit code 3 when one is wrong or another version answers, 1 when the service does not answer, 4 for no such model.
     """
     config = options().config()
-    asked, outcome = _settled(config, url, name, version, repeat, time.monotonic() + wait)
+    asked, outcome = _after_the_switch(config, url, name, version, repeat, time.monotonic() + wait)
     failed = None
     if outcome.found:
         tried = f"probe {name} {asked.manifest.version} at {find(config, url)}"
@@ -117,12 +117,12 @@ def probe(name: str, version: str | None, repeat: int, wait: float, url: str | N
     echo(_line(asked, outcome))
 
 
-def ask(config: Config, address: Address, asked: Examples, repeat: int) -> Outcome:
+def ask(config: Config, address: Address, asked: Examples, repeat: int) -> ProbeResult:
     """Return what the service answers to the examples, asked `repeat` times; the first other version ends it.
 
     Raises NotReady when it does not answer or does not serve the model, NotAllowed without a token that it takes.
     """
-    outcome = Outcome(asked.manifest.version, np.zeros(asked.rows, bool))
+    outcome = ProbeResult(asked.manifest.version, np.zeros(asked.rows, bool))
     token = _token(config)
     for _ in range(repeat):
         # A connection each: of several processes that share the port, each gets its turn.
@@ -132,18 +132,18 @@ def ask(config: Config, address: Address, asked: Examples, repeat: int) -> Outco
                 _ask_once(connection, asked, rows, token, outcome)
         except _OtherVersion as other:
             found = f"version {other} answered instead of {asked.manifest.version}"
-            return Outcome(str(other), np.ones(asked.rows, bool), None, found, outcome.seconds)
+            return ProbeResult(str(other), np.ones(asked.rows, bool), None, found, outcome.seconds)
         except _Unanswered as error:
             found = f"the service refuses the examples ({error})"
-            return Outcome(asked.manifest.version, np.ones(asked.rows, bool), None, found, outcome.seconds)
+            return ProbeResult(asked.manifest.version, np.ones(asked.rows, bool), None, found, outcome.seconds)
         finally:
             connection.close()
     return outcome
 
 
-def _settled(
+def _after_the_switch(
     config: Config, url: str | None, name: str, version: str | None, repeat: int, deadline: float
-) -> tuple[Examples, Outcome]:
+) -> tuple[Examples, ProbeResult]:
     """Return the outcome once the service is where the store is, or the last one before the deadline."""
     store = Store(config.state_dir)
     while True:
@@ -197,7 +197,7 @@ def _portions(asked: Examples, config: Config) -> Iterator[slice]:
 
 
 def _ask_once(
-    connection: http.client.HTTPConnection, asked: Examples, rows: slice, token: str, outcome: Outcome
+    connection: http.client.HTTPConnection, asked: Examples, rows: slice, token: str, outcome: ProbeResult
 ) -> None:
     """Ask some of the examples, and add to `outcome` how the answers compare."""
     body, headers = _request(asked, rows)
@@ -253,7 +253,7 @@ def _read(tried: str, content: bytes, header_length: str) -> tuple[str, dict[str
         raise NotReady(tried, found, "see which program listens there: ss -ltnp") from error
 
 
-def _compare(asked: Examples, rows: slice, outputs: dict[str, Array], outcome: Outcome) -> None:
+def _compare(asked: Examples, rows: slice, outputs: dict[str, Array], outcome: ProbeResult) -> None:
     """Add to `outcome` how some answers compare with the original's."""
     for tensor, expected in zip(asked.manifest.outputs, asked.outputs, strict=True):
         part = expected[rows]
@@ -280,7 +280,7 @@ def _token(config: Config) -> str:
     return next((line[1] for line in lines if len(line) == 2 and line[0] in ("predict", "admin")), "")
 
 
-def _document(asked: Examples, outcome: Outcome) -> dict[str, Any]:
+def _document(asked: Examples, outcome: ProbeResult) -> dict[str, Any]:
     """Return the outcome as one JSON document; `version` is the one that answered."""
     return {
         "model": asked.manifest.name,
@@ -304,7 +304,7 @@ def _times(seconds: list[float]) -> dict[str, float | None]:
     }
 
 
-def _line(asked: Examples, outcome: Outcome) -> str:
+def _line(asked: Examples, outcome: ProbeResult) -> str:
     """Return a good outcome as one line."""
     times = _times(outcome.seconds)
     return (

@@ -12,7 +12,7 @@ from appliance.errors import NotFound
 from appliance.pull import puller, sources
 
 if TYPE_CHECKING:
-    from appliance.pull.puller import Outcome
+    from appliance.pull.puller import PullResult
 
 
 @click.command()
@@ -52,11 +52,11 @@ def index(folder: Path) -> None:
     echo_json(sources.index_of(folder), indent=1)
 
 
-def _changed(outcome: "Outcome") -> bool:
+def _changed(outcome: "PullResult") -> bool:
     return outcome.what in ("activated", "installed")
 
 
-def _document(outcome: "Outcome") -> dict[str, Any]:
+def _document(outcome: "PullResult") -> dict[str, Any]:
     """Return an outcome for programs."""
     error = outcome.error
     found = {"tried": error.tried, "found": error.found, "next": error.next_step} if error else None

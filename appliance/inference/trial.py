@@ -35,14 +35,14 @@ _TIMES_MODEL = 8  # a forest takes some four times its file while it is loaded
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class TrialLimits:
     """What a version may take: seconds of load and self-test together, bytes beside the program itself."""
 
     seconds: float = 30.0
     memory_bytes: int = _LEAST_BYTES
 
 
-class Answer(msgspec.Struct):
+class TrialResult(msgspec.Struct):
     """What the process says: figures, or the kind and the three parts of an error."""
 
     passed: SelfTest | None = None
@@ -57,7 +57,9 @@ def default_memory(model_bytes: int, limit_bytes: int) -> int:
     return min(limit_bytes // 2, max(_LEAST_BYTES, _TIMES_MODEL * model_bytes))
 
 
-def run(file: Path, limits: Limits, within: Path | None = None, stopping: threading.Event | None = None) -> SelfTest:
+def run(
+    file: Path, limits: TrialLimits, within: Path | None = None, stopping: threading.Event | None = None
+) -> SelfTest:
     """Return the figures of the version in `file`, an installed version's folder or a bundle, from its own process.
 
     `within` is the state folder, below which no link is followed; `stopping` ends the trial when it is set. One at a
@@ -76,7 +78,9 @@ def run(file: Path, limits: Limits, within: Path | None = None, stopping: thread
 _alone = threading.Lock()
 
 
-def _ended(file: Path, within: Path | None, limits: Limits, tried: str, stopping: threading.Event) -> tuple[int, bytes]:
+def _ended(
+    file: Path, within: Path | None, limits: TrialLimits, tried: str, stopping: threading.Event
+) -> tuple[int, bytes]:
     """Run the process to its end, or end it; return its exit code and what it said."""
     asked = {"file": str(file), "within": str(within) if within else None, "parent": os.getpid()}
     deadline = time.monotonic() + limits.seconds
@@ -168,12 +172,12 @@ def _reap(pid: int) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-def _result(tried: str, limits: Limits, code: int, said: bytes) -> SelfTest:
+def _result(tried: str, limits: TrialLimits, code: int, said: bytes) -> SelfTest:
     """Return what the process found, or raise it."""
     try:
-        answer = msgspec.json.decode(said, type=Answer)
+        answer = msgspec.json.decode(said, type=TrialResult)
     except msgspec.MsgspecError:
-        answer = Answer()
+        answer = TrialResult()
     if answer.passed:
         return answer.passed
     if answer.refused:

@@ -24,16 +24,16 @@ _NO_MEMORY = re.compile(r"bad_alloc|alloc|memory", re.IGNORECASE)  # in what onn
 
 
 def main() -> int:
-    """Try the version that the last argument names; write one line of JSON (trial.Answer) to standard output."""
+    """Try the version that the last argument names; write one line of JSON (trial.TrialResult) to standard output."""
     asked = json.loads(sys.argv[-1])
     _limit_process(asked)
     try:
-        answer = trial.Answer(passed=_tried(asked))
+        answer = trial.TrialResult(passed=_tried(asked))
     except ApplianceError as error:
-        answer = trial.Answer(refused=(type(error).__name__, *_parts(error, asked)))
+        answer = trial.TrialResult(refused=(type(error).__name__, *_parts(error, asked)))
     except MemoryError:
         over = trial.over_memory(f"self-test of {asked['file']}", asked["memory_bytes"])
-        answer = trial.Answer(refused=(type(over).__name__, over.tried, over.found, over.next_step))
+        answer = trial.TrialResult(refused=(type(over).__name__, over.tried, over.found, over.next_step))
     os.write(1, msgspec.json.encode(answer))
     os._exit(0)  # the graph's threads and buffers need no goodbye
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from appliance.config import BrokerConfig, MqttConfig
 from appliance.mqtt.client import Client
-from appliance.mqtt.messages import Message, PublishProperties, Session
+from appliance.mqtt.messages import BrokerSession, Message, PublishProperties
 from appliance.mqtt.outbox import LOCAL, UPSTREAM, Outbox, Stored
 from appliance.mqtt.sender import Sender
 
@@ -17,7 +17,7 @@ NAMES = {LOCAL: "local", UPSTREAM: "upstream"}
 class Owner(Protocol):
     """Who is told what happens on a link, on the loop's thread."""
 
-    def link_up(self, link: "BrokerLink", session: Session) -> None:
+    def link_up(self, link: "BrokerLink", session: BrokerSession) -> None:
         """A broker is connected."""
 
     def link_down(self, link: "BrokerLink") -> None:
@@ -82,7 +82,7 @@ class BrokerLink:
         found = [f"{address} refuses {sender.refused} answers: {sender.refusal}"] if sender.refused else []
         return found + ([f"{address} refuses reports of bad messages: {sender.unheard}"] if sender.unheard else [])
 
-    def up(self, session: Session) -> None:
+    def up(self, session: BrokerSession) -> None:
         """Ask for messages, then say that we are there; what waited on disk is sent next."""
         self._owner.link_up(self, session)
         self.client.publish(self._online, b"online", qos=0, retain=True)

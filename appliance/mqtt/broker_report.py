@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from appliance.config import BrokerConfig
 from appliance.mqtt.client import Client
-from appliance.mqtt.messages import Message, Session
+from appliance.mqtt.messages import BrokerSession, Message
 from appliance.mqtt.overlaps import Ask
 from appliance.mqtt.topics import Filter
 
@@ -70,7 +70,7 @@ class _ReportHandler:
         """Whether there is nothing to wait for any more."""
         return bool(self.reason or (self.version and self.dropped))
 
-    def up(self, session: Session) -> None:
+    def up(self, session: BrokerSession) -> None:
         """Take note that the broker has taken the connection."""
         self.connected = True
 

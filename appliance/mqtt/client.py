@@ -27,7 +27,7 @@ from appliance.mqtt import packets
 from appliance.mqtt.backoff import Backoff
 from appliance.mqtt.connection import CONNECT_SECONDS, Connection
 from appliance.mqtt.credentials import tls_context
-from appliance.mqtt.messages import TOO_LARGE, Handler, Message, PublishProperties, Session
+from appliance.mqtt.messages import TOO_LARGE, BrokerSession, Handler, Message, PublishProperties
 from appliance.mqtt.opener import Opener
 from appliance.mqtt.overlaps import Ask
 from appliance.mqtt.oversized import OVERHEAD, Oversized
@@ -283,7 +283,7 @@ class Client:
         self._largest = int(getattr(properties, "MaximumPacketSize", packets.LARGEST))
         log.info("connected to broker", extra={"broker": self.address, "session": bool(flags.session_present)})
         has_identifiers = self._five and bool(getattr(properties, "SubscriptionIdentifierAvailable", True))
-        self._handler.up(Session(bool(flags.session_present), int(maximum), has_identifiers))
+        self._handler.up(BrokerSession(bool(flags.session_present), int(maximum), has_identifiers))
 
     def _on_disconnect(self, client: paho.Client, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         """Take note of why the connection ended."""

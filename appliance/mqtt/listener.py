@@ -34,7 +34,7 @@ from appliance.mqtt.disk import Disk
 from appliance.mqtt.flow import Batch, Flow
 from appliance.mqtt.folder import OUTBOX, kept_id, only_one, stale_filters
 from appliance.mqtt.message_queue import MessageQueue
-from appliance.mqtt.messages import Message, Session
+from appliance.mqtt.messages import BrokerSession, Message
 from appliance.mqtt.outbox import LOCAL, UPSTREAM, Outbox, Stored
 from appliance.mqtt.status import REPORT_SECONDS, StatusReporter
 from appliance.mqtt.timers import Timer
@@ -132,7 +132,7 @@ class MqttListener:
 
     # What the links tell, on the loop's thread: from turn() of a link.
 
-    def link_up(self, link: BrokerLink, session: Session) -> None:
+    def link_up(self, link: BrokerLink, session: BrokerSession) -> None:
         """Connected: ask for messages, and send what waited for this broker."""
         if link.way == LOCAL:
             try:

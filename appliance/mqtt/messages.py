@@ -39,7 +39,7 @@ class PublishProperties:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class BrokerSession:
     """What a broker said when it took the connection."""
 
     present: bool
@@ -57,7 +57,7 @@ TOO_LARGE = -1
 class Handler(Protocol):
     """Who is told what happens on a connection; called on the thread that turns the client."""
 
-    def up(self, session: Session) -> None:
+    def up(self, session: BrokerSession) -> None:
         """A connection begins."""
 
     def down(self, reason: str) -> None:

@@ -35,7 +35,7 @@ _REFERENCE = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class ImageReference:
     """An artefact in a registry: `REGISTRY/REPOSITORY:TAG`, or `@sha256:DIGEST` for exactly this one."""
 
     base: str
@@ -98,7 +98,7 @@ class _Type(msgspec.Struct, frozen=True, rename="camel"):
     media_type: str = ""
 
 
-def parse_reference(text: str, scheme: str) -> Reference:
+def parse_reference(text: str, scheme: str) -> ImageReference:
     """Return the reference `REGISTRY/REPOSITORY[:TAG][@sha256:DIGEST]`. Raises ConfigError when it is none."""
     found = _REFERENCE.fullmatch(text)
     if found is None or not (found["tag"] or found["digest"]):
@@ -108,7 +108,7 @@ def parse_reference(text: str, scheme: str) -> Reference:
             "write it as oci://REGISTRY/REPOSITORY:TAG, or with @sha256:DIGEST",
         )
     base = f"{scheme}://{found['host']}{found['port'] or ''}"
-    return Reference(base, found["repository"], found["tag"] or "", found["digest"] or "")
+    return ImageReference(base, found["repository"], found["tag"] or "", found["digest"] or "")
 
 
 def decode_manifest(raw: bytes, where: str) -> Listing:

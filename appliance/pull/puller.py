@@ -22,7 +22,7 @@ from appliance.pull import record
 from appliance.pull.deadline import Deadline
 from appliance.pull.offers import Fault, Listing, Offer, in_turn
 from appliance.pull.record import Verdict
-from appliance.pull.sources import Document, Source, open_source
+from appliance.pull.sources import BundleSource, Document, open_source
 from appliance.store import activation, durable, marks, receipts
 from appliance.store.activation import SelfTest
 from appliance.store.marks import Offered
@@ -32,7 +32,7 @@ What = Literal["activated", "installed", "unchanged", "wanted", "skipped", "refu
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class PullResult:
     """What became of one offer; `error` says why it was refused or failed.
 
     `unchanged`: it is here, or an operator decided about it; `skipped`: a model that this host does not want.
@@ -47,7 +47,7 @@ class Outcome:
     error: ApplianceError | None = None
 
 
-def pull(config: Config, self_test: SelfTest, *, again: bool = False, dry_run: bool = False) -> list[Outcome]:
+def pull(config: Config, self_test: SelfTest, *, again: bool = False, dry_run: bool = False) -> list[PullResult]:
     """Bring this host to what `[pull] source` offers; return what became of each offer.
 
     `again` tries also what was refused before; `dry_run` only says what would be done (`wanted`). One bundle's failure
@@ -72,7 +72,9 @@ class _NotNewer(Refused):
 class _Puller:
     """One run."""
 
-    def __init__(self, config: Config, source: Source, self_test: SelfTest, *, again: bool, dry_run: bool) -> None:
+    def __init__(
+        self, config: Config, source: BundleSource, self_test: SelfTest, *, again: bool, dry_run: bool
+    ) -> None:
         self.folder = config.state_dir / "pull"
         self._config, self._source, self._self_test = config, source, self_test
         self._again, self._dry_run = again, dry_run
@@ -80,7 +82,7 @@ class _Puller:
         self._circumstances = _circumstances(config)
         self._record = record.read(self.folder, config.pull.source)
 
-    def run(self) -> list[Outcome]:
+    def run(self) -> list[PullResult]:
         """Take what the source offers, one after the other."""
         deadline = Deadline(self._config.pull.deadline)
         listing = self._listing(deadline)
@@ -97,12 +99,12 @@ class _Puller:
             outcomes += self._take_newest(turn, deadline, len(turns) - place)
         return outcomes
 
-    def _take_newest(self, turn: list[Offer], deadline: Deadline, remaining: int) -> list[Outcome]:
+    def _take_newest(self, turn: list[Offer], deadline: Deadline, remaining: int) -> list[PullResult]:
         """Act on the versions of one model that are offered, newest first, until one is not refused.
 
         A bundle that nobody signed does not keep the one below it away by its number.
         """
-        outcomes: list[Outcome] = []
+        outcomes: list[PullResult] = []
         for offer in turn:
             outcome = self._take(offer, deadline, remaining)
             if outcomes and (outcome.what == "unchanged" or isinstance(outcome.error, _NotNewer)):
@@ -130,15 +132,15 @@ class _Puller:
             found = "no model is installed here, and [pull] models names none that may come"
             raise ConfigError("pull", found, f"set [pull] models = [{names}]")
 
-    def _take(self, offer: Offer, deadline: Deadline, remaining: int) -> Outcome:
+    def _take(self, offer: Offer, deadline: Deadline, remaining: int) -> PullResult:
         """Act on an offer, where something is left to do; it is the first of so many that are `remaining`."""
         known = self._record.verdicts.get(offer.sha256)
         if known and not offer.name:
             offer = msgspec.structs.replace(offer, name=known.model, version=known.version)
         try:
-            settled = self._refused_before(offer, known) or (self._standing(offer) if offer.name else None)
-            if settled:
-                return settled
+            verdict = self._refused_before(offer, known) or (self._standing(offer) if offer.name else None)
+            if verdict:
+                return verdict
             if self._dry_run:
                 return _outcome(offer, "wanted")
             self._check_room(offer)
@@ -151,7 +153,7 @@ class _Puller:
             return _failed(offer, error)
         return self._judge(offer, path)
 
-    def _judge(self, offer: Offer, path: Path) -> Outcome:
+    def _judge(self, offer: Offer, path: Path) -> PullResult:
         """Act on an offer that was fetched to `path`."""
         named = offer
         try:
@@ -168,15 +170,15 @@ class _Puller:
         self._settle(named, Verdict(named.name, named.version))
         return outcome
 
-    def _refused_before(self, offer: Offer, known: Verdict | None) -> Outcome | None:
+    def _refused_before(self, offer: Offer, known: Verdict | None) -> PullResult | None:
         """Return the outcome of an offer that was refused and would be again; None for another."""
         if known is None or not known.refused or self._again or known.circumstances != self._circumstances:
             return None
         found = f"refused on {known.when}: {known.refused}"
         error = Refused(f"pull {offer}", found, "try again: appliance pull --again")
-        return Outcome(str(offer), "refused", known.model, known.version, offer.sha256, error)
+        return PullResult(str(offer), "refused", known.model, known.version, offer.sha256, error)
 
-    def _standing(self, offer: Offer) -> Outcome | None:
+    def _standing(self, offer: Offer) -> PullResult | None:
         """Return the outcome of an offer on which nothing is to be done here, None for another.
 
         Raises Refused when it is not newer than the model's mark, StoreError.
@@ -252,19 +254,19 @@ class _Puller:
                 path.unlink(missing_ok=True)
 
 
-def _outcome(offer: Offer, what: What, error: ApplianceError | None = None) -> Outcome:
-    return Outcome(str(offer), what, offer.name, offer.version, offer.sha256, error)
+def _outcome(offer: Offer, what: What, error: ApplianceError | None = None) -> PullResult:
+    return PullResult(str(offer), what, offer.name, offer.version, offer.sha256, error)
 
 
-def _failed(offer: Offer, error: ApplianceError | OSError) -> Outcome:
+def _failed(offer: Offer, error: ApplianceError | OSError) -> PullResult:
     if isinstance(error, OSError):
         error = StoreError(f"pull {offer}", str(error), "see: appliance doctor")
     return _outcome(offer, "failed", error)
 
 
-def _faulty(fault: Fault) -> Outcome:
+def _faulty(fault: Fault) -> PullResult:
     what: What = "refused" if isinstance(fault.error, Refused) else "failed"
-    return Outcome(fault.label, what, fault.model, fault.version, error=fault.error)
+    return PullResult(fault.label, what, fault.model, fault.version, error=fault.error)
 
 
 def _identify(offer: Offer, path: Path) -> Offer:

@@ -19,7 +19,7 @@ from appliance.pull import oci, offers
 from appliance.pull.connection import endpoint
 from appliance.pull.deadline import Deadline
 from appliance.pull.offers import INDEX, MAX_DOCUMENT_BYTES, MAX_OFFERS, Fault, Listing, Offer
-from appliance.pull.transfer import Answer, Transfer, authorization, failure
+from appliance.pull.transfer import ServerResponse, Transfer, authorization, failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Document:
     etag: str = ""
 
 
-class Source(Protocol):
+class BundleSource(Protocol):
     """A place that offers bundles."""
 
     def document(self, etag: str, deadline: Deadline) -> Document | None:
@@ -43,7 +43,7 @@ class Source(Protocol):
         """Return a file that holds what `offer` states: `partial`, completed, or one that needs no fetching."""
 
 
-def open_source(config: PullConfig) -> Source:
+def open_source(config: PullConfig) -> BundleSource:
     """Return the source that `[pull] source` names. Raises ConfigError."""
     scheme, separator, rest = config.source.partition("://")
     if not separator or scheme == "file":
@@ -137,7 +137,7 @@ class Registry:
     """An artefact in an OCI registry, each of its layers with our media type a bundle."""
 
     def __init__(
-        self, reference: oci.Reference, transfer: Transfer, allowed: str, auth_hosts: Sequence[str] = ()
+        self, reference: oci.ImageReference, transfer: Transfer, allowed: str, auth_hosts: Sequence[str] = ()
     ) -> None:
         """`allowed` is the Authorization header's value; the registry may ask for a token in its stead.
 
@@ -270,7 +270,7 @@ def _bundles(folder: Path, most: int, *, check: bool = False) -> Listing:
     return Listing(found, faults)
 
 
-def _document(answer: Answer, url: str, etag: str) -> Document | None:
+def _document(answer: ServerResponse, url: str, etag: str) -> Document | None:
     """Return the document in an answer, None where it is the one that `etag` names."""
     if answer.status == 304 and etag:
         return None

@@ -42,7 +42,7 @@ _GET_AGAIN = "nothing was installed; if it happens again, the source does not ho
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ServerResponse:
     """What a server answered; `body` is empty where the status is not 200."""
 
     status: int
@@ -59,11 +59,11 @@ class Transfer:
 
     def get(
         self, url: str, limit: int, headers: Mapping[str, str], deadline: Deadline, authorization: str = ""
-    ) -> Answer:
+    ) -> ServerResponse:
         """Return the answer to a GET, whatever its status. Raises NotReady, Refused (TLS, or above `limit` bytes)."""
         with self._open(url, headers, deadline, authorization) as response:
             body = _read(response, url, limit) if response.status == 200 else b""
-            return Answer(response.status, response.headers, body)
+            return ServerResponse(response.status, response.headers, body)
 
     def download(self, url: str, offer: Offer, path: Path, deadline: Deadline, authorization: str = "") -> None:
         """Make the file `path` hold what `offer` states, from what it holds already on.

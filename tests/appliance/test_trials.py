@@ -138,7 +138,8 @@ def children(pid: int) -> list[int]:
     """Return the processes that a process has started and that have not ended."""
     found = []
     for task in Path(f"/proc/{pid}/task").iterdir():
-        found += [int(child) for child in (task / "children").read_text().split()]
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            found += [int(child) for child in (task / "children").read_text().split()]
     return found
 
 
@@ -161,7 +162,7 @@ def test_activate_refuses_what_does_not_keep_within_its_limits(host, version, li
 
 
 def test_memory_of_a_trial_never_grows_beyond_its_limit(host):
-    limits = trial.Limits(60, 128 * MIB)
+    limits = trial.TrialLimits(60, 128 * MIB)
     peaks = [0]
     failed = []
 
@@ -209,7 +210,7 @@ def test_trial_ends_with_the_command_that_started_it(host, until, number):
 
 def test_trial_inherits_no_socket_and_no_file(host, until):
     with closing(http.client.socket.create_server(("127.0.0.1", 0))):
-        thread = threading.Thread(target=lambda: _refused(host, trial.Limits(3)))
+        thread = threading.Thread(target=lambda: _refused(host, trial.TrialLimits(3)))
         thread.start()
         (child,) = until(lambda: attempts(os.getpid()), "a trial")
         held = {int(entry.name): str(entry.readlink()) for entry in Path(f"/proc/{child}/fd").iterdir()}
@@ -228,7 +229,7 @@ def attempts(pid: int) -> list[int]:
     return found
 
 
-def _refused(host: Host, limits: trial.Limits) -> None:
+def _refused(host: Host, limits: trial.TrialLimits) -> None:
     with pytest.raises(SelfTestFailed):
         trial.run(host.store.folder("iris", "2.0.0"), limits)
 
@@ -237,7 +238,7 @@ def test_trial_ends_when_the_service_ends(host):
     stopping = threading.Event()
     threading.Timer(1.0, stopping.set).start()
     with pytest.raises(NotReady, match="the service ends"):
-        trial.run(host.store.folder("iris", "2.0.0"), trial.Limits(60), stopping=stopping)
+        trial.run(host.store.folder("iris", "2.0.0"), trial.TrialLimits(60), stopping=stopping)
 
 
 def test_trial_of_a_frozen_program_is_its_own_hidden_command(host):
@@ -246,7 +247,7 @@ def test_trial_of_a_frozen_program_is_its_own_hidden_command(host):
     asked = {"file": folder, "within": None, "seconds": 30, "memory_bytes": 512 * MIB, "parent": os.getpid()}
     command = [sys.executable, "-c", "from appliance.cli import main; main()", trial.WORD, json.dumps(asked)]
     done = subprocess.run(command, env=host.environment(), capture_output=True, timeout=60)
-    answer = msgspec.json.decode(done.stdout, type=trial.Answer)
+    answer = msgspec.json.decode(done.stdout, type=trial.TrialResult)
     assert answer.passed
     assert answer.passed.rows == 5
 
@@ -256,8 +257,8 @@ def test_trial_by_a_copy_of_the_process_says_the_same(host):
     code = (
         "import os, sys; from pathlib import Path; from appliance.inference import trial\n"
         "os.access = lambda *_: False\n"
-        "print(trial.run(Path(sys.argv[1]), trial.Limits(60)).rows)\n"
-        "try: trial.run(Path(sys.argv[2]), trial.Limits(3))\n"
+        "print(trial.run(Path(sys.argv[1]), trial.TrialLimits(60)).rows)\n"
+        "try: trial.run(Path(sys.argv[2]), trial.TrialLimits(3))\n"
         "except trial.SelfTestFailed as error: print(error.found)"
     )
     folders = [str(host.store.folder("iris", version)) for version in ("1.0.0", "2.0.0")]
@@ -302,10 +303,10 @@ def test_trial_keeps_its_limits_where_a_process_may_set_none(host, monkeypatch):
         "trial_process.main()"
     )
     monkeypatch.setattr(trial, "_command", lambda: [sys.executable, "-c", code])
-    assert trial.run(host.store.folder("iris", "1.0.0"), trial.Limits(60)).rows == 5
+    assert trial.run(host.store.folder("iris", "1.0.0"), trial.TrialLimits(60)).rows == 5
     for version, setting in (("2.0.0", "self_test_seconds"), ("3.0.0", "max_memory_bytes")):
         with pytest.raises(SelfTestFailed, match=setting):
-            trial.run(host.store.folder("iris", version), trial.Limits(8, 64 * MIB))
+            trial.run(host.store.folder("iris", version), trial.TrialLimits(8, 64 * MIB))
 
 
 def test_limit_follows_the_size_of_the_model_and_the_host():

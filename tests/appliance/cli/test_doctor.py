@@ -227,7 +227,7 @@ def test_cgroup_v2_limits_are_the_tightest_up_the_tree(tmp_path):
             "fs/system.slice/appliance.service/cpu.max": "50000 100000\n",
         },
     )
-    assert cgroup.limits(tmp_path / "fs", tmp_path / "self") == cgroup.Limits(2**30, 0.5)
+    assert cgroup.limits(tmp_path / "fs", tmp_path / "self") == cgroup.CgroupLimits(2**30, 0.5)
 
 
 def test_cgroup_v1_limits_are_read_beside_v2(tmp_path):
@@ -244,7 +244,7 @@ def test_cgroup_v1_limits_are_read_beside_v2(tmp_path):
             "fs/unified/cgroup.procs": "",
         },
     )
-    assert cgroup.limits(tmp_path / "fs", tmp_path / "self") == cgroup.Limits(2**28, 1.5)
+    assert cgroup.limits(tmp_path / "fs", tmp_path / "self") == cgroup.CgroupLimits(2**28, 1.5)
 
 
 def test_a_container_that_sees_its_cgroup_as_the_root_finds_its_limits(tmp_path):
@@ -253,7 +253,7 @@ def test_a_container_that_sees_its_cgroup_as_the_root_finds_its_limits(tmp_path)
 
 
 def test_without_cgroups_there_is_no_limit(tmp_path):
-    assert cgroup.limits(tmp_path / "absent", tmp_path / "absent") == cgroup.Limits(None, None)
+    assert cgroup.limits(tmp_path / "absent", tmp_path / "absent") == cgroup.CgroupLimits(None, None)
 
 
 def test_trusted_key_that_cannot_be_read_fails_before_an_install_does(tmp_path):

@@ -120,7 +120,7 @@ class Sequences(RuleBasedStateMachine):
     def what_is_active_is_installed(self) -> None:
         assert self.active is None or self.active in self.store.versions("iris")
 
-    def pull_once(self, **changes: Any) -> list[puller.Outcome]:
+    def pull_once(self, **changes: Any) -> list[puller.PullResult]:
         config = msgspec.structs.replace(self.config, pull=msgspec.structs.replace(self.config.pull, **changes))
         try:
             return puller.pull(config, lambda _: Passed())

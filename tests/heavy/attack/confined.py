@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 ROOT = Path("/sys/fs/cgroup")
-Kind = Literal["cgroup", "rlimit", "none"]
+Confinement = Literal["cgroup", "rlimit", "none"]
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Confined:
 
 @contextlib.contextmanager
 def confined(
-    command: Sequence[Any], log: Path, *, kind: Kind, mib: int = 128, environment: dict[str, str] | None = None
+    command: Sequence[Any], log: Path, *, kind: Confinement, mib: int = 128, environment: dict[str, str] | None = None
 ) -> Iterator[Confined]:
     """Start `command` with at most `mib` MiB and end it with all its processes; what it writes goes to `log`."""
     group = _new_group(mib * 2**20) if kind == "cgroup" else None
