@@ -15,6 +15,7 @@ from appliance.bundle.trust import TrustedKeys
 from appliance.cli import common_options, options
 from appliance.cli.output import echo, echo_json, print_json
 from appliance.errors import ApplianceError
+from appliance.experiments import control
 from appliance.store import activation
 from appliance.store.activation import Activation
 from appliance.store.versions import Store
@@ -87,7 +88,7 @@ def verify(bundle: Path, run: bool, key_files: tuple[Path, ...], as_json: bool) 
 @common_options
 def install(bundle: Path, why: str, as_json: bool) -> None:
     """Put BUNDLE into the store. It does not serve before it is activated."""
-    done = _store(bundle).install(bundle, why=why)
+    done = store_of(bundle).install(bundle, why=why)
     if as_json:
         print_json({"model": done.name, "version": done.version, "changed": done.fresh})
         return
@@ -103,7 +104,7 @@ def install(bundle: Path, why: str, as_json: bool) -> None:
 @common_options
 def activate(name: str, version: str, why: str, as_json: bool) -> None:
     """Make VERSION of the model NAME the one that serves, after its self-test passed on this processor."""
-    store = _store()
+    store = store_of()
     before = activation.read(store, name)
     _print_activation(name, before, activation.activate(store, name, version, self_test, why=why), as_json)
 
@@ -115,7 +116,7 @@ def activate(name: str, version: str, why: str, as_json: bool) -> None:
 @common_options
 def mark_good(name: str, why: str, as_json: bool) -> None:
     """Say that the active version of the model NAME has proved itself, so that it is what one returns to."""
-    store = _store()
+    store = store_of()
     before = activation.read(store, name)
     _print_activation(name, before, activation.mark_good(store, name, why=why), as_json)
 
@@ -126,10 +127,16 @@ def mark_good(name: str, why: str, as_json: bool) -> None:
 @as_json
 @common_options
 def rollback(name: str, why: str, as_json: bool) -> None:
-    """Return to the version of the model NAME that served before, after its self-test passed on this processor."""
-    store = _store()
+    """Return to the version of the model NAME that served before, after its self-test passed on this processor.
+
+    While a canary or a split runs, that is the active version: the experiment ends, and it answers alone.
+    """
+    store = store_of()
     before = activation.read(store, name)
-    _print_activation(name, before, activation.roll_back(store, name, self_test, why=why), as_json)
+    after, ended = control.take_back(store, name, self_test, why=why)
+    if ended is not None and not as_json:
+        echo(f"{ended.described} is ended")
+    _print_activation(name, before, after, as_json, changed=after != before or ended is not None)
 
 
 @click.command()
@@ -139,7 +146,7 @@ def rollback(name: str, why: str, as_json: bool) -> None:
 @common_options
 def deactivate(name: str, why: str, as_json: bool) -> None:
     """Let no version of the model NAME serve. The one that did stays installed; rollback returns to it."""
-    store = _store()
+    store = store_of()
     before = activation.read(store, name)
     _print_activation(name, before, activation.deactivate(store, name, why=why), as_json)
 
@@ -149,7 +156,7 @@ def deactivate(name: str, why: str, as_json: bool) -> None:
 @common_options
 def models(as_json: bool) -> None:
     """List the installed models, their versions, and which one is active."""
-    listed = [described(store, name) for store in [_store()] for name in store.names()]
+    listed = [described(store, name) for store in [store_of()] for name in store.names()]
     if as_json:
         print_json({"models": listed})
         return
@@ -168,7 +175,7 @@ def models(as_json: bool) -> None:
 @common_options
 def remove(name: str, version: str, why: str, as_json: bool) -> None:
     """Delete VERSION of the model NAME from the store; the active one stays."""
-    _store().remove(name, version, why=why)
+    store_of().remove(name, version, why=why)
     if as_json:
         print_json({"model": name, "version": version, "changed": True})
     else:
@@ -191,7 +198,7 @@ def _opened(bundle: Path, key_files: Sequence[Path]) -> AbstractContextManager[O
     return archive.opened(bundle, most_bytes=options().config_only().store.max_bundle_bytes, trust=trust)
 
 
-def _store(*files: Path) -> Store:
+def store_of(*files: Path) -> Store:
     """Return the store that the options and the configuration name; `files` were named on the command line."""
     config = options().config(files=files)
     return Store.of(config)
@@ -205,13 +212,16 @@ def self_test(file: Path) -> "SelfTest":
     return Trials(Store.of(config), config.models).self_test(file)
 
 
-def _print_activation(name: str, before: Activation, after: Activation, as_json: bool) -> None:
-    """Print which version is active now, and whether that is new."""
+def _print_activation(
+    name: str, before: Activation, after: Activation, as_json: bool, *, changed: bool | None = None
+) -> None:
+    """Print which version is active now, and whether anything is new."""
+    changed = after != before if changed is None else changed
     if as_json:
-        print_json({"model": name, "changed": after != before, **msgspec.to_builtins(after)})
+        print_json({"model": name, "changed": changed, **msgspec.to_builtins(after)})
         return
     way_back = f", rollback returns to {after.previous}" if after.previous else ""
-    unchanged = "" if after != before else " (as before)"
+    unchanged = "" if changed else " (as before)"
     serves = f"{name} {after.active} is active, {after.state}" if after.active else f"no version of {name} is active"
     echo(f"{serves}{way_back}{unchanged}")
 

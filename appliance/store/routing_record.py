@@ -50,7 +50,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_seconds: float = 604_800.0
     """Seconds of a step after which too little traffic is told of as such; it is held all the same."""
     hold: bool = False
-    """Whether a person ends each step: appliance promote, or appliance abort."""
+    """Whether each step is held until a person says `appliance promote`, or `appliance abort`."""
     schema_may_differ: bool = False
     """Whether the versions may take other rows or give other answers."""
 

@@ -35,7 +35,9 @@ GROUPS = [
     {"readiness"},
     {"predictor", "observer_queue"},
     {"response"},
-    {"rest", "mqtt", "batch", "monitoring", "pull"},
+    {"monitoring"},
+    {"experiments"},
+    {"rest", "mqtt", "batch", "pull"},
     {"service", "processes"},
     {"cli", "__main__"},
 ]
