@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help:
 	@echo 'make run    train, convert with proof, install, activate and serve the iris model: HTTP on $(HOST):$(PORT), MQTT'
-	@echo 'make test   set up and pass every test'
+	@echo 'make test   set up and pass every test (RANDOM_ORDER=SEED: in a random order)'
 	@echo 'make sources-test  fetch from a real MLflow server, DVC repository, S3 and SageMaker (own environment)'
 	@echo 'make lint   ruff and mypy --strict'
 	@echo 'make audit  ask for known vulnerabilities of what the device installs (needs pypi.org)'
@@ -34,8 +34,11 @@ run: $(VENV)/.run
 # As many tests at once as there are processors; WORKERS=0 runs them one after another.
 WORKERS ?= $(shell nproc)
 
+# RANDOM_ORDER=SEED runs them in another order, which must not matter; the same seed gives the same order.
+RANDOMLY := -p randomly --randomly-dont-reset-seed --randomly-seed
+
 test: $(VENV)/.dev $(VENV)/.system
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(if $(RANDOM_ORDER),$(RANDOMLY)=$(RANDOM_ORDER))
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

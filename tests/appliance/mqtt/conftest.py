@@ -29,10 +29,12 @@ Until = Callable[..., Any]
 class Plain:
     """A client that publishes and keeps what it hears."""
 
-    def __init__(self, until: Until, port: int, *filters: str, five: bool = True) -> None:
+    def __init__(self, until: Until, port: int, *filters: str, five: bool = True, kept: bool = False) -> None:
+        """`kept` (MQTT 5): the broker keeps what comes for us while we are away, its own restart by stop() included."""
         self._until = until
         version = MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311
-        self.client = paho.Client(CallbackAPIVersion.VERSION2, protocol=version)
+        self.client = paho.Client(CallbackAPIVersion.VERSION2, "kept" if kept else "", protocol=version)
+        self.client.reconnect_delay_set(0.05, 0.5)
         self.client.max_inflight_messages_set(0)
         self.heard: list[paho.MQTTMessage] = []
         self._subscribed = threading.Event()
@@ -40,7 +42,9 @@ class Plain:
         self.client.on_message = lambda client, data, message: self.heard.append(message)
         self.client.on_connect = self._on_connect
         self.client.on_subscribe = lambda *_: self._subscribed.set()
-        self.client.connect("127.0.0.1", port)
+        expiry = Properties(PacketTypes.CONNECT)
+        expiry.SessionExpiryInterval = 3600
+        self.client.connect("127.0.0.1", port, **({"clean_start": False, "properties": expiry} if kept else {}))
         self.client.loop_start()
         assert self._subscribed.wait(10)
 

@@ -1,7 +1,5 @@
 """A second broker for the answers, and an outbox that is full: where things go, and that the flow goes on."""
 
-import signal
-
 import pytest
 
 ROW = [5.1, 3.5, 1.4, 0.2]
@@ -42,7 +40,8 @@ def test_the_same_topics_may_be_used_upstream_since_nothing_comes_back_from_ther
 
 
 def test_what_waited_for_the_upstream_broker_is_flagged_and_bears_its_first_time(listen, plain, far, until):
-    far.stop(signal.SIGKILL)
+    head = plain("plant/#", port=far.port, kept=True)  # before the listener may send
+    far.stop()
     running = listen(subscriptions=[PLANT], upstream=upstream(far))
     until(lambda: running.listener.state().connected["local"], "connected")
     near = plain()
@@ -51,7 +50,6 @@ def test_what_waited_for_the_upstream_broker_is_flagged_and_bears_its_first_time
     until(lambda: running.listener.state().waiting == 5, "kept them")
     assert any("refused" in problem for problem in running.listener.state().problems)
     far.start()
-    head = plain("plant/#", port=far.port)
     running.connected()
     answers = head.answers(5)
     assert [answer["n"] for answer in answers] == list(range(5))
@@ -61,7 +59,8 @@ def test_what_waited_for_the_upstream_broker_is_flagged_and_bears_its_first_time
 
 
 def test_an_outbox_that_refuses_acknowledges_nothing_until_there_is_room(listen, plain, far, until):
-    far.stop(signal.SIGKILL)
+    head = plain("plant/#", port=far.port, kept=True)  # before the listener may send
+    far.stop()
     running = listen(subscriptions=[PLANT], upstream=upstream(far), outbox_bytes=3000)
     until(lambda: running.listener.state().connected["local"], "connected")
     near = plain()
@@ -71,14 +70,14 @@ def test_an_outbox_that_refuses_acknowledges_nothing_until_there_is_room(listen,
     assert 0 < running.listener.state().answered < 100
     assert running.listener.state().waiting_bytes >= 3000
     far.start()
-    head = plain("plant/#", port=far.port)
     assert [answer["n"] for answer in head.answers(100)] == list(range(100))
     until(lambda: running.listener.state().problems == [], "had no problem any more")
 
 
 @pytest.mark.parametrize(("policy", "kept"), [("oldest", slice(-5, None)), ("newest", slice(None, 5))])
 def test_an_outbox_that_drops_goes_on_and_counts(listen, plain, far, until, policy, kept):
-    far.stop(signal.SIGKILL)
+    head = plain("plant/#", port=far.port, kept=True)  # before the listener may send
+    far.stop()
     running = listen(subscriptions=[PLANT], upstream=upstream(far), outbox_bytes=3000, outbox_full=policy)
     until(lambda: running.listener.state().connected["local"], "connected")
     near = plain()
@@ -86,7 +85,6 @@ def test_an_outbox_that_drops_goes_on_and_counts(listen, plain, far, until, poli
         near.publish("plant/a/sensors", {**NAMED, "n": number})
     until(lambda: running.listener.state().received == 60, "took all")
     far.start()
-    head = plain("plant/#", port=far.port)
     heard = head.answers(60 - until(lambda: running.listener.state().dropped, "dropped some"))
     assert [answer["n"] for answer in heard][kept] == list(range(60))[kept]
 
