@@ -18,6 +18,7 @@ Each carries what was tried, what was found and what to do next:
     +-- NotFound                  no such model, version or file
     +-- NotReady                  it exists, but cannot answer now
     |   +-- Overloaded            more requests wait than may
+    |   +-- NotLogged             it must be in the prediction log, which takes nothing now
     +-- NotAllowed                the caller has no token for this
     |   +-- Forbidden             the token is good, but its scope is too small
     +-- StoreError                the state folder cannot be read or written
@@ -115,6 +116,10 @@ class NotReady(ApplianceError):
 
 class Overloaded(NotReady):
     """More requests wait than may."""
+
+
+class NotLogged(NotReady):
+    """What must be in the prediction log could not be written there."""
 
 
 class NotAllowed(ApplianceError):

@@ -44,6 +44,8 @@ class Prediction(msgspec.Struct, frozen=True):  # a frozen dataclass takes ten t
     """ID/VERSION of the experiment by which this version was chosen; "" where none runs or the request named one."""
     keys: Sequence[str] = ()
     """The key of each request by which it was chosen, "" for one that has none; empty outside of an experiment."""
+    logged: bool = False
+    """Whether there is a log, so that its ids may be asked for later."""
 
     @property
     def requests(self) -> int:
@@ -100,16 +102,34 @@ class Observer(Protocol):
         """
 
 
+class Recorder(Protocol):
+    """The prediction log, which is told of a prediction before its answer is given."""
+
+    @property
+    def required(self) -> bool:
+        """Whether an answer waits for the log."""
+
+    def record(self, version: LoadedVersion, prediction: Prediction) -> None:
+        """Take a prediction. Raises NotLogged where it must be in the log and cannot."""
+
+
 class Predictor:
     """The one way to a prediction, through whatever listener the rows come. Safe in any thread."""
 
     def __init__(
-        self, models: Models, observers: Sequence[Observer] = (), *, refuse_overflow: bool = True, listener: str = ""
+        self,
+        models: Models,
+        observers: Sequence[Observer] = (),
+        *,
+        refuse_overflow: bool = True,
+        listener: str = "",
+        recorder: Recorder | None = None,
     ) -> None:
         """`refuse_overflow` says whether answers that are infinite for finite rows are refused, see overflow.py.
 
-        `listener` is what its predictions have as theirs, see of().
+        `listener` is what its predictions have as theirs, see of(); `recorder` keeps a log of them.
         """
+        self._recorder = recorder
         self._models = models
         self._observers = tuple(observers)
         self._refuse_overflow = refuse_overflow
@@ -117,7 +137,23 @@ class Predictor:
 
     def of(self, listener: str) -> "Predictor":
         """Return the same predictor for a listener: its predictions bear the name."""
-        return Predictor(self._models, self._observers, refuse_overflow=self._refuse_overflow, listener=listener)
+        return Predictor(
+            self._models,
+            self._observers,
+            refuse_overflow=self._refuse_overflow,
+            listener=listener,
+            recorder=self._recorder,
+        )
+
+    @property
+    def logs(self) -> bool:
+        """Whether there is a log, so that answers bear their ids."""
+        return self._recorder is not None
+
+    @property
+    def waits(self) -> bool:
+        """Whether an answer waits for the disk."""
+        return self._recorder is not None and self._recorder.required
 
     def route(self, model: str | None = None, version: str | None = None, key: str = "") -> LoadedVersion:
         """Return the version that answers: the named one, else the model's active one, else the default model's.
@@ -151,7 +187,8 @@ class Predictor:
         (correlation.py); `shared_by` the (id, rows) of each request, where the rows are of several; `keys` what each
         was routed by. The feeds become part of the prediction, so they must not be changed any more.
 
-        Raises InvalidInput for an unknown output, for what the graph itself refuses, and for an overflow.
+        Raises InvalidInput for an unknown output, for what the graph itself refuses, and for an overflow; NotLogged
+        where it must be in the log and cannot.
         """
         names = version.output_names if outputs is None else self._known(version, outputs)
         begun = time.perf_counter()
@@ -174,7 +211,10 @@ class Predictor:
             shared_by,
             version.arm,
             keys if version.arm else (),
+            self._recorder is not None,
         )
+        if self._recorder is not None:
+            self._recorder.record(version, prediction)
         for observer in self._observers:
             observer.predicted(prediction)
         return prediction

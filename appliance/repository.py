@@ -105,11 +105,14 @@ class ModelRepository:
         revoke: Literal["keep", "stop"] = "keep",
         trials: Trials | None = None,
         roles: Roles | None = None,
+        keeps_rows: bool = False,
     ) -> None:
         """`trials` asks of each version whether it passed in a process of its own before it is loaded into this one.
 
-        `roles` says which version has which role: by default the active one, and no other has any.
+        `roles` says which version has which role: by default the active one, and no other has any. `keeps_rows` has
+        feeds bear the rows as they were sent (SentFeeds), for a log.
         """
+        self._keeps_rows = keeps_rows
         self._store = store
         self._trials = trials
         self._revoke = revoke
@@ -246,7 +249,9 @@ class ModelRepository:
         if self._trials:
             self._trials.ensure(name, version, opened.digest)
         folder = self._store.folder(name, version)
-        return LoadedVersion(folder, self._threads, run_seconds=self._run_seconds, opened=opened)
+        loaded = LoadedVersion(folder, self._threads, run_seconds=self._run_seconds, opened=opened)
+        loaded.schema.keeps_rows = self._keeps_rows
+        return loaded
 
     def _distrust(self, loaded: LoadedVersion) -> ApplianceError | None:
         """Return why a loaded version is not trusted by today's keys, None where it is."""

@@ -33,6 +33,8 @@ class PredictAnswer(msgspec.Struct, kw_only=True):
     score: list[Answer] | UnsetType = UNSET
     model: str
     version: str
+    id: str | UnsetType = UNSET
+    """The request's, where predictions are logged; that of a row is `ID.ROW`, the rows counted from 0."""
 
     def part(self, first: int, last: int) -> "PredictAnswer":
         """Return the answer for rows `first` to before `last` alone."""
@@ -71,6 +73,7 @@ class ResponseFormat:
             score=as_json(outputs[self.score]) if self.score else UNSET,
             model=prediction.model,
             version=prediction.version,
+            id=prediction.request_id if prediction.logged else UNSET,
         )
         return _encode_json(answer)
 
@@ -87,6 +90,7 @@ class ResponseFormat:
             score=to_values(outputs[self.score]) if self.score else UNSET,
             model=prediction.model,
             version=prediction.version,
+            id=prediction.request_id if prediction.logged and not prediction.shared_by else UNSET,
         )
 
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from appliance import memory, signals, systemd
 from appliance.budget import Budget, default_bytes
@@ -20,7 +20,7 @@ from appliance.errors import ApplianceError, StoreError
 from appliance.experiment_roles import ExperimentRoles
 from appliance.listener import Listener
 from appliance.monitoring.metrics import Metrics
-from appliance.predictor import Predictor
+from appliance.predictor import Observer, Predictor
 from appliance.readiness import Readiness
 from appliance.repository import ModelRepository, Served
 from appliance.rest import auth
@@ -36,6 +36,7 @@ from appliance.store.versions import Store
 from appliance.trials import Trials
 
 if TYPE_CHECKING:
+    from appliance.monitoring.prediction_log.log import PredictionLog
     from appliance.mqtt.deferred_listener import DeferredListener
 
 log = logging.getLogger(__name__)
@@ -70,11 +71,14 @@ class Service:
             revoke=config.store.revoke,
             trials=self.trials,
             roles=ExperimentRoles(),
+            keeps_rows=config.log.predictions.enabled and config.log.predictions.inputs,
         )
         self.metrics = Metrics(runtime, slot, state_dir=config.state_dir)
         self.models.switched = self._switched
         refuse = config.models.overflow == "refuse"
-        self.predictor = Predictor(self.models, [self.metrics.counters], refuse_overflow=refuse)
+        self.log = self._prediction_log(slot)
+        observers: list[Observer] = [self.metrics.counters, *([self.log] if self.log else [])]
+        self.predictor = Predictor(self.models, observers, refuse_overflow=refuse, recorder=self.log)
         self._first = slot == 0
         self._stop = threading.Event()
         self.readiness = Readiness(self.models, self.store, stopping=self._stop.is_set, mqtt=self.metrics.mqtt.read)
@@ -94,6 +98,8 @@ class Service:
             self._sweep()
             self._preload(Path(self.config.store.preload_dir))
         self.models.refresh()
+        if self.log:
+            self.log.start()
         _give_back_memory()
         follower = threading.Thread(
             target=self.models.follow,
@@ -111,6 +117,8 @@ class Service:
         if self._first:
             running.remove(self.config.state_dir)
         follower.join(timeout=5)
+        if self.log:
+            self.log.stop()
         log.info("stopped")
 
     def stop(self) -> None:
@@ -163,6 +171,28 @@ class Service:
         for thread in threads:
             thread.join(timeout=10)
 
+    def _prediction_log(self, slot: int) -> "PredictionLog | None":
+        """Return the log of predictions, None where it is off."""
+        config = self.config.log.predictions
+        if not config.enabled:
+            return None
+        from appliance.monitoring.prediction_log.log import PredictionLog
+
+        count = self.metrics.log.dropped
+        return PredictionLog(config, self.config.state_dir, self.models, slot=slot, count=count)
+
+    def _log_heads(self) -> list[dict[str, Any]]:
+        """Return where the chains of the log end, of all processes; none where it is off."""
+        if self.log is None:
+            return []
+        from appliance.monitoring.prediction_log import segments
+
+        try:
+            return segments.heads(self.config.state_dir)
+        except (OSError, StoreError) as error:
+            log.error("the heads of the prediction log cannot be read", extra={"error": str(error)})
+            return []
+
     def _http_listener(self, listener: socket.socket, share: Share | None) -> HttpListener:
         """Return the HTTP listener on a bound socket."""
         auth.refuse_open_port(self.config.http)
@@ -182,13 +212,20 @@ class Service:
         make = partial(MqttListener, self.config.mqtt, predictor, folder, models=self._served, report=told)
         return DeferredListener(make, folder, told)
 
-    def _served(self) -> list[dict[str, str]]:
-        """Return what every model serves and since when, for the status that the MQTT listener publishes."""
-        found = []
+    def _served(self) -> list[dict[str, Any]]:
+        """Return what every model serves and since when, for the status that the MQTT listener publishes.
+
+        Also where its log ends: whoever keeps the status has a copy elsewhere.
+        """
+        found: list[dict[str, Any]] = []
+        heads = self._log_heads()
         for served in self.models.served():
             if served.loaded:
                 since = activation.read(self.store, served.name).since
-                found.append({"model": served.name, "version": served.loaded.version, "since": since})
+                now: dict[str, Any] = {"model": served.name, "version": served.loaded.version, "since": since}
+                if self.log:
+                    now["log"] = [head for head in heads if head["model"] == served.name]
+                found.append(now)
         return found
 
     def _app(self, authorize: Authorize) -> App:
@@ -205,6 +242,7 @@ class Service:
             ),
             metrics=self.metrics.exposition,
             counts=self.metrics.counters.counts,
+            log_heads=self._log_heads,
             self_test=self.trials.self_test,
         )
         return create_app(context, ALL_ROUTES, authorize, log_requests=self.config.log.requests)

@@ -67,22 +67,34 @@ def _section(raw: dict[str, Any], name: str) -> dict[str, Any]:
     return table
 
 
-def _from_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], str | list[str]]:
-    """Return {(section, key): text} of the variables that name a setting; a list's texts stand between : or commas.
+def _from_environment(
+    environment: Mapping[str, str],
+) -> dict[tuple[str, str], str | list[str] | dict[str, str]]:
+    """Return {(section, key): text} of the variables that name a setting; see _read_variable().
 
     An APPLIANCE_ variable that names none is an error: a typing mistake must not be silent.
     """
     defaults = settings()
     known = {variable_of(section, key): (section, key) for section, key in defaults}
-    found: dict[tuple[str, str], str | list[str]] = {}
+    found: dict[tuple[str, str], str | list[str] | dict[str, str]] = {}
     for name, value in environment.items():
         place = _ALIASES.get(name) or known.get(name)
         if place:
-            several = isinstance(defaults[place], tuple)
-            found[place] = [part for part in re.split("[:,]", value) if part] if several else value
+            found[place] = _read_variable(value, defaults[place])
         elif name.startswith("APPLIANCE_") and name not in _NOT_SETTINGS:
             raise ConfigError(f"environment variable {name}", "names no setting", "see docs/configuration.md")
     return found
+
+
+def _read_variable(value: str, default: Any) -> str | list[str] | dict[str, str]:
+    """Return a variable's text as a setting's value: a list's texts stand between : or commas, a table is k=v,k=v."""
+    if isinstance(default, tuple):
+        return [part for part in re.split("[:,]", value) if part]
+    if isinstance(default, dict):
+        return {
+            key.strip(): text.strip() for key, _, text in (part.partition("=") for part in value.split(",") if part)
+        }
+    return value
 
 
 def settings() -> dict[tuple[str, str], Any]:
@@ -91,7 +103,7 @@ def settings() -> dict[tuple[str, str], Any]:
     A table within a table is a section of its own (`mqtt.upstream`). Lists of tables have no place here: see tables().
     """
     return {
-        (section, field.name): field.default
+        (section, field.name): _default(field)
         for section, kind in _sections(Config, "")
         for field in msgspec.structs.fields(kind)
         if not _is_table(field.type) and not _row_of(field.type)

@@ -58,6 +58,7 @@ _COMMANDS = {
     "index": ("appliance.cli.pull:index", "List a folder's bundles for hosts that pull."),
     "serve": ("appliance.cli.serve:serve", "Answer predictions over HTTP."),
     "status": ("appliance.cli.status:status", "Show this host, its models and its service."),
+    "log": ("appliance.cli.log:log", "Verify, prove, erase, export and show the log of predictions."),
     "probe": ("appliance.cli.probe:probe", "Ask the running service a bundle's own examples, and compare its answers."),
     "doctor": ("appliance.cli.doctor:doctor", "Check what the appliance needs of this host."),
 }

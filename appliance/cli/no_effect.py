@@ -34,6 +34,8 @@ def found(config: Config) -> list[str]:
         for section, switch, on in switches
         if not on and (changed := _changed(config, section))
     ]
+    if not config.log.predictions.enabled and (changed := _changed(config, "log.predictions")):
+        said.append(f"[log.predictions] {', '.join(changed)} has no effect while [log.predictions] enabled is false")
     if config.http.auth == "none" and config.http.tokens_file:
         said.append('[http] tokens_file has no effect with auth = "none"')
     return said + (_of_mqtt(config.mqtt) if config.mqtt.host else [])

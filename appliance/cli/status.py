@@ -18,6 +18,7 @@ from appliance.cli.output import echo, print_json
 from appliance.config import Config
 from appliance.errors import ApplianceError
 from appliance.inference import processor
+from appliance.monitoring.prediction_log import segments
 from appliance.store import condition
 from appliance.store.receipts import Receipt
 from appliance.store.versions import Store
@@ -38,6 +39,7 @@ def status(as_json: bool, ready: bool, url: str | None) -> None:
     if ready:
         _tell_ready(address, as_json)
     document = _host(config) | {"models": _models(Store.of(config)), "service": ask(address)}
+    document["log"] = segments.heads(config.state_dir)
     if as_json:
         print_json(document)
     else:
@@ -154,6 +156,8 @@ def _lines(document: dict[str, Any]) -> list[str]:
         *([f"  warning: {document['state_dir_warning']}"] if document["state_dir_warning"] else []),
         _service_line(document["service"]),
     ]
+    for head in document["log"]:
+        lines.append("log {model} {version} slot {slot}: segment {segment} seal {seal} chain {chain}".format(**head))
     for model in document["models"]:
         active = (
             f"{model['active']} active ({model['state']}) since {model['since']}" if model["active"] else "none active"

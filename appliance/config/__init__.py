@@ -8,6 +8,7 @@ from pathlib import Path
 
 from appliance.config.http import HttpConfig as HttpConfig
 from appliance.config.log import LogConfig as LogConfig
+from appliance.config.log import PredictionLogConfig as PredictionLogConfig
 from appliance.config.models import ModelsConfig as ModelsConfig
 from appliance.config.mqtt import BrokerConfig as BrokerConfig
 from appliance.config.mqtt import FeedConfig as FeedConfig

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from appliance.bundle.manifest import Input
 from appliance.errors import InvalidInput
 from appliance.inference import refusals
+from appliance.inference.sent import SentRows
 from appliance.inference.values import (
     Scalar,
     all_finite,
@@ -29,6 +30,17 @@ from appliance.inference.values import (
 Array = NDArray[np.generic]
 Row = Sequence[Any] | Mapping[str, Any]
 Feeds = dict[str, Array]
+
+
+class SentFeeds(dict[str, Array]):
+    """Feeds, and beside them the rows as they were sent: for who keeps a log of them."""
+
+    __slots__ = ("sent",)
+
+    def __init__(self, feeds: Feeds, sent: SentRows) -> None:
+        super().__init__(feeds)
+        self.sent = sent
+
 
 _NUMBERS = {int, float}
 _FLAGS = [0.0, 1.0]
@@ -47,6 +59,8 @@ class InputSchema:
         self.inputs = tuple(inputs)
         self.columns = [column for tensor in inputs for column in tensor.columns]
         self._by_name = {tensor.name: tensor for tensor in inputs}
+        self.keeps_rows = False
+        """Whether feeds are SentFeeds; set by who wants the rows."""
         self.may_lack = frozenset(name for one in inputs if one.missing or not one.required for name in one.columns)
         """Columns of which the model takes a missing value."""
         self._known = frozenset(self.columns)
@@ -66,6 +80,11 @@ class InputSchema:
 
         `typed` says that every value is already of `value_type`. `extra` lets objects have keys that are no column.
         """
+        feeds = self._from_rows(rows, typed, extra)
+        return SentFeeds(feeds, SentRows(rows, len(rows))) if self.keeps_rows else feeds
+
+    def _from_rows(self, rows: Sequence[Row], typed: bool, extra: bool) -> Feeds:
+        """Do what from_rows() does."""
         if not rows:
             raise InvalidInput("read the rows", "there are none", "send at least one row")
         if typed and self._single is not None and type(rows[0]) is list:
@@ -85,7 +104,7 @@ class InputSchema:
         for tensor in self.inputs:
             parts = [_column(tensor, name, columns.get(name), _length(columns), typed) for name in tensor.columns]
             feeds[tensor.name] = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-        return feeds
+        return SentFeeds(feeds, SentRows(columns, _length(columns))) if self.keeps_rows else feeds
 
     def from_tensors(self, tensors: Mapping[str, Array]) -> Feeds:
         """Return feeds of named tensors, cast where no value changes its meaning.
@@ -94,6 +113,13 @@ class InputSchema:
         of the model, or a matrix of all columns in their order. A tensor of width 1 may come as [rows], one row as
         [width].
         """
+        feeds = self._from_tensors(tensors)
+        if self.keeps_rows and not isinstance(feeds, SentFeeds):
+            return SentFeeds(feeds, SentRows(dict(tensors), len(next(iter(feeds.values())))))
+        return feeds
+
+    def _from_tensors(self, tensors: Mapping[str, Array]) -> Feeds:
+        """Do what from_tensors() does."""
         if set(tensors) != set(self._by_name):
             return self._otherwise_named(tensors)
         feeds = {name: _tensor(self._by_name[name], array) for name, array in tensors.items()}

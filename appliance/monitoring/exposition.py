@@ -33,6 +33,7 @@ from appliance.monitoring.counters import (
     SERVICE_ERRORS,
     SUCCESSES,
 )
+from appliance.monitoring.log_counters import LogFigures
 from appliance.monitoring.refusals import Refused
 from appliance.monitoring.serving import Serving
 from appliance.monitoring.shared_cells import Key
@@ -53,13 +54,14 @@ def text(
     mqtt: MqttState | None = None,
     state: Condition | None = None,
     refused: Mapping[Key, Refused] = MappingProxyType({}),
+    log: LogFigures | None = None,
 ) -> bytes:
-    """Return the Prometheus text format 0.0.4: cells, what serves, the MQTT listener, the state folder.
+    """Return the Prometheus text format 0.0.4: cells, what serves, the MQTT listener, the state folder, the log.
 
     `refused` are the refusals of each version by column and reason.
     """
     registry = CollectorRegistry(auto_describe=False)
-    own = (*_own(sums), _refused(refused), *_states(serving), *_state_folder(state), *_mqtt(mqtt))
+    own = (*_own(sums), _refused(refused), *_states(serving), *_state_folder(state), *_mqtt(mqtt), *_log(log))
     registry.register(_Snapshot([*own, *_triton(sums), *_mlserver(sums)]))
     return generate_latest(registry)
 
@@ -186,6 +188,20 @@ def _mqtt(state: MqttState | None) -> Iterator[Metric]:
     }
     for name, (documentation, number) in now.items():
         yield GaugeMetricFamily(f"appliance_mqtt_{name}", documentation, value=number)
+
+
+def _log(log: LogFigures | None) -> Iterator[Metric]:
+    """Return what the prediction log did; without values where nobody told."""
+    help_ = "Rows that are not in the prediction log, by why: it has a gap line for them."
+    dropped = CounterMetricFamily("appliance_prediction_log_dropped", help_, labels=(*_VERSION, "reason"))
+    for key, by_reason in (log.dropped if log else {}).items():
+        for reason, rows in by_reason.items():
+            dropped.add_metric((*key, reason), rows)
+    yield dropped
+    size = GaugeMetricFamily("appliance_prediction_log_bytes", "Bytes of the prediction log on disk.")
+    if log and log.bytes is not None:
+        size.add_metric((), log.bytes)
+    yield size
 
 
 def _triton(sums: Sums) -> Iterator[Metric]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from appliance.monitoring.counters import RequestCounters
+from appliance.monitoring.log_counters import LogCounters
 from appliance.monitoring.mqtt_board import MqttBoard
 from appliance.monitoring.serving import ServingBoard
 from appliance.repository import Served
@@ -20,6 +21,7 @@ class Metrics:
         """`state_dir` is the state folder, of which is told whether it can be written; None tells nothing of it."""
         self.counters = RequestCounters(folder, slot)
         self.serving = ServingBoard(folder, slot)
+        self.log = LogCounters(folder, slot)
         self.mqtt = MqttBoard(folder)
         self._state_dir = state_dir
 
@@ -35,4 +37,5 @@ class Metrics:
 
         state = condition.look(self._state_dir) if self._state_dir else None
         refused = self.counters.refusals.counts()
-        return text(self.counters.sums(), self.serving.all(), self.mqtt.read(), state, refused)
+        log = self.log.figures(self._state_dir)
+        return text(self.counters.sums(), self.serving.all(), self.mqtt.read(), state, refused, log)

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from appliance.arms import Arms
-from appliance.errors import ApplianceError, InvalidInput
+from appliance.correlation import request_id
+from appliance.errors import ApplianceError, InvalidInput, NotLogged
 from appliance.inference.tensors import Feeds
 from appliance.inference.version import LoadedVersion
 from appliance.mqtt.codec import BadMessage, Call, error_payload, feeds_of, message_id, reason_of
@@ -163,6 +164,9 @@ class Answerer:
                 version, feeds, form.outputs, started=started, shared_by=shared_by, keys=routed_by
             )
             answer = form.answer(prediction)
+        except NotLogged:  # nothing may be answered that is not in the log: the messages wait, as for a model
+            outcome.unready += chosen
+            return
         except Exception as error:  # noqa: BLE001 - see refuse()
             if len(indices) > 1:
                 middle = len(indices) // 2
@@ -204,8 +208,10 @@ class Answerer:
         """Count a bad message, tell the observers and return what the error topic is told."""
         reason = reason_of(error)
         outcome.refused[reason] = outcome.refused.get(reason, 0) + 1
-        self._predictor.failed(model, version, error, arm=arm, key=key)
         identifier = message_id(message.topic, message.payload, message.correlation)
+        token = request_id.set(identifier)
+        self._predictor.failed(model, version, error, arm=arm, key=key)
+        request_id.reset(token)
         payload = error_payload(error, reason, message.topic, identifier, message.payload, size=message.unread)
         return Answer(self._errors, payload, LOCAL, content_type="application/json")
 

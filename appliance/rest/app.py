@@ -38,6 +38,7 @@ class App:
         self.routes = tuple(routes)
         self.authorize = authorize
         self._log_requests = log_requests
+        self._tells_ids = context.predictor.logs
         self._body_limit = body_limit(context.limits, context.budget)
         self._hot = [(route.pattern, route) for route in hot_routes(routes)]
         self._match = functools.lru_cache(maxsize=256)(self._find)
@@ -61,8 +62,11 @@ class App:
         return [answer.body]
 
     def is_small(self, path: str) -> bool:
-        """Return whether a request to `path` may run on the loop's thread: a prediction by a version that is loaded."""
-        return self._match(path) is not None and "/versions/" not in path
+        """Return whether a request to `path` may run on the loop's thread: a prediction by a version that is loaded.
+
+        Where an answer waits for the log, none may: those that wait together are written together.
+        """
+        return self._match(path) is not None and "/versions/" not in path and not self.context.predictor.waits
 
     def admit(self, command: str, path: str, headers: Mapping[str, str], length: int | None) -> ApplianceError | None:
         """Return why the body of a request is not waited for, None where it is; `length` is None for one in chunks.
@@ -91,7 +95,7 @@ class App:
                 log.info("request", extra=extra | {"seconds": round(request.seconds(), 6)})
             if request.routed is not None and request.routed.loaded is not None:
                 answer = answer.with_headers((EXPERIMENT, request.routed.loaded.arm))
-            if given or answer.status >= 500:
+            if given or answer.status >= 500 or self._tells_ids:
                 answer = answer.with_headers(("X-Request-Id", request_id.get()))
             return answer
         finally:

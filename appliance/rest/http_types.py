@@ -170,6 +170,8 @@ class Context:
     """The Prometheus text exposition (format 0.0.4) of all processes."""
     counts: Callable[[], dict[tuple[str, str], Counts]] = field(default=dict)
     """What was asked of each (model, version) so far, over all processes."""
+    log_heads: Callable[[], list[dict[str, Any]]] = field(default=list)
+    """Where the chains of the prediction log end; see monitoring.prediction_log.segments.heads."""
     self_test: SelfTest = selftest.self_test
     """What tries a version before it goes live; the service's own does so in another process."""
     changes: Changes = field(default_factory=Changes)

@@ -39,6 +39,8 @@ def infer(context: Context, request: Request, variables: dict[str, str]) -> Resp
     prediction = context.predictor.run(
         version, feeds, names, started=request.started, request=identifier[:128], keys=request.keys
     )
+    if prediction.logged and not identifier:
+        call = InferCall(call.tensors, call.wanted, prediction.request_id)
     header, parts = response.write(call, prediction.outputs, version)
     answer = Response(header)
     if parts:

@@ -13,7 +13,18 @@ import msgspec
 
 from appliance import __version__
 from appliance.config import HttpConfig
-from appliance.rest import admin, dashboard, examples, health, invocations, kserve_v1, openinference, predict, sagemaker
+from appliance.rest import (
+    admin,
+    dashboard,
+    examples,
+    health,
+    invocations,
+    kserve_v1,
+    log,
+    openinference,
+    predict,
+    sagemaker,
+)
 from appliance.rest.http_types import JSON, Context, Request, Response, encode_json
 from appliance.rest.problems import Problem, error_json, mlflow_json, problem_json
 from appliance.rest.routes import Route, extra_routes
@@ -174,6 +185,7 @@ ALL_ROUTES = (
     *sagemaker.ROUTES,
     *health.ROUTES,
     *admin.ROUTES,
+    *log.ROUTES,
     OPENAPI,
     *dashboard.ROUTES,
 )

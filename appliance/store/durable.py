@@ -40,12 +40,17 @@ def reported(tried: str) -> Iterator[None]:
         raise StoreError(tried, f"{error.strerror or error}{place}", _advice(error)) from error
 
 
-def write_atomically(path: Path, content: bytes, *, within: Path | None = None) -> None:
+def write_atomically(path: Path, content: bytes, *, within: Path | None = None, mode: int = FILE_MODE) -> None:
     """Make `path` hold `content`; at any moment it holds either all of the old or all of the new."""
+    write_pieces(path, (content,), within=within, mode=mode)
+
+
+def write_pieces(path: Path, pieces: Pieces, *, within: Path | None = None, mode: int = FILE_MODE) -> None:
+    """Make `path` hold `pieces` one behind the other, as write_atomically() does."""
     temporary = beside(path, "partial")
     with _around(path, within) as above:
         try:
-            _write_new(above, temporary.name, content)
+            _write_new(above, temporary.name, pieces, mode)
             os.replace(temporary.name, path.name, src_dir_fd=above, dst_dir_fd=above)
         except OSError:
             with suppress(OSError):
@@ -139,6 +144,15 @@ def locked(path: Path, seconds: float, *, within: Path | None = None) -> Iterato
         os.close(descriptor)
 
 
+def try_lock(path: Path, *, within: Path | None = None) -> int | None:
+    """Return the descriptor that holds the lock of the file `path` until it is closed, None where another has it."""
+    descriptor = open_or_make(path, os.O_RDONLY, within=within)
+    if _lock(descriptor, 0.0):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
 def open_or_make(path: Path, flags: int, mode: int = FILE_MODE, *, within: Path | None = None) -> int:
     """Return a descriptor of the file `path`, made with `mode` where it is absent; the name is not fsynced."""
     with _around(path, within) as above:
@@ -175,13 +189,13 @@ def _open_or_make(above: int, path: Path, flags: int, mode: int = FILE_MODE) -> 
     return descriptor
 
 
-def _write_new(above: int, name: str, content: bytes | Pieces) -> None:
+def _write_new(above: int, name: str, content: bytes | Pieces, mode: int = FILE_MODE) -> None:
     """Write a file that must not exist yet, and fsync it; its name is not fsynced yet."""
-    descriptor = os.open(name, os.O_WRONLY | _NEW_FILE, FILE_MODE, dir_fd=above)
+    descriptor = os.open(name, os.O_WRONLY | _NEW_FILE, mode, dir_fd=above)
     try:
         for piece in (content,) if isinstance(content, bytes) else content:
             _write_all(descriptor, piece)
-        _adopt(descriptor, above, FILE_MODE)
+        _adopt(descriptor, above, mode)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -12,6 +12,7 @@ STATUS = {
     "host": "h1",
     "appliance": "0.1.0",
     "disk_free_bytes": 64 * 1024 * 1024,
+    "log": [{"model": "iris", "version": "1.1.0", "slot": 0, "segment": 3, "seal": 17, "chain": "ab" * 32, "t": 1.0}],
     "models": [
         {"name": "iris", "active": "1.1.0", "previous": "1.0.0", "state": "good", "since": "2026-01-01T00:00:00+00:00",
          "versions": ["1.0.0", "1.1.0"], "why": "", "self_test": {"when": "2026-01-01T00:00:01+00:00", "rows": 59}},
@@ -36,6 +37,7 @@ def test_every_host_has_its_entry(sent):
     ]  # fmt: skip
     assert together[0]["models"][0]["active"] == "1.1.0"
     assert together[3]["receipt"] == "mine.json"
+    assert [one.get("log", []) for one in together] == [STATUS["log"], [], [], STATUS["log"]]
 
 
 def test_a_receipt_speaks_for_a_host_out_of_reach_and_not_for_one_that_answered(sent):

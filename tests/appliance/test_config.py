@@ -38,7 +38,7 @@ def test_the_environment_beats_the_file_and_the_command_line_beats_both(tmp_path
 @pytest.mark.parametrize(("section", "key"), list(settings.settings()))
 def test_every_setting_has_its_variable(section, key):
     default = settings.settings()[section, key]
-    text = ":".join(default) if isinstance(default, tuple) else str(default).lower()
+    text = ":".join(default) if isinstance(default, tuple | dict) else str(default).lower()
     found = load(environment={settings.variable_of(section, key): text})
     assert attrgetter(f"{section}.{key}")(found) == default
 

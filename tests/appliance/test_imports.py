@@ -273,7 +273,8 @@ def test_every_library_of_the_device_is_declared():
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    named = project["dependencies"] + project["optional-dependencies"]["cbor"]
+    extras = project["optional-dependencies"]
+    named = project["dependencies"] + extras["cbor"] + extras["parquet"]
     declared = {one.split(">")[0].split("[")[0].strip().replace("-", "_") for one in named}
     declared = {"paho" if name == "paho_mqtt" else name for name in declared}
     imported = {name.split(".")[0] for path in modules("appliance") for name in imports(path)}

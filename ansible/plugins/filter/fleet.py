@@ -71,7 +71,9 @@ def _of_status(host, status):
     kept = ("name", "active", "previous", "state", "since", "versions", "why", "self_test")
     models = [{key: model.get(key) for key in kept} for model in status.get("models", [])]
     program = status.get("appliance", "")
-    return {"host": host, "program": program, "models": models, "disk_free_bytes": status.get("disk_free_bytes")}
+    # The heads of the prediction log: kept here, away from the host, they pin what it has written so far.
+    return {"host": host, "program": program, "models": models, "disk_free_bytes": status.get("disk_free_bytes"),
+            "log": status.get("log", [])}  # fmt: skip
 
 
 def _receipt(file):

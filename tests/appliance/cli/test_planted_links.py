@@ -23,6 +23,9 @@ from appliance import cli
 from appliance.bundle import keys, signature
 from appliance.bundle.archive import open_bundle, with_signature
 from appliance.inference.selftest import self_test
+from appliance.monitoring.prediction_log.lines import Header
+from appliance.monitoring.prediction_log.segments import Writer
+from appliance.monitoring.prediction_log.writer import SegmentWriter
 from appliance.mqtt.disk import Disk
 from appliance.mqtt.folder import kept_id
 from appliance.store import activation, routing_record
@@ -50,6 +53,7 @@ STORE_COMMANDS = {
     "probe": ["iris", "--wait", "0"],
     "doctor": [],
     "serve": ["--port", "0"],
+    "log": ["verify", "iris"],
 }
 """Command -> its arguments. A new command must be named here or below."""
 OTHERS = {
@@ -157,6 +161,10 @@ def stop_once_it_may_be() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def log_header(slot: int, segment: int, prev: str, key: list[int] | None) -> Header:
+    return Header(1, "iris", "1.0.0", [], [], [], [], "host", slot, segment, prev, "", key=key)
+
+
 def give_away(folder: Path) -> None:
     if os.geteuid() == 0:
         for path in (folder, *folder.rglob("*")):
@@ -220,6 +228,9 @@ def furnish(site: Site) -> None:
     kept_id(site.template / "mqtt")
     (site.template / "mqtt" / "lock").touch()
     (site.template / "pull").mkdir()
+    logged = SegmentWriter.open(Writer(site.template, "iris", "1.0.0", 0), log_header, time.time)
+    logged.rotate()
+    logged.abandon()
     for name in (".lock", "record.json", f"{'0' * 64}.partial"):
         (site.template / "pull" / name).write_bytes(b"{}")
     (site.template / "models" / "iris" / ".4.0.0.partial-00aa11bb").mkdir()
@@ -285,10 +296,12 @@ def test_what_is_planted_anywhere_leads_nowhere(site, command, kind):
         places = [".lock", "models", "receipts"]
     elif command == "serve":
         places = [".lock", "models", "receipts", *(name for name in names(site) if name.startswith("mqtt"))]
+    elif command == "log":
+        places = [name for name in names(site) if name.split("/")[0] == "log"]
     elif command == "doctor":  # it looks at no other
         places = [name for name in names(site) if "/" not in name]
-    else:
-        places = names(site)
+    else:  # of the log the commands that are for it
+        places = [name for name in names(site) if not name.startswith("log/")]
     before = None
     for name in places:
         plant(site, name, kind)

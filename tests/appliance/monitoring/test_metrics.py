@@ -280,6 +280,7 @@ def test_the_documentation_has_every_metric_with_its_type_and_labels_and_no_othe
     metrics.switched(Served("iris", "1.0.0", loaded))
     metrics.mqtt.write(MqttState(connected={"local": True}, problems=[], refused={"payload": 1}))
     metrics.counters.failed("iris", "", InvalidInput("", "", column=loaded.schema.columns[0], reason="missing"))
+    metrics.log.dropped("iris", "1.0.0", "disk", 1)
     exposed = {}
     for line in metrics.exposition().decode().splitlines():
         if line.startswith("# TYPE"):

@@ -1,0 +1,98 @@
+"""Where the ids of a sealed segment stand: sorted 64-bit hashes of them, then the offsets of their lines.
+
+12 bytes a line: all hashes (little-endian, 8 bytes each), then all offsets into the unpacked segment (4 bytes each). An
+index can be made anew from its segment at any time, so it is believed only after the line was read.
+"""
+
+import hashlib
+from array import array
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance import nofollow
+from appliance.monitoring.prediction_log import lines
+from appliance.monitoring.prediction_log.segments import Segment
+from appliance.store import durable
+
+_ENTRY = 12
+
+
+def hash_of(identifier: str) -> int:
+    """Return the 64-bit hash of an id."""
+    digest = hashlib.blake2b(identifier.encode("utf-8", "replace"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+class Index:
+    """The ids of one segment."""
+
+    def __init__(self, hashes: NDArray[Any], offsets: NDArray[Any]) -> None:
+        """`hashes` uint64 [lines], sorted; `offsets` uint32 [lines]."""
+        self.hashes = hashes
+        self.offsets = offsets
+
+    @classmethod
+    def of(cls, hashes: "array[int] | Sequence[int]", offsets: "array[int] | Sequence[int]") -> "Index":
+        """Return an index of lines in any order."""
+        keys, places = np.array(hashes, dtype="<u8"), np.array(offsets, dtype="<u4")
+        order = np.argsort(keys, kind="stable")
+        return cls(keys[order], places[order])
+
+    @classmethod
+    def of_content(cls, content: bytes) -> "Index":
+        """Return the index of a segment's content."""
+        hashes, offsets, offset = array("Q"), array("I"), 0
+        for line in content.split(b"\n"):
+            if lines.has_id(line) and (identifier := lines.id_of(line)) is not None:
+                hashes.append(hash_of(identifier))
+                offsets.append(offset)
+            offset += len(line) + 1
+        return cls.of(hashes, offsets)
+
+    def to_bytes(self) -> bytes:
+        """Return the index as it is kept."""
+        return bytes(self.hashes.astype("<u8").tobytes() + self.offsets.astype("<u4").tobytes())
+
+    def find(self, wanted: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return (places in `wanted`, offsets) of all lines whose hash is wanted; `wanted` uint64 [ids]."""
+        first = np.searchsorted(self.hashes, wanted, "left")
+        last = np.searchsorted(self.hashes, wanted, "right")
+        counts = last - first
+        if not counts.any():
+            return np.empty(0, np.int64), np.empty(0, np.uint32)
+        places = np.repeat(np.arange(len(wanted)), counts)
+        within = np.arange(len(places)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return places, self.offsets[np.repeat(first, counts) + within]
+
+
+def read(segment: Segment) -> Index:
+    """Return a sealed segment's index; one that is absent or damaged is made anew and kept where it can be."""
+    state_dir = segment.writer.state_dir
+    try:
+        content = nofollow.read(segment.index, within=state_dir)
+        count, rest = divmod(len(content), _ENTRY)
+        if not rest:
+            found = Index(np.frombuffer(content, "<u8", count), np.frombuffer(content, "<u4", count, 8 * count))
+            if bool((found.hashes[1:] >= found.hashes[:-1]).all()):
+                return found
+    except FileNotFoundError:
+        pass
+    found = Index.of_content(segment.read())
+    write(segment, found)
+    return found
+
+
+def write(segment: Segment, index: Index) -> None:
+    """Keep a sealed segment's index; where it cannot be written it is made anew when it is needed."""
+    try:
+        durable.write_atomically(segment.index, index.to_bytes(), within=segment.writer.state_dir)
+    except OSError:
+        return
+
+
+def hashes_of(identifiers: Iterable[str]) -> NDArray[Any]:
+    """Return the hashes of ids as a uint64 array."""
+    return np.array([hash_of(one) for one in identifiers], dtype=np.uint64)

@@ -1,0 +1,155 @@
+"""How one version's predictions become lines: the columns' order and policy, the outputs, the header."""
+
+import math
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from appliance.config import PredictionLogConfig
+from appliance.inference.sent import SentRows
+from appliance.inference.session import Array
+from appliance.inference.values import to_values
+from appliance.inference.version import LoadedVersion
+from appliance.monitoring.prediction_log import lines, policy
+from appliance.monitoring.prediction_log.policy import Change
+from appliance.response import response_format
+
+FORM = 1
+"""Number of the lines' form."""
+_SHORT = 16  # probabilities up to which float32's are written with no more digits than they have
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One run's rows and answers, as they wait for the log."""
+
+    layout: "Layout"
+    outputs: Mapping[str, Array]
+    """{name: [rows kept, ...]}"""
+    sent: SentRows | None
+    ids: Sequence[tuple[str, int]]
+    """(request id, rows kept) of each request."""
+    step: int
+    """Every so many rows are kept."""
+    rows: int
+    """Of all requests."""
+    time: float
+    milliseconds: float
+    listener: str
+    arm: str
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One version, as its log has it; made once for each loaded version."""
+
+    model: str
+    version: str
+    columns: list[str]
+    types: list[str]
+    inputs: list[tuple[str, int]]
+    """(tensor, columns that fill it)."""
+    prediction: str
+    probability: str | None
+    score: str | None
+    classes: list[Any]
+    keeps_inputs: bool
+    policy: dict[str, str]
+    texts: bool
+    """Whether some column is of texts."""
+    changes: list[tuple[int, Change]] = field(repr=False)
+
+    @classmethod
+    def of(cls, version: LoadedVersion, config: PredictionLogConfig, key: bytes) -> "Layout":
+        """Return the layout of a version. Raises ConfigError for a policy that cannot be meant."""
+        form, manifest = response_format(version), version.manifest
+        columns = version.schema.columns
+        kept = {name: word for name, word in config.columns.items() if name in columns and word != "keep"}
+        return cls(
+            version.name,
+            version.version,
+            columns,
+            [one.type for one in manifest.inputs for _ in one.columns],
+            [(one.name, len(one.columns)) for one in manifest.inputs],
+            form.prediction,
+            form.probability,
+            form.score,
+            list(manifest.class_labels),
+            config.inputs,
+            kept,
+            any(one.type == "string" for one in manifest.inputs),
+            policy.changes(kept, columns, key),
+        )
+
+    def header(self, slot: int, segment: int, prev: str, key: list[int] | None) -> lines.Header:
+        """Return the header of a segment."""
+        return lines.Header(
+            FORM,
+            self.model,
+            self.version,
+            self.columns,
+            self.types,
+            [name for name in (self.prediction, self.probability, self.score) if name],
+            self.classes,
+            socket.gethostname(),
+            slot,
+            segment,
+            prev,
+            datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            self.policy,
+            self.keeps_inputs,
+            key,
+        )
+
+    def rows(self, answered: Answered, nonces: Iterator[str]) -> Iterator[lines.Row]:
+        """Yield the lines of some rows, in their order."""
+        y, p, s = (_values(answered.outputs, name) for name in (self.prediction, self.probability, self.score))
+        sent = answered.sent.in_order(self.columns, self.inputs) if answered.sent and self.keeps_inputs else None
+        place = 0
+        several = answered.rows if answered.step > 1 else 0
+        time, milliseconds = round(answered.time, 3), round(answered.milliseconds, 3)
+        for request, count in answered.ids:
+            for row in range(count):
+                line = lines.Row(f"{request}.{row * answered.step}", time)
+                if sent is not None:
+                    line.x, line.cut = self._kept(sent[place])
+                line.y = y[place] if y else None
+                line.p = p[place] if p else None
+                line.s = s[place] if s else None
+                line.ms, line.listener, line.arm, line.of = milliseconds, answered.listener, answered.arm, several
+                line.n = next(nonces)
+                yield line
+                place += 1
+
+    def _kept(self, row: list[Any]) -> tuple[list[Any], list[int] | None]:
+        """Return what is kept of a row, and the places of texts that were cut."""
+        for place, change in self.changes:
+            row[place] = change(row[place])
+        values, cut = lines.written_row(row, texts=self.texts)
+        return values, cut or None
+
+
+def _values(outputs: Mapping[str, Array], name: str | None) -> list[Any] | None:
+    """Return an output's rows as a line has them, None where it was not asked for.
+
+    A float32 is written with the fewest digits that give it back, which 9 always do (IEEE 754, 5.12.2).
+    """
+    array = outputs.get(name) if name else None
+    if array is None:
+        return None
+    values = to_values(array)
+    if array.dtype == np.float32 and array.size <= _SHORT * max(1, len(array)):
+        values = [_short(one) for one in values]
+    if array.dtype.kind != "f" or np.isfinite(array).all():
+        return values
+    return [lines.written(one) for one in values]
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_short(one) for one in value]
+    return float(f"{value:.9g}") if math.isfinite(value) else value

@@ -1,0 +1,277 @@
+"""The log of one process: what is answered goes into a bounded queue, and one thread writes it.
+
+Threads: those that answer call record(), failed() and label(). The thread `prediction-log` alone has the writers. The
+lock guards the queue, its sizes and the gaps, and is never held while anything is written.
+
+What does not fit into the queue, or onto the disk, is dropped, counted, and written into the log as a gap: the log
+never pretends to be whole. With `required` an answer waits for its lines, and is refused where they cannot be written.
+"""
+
+import hashlib
+import logging
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+from appliance.config import PredictionLogConfig
+from appliance.correlation import request_id
+from appliance.errors import ApplianceError, NotLogged, StoreError
+from appliance.inference.tensors import SentFeeds
+from appliance.inference.version import LoadedVersion
+from appliance.monitoring.prediction_log import lines, policy
+from appliance.monitoring.prediction_log.hash_key import hash_key
+from appliance.monitoring.prediction_log.keeper import Gap, Item, Keeper, Ticket
+from appliance.monitoring.prediction_log.layout import Answered, Layout
+from appliance.monitoring.prediction_log.writer import BLOCK
+from appliance.predictor import Models, Prediction
+
+MOST_ROWS, MOST_BYTES = 20_000, 8 * 1024 * 1024
+"""Rows, and bytes of them, that may wait."""
+STRIDE = 256
+"""Rows that are kept of one request: of more, every so many, or it alone would fill the queue."""
+TICK = 0.1
+"""Seconds that rows wait for others to be written with."""
+REQUIRED_SECONDS = 5.0
+"""How long an answer waits for its lines."""
+QUEUE_FULL, DISK = "queue full", "disk"
+
+log = logging.getLogger(__name__)
+
+
+class PredictionLog:
+    """Writes what one process answers. Safe in any thread; a slot's folder is held by one process at a time."""
+
+    def __init__(
+        self,
+        config: PredictionLogConfig,
+        state_dir: Path,
+        models: Models,
+        *,
+        slot: int = 0,
+        count: Callable[[str, str, str, int], None] = lambda model, version, reason, rows: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`count` is told of rows that are dropped: (model, version, reason, rows). Raises ConfigError."""
+        policy.check(config.columns)
+        self.config = config
+        self._state_dir = state_dir
+        self._models = models
+        self._slot = slot
+        self._count = count
+        self._clock = clock
+        self._key = _key(state_dir) if policy.hashes(config.columns) else b""
+        self._layouts: WeakKeyDictionary[LoadedVersion, Layout | None] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+        self._waiting: deque[Item] = deque()
+        self._rows = self._bytes = 0
+        self._gaps: dict[tuple[str, str, str], Gap] = {}
+        self._wake, self._hurry, self._stopping = threading.Event(), threading.Event(), threading.Event()
+        self._keeper = Keeper(config, state_dir, slot, clock)
+        self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
+
+    @property
+    def required(self) -> bool:
+        """Whether an answer waits for the log."""
+        return self.config.required
+
+    def start(self) -> None:
+        """Begin to write; in the process that answers, since a fork takes no thread along."""
+        self._thread.start()
+
+    def stop(self, seconds: float = 10.0) -> None:
+        """Write what waits, seal and pack, for `seconds` at most."""
+        self._stopping.set()
+        self._hurry.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+
+    # What those that answer call.
+
+    def record(self, version: LoadedVersion, prediction: Prediction) -> None:
+        """Take a prediction. Raises NotLogged where it is required and cannot be written."""
+        layout = self._layout(version)
+        if layout is None or (self.config.sample < 1 and not self._sampled(prediction)):
+            return
+        answered, size = _trimmed(layout, prediction)
+        rows = sum(count for _, count in answered.ids)
+        ticket = Ticket() if self.config.required else None
+        taken = self._put(Item(layout, answered, (), rows, size, prediction.time, ticket))
+        if ticket:
+            self._await(ticket if taken else None)
+
+    def predicted(self, prediction: Prediction) -> None:
+        """Do nothing: record() is told before the answer is given."""
+
+    def failed(self, model: str, version: str, error: ApplianceError, seconds: float = 0.0, *_: str) -> None:
+        """Take a request that was refused; one whose model is not known leaves no line, or callers could make logs."""
+        if isinstance(error, NotLogged):
+            return
+        try:
+            loaded = self._models.get(model or None, version or None)
+        except ApplianceError:
+            return
+        layout = self._layout(loaded)
+        identifier = request_id.get() or secrets.token_hex(6)
+        if layout is None or (self.config.sample < 1 and _share(identifier) >= self.config.sample):
+            return
+        now = self._clock()
+        reason = getattr(error, "reason", "") or type(error).__name__
+        column = getattr(error, "column", "") or ""
+        line = lines.Row(identifier[:256], round(now, 3), error=str(reason), column=str(column)[:256])
+        self._put(Item(layout, None, (line,), 1, 256, now, None))
+
+    def label(self, version: LoadedVersion, found: Sequence[lines.Label]) -> None:
+        """Write labels, and return once the disk has them. Raises NotLogged where it takes none."""
+        layout = self._layout(version)
+        if layout is None:
+            raise NotLogged(
+                f"take labels of {version.name}",
+                "its predictions are not logged",
+                "name it in [log.predictions] models",
+            )
+        for start in range(0, len(found), BLOCK):
+            part = found[start : start + BLOCK]
+            ticket = Ticket()
+            taken = self._put(Item(layout, None, part, len(part), 256 * len(part), self._clock(), ticket))
+            self._await(ticket if taken else None)
+
+    def _await(self, ticket: Ticket | None) -> None:
+        tried = "write the prediction log"
+        if ticket is None:
+            raise NotLogged(tried, "too much waits to be written", "ask again in a moment")
+        if not ticket.done.wait(REQUIRED_SECONDS):
+            raise NotLogged(tried, f"the disk did not take it within {REQUIRED_SECONDS:g} s", "see: appliance doctor")
+        if ticket.failure:
+            raise NotLogged(tried, ticket.failure, "free some disk space, or see: appliance doctor")
+
+    def _layout(self, version: LoadedVersion) -> Layout | None:
+        """Return how a version is logged, None where it is not."""
+        try:
+            return self._layouts[version]
+        except KeyError:
+            wanted = not self.config.models or version.name in self.config.models
+            layout = self._layouts[version] = Layout.of(version, self.config, self._key) if wanted else None
+            return layout
+
+    def _sampled(self, prediction: Prediction) -> bool:
+        return _share(prediction.request_id) < self.config.sample
+
+    def _put(self, item: Item) -> bool:
+        """Have something written; return False where the queue is full, which becomes a gap."""
+        with self._lock:
+            full = self._rows + item.rows > MOST_ROWS or self._bytes + item.size > MOST_BYTES
+            taken = not full and not self._stopping.is_set()
+            if taken:
+                self._waiting.append(item)
+                self._rows += item.rows
+                self._bytes += item.size
+            rows = self._rows
+        if not taken:
+            if not item.ticket:
+                self.miss(item.layout, item.rows, item.time, QUEUE_FULL)
+            return False
+        if item.ticket or rows >= BLOCK:
+            self._hurry.set()
+        if item.ticket or rows == item.rows or rows >= BLOCK:
+            self._wake.set()
+        return True
+
+    def miss(self, layout: Layout, rows: int, since: float, reason: str) -> None:
+        """Take note of rows that are not logged."""
+        key = layout.model, layout.version, reason
+        with self._lock:
+            gap = self._gaps.setdefault(key, Gap(layout, 0, since, reason))
+            gap.rows += rows
+        self._count(*key, rows)
+
+    # The writing thread.
+
+    def _run(self) -> None:
+        """Write until stop()."""
+        while not self._stopping.is_set():
+            if self._wake.wait(self._keeper.patience(bool(self._gaps))):
+                self._hurry.wait(TICK)
+            self._wake.clear()
+            self._hurry.clear()
+            self._turn()
+        self._turn()
+        self._keeper.close()
+
+    def _turn(self) -> None:
+        """Write what waits, and do what the clock asks for."""
+        try:
+            while items := self._taken():
+                for item, rows in self._keeper.write(items):
+                    self.miss(item.layout, rows, item.time, DISK)
+            self._write_gaps()
+            self._keeper.tend(time.monotonic())
+        except Exception:  # the last boundary of the thread: a fault must not end the log
+            log.exception("prediction log failed and goes on")
+
+    def _taken(self) -> list[Item]:
+        """Return what waits, a few blocks of it at most."""
+        taken: list[Item] = []
+        rows = 0
+        with self._lock:
+            while self._waiting and rows < 4 * BLOCK:
+                item = self._waiting.popleft()
+                taken.append(item)
+                rows += item.rows
+                self._rows -= item.rows
+                self._bytes -= item.size
+        return taken
+
+    def _write_gaps(self) -> None:
+        """Write the gaps; those that cannot be written now wait."""
+        with self._lock:
+            gaps, self._gaps = self._gaps, {}
+        for key, gap in gaps.items():
+            if not self._keeper.write_gap(gap):
+                with self._lock:
+                    later = self._gaps.setdefault(key, Gap(gap.layout, 0, gap.since, gap.reason))
+                    later.rows += gap.rows
+                    later.since = gap.since
+
+
+def _trimmed(layout: Layout, prediction: Prediction) -> tuple[Answered, int]:
+    """Return what is kept of a prediction, of a large request a part, and the memory that it takes."""
+    sent = prediction.inputs.sent if isinstance(prediction.inputs, SentFeeds) else None
+    ids, outputs, step = prediction.shared_by, prediction.outputs, 1
+    if len(ids) < 2:
+        identifier = ids[0][0] if ids else prediction.request_id
+        kept = prediction.rows
+        if kept > STRIDE:
+            first = sent.step if sent else 1
+            second = -(-kept // (STRIDE * first))
+            step = first * second
+            sent = sent.every(second) if sent else None
+            outputs = {name: array[::step].copy() for name, array in outputs.items()}
+            kept = -(-kept // step)
+        ids = ((identifier, kept),)
+    milliseconds = 1000 * (prediction.prepare_seconds + prediction.run_seconds)
+    answered = Answered(
+        layout, outputs, sent, ids, step, prediction.rows, prediction.time, milliseconds, prediction.listener,
+        getattr(prediction, "arm", ""),
+    )  # fmt: skip
+    size = 512 + sum(array.nbytes for array in outputs.values()) + (sent.size(layout.texts) if sent else 0)
+    return answered, size
+
+
+def _key(state_dir: Path) -> bytes:
+    """Return the key for hashed columns; where the disk gives none, one for this process alone."""
+    try:
+        return hash_key(state_dir)
+    except (OSError, StoreError) as error:
+        log.error("hashes of columns will differ after the next start", extra={"error": str(error)})
+        return secrets.token_bytes(32)
+
+
+def _share(identifier: str) -> float:
+    """Return a number from 0 to 1 that an id has on every host."""
+    digest = hashlib.blake2b(identifier.encode("utf-8", "replace"), digest_size=8).digest()
+    return int.from_bytes(digest, "little") / 2**64
