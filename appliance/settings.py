@@ -14,6 +14,7 @@ import msgspec
 
 from appliance.config import Config, Section
 from appliance.errors import ConfigError
+from appliance.setting_errors import explained
 
 # Names that others set, beside the derived ones.
 _ALIASES = {
@@ -44,9 +45,8 @@ def load(
         # Not strict: the environment has only text, and "8080" must do for a port.
         return msgspec.convert(raw, Config, strict=False)
     except msgspec.ValidationError as error:
-        raise ConfigError(
-            f"configuration{f' {file}' if file else ''}", str(error), "correct it; see docs/configuration.md"
-        ) from error
+        found, next_step = explained(str(error), Config)
+        raise ConfigError(f"configuration{f' {file}' if file else ''}", found, next_step) from error
 
 
 def _read(file: Path) -> dict[str, Any]:

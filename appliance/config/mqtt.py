@@ -85,12 +85,16 @@ class SubscriptionConfig(Section, frozen=True):
     """
     qos: Annotated[int, msgspec.Meta(ge=0, le=1)] = 1
     """Of the subscription: 0 or 1."""
+    retained: bool = True
+    """Whether messages that the broker kept from before the subscription are answered, or ignored: they may be old."""
     answer_qos: Annotated[int, msgspec.Meta(ge=0, le=1)] = 1
     """Of the answers: 0 or 1."""
     retain: bool = False
     """Whether the broker keeps the last answer of each topic for later subscribers."""
     expiry: Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)] = 0
     """Seconds after which a broker may drop an undelivered answer (MQTT 5); 0: never."""
+    unit: str = ""
+    """Unit of a numeric prediction, as Home Assistant is told it (`[mqtt] discovery`): `"°C"`."""
 
 
 class FeedConfig(Section, frozen=True):
@@ -130,12 +134,16 @@ class RowsConfig(Section, frozen=True):
     """Keys (devices) that are kept; the one that was silent longest goes first."""
     qos: Annotated[int, msgspec.Meta(ge=0, le=1)] = 1
     """Of the subscriptions: 0 or 1."""
+    retained: bool = True
+    """Whether values that the broker kept from before the subscriptions fill the windows, or are ignored."""
     answer_qos: Annotated[int, msgspec.Meta(ge=0, le=1)] = 1
     """Of the answers: 0 or 1."""
     retain: bool = False
     """Whether the broker keeps the last answer of each topic for later subscribers."""
     expiry: Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)] = 0
     """Seconds after which a broker may drop an undelivered answer (MQTT 5); 0: never."""
+    unit: str = ""
+    """Unit of a numeric prediction, as Home Assistant is told it (`[mqtt] discovery`): `"°C"`."""
 
 
 class MqttConfig(BrokerConfig, frozen=True):

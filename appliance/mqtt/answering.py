@@ -25,6 +25,10 @@ LARGEST_ANSWER = 8 * 1024 * 1024
 """Bytes of one answer, as it is kept on disk and published."""
 LONGEST_CORRELATION = 1024
 """Bytes of Correlation Data: it goes back with the answer, and waits with it on disk."""
+LONGEST_USER = 4096
+"""Bytes of all user properties of a message, which go back and wait with the answer as well."""
+OWN_USER = frozenset({"model", "version", "replayed", "predicted_at"})
+"""User properties that an answer has of its own."""
 MOST_VALUES = 250_000
 """Values of the answers of one run: as Python's own they take 100 bytes each."""
 ROWS_PER_RUN = 4096
@@ -63,6 +67,8 @@ class BatchOutcome:
     answered: int = 0
     responded: set[str] = field(default_factory=set)
     """Response Topics among the topics of the answers."""
+    units: dict[str, str] = field(default_factory=dict)
+    """Topic of an answer -> the unit of its prediction, where the configuration says one."""
 
 
 class Answerer:
@@ -89,6 +95,8 @@ class Answerer:
             if len(message.correlation) > LONGEST_CORRELATION:
                 found = f"it has {len(message.correlation)} bytes, {LONGEST_CORRELATION} may be"
                 raise BadMessage("too_large", "read the Correlation Data", found, "send a short one")
+            if message.user:
+                _check_user(message)
             call = target.codec.read(message.topic, message.payload, message.correlation)
         except Exception as error:  # noqa: BLE001 - see refuse()
             self.refuse(outcome, target, message, error)
@@ -188,6 +196,8 @@ class Answerer:
                 outcome.answered += 1
                 if job.responds:
                     outcome.responded.add(job.topic)
+                elif job.target.unit:
+                    outcome.units[job.topic] = job.target.unit
             first += rows
 
     def _refusal(self, version: LoadedVersion, job: Job, error: Exception, outcome: BatchOutcome, key: str) -> Answer:
@@ -221,6 +231,14 @@ class Answerer:
             found = f"no answer goes to {message.response[:80]!r}"
             raise BadMessage("answer_topic", "read the Response Topic", found, "name one that `respond` allows")
         return message.response
+
+
+def _check_user(message: Message) -> None:
+    """Raise BadMessage for user properties that an answer cannot bear."""
+    size = sum(len(name.encode()) + len(value.encode()) for name, value in message.user)
+    if size > LONGEST_USER:
+        found = f"they have {size} bytes, {LONGEST_USER} may be"
+        raise BadMessage("too_large", "read the user properties", found, "send fewer")
 
 
 def _known(error: Exception, message: Message) -> ApplianceError:
@@ -309,4 +327,12 @@ def _answer(job: Job, payload: bytes, version: LoadedVersion) -> Answer:
         job.message.correlation,
         version.name,
         version.version,
+        _passed_on(job),
     )
+
+
+def _passed_on(job: Job) -> tuple[tuple[str, str], ...]:
+    """Return the user properties that go back with an answer: those of its message, but for our own names."""
+    if not job.message.user or not job.subscription:  # a row is of several messages
+        return ()
+    return tuple(one for one in job.message.user if one[0] not in OWN_USER)

@@ -34,10 +34,11 @@ _SCHEMA = """
 create table if not exists answers (
     seq integer primary key, way integer not null, created real not null, topic text not null, payload blob not null,
     qos integer not null, retain integer not null, expiry integer not null, content_type text not null,
-    correlation blob not null, model text not null, version text not null);
+    correlation blob not null, model text not null, version text not null, user text not null default '');
 create table if not exists parked (
     seq integer primary key, created real not null, subscription text not null, topic text not null,
     payload blob not null, response text not null, correlation blob not null);
+create table if not exists parked_users (seq integer primary key, user text not null);
 create index if not exists waiting on parked (subscription, seq);
 create table if not exists observations (
     seq integer primary key, rows text not null, key text not null, feed text not null, at real not null,
@@ -46,6 +47,7 @@ create index if not exists observed on observations (rows, key, feed, at);
 create table if not exists kept (mid integer primary key, digest blob not null);
 create table if not exists notes (name text primary key, value text not null);
 """
+_ADDED = "alter table answers add column user text not null default ''"
 
 
 class Disk:
@@ -142,6 +144,8 @@ class Disk:
             connection.execute("pragma wal_autocheckpoint = 250")
             connection.execute("pragma journal_size_limit = 1048576")
             connection.executescript(_SCHEMA)
+            if all(row[1] != "user" for row in connection.execute("pragma table_info(answers)")):
+                connection.execute(_ADDED)  # a file of a version that had no user properties, which reads it still
             connection.execute("select count(*) from answers, parked, observations, kept, notes where 0").fetchall()
         except sqlite3.Error:
             connection.close()

@@ -207,6 +207,8 @@ class Flow:
     def _fed(self, message: Message, now: float, batch: Batch) -> list[Job]:
         """Return the rows that a message completes; one that was kept before has its answers on disk."""
         feeds = self._topics.fed(message.topic, message.identifiers)
+        if message.retain:
+            feeds = tuple(one for one in feeds if self._topics.rows[one[0]].config.retained)
         if not feeds or self._deduplicator.holds(message):
             return []
         batch.fed.append(message)
@@ -228,6 +230,8 @@ class Flow:
             return []
         jobs = []
         for subscription, topic in self._topics.asked(message.topic, message.identifiers):
+            if message.retain and not subscription.config.retained:
+                continue  # the broker says `retain` of what it kept alone, not of what is published now
             if self.parking.holds(subscription.key) or any(key == subscription.key for key, _ in batch.park):
                 batch.park.append((subscription.key, message))
             elif job := self._answerer.job(subscription, topic, message, batch.outcome):

@@ -19,13 +19,16 @@ class Message:
     correlation: bytes = b""
     identifiers: tuple[int, ...] = ()
     """Subscription identifiers of the filters that this copy stands for (MQTT 5); none where the broker says none."""
+    user: tuple[tuple[str, str], ...] = ()
+    """User properties (MQTT 5), which go back with the answer."""
     unread: int = 0
     """Bytes of a payload that was passed over as too large; `payload` is its beginning then."""
 
     @property
     def size(self) -> int:
         """Bytes that it takes, in memory and on disk."""
-        return len(self.topic) + len(self.payload) + len(self.response) + len(self.correlation)
+        texts = sum(len(name) + len(value) for name, value in self.user) if self.user else 0
+        return len(self.topic) + len(self.payload) + len(self.response) + len(self.correlation) + texts
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
+import msgspec
+
 from appliance.errors import Overloaded
 from appliance.mqtt.clock import PLAUSIBLE, Clock
 from appliance.mqtt.disk import ROW_OVERHEAD, Disk, Write
@@ -22,10 +24,12 @@ LARGEST_READ = 16 * 1024 * 1024
 
 _READ_TOGETHER = 4 * 1024 * 1024  # bytes of payloads after which a read ends
 _CHUNK = 500  # answers looked at together
-_COLUMNS = "seq, way, created, topic, payload, qos, retain, expiry, content_type, correlation, model, version"
+_COLUMNS = "seq, way, created, topic, payload, qos, retain, expiry, content_type, correlation, model, version, user"
 _READ = _COLUMNS.replace("payload", f"case when length(payload) > {LARGEST_READ} then x'' else payload end")
-_SIZE = f"length(cast(topic as blob)) + length(payload) + length(correlation) + {ROW_OVERHEAD}"
-_INSERT = f"insert into answers ({_COLUMNS}) values ({', '.join('?' * 12)})"  # noqa: S608 - constants
+_SIZE = (
+    f"length(cast(topic as blob)) + length(payload) + length(correlation) + length(cast(user as blob)) + {ROW_OVERHEAD}"
+)
+_INSERT = f"insert into answers ({_COLUMNS}) values ({', '.join('?' * 13)})"  # noqa: S608 - constants
 _DELETE = "delete from answers where seq = ?"
 
 
@@ -44,11 +48,14 @@ class Answer:
     correlation: bytes = b""
     model: str = ""
     version: str = ""
+    user: tuple[tuple[str, str], ...] = ()
+    """User properties (MQTT 5) beside our own: those of the message."""
 
     @property
     def size(self) -> int:
         """Bytes that count for the quota."""
-        return len(self.topic.encode()) + len(self.payload) + len(self.correlation) + ROW_OVERHEAD
+        user = len(user_text(self.user).encode()) if self.user else 0
+        return len(self.topic.encode()) + len(self.payload) + len(self.correlation) + user + ROW_OVERHEAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,11 +257,22 @@ def _row(stored: Stored) -> tuple[Any, ...]:
     one = stored.answer
     return (
         stored.seq, one.way, stored.created, one.topic, one.payload, one.qos, int(one.retain), one.expiry,
-        one.content_type, one.correlation, one.model, one.version,
+        one.content_type, one.correlation, one.model, one.version, user_text(one.user),
     )  # fmt: skip
 
 
 def _stored(row: tuple[Any, ...]) -> Stored:
     """Return the answer of a row."""
-    seq, way, created, topic, payload, qos, retain, *rest, length = row
-    return Stored(seq, created, Answer(topic, payload, way, qos, bool(retain), *rest), length - len(payload))
+    seq, way, created, topic, payload, qos, retain, *rest, user, length = row
+    answer = Answer(topic, payload, way, qos, bool(retain), *(*rest, user_of(user)))
+    return Stored(seq, created, answer, length - len(payload))
+
+
+def user_text(user: Sequence[tuple[str, str]]) -> str:
+    """Return user properties as they are kept on disk."""
+    return msgspec.json.encode(user).decode() if user else ""
+
+
+def user_of(text: str) -> tuple[tuple[str, str], ...]:
+    """Return user properties as they were kept."""
+    return msgspec.json.decode(text, type=tuple[tuple[str, str], ...]) if text else ()

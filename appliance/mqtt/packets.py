@@ -25,6 +25,7 @@ _EXPIRY, _FORMAT, _CONTENT_TYPE, _RESPONSE, _CORRELATION, _USER = 2, 1, 3, 8, 9,
 _FIXED = {1: 1, 2: 4, 35: 2}  # property -> bytes of its value
 _SIZED = {3, 8, 9}  # properties with a length before their value
 _SUBSCRIPTION_ID = 11
+_OWN = 2  # user properties that every answer of a model has
 SHOWN = 256
 """Bytes that are kept of a payload that is too large."""
 LARGEST = 268_435_460
@@ -70,9 +71,10 @@ def read_publish(first: int, body: bytes, *, five: bool) -> Message:
             place += 2
         response, correlation = "", b""
         identifiers: tuple[int, ...] = ()
+        user: tuple[tuple[str, str], ...] = ()
         if five:
             if body[place]:
-                place, response, correlation, identifiers = _read_properties(body, place)
+                place, response, correlation, identifiers, user = _read_properties(body, place)
             else:
                 place += 1
     except (IndexError, UnicodeDecodeError) as error:
@@ -80,7 +82,7 @@ def read_publish(first: int, body: bytes, *, five: bool) -> Message:
     if place > len(body) or (qos and not packet_id):
         raise MalformedPacket("a message is shorter than it says")
     return Message(
-        topic, body[place:], qos, packet_id, bool(first & 1), bool(first & 8), response, correlation, identifiers
+        topic, body[place:], qos, packet_id, bool(first & 1), bool(first & 8), response, correlation, identifiers, user
     )
 
 
@@ -135,7 +137,7 @@ def _properties(properties: PublishProperties | None) -> bytes:
     """Return properties as bytes, with their length; that of none where there are none."""
     if properties is None:
         return b"\0"
-    return _cached(properties) if not properties.correlation else _packed(properties)
+    return _cached(properties) if not properties.correlation and len(properties.user) <= _OWN else _packed(properties)
 
 
 @lru_cache(maxsize=256)
@@ -188,12 +190,13 @@ def _read_variable(body: bytes, place: int) -> tuple[int, int]:
     raise MalformedPacket("a number has more than four bytes")
 
 
-def _read_properties(body: bytes, place: int) -> tuple[int, str, bytes, tuple[int, ...]]:
-    """Return where the properties at `place` end, the Response Topic, Correlation Data, subscription identifiers."""
+def _read_properties(body: bytes, place: int) -> tuple[int, str, bytes, tuple[int, ...], tuple[tuple[str, str], ...]]:
+    """Return where the properties at `place` end, Response Topic, Correlation Data, identifiers, user properties."""
     length, place = _read_variable(body, place)
     end = place + length
     response, correlation = "", b""
     identifiers: list[int] = []
+    user: list[tuple[str, str]] = []
     while place < end:
         kind = body[place]
         place += 1
@@ -206,7 +209,8 @@ def _read_properties(body: bytes, place: int) -> tuple[int, str, bytes, tuple[in
             elif kind == _CORRELATION:
                 correlation = value
             elif kind == _USER:
-                _, place = _read_sized(body, place)
+                text, place = _read_sized(body, place)
+                user.append((value.decode(), text.decode()))
         elif kind == _SUBSCRIPTION_ID:
             number, place = _read_variable(body, place)
             identifiers.append(number)
@@ -214,7 +218,7 @@ def _read_properties(body: bytes, place: int) -> tuple[int, str, bytes, tuple[in
             raise MalformedPacket(f"property {kind} in a message")
     if place != end or end > len(body):
         raise MalformedPacket("properties are shorter than they say")
-    return end, response, correlation, tuple(identifiers)
+    return end, response, correlation, tuple(identifiers), tuple(user)
 
 
 def _read_sized(body: bytes, place: int) -> tuple[bytes, int]:

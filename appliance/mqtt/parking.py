@@ -7,9 +7,13 @@ from dataclasses import dataclass
 
 from appliance.mqtt.disk import ROW_OVERHEAD, Disk, Write
 from appliance.mqtt.messages import Message
+from appliance.mqtt.outbox import user_of, user_text
 
 _INSERT = "insert into parked values (?, ?, ?, ?, ?, ?, ?)"
 _DELETE = "delete from parked where seq = ?"
+# Beside the table, so that an earlier version of this program can still add to it.
+_INSERT_USER = "insert or replace into parked_users values (?, ?)"
+_DELETE_USER = "delete from parked_users where seq = ?"
 _READ_TOGETHER = 1024 * 1024  # bytes of payloads after which a read ends
 
 
@@ -69,8 +73,11 @@ class ParkingLot:
              one.message.correlation)
             for one in parking.added
         ]  # fmt: skip
+        users = [(one.seq, user_text(one.message.user)) for one in parking.added if one.message.user]
         taken = [(one.seq,) for one in parking.taken]
-        return [write for write in ((_INSERT, rows), (_DELETE, taken)) if write[1]]
+        gone = [(one.seq,) for one in parking.taken if one.message.user]
+        writes = ((_INSERT, rows), (_INSERT_USER, users), (_DELETE, taken), (_DELETE_USER, gone))
+        return [write for write in writes if write[1]]
 
     def committed(self, parking: Parking) -> None:
         """Take note that a preparation was committed."""
@@ -85,11 +92,16 @@ class ParkingLot:
     def oldest(self, subscription: str, limit: int) -> list[Parked]:
         """Return the first messages that wait for a subscription, fewer where they are large. Raises StoreError."""
         query = (
-            "select seq, topic, payload, response, correlation from parked where subscription = ? order by seq limit ?"
+            "select seq, topic, payload, response, correlation, coalesce(user, '') from parked "
+            "left join parked_users using (seq) where subscription = ? order by seq limit ?"
         )
         return [
-            Parked(seq, subscription, Message(topic, payload, response=response, correlation=correlation))
-            for seq, topic, payload, response, correlation in self._disk.read_some(
+            Parked(
+                seq,
+                subscription,
+                Message(topic, payload, response=response, correlation=correlation, user=user_of(user)),
+            )
+            for seq, topic, payload, response, correlation, user in self._disk.read_some(
                 query, (subscription, limit), 2, _READ_TOGETHER
             )
         ]

@@ -234,7 +234,7 @@ class Sender:
             self._give_up(stored, f"it has {stored.unread} bytes, more than any answer may have", now)
             return True
         user: tuple[tuple[str, str], ...] = (
-            (("model", answer.model), ("version", answer.version)) if answer.model else ()
+            (*answer.user, ("model", answer.model), ("version", answer.version)) if answer.model else ()
         )
         payload = answer.payload
         if replayed:

@@ -93,7 +93,7 @@ class StatusReporter:
     def announce(self, batch: Batch, stored: Sequence[Stored]) -> None:
         """Tell Home Assistant of the topics of a batch's answers, but not of Response Topics."""
         if self._discovery:
-            self._discovery.tell(stored, batch.outcome.responded, self._publish_retained)
+            self._discovery.tell(stored, batch.outcome.responded, batch.outcome.units, self._publish_retained)
 
     def hinder(self, error: ApplianceError) -> None:
         """Take note of why nothing can be committed."""

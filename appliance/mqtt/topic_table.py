@@ -32,6 +32,8 @@ class Target:
     qos: int
     retain: bool
     expiry: int
+    unit: str = ""
+    """Of a numeric prediction."""
     key: RoutingKey | None = None
     """By which key its messages are routed; None for rows, which have their own."""
 
@@ -208,7 +210,7 @@ def _subscription(
     codec = Codec(config, max_bytes=mqtt.max_payload_bytes, max_rows=mqtt.max_rows, max_decoded=most)
     target = Target(
         config.model or None, config.version or None, config.fields, codec, way, config.answer_qos, config.retain,
-        config.expiry, RoutingKey(config.key, filter_, codec, of_values=config.payload == "value"),
+        config.expiry, config.unit, RoutingKey(config.key, filter_, codec, of_values=config.payload == "value"),
     )  # fmt: skip
     key = config.topic if alone else "\n".join((config.topic, config.model, config.version, config.answer))
     return Subscription(config, filter_, template, rights.guard(template) if template else (), respond, target, key)
@@ -230,6 +232,7 @@ def _rows(config: RowsConfig, mqtt: MqttConfig, way: int, rights: Rights) -> Row
     template = Template(config.answer, feeds[0].names)
     codec = Codec(SubscriptionConfig(topic=config.name), max_bytes=mqtt.max_payload_bytes, max_rows=1)
     target = Target(
-        config.model or None, config.version or None, {}, codec, way, config.answer_qos, config.retain, config.expiry
-    )
+        config.model or None, config.version or None, {}, codec, way, config.answer_qos, config.retain, config.expiry,
+        config.unit,
+    )  # fmt: skip
     return RowRecipe(config, feeds, template, rights.guard(template), target)

@@ -25,7 +25,7 @@ GROUPS = [
         "listener",
     },
     {"nofollow"},
-    {"config", "settings", "tokens", "bundle", "budget"},
+    {"config", "settings", "setting_errors", "tokens", "bundle", "budget"},
     {"store", "inference"},
     {"limits"},
     {"openinference", "trials"},
@@ -45,6 +45,8 @@ GROUPS = [
 BESIDE = {
     ("monitoring", "__init__"),
     ("settings", "config"),
+    ("settings", "setting_errors"),
+    ("setting_errors", "config"),
     ("experiment_roles", "repository"),
     ("repository", "pinned"),
     ("observer_queue", "predictor"),

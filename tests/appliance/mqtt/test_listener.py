@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from appliance.errors import ConfigError, Misuse
+from appliance.store import activation
 
 ROW = [5.1, 3.5, 1.4, 0.2]
 NAMED = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
@@ -283,6 +284,52 @@ def test_home_assistant_is_told_of_each_topic_that_answers_go_to(listen, plain):
     client.publish("homeassistant/status", b"online")
     client.publish("plant/a/sensors", ROW)
     assert len(client.wait(3)) == 3
+
+
+def test_home_assistant_is_told_the_unit_of_a_measurement_alone(listen, plain, make_bundle, tmp_path):
+    names = ("iris", "classes")
+    asked = [{"topic": f"in/{name}", "model": name, "answer": f"out/{name}", "unit": "°C"} for name in names]
+    running = listen(subscriptions=asked, discovery=True).connected()
+    running.store.install(make_bundle(tmp_path, "classes", kind="labels"))
+    running.activate("classes", "1.0.0")
+    client = plain("homeassistant/sensor/#")
+    client.publish("in/iris", ROW)
+    client.publish("in/classes", ROW)
+    told = {one["state_topic"]: one for one in client.answers(2)}
+    assert told["out/iris"]["unit_of_measurement"] == "°C"
+    assert told["out/iris"]["state_class"] == "measurement"
+    assert told["out/classes"].keys().isdisjoint({"unit_of_measurement", "state_class"})  # a class is no measurement
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_retained_messages_can_be_ignored(listen, plain, protocol):
+    client = plain("out/#")
+    client.publish("old/a", ROW, retain=True)
+    client.publish("kept/a", ROW, retain=True)
+    asked = [{"topic": f"{name}/+", "model": "iris", "answer": f"out/{name}/{{1}}"} for name in ("old", "kept")]
+    listen(subscriptions=[asked[0] | {"retained": False}, asked[1]], protocol=protocol).connected()
+    client.wait(1, "out/kept/a")
+    client.publish("old/b", ROW, retain=True)  # published now: it is answered, though the broker keeps it too
+    client.wait(1, "out/old/b")
+    assert {message.topic for message in client.heard} == {"out/kept/a", "out/old/b"}
+
+
+def test_user_properties_go_back_with_the_answer(listen, plain, until):
+    sent = [("traceparent", "00-ab"), ("traceparent", "00-cd"), ("größe", "ä"), ("model", "mine"), ("replayed", "x")]
+    running = listen(subscriptions=[PLANT]).connected()
+    client = plain("plant/+/prediction", "appliance/edge/errors")
+    client.publish("plant/a/sensors", ROW, UserProperty=sent)
+    (message,) = client.wait(1, "plant/a/prediction")
+    assert message.properties.UserProperty == [*sent[:3], ("model", "iris"), ("version", "1.0.0")]
+    activation.deactivate(running.store, "iris")
+    running.models.refresh()
+    client.publish("plant/b/sensors", ROW, UserProperty=sent[:1])
+    until(lambda: running.listener.state().parked == 1, "parked")
+    running.activate("iris", "1.0.0")
+    (message,) = client.wait(1, "plant/b/prediction")
+    assert message.properties.UserProperty == [*sent[:1], ("model", "iris"), ("version", "1.0.0")]
+    client.publish("plant/c/sensors", ROW, UserProperty=[("long", "x" * 4097)])
+    assert client.answers(1, "appliance/edge/errors")[0]["error"] == "too_large"
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,25 @@ def payloads(box: Outbox, way: int = LOCAL) -> list[bytes]:
     return [one.answer.payload for one in box.read(way, 0, box.last, 1000)]
 
 
+def test_file_of_a_version_without_user_properties_is_read_and_kept(tmp_path):
+    path = tmp_path / "mqtt" / "outbox.sqlite"
+    disk = Disk(path)
+    outbox = Outbox(disk, max_bytes=10**6)
+    disk.commit(outbox.prepare([Answer("t", b"old", correlation=b"c")]).writes)
+    disk.commit([("alter table answers drop column user", [()]), ("drop table parked_users", [()])])
+    disk.close()
+    disk = Disk(path)
+    outbox = Outbox(disk, max_bytes=10**6)
+    addition = outbox.prepare([Answer("t", b"new", user=(("a", "ä"), ("a", "2")))])
+    disk.commit(addition.writes)
+    outbox.added(addition)
+    assert [one.answer for one in outbox.read(0, 1, 9, 9)] == [
+        Answer("t", b"old", correlation=b"c"), Answer("t", b"new", user=(("a", "ä"), ("a", "2"))),
+    ]  # fmt: skip
+    assert outbox.bytes == Outbox(disk, max_bytes=10**6).bytes  # as SQL and as Python count it
+    disk.close()
+
+
 def test_what_was_committed_is_there_after_the_next_start_whole_and_in_order(tmp_path):
     disk, box = outbox(tmp_path / "o")
     full = Answer("a/ü", b"\0x", UPSTREAM, 0, True, 7, "application/json", b"\1", "iris", "1.0.0")

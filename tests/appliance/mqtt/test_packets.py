@@ -62,7 +62,9 @@ def test_what_a_broker_may_send_is_read(topic, payload, packet_id, response, cor
     body = len(name).to_bytes(2, "big") + name + packet_id.to_bytes(2, "big") + properties.pack() + payload
     first = packets.PUBLISH | 2 | retain | dup << 3
     read = packets.read_publish(first, body, five=True)
-    assert read == Message(topic, payload, 1, packet_id, retain, dup, response, correlation, (300,))
+    assert read == Message(
+        topic, payload, 1, packet_id, retain, dup, response, correlation, (300,), (("a", "b"), ("c", "d"))
+    )
 
 
 @given(TOPICS, st.binary(max_size=50), st.integers(0, 1), st.booleans())
