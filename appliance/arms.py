@@ -20,6 +20,8 @@ class Arms:
 
     def __init__(self, routing: Routing, loaded: Mapping[str, LoadedVersion]) -> None:
         """`loaded` has versions by name, `routing.base` among them; it takes the share of an arm that is not loaded."""
+        self.routing = routing
+        """The record, as this process follows it."""
         self.id = routing.id
         self.by_caller = routing.key == CALLER
         """Whether the token's name is the key of a request that brings none."""

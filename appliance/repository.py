@@ -166,6 +166,10 @@ class ModelRepository:
         """Return who answers requests to a model, or to the default one; None where no experiment runs on it."""
         return self._arms.get(model or self.default) if self._arms else None
 
+    def experiments(self) -> dict[str, Routing]:
+        """Return the experiments that run, by model, as this process follows them."""
+        return {name: arms.routing for name, arms in sorted(self._arms.items())}
+
     def refresh(self) -> None:
         """Look at the store once and follow it; a version that cannot be loaded leaves the old one serving.
 

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from appliance import memory, signals, systemd
 from appliance.budget import Budget, default_bytes
 from appliance.bundle import archive
@@ -18,6 +20,7 @@ from appliance.bundle.manifest import version_order
 from appliance.config import Config
 from appliance.errors import ApplianceError, StoreError
 from appliance.experiment_roles import ExperimentRoles
+from appliance.experiments import control
 from appliance.listener import Listener
 from appliance.monitoring.metrics import Metrics
 from appliance.predictor import Observer, Predictor
@@ -73,7 +76,7 @@ class Service:
             roles=ExperimentRoles(),
             keeps_rows=config.log.predictions.enabled and config.log.predictions.inputs,
         )
-        self.metrics = Metrics(runtime, slot, state_dir=config.state_dir)
+        self.metrics = Metrics(runtime, slot, state_dir=config.state_dir, experiments=self.models.experiments)
         self.models.switched = self._switched
         refuse = config.models.overflow == "refuse"
         self.log = self._prediction_log(slot)
@@ -225,6 +228,8 @@ class Service:
                 now: dict[str, Any] = {"model": served.name, "version": served.loaded.version, "since": since}
                 if self.log:
                     now["log"] = [head for head in heads if head["model"] == served.name]
+                if experiment := control.running(self.store, served.name):
+                    now["experiment"] = msgspec.to_builtins(experiment)
                 found.append(now)
         return found
 
@@ -244,6 +249,7 @@ class Service:
             counts=self.metrics.counters.counts,
             log_heads=self._log_heads,
             self_test=self.trials.self_test,
+            experiment_bytes=control.memory_bytes(self.config),
         )
         return create_app(context, ALL_ROUTES, authorize, log_requests=self.config.log.requests)
 

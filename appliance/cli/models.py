@@ -189,7 +189,7 @@ def described(store: Store, name: str) -> dict[str, Any]:
         record = activation.read(store, name)
     except ApplianceError as error:
         return {**model, **msgspec.to_builtins(Activation()), "error": str(error)}
-    return {**model, **msgspec.to_builtins(record)}
+    return {**model, **msgspec.to_builtins(record), "experiment": msgspec.to_builtins(control.running(store, name))}
 
 
 def _opened(bundle: Path, key_files: Sequence[Path]) -> AbstractContextManager[Opened]:
@@ -227,10 +227,16 @@ def _print_activation(
 
 
 def _role(model: dict[str, Any], version: str) -> str:
-    """Return what a version is for: active, the way back, or nothing."""
-    if version == model["active"]:
-        return f"active ({model['state']})"
-    return "previous" if version == model["previous"] else ""
+    """Return what a version is for: active, the way back, part of an experiment, or nothing."""
+    roles = [f"active ({model['state']})"] * (version == model["active"])
+    roles += ["previous"] * (version == model["previous"])
+    if running := model.get("experiment"):
+        shares = {arm["version"]: arm["share"] for arm in running["arms"]}
+        if version != model["active"] and version in shares:
+            roles.append(f"{running['kind']} ({100 * shares[version]:g} %)")
+        elif running["shadow"] and version == running["shadow"]["version"]:
+            roles.append("shadow")
+    return ", ".join(roles)
 
 
 def _figures(figures: "SelfTest") -> str:

@@ -167,11 +167,21 @@ def _lines(document: dict[str, Any]) -> list[str]:
         tested = f", self-test within {test['largest_difference']:.3g} on {test['rows']} rows" if test else ""
         tested += f", {_needs(test)}" if test and test.get("memory_bytes") else ""
         lines.append(f"model {model['name']}: {active}{exact}{tested}; installed: {', '.join(model['versions'])}")
+        if model.get("experiment"):
+            lines.append(f"  experiment: {_experiment(model['experiment'])}")
         lines += [f"  problem: {model['problem']}"] * bool(model["problem"])
         lines += [f"  why: {model['why']}"] * bool(model["why"]) + [f"  error: {model.get('error')}"] * (
             "error" in model
         )
     return lines
+
+
+def _experiment(running: dict[str, Any]) -> str:
+    """Return the experiment on a model at a glance."""
+    step = f", step {running['step']} of {running['steps']}" if running["steps"] else ""
+    shares = [f"{arm['version']} {100 * arm['share']:g} %" for arm in running["arms"]]
+    shares += [f"{running['shadow']['version']} is asked beside"] if running["shadow"] else []
+    return f"{running['kind']} {running['id']}{step}: {', '.join(shares)}"
 
 
 def _needs(test: dict[str, Any]) -> str:

@@ -39,6 +39,20 @@ class Ended(msgspec.Struct, frozen=True):
     why: str
 
 
+class RunningExperiment(msgspec.Struct, frozen=True):
+    """An experiment at a glance."""
+
+    id: str
+    kind: Kind
+    arms: Sequence[Arm]
+    """Who answers requests that name no version; shares from 0 to 1."""
+    shadow: Arm | None
+    step: int
+    steps: int
+    """How many steps a canary has after its shadow."""
+    since: str
+
+
 class ExperimentInfo(msgspec.Struct, frozen=True):
     """The experiment on a model, and the last one that ended."""
 
@@ -162,6 +176,17 @@ def info(store: Store, name: str) -> ExperimentInfo:
         why=routing.why,
         last=last,
     )
+
+
+def running(store: Store, name: str) -> RunningExperiment | None:
+    """Return the experiment on a model at a glance; None where none runs, or its record cannot be read."""
+    try:
+        now = experiments.read(store, name)
+    except ApplianceError:
+        return None
+    if now is None:
+        return None
+    return RunningExperiment(now.id, now.kind, now.arms, now.shadow, now.step, len(now.plan.steps), now.since)
 
 
 def last_ended(receipts: Sequence[Receipt], running: Routing | None) -> Ended | None:

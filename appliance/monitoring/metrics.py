@@ -1,5 +1,6 @@
 """All that Prometheus is told, of all processes of the service at once."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from appliance.monitoring.counters import RequestCounters
@@ -8,6 +9,7 @@ from appliance.monitoring.mqtt_board import MqttBoard
 from appliance.monitoring.serving import ServingBoard
 from appliance.repository import Served
 from appliance.store import condition
+from appliance.store.routing_record import Routing
 
 
 class Metrics:
@@ -17,13 +19,24 @@ class Metrics:
     alone. `slot` numbers the process: no two living ones may have the same, a restarted one takes its predecessor's.
     """
 
-    def __init__(self, folder: Path | None = None, slot: int = 0, *, state_dir: Path | None = None) -> None:
-        """`state_dir` is the state folder, of which is told whether it can be written; None tells nothing of it."""
+    def __init__(
+        self,
+        folder: Path | None = None,
+        slot: int = 0,
+        *,
+        state_dir: Path | None = None,
+        experiments: Callable[[], Mapping[str, Routing]] = dict,
+    ) -> None:
+        """`state_dir` is the state folder, of which is told whether it can be written; None tells nothing of it.
+
+        `experiments` says which ones run, by model.
+        """
         self.counters = RequestCounters(folder, slot)
         self.serving = ServingBoard(folder, slot)
         self.log = LogCounters(folder, slot)
         self.mqtt = MqttBoard(folder)
         self._state_dir = state_dir
+        self._experiments = experiments
 
     def switched(self, served: Served) -> None:
         """Take note of what this process now serves (see ModelRepository.switched)."""
@@ -37,5 +50,5 @@ class Metrics:
 
         state = condition.look(self._state_dir) if self._state_dir else None
         refused = self.counters.refusals.counts()
-        log = self.log.figures(self._state_dir)
-        return text(self.counters.sums(), self.serving.all(), self.mqtt.read(), state, refused, log)
+        log, running = self.log.figures(self._state_dir), self._experiments()
+        return text(self.counters.sums(), self.serving.all(), self.mqtt.read(), state, refused, log, running)

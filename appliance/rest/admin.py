@@ -11,6 +11,8 @@ from msgspec import UNSET, UnsetType, field
 from appliance import __version__
 from appliance.bundle.manifest import Input, Output, Task
 from appliance.errors import ApplianceError
+from appliance.experiments import control
+from appliance.experiments.control import RunningExperiment
 from appliance.predictor import Counts
 from appliance.repository import Served
 from appliance.rest.http_types import Context, Request, Response, json_response
@@ -63,6 +65,8 @@ class ModelInfo(msgspec.Struct):
     why: str
     problem: str
     """Why the active version does not serve, or why it should not (nobody who is trusted signed it); "" when it may."""
+    experiment: RunningExperiment | None
+    """What runs on it; see /models/{name}/experiment."""
     versions: list[VersionInfo]
     """Oldest first."""
     model_name: str | UnsetType = field(default=UNSET, name="modelName")
@@ -125,9 +129,9 @@ def _activate(context: Context, request: Request, variables: dict[str, str]) -> 
 
 
 def _roll_back(context: Context, request: Request, variables: dict[str, str]) -> Response:
-    """Return to the previous version."""
+    """Return to the version that served before; of a canary or a split, to the active one alone."""
     name = variables["name"]
-    return _change(context, ("roll back", name), lambda: activation.roll_back(
+    return _change(context, ("roll back", name), lambda: control.take_back(
         context.store, name, context.self_test, why=_MADE_HERE
     ))  # fmt: skip
 
@@ -166,7 +170,7 @@ ROUTES = (
 )  # fmt: skip
 
 
-def _change(context: Context, what: tuple[str, ...], change: Callable[[], Activation]) -> Response:
+def _change(context: Context, what: tuple[str, ...], change: Callable[[], object]) -> Response:
     """Change the store, follow it at once in this process, and answer with the model (`what[1]`) as it now is."""
     name = what[1]
     _check_installed(context, name)
@@ -205,6 +209,7 @@ def _model_info(context: Context, name: str, served: Served | None) -> ModelInfo
         since=now.since,
         why=now.why,
         problem=problem,
+        experiment=control.running(context.store, name),
         versions=[_version_info(context, name, version, now.active) for version in context.store.versions(name)],
         model_name=name if serving else UNSET,
         model_url=str(context.store.models_dir / name / serving) if serving else UNSET,

@@ -174,6 +174,8 @@ class Context:
     """Where the chains of the prediction log end; see monitoring.prediction_log.segments.heads."""
     self_test: SelfTest = selftest.self_test
     """What tries a version before it goes live; the service's own does so in another process."""
+    experiment_bytes: int = 0
+    """Memory that the versions of one model may take together in this process; 0: no limit."""
     changes: Changes = field(default_factory=Changes)
     """What requests change in the store."""
     limits: Limits = field(init=False)

@@ -18,6 +18,7 @@ from appliance.monitoring.metrics import Metrics
 from appliance.mqtt_state import MqttState
 from appliance.predictor import Counts, Prediction, Predictor
 from appliance.repository import ModelRepository, Served
+from appliance.store.routing_record import Arm, Routing
 from appliance.store.versions import Store
 
 IRIS = {"model": "iris", "version": "1.0.0"}
@@ -276,7 +277,9 @@ def test_refusals_are_counted_by_column_and_reason_over_all_processes(loaded, fo
 
 
 def test_the_documentation_has_every_metric_with_its_type_and_labels_and_no_other(loaded, folder):
-    metrics = Metrics(folder, 0)
+    arms, shadow = (Arm("1.0.0", 0.95), Arm("2.0.0", 0.05)), Arm("2.0.0", 1.0)
+    canary = Routing("00aa11bb", "0" * 16, "canary", "1.0.0", arms, shadow=shadow, step=2, log_e={"failures": 0.5})
+    metrics = Metrics(folder, 0, experiments=lambda: {"iris": canary})
     metrics.switched(Served("iris", "1.0.0", loaded))
     metrics.mqtt.write(MqttState(connected={"local": True}, problems=[], refused={"payload": 1}))
     metrics.counters.failed("iris", "", InvalidInput("", "", column=loaded.schema.columns[0], reason="missing"))
@@ -294,3 +297,5 @@ def test_the_documentation_has_every_metric_with_its_type_and_labels_and_no_othe
         family = next(known for known in (name, name.rpartition("_")[0]) if known in exposed)
         labels[family] |= set(dict(sample_labels)) - {"le"}
     assert {name.strip("`"): set(filter(None, named.split(", "))) for name, _, named, _ in table} == labels
+    assert value(metrics, "appliance_experiment_step", model="iris") == 2
+    assert value(metrics, "appliance_experiment_share", model="iris", version="2.0.0", role="arm") == 0.05

@@ -1,0 +1,123 @@
+"""The experiment on a model over HTTP: what runs, beginning one, promoting, aborting."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from appliance.errors import InvalidInput, Misuse
+from appliance.experiments import control
+from appliance.experiments.control import ExperimentInfo
+from appliance.rest.http_types import Context, Request, Response, encode_json, json_response
+from appliance.rest.json_body import decode
+from appliance.rest.routes import Route
+from appliance.store import experiments
+from appliance.store.experiments import Wish
+from appliance.store.routing_record import Kind, Plan
+
+_MADE_HERE = "asked for over HTTP"
+
+
+class ExperimentRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """An experiment that shall begin: of a shadow and a canary the `version`, of a split the `shares`."""
+
+    kind: Kind
+    version: str = ""
+    share: float = 1.0
+    """Of a shadow: of which share of the rows it is asked, from 0 to 1."""
+    steps: tuple[float, ...] = control.STEPS
+    """Of a canary: percent of the requests, one for each step."""
+    hold: bool = False
+    """Of a canary: whether each step waits for a promotion."""
+    shares: dict[str, float] = {}
+    """Of a split: {version: percent of the requests}, together 100."""
+    key: str = "header"
+    """`header`, `caller`, or a column of the rows."""
+    schema_may_differ: bool = False
+    why: str = _MADE_HERE
+
+
+class PromoteRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Which challenger, where there are several; `now` passes over the steps of a canary that is held at each."""
+
+    version: str | None = None
+    now: bool = False
+    why: str = _MADE_HERE
+
+
+class AbortRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Why the experiment is ended."""
+
+    why: str = _MADE_HERE
+
+
+def _experiment(context: Context, request: Request, variables: dict[str, str]) -> Response:
+    """Answer with the experiment on a model."""
+    return json_response(control.info(context.store, variables["name"]))
+
+
+def _begin(context: Context, request: Request, variables: dict[str, str]) -> Response:
+    """Begin an experiment."""
+    asked = decode(request.body(), ExperimentRequest, context.limits)
+    wish = msgspec.structs.replace(_wish(asked), max_memory_bytes=context.experiment_bytes)
+    name = variables["name"]
+    key = (f"begin a {asked.kind} of", name, encode_json(wish).decode())  # the same request joins the one that runs
+    return _change(context, key, lambda: experiments.begin(
+        context.store, name, wish, context.self_test, why=asked.why
+    ))  # fmt: skip
+
+
+def _promote(context: Context, request: Request, variables: dict[str, str]) -> Response:
+    """Make the challenger the active version, or begin a held canary's next step."""
+    asked = decode(request.body() or b"{}", PromoteRequest, context.limits)
+    name = variables["name"]
+    return _change(context, ("promote", name), lambda: control.go_on(
+        context.store, name, context.self_test, version=asked.version, now=asked.now, why=asked.why
+    ))  # fmt: skip
+
+
+def _abort(context: Context, request: Request, variables: dict[str, str]) -> Response:
+    """End the experiment."""
+    asked = decode(request.body() or b"{}", AbortRequest, context.limits)
+    name = variables["name"]
+    return _change(context, ("abort", name), lambda: experiments.abort(context.store, name, why=asked.why))
+
+
+def _wish(asked: ExperimentRequest) -> Wish:
+    """Return what is asked for. Raises InvalidInput, Misuse."""
+    if (asked.kind == "split") is bool(asked.version) or (asked.kind == "split") is not bool(asked.shares):
+        found = (
+            "it names neither" if not (asked.version or asked.shares) else f"that is not how a {asked.kind} is named"
+        )
+        next_step = 'send {"kind": "canary", "version": "2.0.0"}, or {"kind": "split", "shares": {"1.0.0": 90, ...}}'
+        raise InvalidInput("read the body", found, next_step)
+    plan = Plan(hold=asked.hold, schema_may_differ=asked.schema_may_differ)
+    try:
+        if asked.kind == "split":
+            return control.split(asked.shares, key=asked.key, plan=plan)
+        if asked.kind == "shadow":
+            return control.shadow(asked.version, asked.share, plan=plan)
+        return control.canary(asked.version, asked.steps, key=asked.key, plan=plan)
+    except Misuse as error:
+        raise InvalidInput("read the body", error.found, error.next_step) from error
+
+
+def _change(context: Context, what: tuple[str, ...], change: Callable[[], object]) -> Response:
+    """Change the store, follow it at once in this process, and answer with the experiment as it now is."""
+    name = what[1]
+    if not context.store.versions(name):
+        context.store.folder(name, "")  # raises NotFound, naming what comes close
+    context.changes.run(what, change)
+    context.models.refresh()
+    return json_response(control.info(context.store, name))
+
+
+ROUTES = (
+    Route("GET", "/models/{name}/experiment", _experiment,
+          "The experiment on a model, and what is known so far", response_type=ExperimentInfo),
+    Route("POST", "/models/{name}/experiment", _begin, "Begin a shadow, a canary or a split, after its self-tests",
+          scope="admin", request_type=ExperimentRequest, response_type=ExperimentInfo),
+    Route("POST", "/models/{name}/experiment/promote", _promote, "Make the challenger the active version",
+          scope="admin", response_type=ExperimentInfo),
+    Route("POST", "/models/{name}/experiment/abort", _abort, "End the experiment: the active version answers alone",
+          scope="admin", response_type=ExperimentInfo),
+)  # fmt: skip
