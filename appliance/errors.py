@@ -22,6 +22,8 @@ Each carries what was tried, what was found and what to do next:
     +-- NotAllowed                the caller has no token for this
     |   +-- Forbidden             the token is good, but its scope is too small
     +-- StoreError                the state folder cannot be read or written
+    +-- Unfinished                a file is not scored to its end; what was done is kept
+    |   +-- BadRows               it holds rows that the model does not take
 """
 
 
@@ -132,3 +134,11 @@ class Forbidden(NotAllowed):
 
 class StoreError(ApplianceError):
     """The state folder cannot be read or written."""
+
+
+class Unfinished(ApplianceError):
+    """A file is not scored to its end; what was done is kept, and the same command goes on there."""
+
+
+class BadRows(Unfinished):
+    """A file holds rows that the model does not take."""

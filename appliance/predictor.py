@@ -46,6 +46,8 @@ class Prediction(msgspec.Struct, frozen=True):  # a frozen dataclass takes ten t
     """The key of each request by which it was chosen, "" for one that has none; empty outside of an experiment."""
     logged: bool = False
     """Whether there is a log, so that its ids may be asked for later."""
+    places: Sequence[int] = ()
+    """The place of each row in its request, where they are not 0, 1, 2 and so on: of a block of a file."""
 
     @property
     def requests(self) -> int:
@@ -54,7 +56,9 @@ class Prediction(msgspec.Struct, frozen=True):  # a frozen dataclass takes ten t
 
     def ids(self) -> Iterator[str]:
         """Yield the id of each row's prediction, REQUEST.ROW, ROW being the place in its request, from 0."""
-        for request, rows in self.shared_by or ((self.request_id, self.rows),):
+        for place in self.places:
+            yield f"{self.request_id}.{place}"
+        for request, rows in () if self.places else self.shared_by or ((self.request_id, self.rows),):
             for row in range(rows):
                 yield f"{request}.{row}"
 
@@ -180,12 +184,14 @@ class Predictor:
         request: str = "",
         shared_by: Sequence[tuple[str, int]] = (),
         keys: Sequence[str] = (),
+        places: Sequence[int] = (),
     ) -> Prediction:
         """Return the prediction of `version` for checked `feeds` (see InputSchema), all outputs unless named.
 
         `started` is time.perf_counter() at the request's arrival; `request` its id, by default that of the context
         (correlation.py); `shared_by` the (id, rows) of each request, where the rows are of several; `keys` what each
-        was routed by. The feeds become part of the prediction, so they must not be changed any more.
+        was routed by; `places` as in Prediction. The feeds become part of the prediction, so they must not be changed
+        any more.
 
         Raises InvalidInput for an unknown output, for what the graph itself refuses, and for an overflow; NotLogged
         where it must be in the log and cannot.
@@ -212,6 +218,7 @@ class Predictor:
             version.arm,
             keys if version.arm else (),
             self._recorder is not None,
+            places,
         )
         if self._recorder is not None:
             self._recorder.record(version, prediction)

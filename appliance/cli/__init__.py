@@ -56,6 +56,8 @@ _COMMANDS = {
     "remove": ("appliance.cli.models:remove", "Delete an installed version."),
     "pull": ("appliance.cli.pull:pull", "Take signed bundles from a folder, a web server or an OCI registry."),
     "index": ("appliance.cli.pull:index", "List a folder's bundles for hosts that pull."),
+    "predict": ("appliance.cli.score:predict", "Answer a few rows, without a service."),
+    "score": ("appliance.cli.score:score", "Score whole files, without a service."),
     "serve": ("appliance.cli.serve:serve", "Answer predictions over HTTP."),
     "status": ("appliance.cli.status:status", "Show this host, its models and its service."),
     "log": ("appliance.cli.log:log", "Verify, prove, erase, export and show the log of predictions."),

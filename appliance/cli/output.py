@@ -31,6 +31,16 @@ def echo_error_json(error: ApplianceError, code: int) -> None:
     print_json({"error": parts, "exit_code": code})
 
 
+def echo_json_line(document: object, *, err: bool = False) -> None:
+    """Print a JSON document on one line."""
+    click.echo(plain_json(msgspec.json.encode(document).decode()), err=err)
+
+
+def show(line: str) -> None:
+    """Show a line on the terminal behind standard error, in the place of the one that was shown last."""
+    click.echo(f"\r\x1b[K{plain(line)}", err=True, nl=False)
+
+
 def echo_error(error: ApplianceError, *, trace: bool = False) -> None:
     """Write an error to standard error: what was tried, what was found, what to do next.
 

@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+import msgspec
+import numpy as np
+
 from appliance.bundle.manifest import Input
 from appliance.errors import InvalidInput
 from appliance.inference.tensors import InputSchema
-from appliance.inference.values import quoted
+from appliance.inference.values import Array, quoted
 
 HEADERS = ("", "present", "absent")
 """What may be said of a header (RFC 4180, 3); "" says nothing."""
@@ -31,6 +34,10 @@ _PART = re.compile(r"[^\r]*\r\n?|[^\r]+")  # of a line with a CR inside
 _FIELD = re.compile(r'"(?:[^"]{1,64}+|""){0,131072}+"?|[^",\r\n]{1,131072}("?)')
 _BLOCK = 1024  # rows that are read together
 _TRIED = "read the CSV"
+_FLOATS = ("float16", "float32", "float64")
+_DECODE_NUMBERS = msgspec.json.Decoder(list[float]).decode
+_DECODE_GAPS = msgspec.json.Decoder(list[float | None]).decode
+_DECODE_WHOLE = msgspec.json.Decoder(list[int]).decode
 
 
 def read_columns(
@@ -42,14 +49,14 @@ def read_columns(
     """
     if header not in HEADERS:
         raise InvalidInput(_TRIED, f"header={quoted(header)} is unknown", "say header=present or header=absent")
-    if '"' in text and any(match[1] for match in _FIELD.finditer(text)):
+    if has_stray_quote(text):
         raise InvalidInput(_TRIED, "a quote stands within a text that is not quoted", "quote texts as RFC 4180 says")
     rows = _rows(text, len(schema.columns) == 1)
     first = next(rows, None)
     if first is None:
         raise InvalidInput(_TRIED, "it is empty", "send at least one row")
     named = _is_header(first, schema, header)
-    names = _names(first, schema) if named else schema.columns
+    names = header_names(first, schema) if named else schema.columns
     readers = _readers(names, schema)
     columns: list[list[Any]] = [[] for _ in names]
     count = 0
@@ -65,6 +72,40 @@ def read_columns(
             column += map(read, cells)
         block = []
     return dict(zip(names, columns, strict=True))
+
+
+def has_stray_quote(text: str) -> bool:
+    """Return whether a quote stands within a text that is not quoted: programs differ in what it means."""
+    return '"' in text and any(match[1] for match in _FIELD.finditer(text))
+
+
+def read_cells(cells: Sequence[str], tensor: Input | None) -> Sequence[Any] | Array:
+    """Return a column's cells as values of the tensor's type, as read_columns() does; of no tensor, unchanged.
+
+    Plain numbers come as an array: of many cells they take a tenth of the time.
+    """
+    if tensor is None:
+        return cells
+    if tensor.type not in ("string", "bool") and (numbers := _plain_numbers(cells, tensor)) is not None:
+        return numbers
+    return list(map(_reader(tensor), cells))
+
+
+def _plain_numbers(cells: Sequence[str], tensor: Input) -> Array | None:
+    """Return cells that are numbers as JSON has them, or empty where the tensor may lack one; None for others.
+
+    JSON's numbers are those of which _number() says the same.
+    """
+    lacking = tensor.missing and "" in cells
+    body = ",".join([cell or "null" for cell in cells] if lacking else cells)
+    whole = tensor.type not in _FLOATS
+    try:
+        values = (_DECODE_WHOLE if whole else _DECODE_GAPS if lacking else _DECODE_NUMBERS)(f"[{body}]".encode())
+        if len(values) != len(cells):  # a cell with a comma within
+            return None
+        return np.array(values, dtype=np.int64 if whole else np.float64)
+    except (msgspec.MsgspecError, OverflowError, UnicodeEncodeError):
+        return None
 
 
 def _rows(text: str, single: bool) -> Iterator[list[str]]:
@@ -122,8 +163,11 @@ def _may_be_value(cell: str, tensor: Input) -> bool:
     return _is_number(cell) if tensor.type != "bool" else cell.strip().lower() in _TRUTH or not cell.strip()
 
 
-def _names(cells: list[str], schema: InputSchema) -> list[str]:
-    """Return the columns' names of a header, blanks around them left out where the name alone is a column."""
+def header_names(cells: list[str], schema: InputSchema) -> list[str]:
+    """Return the columns' names of a header, blanks around them left out where the name alone is a column.
+
+    Raises InvalidInput for a name that stands twice.
+    """
     names = [cell if cell in schema.columns else cell.strip() for cell in cells]
     if len(set(names)) != len(names):
         raise InvalidInput(_TRIED, "a column's name stands twice in the header", "name each column once")

@@ -66,14 +66,15 @@ class InputSchema:
         self._known = frozenset(self.columns)
         # One float tensor is the plain array's case, and the fast one: the whole table converts in one call.
         plain = len(inputs) == 1 and inputs[0].type in ("float32", "float64") and not _holds_flags(inputs[0])
-        self._single = inputs[0] if plain else None
+        self.plain = inputs[0] if plain else None
+        """The one tensor of floats that all columns fill; None where columns differ."""
 
     @property
     def value_type(self) -> Any:
         """The type of one JSON value of a row, for a typed decoder: Scalar where columns differ."""
-        if self._single is None:
+        if self.plain is None:
             return Scalar
-        return float | None if self._single.missing else float
+        return float | None if self.plain.missing else float
 
     def from_rows(self, rows: Sequence[Row], *, typed: bool = False, extra: bool = False) -> Feeds:
         """Return feeds of rows, all lists or all objects.
@@ -87,16 +88,25 @@ class InputSchema:
         """Do what from_rows() does."""
         if not rows:
             raise InvalidInput("read the rows", "there are none", "send at least one row")
-        if typed and self._single is not None and type(rows[0]) is list:
-            return {self._single.name: _checked(self._single, self._table(self._single, rows))}
+        if typed and self.plain is not None and type(rows[0]) is list:
+            return {self.plain.name: _checked(self.plain, self._table(self.plain, rows))}
         if isinstance(rows[0], Mapping):
             return self.from_columns(self._columns_of(rows, extra), typed=typed)
         return self.from_columns(self._transposed(rows))
 
+    def from_numbers(self, values: Sequence[float | None], rows: int) -> Feeds:
+        """Return feeds of rows that follow each other in one list, each value of `value_type`; of a plain schema."""
+        assert self.plain is not None  # noqa: S101 - a mistake of ours, not of a caller's rows
+        tensor = self.plain
+        flat = packed(tensor.type, values, len(values))
+        if flat is None or not (tensor.finite or all_finite(flat)):  # see _table()
+            flat = _narrowed(tensor, "", plain_floats(values).reshape(rows, -1))
+        return {tensor.name: _checked(tensor, flat.reshape(rows, -1))}
+
     def from_columns(self, columns: Mapping[str, Sequence[Any] | Array], *, typed: bool = False) -> Feeds:
         """Return feeds of a table given by column, each column holding one value for each row."""
         self._same_names(columns)
-        typed = typed and self._single is not None  # elsewhere value_type is wider than a column's own type
+        typed = typed and self.plain is not None  # elsewhere value_type is wider than a column's own type
         if len({len(values) for values in columns.values()}) > 1:
             found = ", ".join(f"{name}: {len(values)}" for name, values in columns.items())
             raise InvalidInput("read the columns", f"they differ in length ({found})", "send one value for each row")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from appliance.bundle import archive, baseline, examples, members, onnx_wire
 from appliance.bundle.archive import Opened
 from appliance.bundle.baseline import Baseline
@@ -15,7 +17,7 @@ from appliance.bundle.manifest import Manifest
 from appliance.errors import ApplianceError
 from appliance.inference import selftest
 from appliance.inference.session import Session
-from appliance.inference.tensors import InputSchema
+from appliance.inference.tensors import Feeds, InputSchema
 
 LEAST_AGE = 1.0
 """Seconds for which a self-test's result is good."""
@@ -81,6 +83,14 @@ class LoadedVersion:
     def baseline(self) -> Baseline | None:
         """What training looked like, read when first asked for; None where it is not said. Raises BundleRefused."""
         return None if self._baseline is None else baseline.read(self._baseline)
+
+    def example_feeds(self, rows: int) -> Feeds:
+        """Return feeds of so many rows: the bundle's examples, again and again."""
+        inputs, _ = self._examples
+        return {
+            one.name: np.resize(array, (rows, *array.shape[1:]))
+            for one, array in zip(self.manifest.inputs, inputs, strict=True)
+        }
 
     def self_test(self) -> selftest.SelfTest:
         """Answer the bundle's examples once more and compare. Raises SelfTestFailed."""

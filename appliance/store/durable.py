@@ -94,6 +94,12 @@ def publish_folder(path: Path, contents: Mapping[str, bytes | Pieces], *, within
         os.fsync(above)
 
 
+def sync_folder(path: Path) -> None:
+    """Make the names in the folder `path` last."""
+    with nofollow.folder(path, within=path) as descriptor:
+        os.fsync(descriptor)
+
+
 def remove_folder(path: Path, *, within: Path | None = None) -> None:
     """Make the folder `path` disappear whole, then delete what it held."""
     doomed = beside(path, "removed")

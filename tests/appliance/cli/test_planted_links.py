@@ -52,6 +52,8 @@ STORE_COMMANDS = {
     "status": [],
     "probe": ["iris", "--wait", "0"],
     "doctor": [],
+    "predict": ["iris", "[1, 2, 3, 4]"],
+    "score": ["iris", "{bundles}/rows.csv", "-o", "/dev/null", "--format", "csv"],
     "serve": ["--port", "0"],
     "log": ["verify", "iris"],
 }
@@ -188,6 +190,7 @@ def furnished(site: Site, make_bundle: Callable[..., Path]) -> Site:
         path = make_bundle(site.bundles, version=version)
         opened = open_bundle(path)
         path.write_bytes(with_signature(opened, signature.sign(opened.members, PRIVATE)))
+    (site.bundles / "rows.csv").write_text("sepal_length,sepal_width,petal_length,petal_width\n1,2,3,4\n")
     (site.base / "key.pub").write_bytes(PUBLIC)
     (site.base / "key.pub").chmod(0o600)
     (site.outside / "file").write_bytes(b"root's alone")

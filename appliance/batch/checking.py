@@ -1,0 +1,147 @@
+"""Which rows of a block the model takes, and what is wrong with each of the others. Pure.
+
+The schema alone judges. It refuses a table as a whole, so the rows that it refuses are looked for: a cheap look finds
+cells that may be meant, each is asked alone, and what is still refused is halved until the row is found.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance.bundle.manifest import Input
+from appliance.errors import InvalidInput
+from appliance.inference.tensors import Feeds, InputSchema
+from appliance.inference.values import Array
+
+Places = NDArray[np.int64]
+"""Rows of a block, by their number in it, ascending."""
+Columns = Mapping[str, Sequence[Any] | Array]
+Judge = Callable[[Any], str]
+"""Values of one column -> why they are refused, "" where they are taken."""
+
+
+class Bad(msgspec.Struct, frozen=True, array_like=True):
+    """A row that the model does not take."""
+
+    row: int
+    """Its place in the block."""
+    column: str
+    """The first column that is wrong; "" where it is the row as a whole."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A block's rows, told apart; `feeds` are those of the `good` rows, None where there are none."""
+
+    feeds: Feeds | None
+    good: Places
+    bad: list[Bad]
+
+
+def check(schema: InputSchema, columns: Columns, rows: int) -> Checked:
+    """Return the rows of a table by column, told apart. Every required column must be there."""
+    known = {name: columns[name] for name in schema.columns if name in columns}
+    if rows == 0:
+        return Checked(None, np.empty(0, np.int64), [])
+    try:
+        return Checked(schema.from_columns(known), np.arange(rows), [])
+    except InvalidInput:
+        found: dict[int, Bad] = {}
+    for tensor in schema.inputs:
+        for name in (name for name in tensor.columns if name in known):
+            for place, reason in _bad_values(tensor, name, known[name]):
+                found.setdefault(place, Bad(place, name, reason))
+    good = np.array([place for place in range(rows) if place not in found], np.int64)
+    bad = [found[place] for place in sorted(found)]
+    if not len(good):
+        return Checked(None, good, bad)
+    return Checked(schema.from_columns({name: take(values, good) for name, values in known.items()}), good, bad)
+
+
+def joined(parts: Sequence[tuple[Places, Checked]], broken: Sequence[Bad]) -> Checked:
+    """Return parts of a block as one; each comes with the places of its rows in the block.
+
+    `broken` are rows of the block that are in no part: they could not be read.
+    """
+    bad = [msgspec.structs.replace(one, row=int(places[one.row])) for places, part in parts for one in part.bad]
+    bad = sorted([*bad, *broken], key=lambda one: one.row)
+    fed = [(places[part.good], part.feeds) for places, part in parts if part.feeds is not None]
+    if not fed:
+        return Checked(None, np.empty(0, np.int64), bad)
+    if len(fed) == 1:
+        return Checked(fed[0][1], fed[0][0], bad)
+    good = np.concatenate([places for places, _ in fed])
+    order = np.argsort(good)
+    feeds = {name: np.concatenate([feeds[name] for _, feeds in fed])[order] for name in fed[0][1]}
+    return Checked(feeds, good[order], bad)
+
+
+def take(values: Sequence[Any] | Array, places: Places) -> Sequence[Any] | Array:
+    """Return the values at some places."""
+    return values[places] if isinstance(values, np.ndarray) else [values[place] for place in places.tolist()]
+
+
+def refused(judge: Callable[[int, int], str], first: int, last: int) -> Iterator[tuple[int, str]]:
+    """Yield (place, reason) of each place in `first` to before `last` that is refused, by halving."""
+    reason = judge(first, last) if last > first else ""
+    if not reason:
+        return
+    if last - first == 1:
+        yield first, reason
+        return
+    middle = (first + last) // 2
+    yield from refused(judge, first, middle)
+    yield from refused(judge, middle, last)
+
+
+def _bad_values(tensor: Input, name: str, values: Sequence[Any] | Array) -> Iterator[tuple[int, str]]:
+    """Yield (place, reason) of each value of one column that is refused."""
+    judge = _judge(tensor, name)
+    if not judge(values):
+        return
+    suspects = _suspects(tensor, values)
+    bad = {place: reason for place in suspects if (reason := judge(values[place : place + 1]))}
+    yield from bad.items()
+    rest = np.array([place for place in range(len(values)) if place not in bad], np.int64)
+    left = take(values, rest)
+    for place, reason in refused(lambda first, last: judge(left[first:last]), 0, len(rest)):
+        yield int(rest[place]), reason
+
+
+def _judge(tensor: Input, name: str) -> Judge:
+    """Return what asks the schema about values of one column."""
+    schema = InputSchema([msgspec.structs.replace(tensor, shape=[-1, 1], columns=[name])])
+
+    def judge(values: Any) -> str:
+        if not len(values):
+            return ""
+        try:
+            schema.from_columns({name: values})
+        except InvalidInput as error:
+            return error.found
+        return ""
+
+    return judge
+
+
+def _suspects(tensor: Input, values: Sequence[Any] | Array) -> list[int]:
+    """Return the places of values that a cheap look finds unusual: too many or too few, but never all in vain."""
+    if isinstance(values, np.ndarray) and values.dtype.kind != "O":
+        return [] if values.dtype.kind not in "f" else np.flatnonzero(~np.isfinite(values)).tolist()
+    known = None if tensor.categories is None else {value for value in tensor.categories if value == value}
+    return [place for place, value in enumerate(values) if _is_suspect(tensor, value, known)]
+
+
+def _is_suspect(tensor: Input, value: Any, known: set[Any] | None) -> bool:
+    """Return whether a value may be one that the tensor does not take."""
+    if tensor.type in ("string", "bool"):
+        right = type(value) is (str if tensor.type == "string" else bool)
+    else:
+        right = type(value) is int or (type(value) is float and math.isfinite(value))
+    return not right or (known is not None and value not in known)

@@ -1,0 +1,356 @@
+"""Scores files on this host, from the first row to the last or from where another run stopped.
+
+The story of a run: the files are looked at, the version is loaded, blocks are read in order, scored (in this process or
+in several), appended to the partial output, and every few seconds what is on disk is noted. See checkpoint.py.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from appliance import memory
+from appliance.batch import checkpoint
+from appliance.batch.blocks import Block, Position, text_blocks
+from appliance.batch.checkpoint import Job, Progress
+from appliance.batch.formats import Format
+from appliance.batch.inputs import OpenSource, Source, Text
+from appliance.batch.pool import Engine
+from appliance.batch.sinks import FileSink, PipeSink
+from appliance.batch.tables.csv_table import read_header
+from appliance.batch.tables.json_lines import keys_of
+from appliance.batch.work import InputFile, Rejected, Result, Spec, count_of, split_of
+from appliance.errors import BadRows, InvalidInput, Misuse, StoreError, Unfinished
+from appliance.inference.tensors import InputSchema
+
+STDOUT = "-"
+REJECTED = ".rejected.jsonl"
+PROGRESS = ".progress.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a run is asked for; see `appliance score --help`."""
+
+    sources: list[Source]
+    output: str
+    """A path; `-` is standard output."""
+    output_format: Format
+    bundle: str
+    """Digest of the version's manifest."""
+    schema: InputSchema
+    keep: list[str] | None = None
+    provenance: bool = False
+    refuse_overflow: bool = True
+    quarantine: bool = False
+    shard: tuple[int, int] = (1, 1)
+    """(I, N): of N parts the I-th, from 1."""
+    resume: bool | None = None
+    """False begins anew; None and True go on where there is a checkpoint."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """How far a run is."""
+
+    rows: int = 0
+    bad: int = 0
+    resumed: int = 0
+    """Rows that were scored by runs before this one."""
+    share: float | None = None
+    """Of the input's bytes, 0 to 1; None where their number is not known."""
+    first_row_seconds: float | None = None
+    """From the start to the first rows written."""
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began."""
+        return time.monotonic() - self.started
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run did."""
+
+    rows: int
+    bad: int
+    resumed: int
+    output: checkpoint.Written
+    block_rows: int
+    seconds: float
+    first_row_seconds: float | None
+    inputs: list[tuple[str, str, str | None]]
+    """(name, id, SHA-256) of each file; of a pipe there is none."""
+    first_bad: Rejected | None
+
+
+class Run:
+    """One run; its files are open."""
+
+    def __init__(self, order: Order, stack: ExitStack) -> None:
+        """Look at the files. Raises Misuse, InvalidInput where a file lacks a required column."""
+        self.order = order
+        self.tally = Tally()
+        self.opened = [OpenSource(source) for source in order.sources]
+        for one in self.opened:
+            stack.callback(one.close)
+        self._texts: dict[int, Text] = {}
+        files = [self._looked_at(number, one) for number, one in enumerate(self.opened)]
+        self.spec = Spec(files, order.output_format, order.keep, order.provenance, order.refuse_overflow)
+        self.path = Path(order.output)
+        self.is_pipe = order.output == STDOUT or self.path.is_fifo() or str(self.path).startswith("/dev/")
+        self.can_resume = not self.is_pipe and not any(one.is_pipe for one in self.opened)
+        self._progress_path = self.path.with_name(self.path.name + PROGRESS)
+        self._stack = stack
+        self._first_bad: Rejected | None = None
+        self._refuse_own_input()
+
+    def score(
+        self,
+        engine: Engine,
+        report: Callable[[Tally], None] = lambda tally: None,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> Outcome:
+        """Score all rows; `report` is told of each block, `stopping` asked after it.
+
+        Raises BadRows at a bad row unless they go to quarantine, Unfinished when told to stop, InvalidInput where a
+        file as a whole is wrong, StoreError where the output cannot be written.
+        """
+        try:
+            return self._score(engine, report, stopping)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            step = "make room, and repeat the command" + (": it goes on there" if self.can_resume else "")
+            raise StoreError(f"write {self.order.output}", error.strerror or str(error), step) from error
+
+    def _score(self, engine: Engine, report: Callable[[Tally], None], stopping: Callable[[], bool]) -> Outcome:
+        """Score all rows."""
+        before = self._before()
+        facts = engine.start(before is None)
+        sink = self._sink(self.path, before.output if before else None)
+        refuge = Path(f"{self.path}{REJECTED}")
+        rejected = None if self.is_pipe else self._sink(refuge, before.rejected if before else None)
+        state = before or Progress(
+            checkpoint.FORMAT, self._job(), facts.block_rows, Position(), sink.written, checkpoint.Written()
+        )
+        self.tally.rows = self.tally.resumed = state.rows
+        self.tally.bad = state.bad
+        if before is None:
+            sink.append(facts.header)
+        keeper = _Keeper(self._progress_path if self.can_resume else None, state, sink, rejected)
+        try:
+            for block, result in engine.results(self._blocks(state)):
+                self._written(block, result, sink, rejected)
+                keeper.advance(block.end, self.tally)
+                report(self.tally)
+                if stopping():
+                    raise Unfinished(f"score {self.order.output}", "it was told to stop", self._how_to_go_on())
+        except (Unfinished, InvalidInput):
+            if self.tally.rows:
+                keeper.keep()
+            else:  # nothing is lost
+                sink.discard()
+                if rejected:
+                    rejected.discard()
+            raise
+        for one in self.opened:
+            one.check_unchanged()
+        return self._finished(sink, rejected, state.block_rows)
+
+    def _written(self, block: Block, result: Result, sink: Any, rejected: Any) -> None:
+        """Append what became of a block. Raises BadRows."""
+        if result.first and not self.order.quarantine:
+            raise _bad_row(result.first, self._how_to_go_on())
+        self._first_bad = self._first_bad or result.first
+        sink.append(result.output)
+        if result.rejected and rejected:
+            rejected.append(result.rejected)
+        self.tally.rows += result.rows
+        self.tally.bad += result.bad
+        self.tally.share = self._share(block)
+        if self.tally.first_row_seconds is None:
+            self.tally.first_row_seconds = self.tally.seconds
+
+    def _finished(self, sink: Any, rejected: Any, rows: int) -> Outcome:
+        """Give the output its name, and tell what was done."""
+        if rejected:
+            if rejected.size:
+                rejected.publish()
+            else:
+                rejected.discard()
+                rejected.path.unlink(missing_ok=True)  # an earlier run's, of an output that is replaced now
+        sink.publish()
+        checkpoint.remove(self._progress_path)
+        inputs = [(one.source.name, one.mark.id, one.sha256()) for one in self.opened]
+        tally = self.tally
+        return Outcome(
+            tally.rows, tally.bad, tally.resumed, sink.written, rows, tally.seconds, tally.first_row_seconds, inputs,
+            self._first_bad,
+        )  # fmt: skip
+
+    def _before(self) -> Progress | None:
+        """Return where another run stopped, None where there is none. Raises StoreError where it was another job's."""
+        if not self.can_resume or self.order.resume is False:
+            return None
+        found = checkpoint.read(self._progress_path)
+        if found is None or not self.path.with_name(f"{self.path.name}.partial").exists():
+            return None
+        reason = checkpoint.differs(found.job, self._job())
+        if reason:
+            step = f"begin anew with --no-resume, or delete {self._progress_path}"
+            raise StoreError(f"go on with {self.path}", reason, step)
+        return found
+
+    def _job(self) -> Job:
+        """Return what this run is asked to do."""
+        order = self.order
+        options = {
+            "--keep": "all" if order.keep is None else "\n".join(order.keep),
+            "--provenance": str(order.provenance),
+            "--shard": "/".join(map(str, order.shard)),
+            "--format": str(order.output_format.suffix),
+            "overflow": str(order.refuse_overflow),
+        }
+        inputs = [(one.source.name, one.mark.size, one.mark.mtime_ns, one.mark.id) for one in self.opened]
+        return Job(order.bundle, inputs, options)
+
+    def _blocks(self, state: Progress) -> Iterator[Block]:
+        """Yield the blocks of all files from where the state is."""
+        part, parts = self.order.shard
+        several = len(self.opened) > 1
+        for number in range(state.position.file, len(self.opened)):
+            if several and number % parts != part - 1:
+                continue
+            start = state.position if number == state.position.file else Position(number)
+            take = _every(1, 1) if several else _every(part, parts)
+            yield from self._text_blocks(number, start, state.block_rows, take)
+
+    def _text_blocks(self, number: int, start: Position, rows: int, take: Callable[[int], bool]) -> Iterator[Block]:
+        """Yield the blocks of one text."""
+        file = self.spec.files[number]
+        text = self._texts.pop(number, None) or Text(self.opened[number], start.offset)
+        if start.offset == 0:
+            if file.format.kind == "csv" and not self.opened[number].is_pipe:
+                text.first_record(split_of("csv"))
+            start = Position(number, text.offset, int(file.format.kind == "csv"), 0)
+        yield from text_blocks(text, start, rows, split_of(file.format.kind), count_of(file), take)
+
+    def _looked_at(self, number: int, opened: OpenSource) -> InputFile:
+        """Return what there is to know of a file. Raises InvalidInput where it lacks a required column."""
+        format, schema = opened.source.format, self.order.schema
+        if not format.is_text:
+            raise Misuse(f"read {opened.source.name}", f"{format.kind} is not read here", "convert it to CSV")
+        text = Text(opened)
+        columns = list(schema.columns)
+        if format.kind == "csv":
+            columns = read_header(text.first_record(split_of("csv")), schema)
+            lacking = [name for one in schema.inputs if one.required for name in one.columns if name not in columns]
+            if lacking:
+                found = f"its header has no column {', '.join(map(repr, lacking[:5]))}"
+                step = f"the model takes {', '.join(schema.columns)}"
+                raise InvalidInput(f"read {opened.source.name}", found, step)
+        elif self.order.output_format.kind != "jsonl" and self.order.keep is None:
+            columns = keys_of(self._peeked(text), schema)
+        if opened.is_pipe:
+            self._texts[number] = text  # what was read of it is not there a second time
+        return InputFile(opened.source.name, format, opened.mark.id, columns)
+
+    @staticmethod
+    def _peeked(text: Text) -> bytes:
+        """Return the first line of a text, which stays to be read."""
+        line = text.first_record(split_of("jsonl"))
+        text.put_back(line)
+        return line
+
+    def _refuse_own_input(self) -> None:
+        """Raise Misuse where the output is one of the inputs, or lies in a folder that is scored."""
+        for one in self.opened:
+            if not one.is_pipe and self.path.exists() and self.path.samefile(one.source.name):
+                raise Misuse(f"write {self.path}", "it is one of the inputs", "name another output")
+
+    def _sink(self, path: Path, written: checkpoint.Written | None) -> Any:
+        """Return where a file's bytes go."""
+        if self.is_pipe:
+            sink: Any = PipeSink(None if self.order.output == STDOUT else path)
+        else:
+            sink = FileSink(path, written)
+        self._stack.callback(sink.close)
+        return sink
+
+    def _share(self, block: Block) -> float | None:
+        """Return which share of the input's bytes is behind a block."""
+        if any(one.is_pipe for one in self.opened):
+            return None
+        sizes = [one.mark.size for one in self.opened]
+        raw = self.opened[block.end.file]
+        done = raw.raw.tell() if raw.source.format.gzip else block.end.offset
+        return min(1.0, (sum(sizes[: block.end.file]) + done) / max(1, sum(sizes)))
+
+    def _how_to_go_on(self) -> str:
+        """Return what to do after a run that stopped."""
+        if not self.can_resume:
+            return "a pipe cannot go on: begin anew"
+        return "repeat the command: it goes on there"
+
+
+class _Keeper:
+    """Notes how far a run is, every few seconds."""
+
+    def __init__(self, path: Path | None, state: Progress, sink: Any, rejected: Any) -> None:
+        self._path = path
+        self._state = state
+        self._sink = sink
+        self._rejected = rejected
+        self._kept = time.monotonic()
+        self._kept_bytes = sink.size
+
+    def advance(self, position: Position, tally: Tally) -> None:
+        """Take note that all before `position` is written. Raises OSError."""
+        self._state = msgspec.structs.replace(self._state, position=position, rows=tally.rows, bad=tally.bad)
+        late = time.monotonic() - self._kept >= checkpoint.SECONDS
+        if late or self._sink.size - self._kept_bytes >= checkpoint.BYTES:
+            self.keep()
+
+    def keep(self) -> None:
+        """Note it now: first what is written, then the note. Raises OSError."""
+        if self._path is None:
+            return
+        output = self._sink.sync()
+        rejected = self._rejected.sync()
+        self._state = msgspec.structs.replace(self._state, output=output, rejected=rejected)
+        checkpoint.write(self._path, self._state)
+        self._kept, self._kept_bytes = time.monotonic(), self._sink.size
+        memory.give_back()
+
+
+def _every(part: int, parts: int) -> Callable[[int], bool]:
+    """Return which units are those of a part."""
+    return lambda unit: unit % parts == part - 1
+
+
+def _bad_row(bad: Rejected, step: str) -> BadRows:
+    """Return the error for the first bad row."""
+    where = f"row {bad.row}" + (f" (line {bad.line_number})" if bad.line_number else "")
+    column = f", column {bad.column!r}" if bad.column else ""
+    step = f"mend it, or set bad rows apart with --bad-rows quarantine; {step}"
+    return BadRows(f"score {bad.file}, {where}{column}", bad.reason, step)
+
+
+def run(
+    order: Order,
+    engine: Callable[[Spec], Engine],
+    report: Callable[[Tally], None] = lambda tally: None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Score as ordered; `engine` makes what scores blocks. Raises as Run.score() does."""
+    with ExitStack() as stack:
+        current = Run(order, stack)
+        made = engine(current.spec)
+        stack.callback(made.close)
+        return current.score(made, report, stopping)

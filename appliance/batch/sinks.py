@@ -1,0 +1,131 @@
+"""Where scored blocks go: a partial file beside the output, which becomes the output at the end and never before.
+
+See checkpoint.py for what is on disk when. One run writes at a time: the partial is locked (flock(2)).
+"""
+
+import fcntl
+import hashlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from appliance.batch.checkpoint import Written
+from appliance.errors import StoreError
+from appliance.store import durable
+
+_READ = 1024 * 1024
+_MODE = 0o644
+
+
+class FileSink:
+    """One file that is appended to."""
+
+    def __init__(self, path: Path, written: Written | None = None) -> None:
+        """Open the partial of `path` anew, or cut it to what was `written` before. Raises StoreError, OSError."""
+        self.path = path
+        self.partial = path.with_name(f"{path.name}.partial")
+        self._descriptor = durable.open_or_make(self.partial, os.O_RDWR, _MODE)
+        try:
+            self._lock()
+            self._digest: Any = hashlib.sha256()
+            self.size = written.bytes if written else 0
+            self._verify(written or Written())
+            os.ftruncate(self._descriptor, self.size)
+            os.lseek(self._descriptor, self.size, os.SEEK_SET)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+
+    def append(self, data: bytes | memoryview) -> None:
+        """Write behind what is there. Raises OSError."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
+        self._digest.update(data)
+        self.size += len(data)
+
+    def sync(self) -> Written:
+        """Return what is written, once it is on disk. Raises OSError."""
+        os.fdatasync(self._descriptor)
+        return self.written
+
+    @property
+    def written(self) -> Written:
+        """What is written so far."""
+        return Written(self.size, self._digest.hexdigest())
+
+    def publish(self) -> None:
+        """Give the file its own name, whole and on disk. Raises OSError."""
+        os.fsync(self._descriptor)
+        self.partial.replace(self.path)
+        durable.sync_folder(self.path.parent)
+
+    def discard(self) -> None:
+        """Delete the partial."""
+        self.partial.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close it; the partial stays."""
+        os.close(self._descriptor)
+
+    def _lock(self) -> None:
+        """Keep other runs away; the system lets go when the process ends."""
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            found = f"another run is writing {self.partial}"
+            raise StoreError(f"write {self.path}", found, "let it end, or name another output") from error
+        # A run that ended between our open and our lock has given the file its own name: this is no partial any more.
+        try:
+            same = os.path.samestat(os.fstat(self._descriptor), self.partial.stat())
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise StoreError(f"write {self.path}", "another run has just written it", "repeat the command")
+
+    def _verify(self, written: Written) -> None:
+        """Read what was written before. Raises StoreError where it is not what the checkpoint says."""
+        left = written.bytes
+        while left and (data := os.read(self._descriptor, min(_READ, left))):
+            self._digest.update(data)
+            left -= len(data)
+        if left or (written.sha256 and self._digest.hexdigest() != written.sha256):
+            found = f"{self.partial} is not what the checkpoint says"
+            raise StoreError(f"go on with {self.path}", found, "begin anew with --no-resume")
+
+
+class PipeSink:
+    """Standard output, or a FIFO: what is written is gone."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._descriptor = os.dup(sys.stdout.fileno()) if path is None else os.open(path, os.O_WRONLY)
+        self._digest: Any = hashlib.sha256()
+        self.size = 0
+
+    def append(self, data: bytes | memoryview) -> None:
+        """Write. Raises OSError."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
+        self._digest.update(data)
+        self.size += len(data)
+
+    def sync(self) -> Written:
+        """Return what is written."""
+        return self.written
+
+    @property
+    def written(self) -> Written:
+        """What is written so far."""
+        return Written(self.size, self._digest.hexdigest())
+
+    def publish(self) -> None:
+        """Do nothing: it is there."""
+
+    def discard(self) -> None:
+        """Do nothing: it cannot be taken back."""
+
+    def close(self) -> None:
+        """Close it."""
+        os.close(self._descriptor)

@@ -1,0 +1,206 @@
+"""CSV files with a header as blocks of checked rows, by the rules of inference/csv_rows.py. Pure.
+
+Where a block holds nothing but plain numbers, all of them are read by one call; lines with anything else are read apart
+where they are few, and the whole block cell by cell where they are many.
+"""
+
+import csv
+from collections.abc import Sequence
+from itertools import compress
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance.batch.checking import Bad, Checked, check, joined
+from appliance.batch.tables.records import csv_ends
+from appliance.batch.tables.text import Table
+from appliance.errors import InvalidInput
+from appliance.inference.csv_rows import has_stray_quote, header_names, read_cells
+from appliance.inference.tensors import InputSchema
+
+_TRIED = "read the CSV"
+_COMMA, _LF = 44, 10
+_decode_numbers = msgspec.json.Decoder(list[float]).decode
+_decode_gaps = msgspec.json.Decoder(list[float | None]).decode
+_PLAIN = np.zeros(256, bool)
+"""The bytes of which plain numbers, and what is between them, are made."""
+_PLAIN[list(b"0123456789+-.eE,\n\r")] = True
+
+
+def read_header(record: bytes, schema: InputSchema) -> list[str]:
+    """Return the columns' names of a first record. Raises InvalidInput where it is no header."""
+    try:
+        rows = list(csv.reader([record.decode("utf-8").rstrip("\r\n")], strict=True))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InvalidInput(_TRIED, f"its first line is no header ({error})", "begin with the columns' names") from error
+    if not rows or not rows[0]:
+        raise InvalidInput(_TRIED, "it has no header", "begin with a line of the columns' names")
+    return header_names(rows[0], schema)
+
+
+class CsvReader:
+    """Reads one file's blocks; see text.Reader."""
+
+    def __init__(self, schema: InputSchema, names: Sequence[str]) -> None:
+        self._schema = schema
+        self._names = list(names)
+        tensors = {column: tensor for tensor in schema.inputs for column in tensor.columns}
+        self._tensors = [tensors.get(name) for name in names]
+        # Where columns of the model stand in a row; None where not all are there or they are no plain numbers.
+        named = {name: place for place, name in enumerate(names)}
+        here = schema.plain is not None and set(schema.columns) <= set(names)
+        self._order = [named[name] for name in schema.columns] if here else None
+        self._in_order = list(names) == schema.columns
+
+    def read(self, data: bytes) -> Table:
+        """Return a block's rows, checked."""
+        lines, numbers = self._records(data)
+        checked = self._quick(data, lines) if self._order is not None else None
+        return Table(data, lines, numbers, checked or self._slow(lines))
+
+    def cells(self, table: Table, names: Sequence[str], typed: bool) -> list[list[Any] | None]:
+        """Return of each row the texts of some columns; where `typed`, those of the model as the model reads them."""
+        places = [self._names.index(name) for name in names]
+        rows = [_cells(line, len(self._names))[0] for line in table.lines]
+        columns: list[Any] = [[row[place] for row in rows if row] for place in places]
+        if typed:
+            columns = [_plain(read_cells(cells, self._tensors[at])) for cells, at in zip(columns, places, strict=True)]
+        whole = iter(zip(*columns, strict=True)) if columns else iter(() for row in rows if row)
+        return [list(next(whole)) if row else None for row in rows]
+
+    def _records(self, data: bytes) -> tuple[list[bytes], Sequence[int]]:
+        """Return the records without their line ends, and the line of each; blank lines are left out."""
+        if b'"' not in data and b"\r" not in data:
+            lines = data.split(b"\n")
+            if not lines[-1]:
+                lines.pop()
+        else:
+            ends = csv_ends(data, last=True).tolist()
+            lines = [data[a:b].rstrip(b"\r\n") for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+        if b"" not in lines:
+            return lines, range(len(lines))
+        # Of one column an empty line could be a value: it is told, as every listener tells it.
+        kept = [len(self._names) == 1 or bool(line) for line in lines]
+        return list(compress(lines, kept)), [place for place, keep in enumerate(kept) if keep]
+
+    def _quick(self, data: bytes, lines: list[bytes]) -> Checked | None:
+        """Return a block of plain numbers; None where there is more to it than a few lines."""
+        checked = self._numbers(lines, data.rstrip(b"\r\n").replace(b"\r\n", b"\n") if len(lines) else b"")
+        if checked is not None:
+            return checked
+        body = b"\n".join(lines)
+        marks = np.frombuffer(body, np.uint8)
+        plain = _plain_lines(marks, len(lines))
+        if plain is None or not len(places := np.flatnonzero(plain)) or len(places) < len(lines) // 2:
+            return None
+        few = np.flatnonzero(~plain)
+        rest = self._numbers([lines[place] for place in places.tolist()])
+        if rest is None or not len(few):
+            return None
+        apart = self._slow([lines[place] for place in few.tolist()])
+        return joined([(places, rest), (few, apart)], [])
+
+    def _numbers(self, lines: list[bytes], body: bytes | None = None) -> Checked | None:
+        """Return rows of nothing but plain numbers; None where they are not, or the schema refuses one."""
+        rows, width = len(lines), len(self._names)
+        body = b"\n".join(lines) if body is None else body
+        if not rows or not _is_even(body, rows, width):
+            return None
+        values = self._decoded(body.replace(b"\n", b","), rows * width)
+        if values is None:
+            return None
+        try:
+            if self._in_order:
+                feeds = self._schema.from_numbers(values, rows)
+            else:
+                table = np.array(values, np.float64).reshape(rows, width)[:, self._order]
+                feeds = self._schema.from_tensors({self._schema.inputs[0].name: table})
+        except InvalidInput:
+            return None
+        return Checked(feeds, np.arange(rows), [])
+
+    def _decoded(self, body: bytes, count: int) -> list[Any] | None:
+        """Return so many numbers with commas between them; None for anything else."""
+        tensor = self._schema.plain
+        try:
+            values: list[Any] = _decode_numbers(b"[" + body + b"]")
+        except msgspec.MsgspecError:
+            if tensor is None or not tensor.missing:
+                return None
+            filled = (b"," + body + b",").replace(b",,", b",null,").replace(b",,", b",null,")[1:-1]
+            try:
+                values = _decode_gaps(b"[" + filled + b"]")
+            except msgspec.MsgspecError:
+                return None
+        return values if len(values) == count else None
+
+    def _slow(self, lines: list[bytes]) -> Checked:
+        """Return rows read cell by cell."""
+        rows: list[list[str]] = []
+        places: list[int] = []
+        broken: list[Bad] = []
+        for place, line in enumerate(lines):
+            cells, reason = _cells(line, len(self._names))
+            if cells:
+                rows.append(cells)
+                places.append(place)
+            else:
+                broken.append(Bad(place, "", reason))
+        if not rows:
+            return Checked(None, np.empty(0, np.int64), broken)
+        columns = {
+            name: read_cells(cells, tensor)
+            for name, tensor, cells in zip(self._names, self._tensors, zip(*rows, strict=True), strict=True)
+            if tensor is not None
+        }
+        return joined([(np.array(places, np.int64), check(self._schema, columns, len(rows)))], broken)
+
+
+def _plain(values: Any) -> Any:
+    """Return values as a list."""
+    return values.tolist() if isinstance(values, np.ndarray) else values
+
+
+def _cells(line: bytes, width: int) -> tuple[list[str] | None, str]:
+    """Return the cells of one record, or None and why it has none."""
+    try:
+        text = line.decode("utf-8")
+        if has_stray_quote(text):
+            return None, "a quote stands within a text that is not quoted"
+        cells = text.split(",") if '"' not in text else next(csv.reader([text], strict=True), [])
+    except UnicodeDecodeError as error:
+        return None, f"it is no UTF-8 ({error.reason} at byte {error.start})"
+    except csv.Error as error:
+        return None, str(error)
+    if not text:
+        return None, 'it is empty: write "" for an empty value, or leave the line out'
+    return (cells, "") if len(cells) == width else (None, f"it has {len(cells)} values for {width} columns")
+
+
+def _is_even(body: bytes, rows: int, width: int) -> bool:
+    """Return whether every line of a text without a last line end has so many cells."""
+    if body.count(b"\n") != rows - 1 or body.count(b",") != rows * (width - 1):
+        return False
+    marks = np.frombuffer(body, np.uint8)
+    ends = np.flatnonzero(marks == _LF)
+    if width == 1 or rows == 1:
+        return True
+    commas = np.flatnonzero(marks == _COMMA).reshape(rows, width - 1)
+    return bool((commas[:-1, -1] < ends).all() and (commas[1:, 0] > ends).all())
+
+
+def _plain_lines(marks: NDArray[np.uint8], rows: int) -> NDArray[np.bool_] | None:
+    """Return of each line whether it looks like plain numbers, none of them empty; None where lines are not `rows`."""
+    separators = (marks == _COMMA) | (marks == _LF)
+    odd = ~_PLAIN[marks]
+    odd[1:] |= separators[1:] & separators[:-1]
+    odd[:1] |= separators[:1]
+    odd[-1:] |= separators[-1:]
+    ends = np.flatnonzero(marks == _LF)
+    if len(ends) != rows - 1:
+        return None
+    plain = np.ones(rows, bool)
+    plain[np.searchsorted(ends, np.flatnonzero(odd))] = False
+    return plain

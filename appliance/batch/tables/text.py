@@ -1,0 +1,90 @@
+"""What blocks of text have in common, whatever their format: records by line, and answers as texts. Pure."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from appliance.batch.checking import Checked, Places
+from appliance.inference.values import Array, all_finite
+
+_encode_json = msgspec.json.Encoder().encode
+_NEEDS_QUOTES = (b'"', b",", b"\r", b"\n")
+
+
+@dataclass(slots=True)
+class Table:
+    """A block of records that were read and checked; blank lines are none."""
+
+    data: bytes
+    lines: list[bytes]
+    """Each record as it stands in the file, without its line end."""
+    numbers: Sequence[int]
+    """The line of each record in the block, from 0."""
+    checked: Checked
+
+    @property
+    def rows(self) -> int:
+        """The number of records."""
+        return len(self.lines)
+
+
+class Reader(Protocol):
+    """Reads one file's blocks of text."""
+
+    def read(self, data: bytes) -> Table:
+        """Return the records of a block, checked by the schema. Raises InvalidInput where none can be told apart."""
+
+    def cells(self, table: Table, names: Sequence[str], typed: bool) -> list[list[Any] | None]:
+        """Return of each record the values of some columns; None for a record that cannot be read.
+
+        A value is as the file has it: a text, or a plain JSON value, None where the record has none. Where `typed`, the
+        texts of the model's columns become the values that the model reads.
+        """
+
+
+def csv_texts(array: Array) -> list[bytes]:
+    """Return a column of answers as cells of CSV; NaN is empty, infinity `inf`."""
+    if array.dtype.kind == "f" and not all_finite(array):
+        return [csv_text(value) for value in array.tolist()]
+    return _numbers(array) if array.dtype.kind != "O" else _repeated(array, csv_text)
+
+
+def json_texts(array: Array) -> list[bytes]:
+    """Return a column of answers in JSON; NaN and infinity are null, as in /predict."""
+    return _numbers(array) if array.dtype.kind != "O" else _repeated(array, _encode_json)
+
+
+def csv_text(value: Any) -> bytes:
+    """Return a value as a cell of CSV, quoted where it must be."""
+    if value is None or value != value:
+        return b""
+    if isinstance(value, float) and math.isinf(value):
+        return b"inf" if value > 0 else b"-inf"
+    text = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else _encode_json(value)
+    if not text or any(mark in text for mark in _NEEDS_QUOTES):
+        return b'"' + text.replace(b'"', b'""') + b'"'
+    return text
+
+
+def spread(texts: Sequence[bytes], good: Places, rows: int, empty: bytes) -> Sequence[bytes]:
+    """Return the texts of the good rows at their places, and `empty` at the others."""
+    if len(good) == rows:
+        return texts
+    found = [empty] * rows
+    for place, text in zip(good.tolist(), texts, strict=True):
+        found[place] = text
+    return found
+
+
+def _numbers(array: Array) -> list[bytes]:
+    """Return numbers or booleans in JSON, a float32 with all digits of its float64."""
+    return _encode_json(array.tolist())[1:-1].split(b",") if len(array) else []
+
+
+def _repeated(array: Array, encode: Callable[[Any], bytes]) -> list[bytes]:
+    """Return texts of which many are alike, each encoded once."""
+    known = {value: encode(value) for value in set(array.tolist())}
+    return [known[value] for value in array.tolist()]

@@ -1,0 +1,319 @@
+"""The commands that answer rows without a service: score takes whole files, predict a few rows as JSON."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from appliance import cgroup, memory, signals
+from appliance.batch.formats import FORMATS, format_of, of_name
+from appliance.cli import common_options, options
+from appliance.cli.models import as_json
+from appliance.cli.output import echo, echo_json, echo_json_line, print_json, show
+from appliance.errors import BadRows, Misuse
+
+if TYPE_CHECKING:
+    from appliance.batch.local import Order, Outcome, Tally
+    from appliance.batch.pool import Engine
+    from appliance.batch.work import Spec
+    from appliance.cli.chosen_version import Chosen
+
+NICE = 10
+_LINE_SECONDS, _JSON_SECONDS = 0.5, 30.0  # between two lines of progress, on a terminal and in a pipe
+_STDIN = "-"
+
+version_option = click.option("--version", "version", help="The version that answers (default: the active one).")
+
+
+@click.command()
+@click.argument("model", metavar="NAME|BUNDLE")
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+@click.option("-o", "output", metavar="OUTPUT", required=True, help="The file to write; - is standard output.")
+@version_option
+@click.option(
+    "--format", "said", type=click.Choice(FORMATS), default=None, help="Of files whose name does not tell it."
+)
+@click.option(
+    "--keep", multiple=True, metavar="COLUMN", help="A column of the input to keep; several times; all (default), none."
+)
+@click.option("--provenance", is_flag=True, help="Add the columns model, version and id to each row.")
+@click.option("--bad-rows", type=click.Choice(["stop", "quarantine"]), default="stop", help="What bad rows do.")
+@click.option("--max-bad", default="0", metavar="N|P%", help="Bad rows in quarantine that still end with exit code 0.")
+@click.option("--processes", type=click.IntRange(1), help="How many score (default: as many as there are processors).")
+@click.option("--shard", metavar="I/N", help="Score only the I-th of N parts.")
+@click.option("--resume/--no-resume", default=None, help="Go on where a run stopped (default), or begin anew.")
+@click.option("--observe", is_flag=True, help="Let the prediction log and drift see the rows.")
+@as_json
+@common_options
+def score(model: str, inputs: tuple[str, ...], output: str, as_json: bool, **said: Any) -> None:
+    """Score every row of the files INPUT with the model NAME, or with a BUNDLE that is not installed.
+
+    Formats go by name: .csv and .jsonl, also with .gz. A folder stands for the files in it. Row k of the output is row
+    k of the input. An interrupted run goes on when the command is repeated.
+    """
+    most_bad = _allowance(said["max_bad"])
+    shard = _shard(said["shard"])
+    lower_priority()
+    from appliance.cli.chosen_version import choose
+
+    files = [Path(name) for name in (model, *inputs) if name != _STDIN]
+    config = options().config(files=files)
+    chosen = choose(config, model, said["version"])
+    order = _order(chosen, inputs, output, said, shard, config.models.overflow == "refuse")
+    processes = said["processes"] or _processors()
+    observers = chosen.observers(said["observe"])
+    progress = _Progress(as_json)
+    stop = _Stop()
+    from appliance.batch import local
+
+    outcome = local.run(order, partial(_engine, chosen, processes, observers), progress.told, stop.asked)
+    progress.end()
+    _tell(chosen, order, outcome, as_json)
+    if outcome.bad > most_bad(outcome.rows):
+        first = outcome.first_bad
+        where = f"the first is row {first.row} of {first.file}: {first.reason}" if first else "see its quarantine"
+        found = f"{outcome.bad} of {outcome.rows} rows are bad; {where}"
+        step = f"see {order.output}.rejected.jsonl; --max-bad says how many may be"
+        raise BadRows(f"score {order.output}", found, step)
+
+
+@click.command()
+@click.argument("model", metavar="NAME|BUNDLE")
+@click.argument("rows")
+@version_option
+@common_options
+def predict(model: str, rows: str, version: str | None) -> None:
+    """Answer ROWS with the model NAME, or with a BUNDLE that is not installed; no service is needed.
+
+    ROWS is JSON as /predict takes it: a row or a list of rows, each a list or an object by column name; or a file that
+    holds it; - is standard input.
+    """
+    from appliance.batch.scoring import OneVersion
+    from appliance.cli.chosen_version import choose
+    from appliance.cli.rows_argument import features_of
+    from appliance.predictor import Predictor
+    from appliance.response import as_rows, response_format
+
+    config = options().config(files=[Path(model), Path(rows)] if not rows.lstrip().startswith(("[", "{")) else [])
+    sent = as_rows(features_of(rows))
+    loaded = choose(config, model, version).load(config.models.run_seconds)
+    form = response_format(loaded)
+    feeds = loaded.schema.from_rows(sent)
+    predictor = Predictor(OneVersion(loaded), refuse_overflow=config.models.overflow == "refuse")
+    echo_json(form.to_json(predictor.run(loaded, feeds, form.outputs)), indent=-1)
+
+
+class _Stop:
+    """Whether a signal asked to stop: the block that runs is finished, and a checkpoint is written."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        for number in signals.STOPPING:
+            signal.signal(number, self._ask)
+
+    def asked(self) -> bool:
+        """Return whether it was asked."""
+        return self._asked
+
+    def _ask(self, number: int, frame: object) -> None:
+        if self._asked:  # who asks twice does not want to wait
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self._asked = True
+
+
+class _Progress:
+    """Shows how far a run is: a line on a terminal, a JSON line each half minute in a pipe with --json."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._terminal = sys.stderr.isatty() and not as_json
+        self._json = as_json
+        self._last = time.monotonic()
+        self._shown = False
+
+    def told(self, tally: "Tally") -> None:
+        """Show it if it is time."""
+        now = time.monotonic()
+        if now - self._last < (_LINE_SECONDS if self._terminal else _JSON_SECONDS):
+            return
+        self._last = now
+        document = _progress(tally)
+        if self._terminal:
+            self._shown = True
+            show(_sentence(document))
+        elif self._json:
+            echo_json_line({"progress": document}, err=True)
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self._shown:
+            echo("", err=True)
+
+
+def lower_priority() -> None:
+    """Let the host's other programs go first; whoever started this may have done so already."""
+    current = os.getpriority(os.PRIO_PROCESS, 0)
+    os.setpriority(os.PRIO_PROCESS, 0, max(current, NICE))
+
+
+def _engine(chosen: "Chosen", processes: int, observers: Any, spec: "Spec") -> "Engine":
+    """Return what scores blocks."""
+    from appliance.batch.pool import Inline, Pool
+    from appliance.batch.scoring import Scorer
+    from appliance.batch.work import Work
+
+    def load() -> Work:
+        memory.keep_little()
+        loaded = chosen.load()
+        scorer = Scorer(loaded, refuse_overflow=spec.refuse_overflow, observers=observers(loaded))
+        return Work(scorer, spec)
+
+    return Inline(load) if processes == 1 else Pool(load, processes)
+
+
+def _order(
+    chosen: "Chosen",
+    inputs: tuple[str, ...],
+    output: str,
+    said: dict[str, Any],
+    shard: tuple[int, int] | None,
+    refuse: bool,
+) -> "Order":
+    """Return what a run is asked for."""
+    from appliance.batch.inputs import sources
+    from appliance.batch.local import Order
+
+    found = sources(inputs, said["said"] or "")
+    keep = _kept(said["keep"])
+    output, form = _output(output, said["said"] or "", found[0].format, shard)
+    return Order(
+        sources=found,
+        output=output,
+        output_format=form,
+        bundle=chosen.digest,
+        schema=chosen.schema,
+        keep=keep,
+        provenance=said["provenance"],
+        refuse_overflow=refuse,
+        quarantine=said["bad_rows"] == "quarantine",
+        shard=shard or (1, 1),
+        resume=said["resume"],
+    )
+
+
+def _output(output: str, said: str, first: Any, shard: tuple[int, int] | None) -> tuple[str, Any]:
+    """Return the file that is written and its format; of a part the file in the folder that was named."""
+    if output == _STDIN:
+        return output, format_of(output, said or first.suffix.removeprefix("."))
+    folder = Path(output)
+    if shard and of_name(folder.name) is None:
+        form = format_of(output, said or first.suffix.removeprefix("."))
+        folder.mkdir(parents=True, exist_ok=True)
+        return str(folder / f"part-{shard[0]}-of-{shard[1]}{form.suffix}"), form
+    if folder.is_dir():
+        raise Misuse(f"write {output}", "it is a folder", "name a file, or score one part: --shard I/N")
+    if not folder.parent.is_dir():
+        raise Misuse(f"write {output}", f"there is no folder {folder.parent}", f"mkdir -p {folder.parent}")
+    return output, format_of(output, said or first.suffix.removeprefix("."))
+
+
+def _kept(names: tuple[str, ...]) -> list[str] | None:
+    """Return the columns to keep, None for all."""
+    if not names or names == ("all",):
+        return None
+    return [] if names == ("none",) else list(dict.fromkeys(names))
+
+
+def _allowance(text: str) -> Callable[[int], float]:
+    """Return how many of so many rows may be bad."""
+    try:
+        number = float(text.removesuffix("%"))
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf") or (text.endswith("%") and number > 100):
+        raise Misuse(f"--max-bad {text}", "it is neither a number nor a percentage", "say as in --max-bad 0.1%")
+    return (lambda rows: rows * number / 100) if text.endswith("%") else (lambda rows: number)
+
+
+def _shard(text: str | None) -> tuple[int, int] | None:
+    """Return (I, N)."""
+    if text is None:
+        return None
+    part, _, parts = text.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise Misuse(f"--shard {text}", "it is no part of so many", "say as in --shard 2/4")
+    return int(part), int(parts)
+
+
+def _processors() -> int:
+    """Return how many processors this process may use."""
+    most = cgroup.limits().processors
+    here = len(os.sched_getaffinity(0))
+    return max(1, min(here, int(most) if most else here))
+
+
+def _tell(chosen: "Chosen", order: "Order", outcome: "Outcome", as_json: bool) -> None:
+    """Tell what a run did, on standard output unless the answers are there."""
+    if as_json:
+        document = _document(chosen, order, outcome)
+        echo_json_line(document, err=True) if order.output == _STDIN else print_json(document)
+        return
+    bad = f", {outcome.bad} bad" if outcome.bad else ""
+    before = f", {outcome.resumed} of them before" if outcome.resumed else ""
+    line = (
+        f"{outcome.rows} rows{before}{bad}, {chosen.name} {chosen.version}, in {outcome.seconds:.1f} s: {order.output}"
+    )
+    echo(line, err=order.output == _STDIN)
+
+
+def _document(chosen: "Chosen", order: "Order", outcome: "Outcome") -> dict[str, Any]:
+    """Return what a run did for programs."""
+    return {
+        "model": chosen.name,
+        "version": chosen.version,
+        "bundle": chosen.digest,
+        "rows": outcome.rows,
+        "bad": outcome.bad,
+        "resumed": outcome.resumed,
+        "inputs": [{"name": name, "id": id, "sha256": digest} for name, id, digest in outcome.inputs],
+        "output": {"name": order.output, "bytes": outcome.output.bytes, "sha256": outcome.output.sha256},
+        "rejected": f"{order.output}.rejected.jsonl" if outcome.bad and order.output != _STDIN else None,
+        "block_rows": outcome.block_rows,
+        "seconds": round(outcome.seconds, 3),
+        "first_row_seconds": outcome.first_row_seconds and round(outcome.first_row_seconds, 3),
+    }
+
+
+def _progress(tally: "Tally") -> dict[str, Any]:
+    """Return how far a run is."""
+    here = tally.rows - tally.resumed
+    rate = here / max(tally.seconds, 1e-9)
+    left = None
+    if tally.share and here:
+        left = tally.seconds * (1 - tally.share) / tally.share if not tally.resumed else None
+    return {
+        "rows": tally.rows,
+        "bad": tally.bad,
+        "rows_per_second": round(rate),
+        "share": tally.share and round(tally.share, 4),
+        "seconds_left": None if left is None else round(left),
+    }
+
+
+def _sentence(document: dict[str, Any]) -> str:
+    """Return how far a run is for a person."""
+    share = f", {100 * document['share']:.0f} %" if document["share"] else ""
+    left = f", {_duration(document['seconds_left'])} left" if document["seconds_left"] is not None else ""
+    bad = f", {document['bad']} bad" if document["bad"] else ""
+    return f"{document['rows']:,} rows, {document['rows_per_second']:,} rows/s{share}{left}{bad}"
+
+
+def _duration(seconds: int) -> str:
+    """Return a time as hours, minutes and seconds."""
+    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
