@@ -164,15 +164,18 @@ def live_reference(windows: Table) -> Reference:
     if not len(filled):
         return Reference(counts)
     spread = design_effect(filled)
-    largest = max(psi(counts, one) for one in filled)
-    return Reference(counts, spread, spread, float(counts.sum() / len(filled)), len(filled), largest)
+    rows = float(counts.sum() / len(filled))
+    return Reference(counts, spread, spread, rows, len(filled), largest_psi(counts, filled))
 
 
-def with_spread(training: Reference, live: Reference, windows: Table) -> Reference:
-    """Return the training's reference with what the host's own windows tell of chance: their spread, and how far off
-    training they were already."""
-    filled = windows[windows.sum(axis=1) > 0]
-    largest = max((psi(training.counts, one) for one in filled), default=0.0)
+def largest_psi(reference: Table, windows: Table) -> float:
+    """Return the index of the window [windows, bins] that is furthest from a reference."""
+    return max((psi(reference, one) for one in windows if one.sum()), default=0.0)
+
+
+def with_spread(training: Reference, live: Reference, largest: float) -> Reference:
+    """Return training's reference with what the host's own windows tell of chance: their spread, and how far off
+    training the furthest was already."""
     return Reference(training.counts, training.design, live.window_design, live.window_rows, live.blocks, largest)
 
 

@@ -16,7 +16,7 @@ from appliance.store import durable
 What = Literal[
     "install", "activate", "mark good", "roll back", "deactivate", "remove",
     "shadow", "canary", "split", "step", "promote", "abort",
-    "cut log", "erase",
+    "cut log", "erase", "accept drift",
 ]  # fmt: skip
 
 

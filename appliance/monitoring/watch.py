@@ -1,0 +1,202 @@
+"""The watch over drift: counts rows beside the requests, closes windows, and tells what has changed.
+
+Threads. Those that answer call predicted(), which only puts the prediction into a queue; it takes no lock. One thread
+of each process counts what waits, once a second, into cells that all processes add up (shared_cells.py). In the first
+process the same thread also cuts windows and judges them. state of a window: open, in memory, lost with the process;
+closed, judged and on disk, see drift_state.py.
+
+Windows go by the monotonic clock: a host without a battery may set its clock at any time. Wall time only labels them.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance.errors import ApplianceError
+from appliance.inference.version import LoadedVersion
+from appliance.monitoring.drift_judge import Limits
+from appliance.monitoring.drift_keeper import Keeper
+from appliance.monitoring.drift_tables import TableCounter, Tables
+from appliance.monitoring.refusals import Refused
+from appliance.monitoring.shared_cells import Key, Layout, SharedCells
+from appliance.monitoring.unseen_board import UnseenBoard
+from appliance.predictor import Prediction
+from appliance.repository import Served
+from appliance.store.versions import Store
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 1.0
+ROWS_A_SECOND = 500
+"""Rows beyond which every k-th request alone is counted: a window of an hour still has 1.8 million."""
+MOST_WAITING = 2048
+"""Rows that wait to be counted; what comes beyond is left out, since a sample is enough."""
+CHUNK = 256
+"""Rows that are counted in one go: the interpreter's lock is held for less than 0.2 ms."""
+
+
+class DriftWatch:
+    """An Observer of the predictor that counts rows, and the thread that judges them. One for each process."""
+
+    def __init__(
+        self,
+        store: Store,
+        limits: Limits,
+        *,
+        folder: Path | None = None,
+        slot: int = 0,
+        refused: Callable[[], Mapping[Key, Refused]] = dict,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`folder` and `slot` as SharedCells has them; `refused` returns the refusals of all processes so far."""
+        self._tables: dict[Key, Tables] = {}
+        self._roles: dict[tuple[str, str], LoadedVersion | None] = {}  # (model, role) -> what serves in it
+        self._cells = SharedCells(folder, slot, Layout(".drift", self._size_of))
+        self._counters: dict[Key, TableCounter] = {}
+        self._unseen = UnseenBoard(folder, slot)
+        self._keeper = Keeper(store, limits, refused) if slot == 0 else None
+        self._waiting: deque[Prediction] = deque()
+        self._rows = 0  # that wait, about
+        self._seen = 0  # since the last tick, about
+        self._every = 1
+        self._clock = clock
+        self._stop = threading.Event()
+        self._changed = threading.Lock()  # for _roles, which the thread that follows the store replaces
+        self._thread = threading.Thread(target=self._run, name="drift", daemon=True)
+
+    # On the threads that answer.
+
+    def predicted(self, prediction: Prediction) -> None:
+        """Put a prediction aside to be counted; about 0.2 us. Of a large one, CHUNK rows spread over it."""
+        rows = prediction.rows
+        self._seen += rows
+        if self._every > 1 and self._seen % self._every >= rows:
+            return
+        if self._rows >= MOST_WAITING:
+            return
+        if rows > CHUNK:
+            prediction = _thinned(prediction)
+            rows = prediction.rows
+        self._rows += rows
+        self._waiting.append(prediction)
+
+    def failed(
+        self, model: str, version: str, error: ApplianceError, seconds: float, arm: str = "", key: str = ""
+    ) -> None:
+        """Nothing: refusals are counted by column elsewhere."""
+
+    # On the thread that follows the store.
+
+    def switched(self, served: Served) -> None:
+        """Take note of the version in a role: versions with a role are watched, each by itself."""
+        with self._changed:
+            roles = dict(self._roles)
+            roles[served.name, served.role] = served.loaded
+            self._roles = roles
+
+    # For the service.
+
+    def start(self) -> None:
+        """Begin to count; in the process that answers, since a fork takes no thread along."""
+        self._thread.start()
+
+    def stop(self, seconds: float = 5.0) -> None:
+        """End the thread. The open window is lost."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+
+    def tick(self) -> None:
+        """Count what waits, and in the first process do what the clock asks for; on the watch's thread alone."""
+        self._follow()
+        self._count()
+        if self._keeper is not None:
+            self._keeper.tend(self._clock(), self._tables, self._cells.sums(), self._unseen.all())
+
+    def _run(self) -> None:
+        """Tick once a second until stop()."""
+        while not self._stop.wait(TICK_SECONDS):
+            try:
+                self.tick()
+            except Exception:  # the last boundary of the thread: a fault must not end the watch
+                log.exception("drift watch failed and goes on")
+
+    def _follow(self) -> None:
+        """Have tables for each version that has a role and a baseline, and for no other."""
+        serving = {(one.name, one.version): one for one in self._roles.values() if one is not None}
+        for key in self._tables.keys() - serving.keys():
+            del self._tables[key]
+            self._counters.pop(key, None)
+        for key, loaded in serving.items():
+            if key not in self._tables and (tables := _tables(loaded)) is not None:
+                self._tables[key] = tables
+                self._counters[key] = TableCounter(tables)
+                self._cells.of(key)  # the window begins now, and not with its first row
+
+    def _count(self) -> None:
+        """Count what waits."""
+        waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        self._rows = 0
+        rate, self._seen = self._seen / TICK_SECONDS, 0
+        self._every = max(1, round(rate / ROWS_A_SECOND))
+        groups: dict[tuple[Key, frozenset[str]], list[Prediction]] = {}
+        for one in waiting:
+            groups.setdefault(((one.model, one.version), frozenset(one.outputs)), []).append(one)
+        for (key, _), predictions in groups.items():
+            if key in self._counters:
+                self._add(key, predictions)
+        self._unseen.write({key: counter.unseen for key, counter in self._counters.items() if counter.unseen})
+
+    def _add(self, key: Key, predictions: list[Prediction]) -> None:
+        """Count predictions of one version that have the same outputs, CHUNK rows together."""
+        shared: Any = self._cells.of(key)
+        cells = np.frombuffer(shared, dtype=np.float64)
+        chunk: list[Prediction] = []
+        rows = 0
+        for place, one in enumerate(predictions):
+            chunk.append(one)
+            rows += one.rows
+            if rows >= CHUNK or place == len(predictions) - 1:
+                inputs = {name: _joined([p.inputs[name] for p in chunk]) for name in chunk[0].inputs}
+                outputs = {name: _joined([p.outputs[name] for p in chunk]) for name in chunk[0].outputs}
+                self._counters[key].add(cells, inputs, outputs)
+                chunk, rows = [], 0
+
+    def _size_of(self, key: Key) -> int:
+        """Return the cells of a version; -1 for one that this process does not watch."""
+        return self._tables[key].size if key in self._tables else -1
+
+
+def _tables(loaded: LoadedVersion) -> Tables | None:
+    """Return the tables of a version, None where its bundle has no baseline, or one that cannot be read."""
+    try:
+        return Tables(loaded.manifest, loaded.baseline) if loaded.baseline is not None else None
+    except ApplianceError as error:
+        extra = {"model": loaded.name, "version": loaded.version, "error": str(error)}
+        log.error("drift is not watched", extra=extra)
+        return None
+
+
+def _thinned(prediction: Prediction) -> Prediction:
+    """Return CHUNK rows spread over a large prediction, copied: what was sent need not stay in memory for them."""
+    step = -(-prediction.rows // CHUNK)
+    return msgspec.structs.replace(
+        prediction,
+        inputs={name: array[::step].copy() for name, array in prediction.inputs.items()},
+        outputs={name: array[::step].copy() for name, array in prediction.outputs.items()},
+        rows=len(range(0, prediction.rows, step)),
+        shared_by=(),
+    )
+
+
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    """Return the rows of several arrays as one."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
