@@ -6,6 +6,13 @@ STATES = ("fine", "watch", "drift", "too few rows")
 """By their numbers in appliance_drift_state: 0 to 3."""
 
 
+class UnseenValue(msgspec.Struct, frozen=True):
+    """A category that training did not see, and about how many rows held it since the service started."""
+
+    value: str
+    rows: int
+
+
 class ColumnReport(msgspec.Struct, frozen=True, kw_only=True):
     """One column of a version's inputs or outputs, as its last window had it. Shares are from 0 to 1."""
 
@@ -25,8 +32,8 @@ class ColumnReport(msgspec.Struct, frozen=True, kw_only=True):
     """Values beyond the fences around what training saw."""
     unseen: float = 0.0
     """Categories that training did not see."""
-    unseen_values: list[tuple[str, int]] = []
-    """The most frequent of those since the service started, each with at least 5 rows: (value, rows about)."""
+    unseen_values: list[UnseenValue] = []
+    """The most frequent of those, each with at least 5 rows."""
     repeats: float = 0.0
     """Values that are the same as in the row before; 1 for a sensor that is stuck."""
     refused: int = 0
@@ -64,6 +71,11 @@ class DriftReport(msgspec.Struct, frozen=True, kw_only=True):
     """What the calibrated probabilities of the window let expect, before any label is known (CBPE)."""
     warnings: list[str] = []
     columns: list[ColumnReport] = []
+
+    def alarm(self) -> dict[str, object]:
+        """Return the short form: the state, since when, and which columns, the worst first."""
+        columns = [{"column": one.column, "state": one.state, "because": one.because} for one in self.drifting()[:10]]
+        return {"state": self.state, "since": self.since, "columns": columns}
 
     def drifting(self) -> list[ColumnReport]:
         """Return the columns that are watched or in drift, the worst first."""

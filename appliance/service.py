@@ -18,11 +18,13 @@ from appliance.budget import Budget, default_bytes
 from appliance.bundle import archive
 from appliance.bundle.manifest import version_order
 from appliance.config import Config
+from appliance.drift_report import DriftReport
 from appliance.errors import ApplianceError, StoreError
 from appliance.experiment_roles import ExperimentRoles
 from appliance.experiments import control
 from appliance.listener import Listener
 from appliance.monitoring.metrics import Metrics
+from appliance.monitoring.watch import DriftWatch
 from appliance.predictor import Observer, Predictor
 from appliance.readiness import Readiness
 from appliance.repository import ModelRepository, Served
@@ -80,7 +82,10 @@ class Service:
         self.models.switched = self._switched
         refuse = config.models.overflow == "refuse"
         self.log = self._prediction_log(slot)
-        observers: list[Observer] = [self.metrics.counters, *([self.log] if self.log else [])]
+        self.drift = DriftWatch.of(config.drift, self.store, self.metrics, runtime, slot)
+        self._drift_of = self.drift.report if self.drift else _no_drift
+        observers: list[Observer] = [self.metrics.counters]
+        observers += [one for one in (self.log, self.drift) if one]
         self.predictor = Predictor(self.models, observers, refuse_overflow=refuse, recorder=self.log)
         self._first = slot == 0
         self._stop = threading.Event()
@@ -113,6 +118,8 @@ class Service:
         follower.start()
         if self._first and self.http:
             running.write(self.config.state_dir, self.http.running())
+        if self.drift:
+            self.drift.start()
         ready()
         systemd.watch(self._alive, ready, self._stop)
         self._serve()
@@ -122,6 +129,8 @@ class Service:
         follower.join(timeout=5)
         if self.log:
             self.log.stop()
+        if self.drift:
+            self.drift.stop()
         log.info("stopped")
 
     def stop(self) -> None:
@@ -218,7 +227,7 @@ class Service:
     def _served(self) -> list[dict[str, Any]]:
         """Return what every model serves and since when, for the status that the MQTT listener publishes.
 
-        Also where its log ends: whoever keeps the status has a copy elsewhere.
+        Also whether it has drifted, and where its log ends: whoever keeps the status has a copy elsewhere.
         """
         found: list[dict[str, Any]] = []
         heads = self._log_heads()
@@ -230,6 +239,8 @@ class Service:
                     now["log"] = [head for head in heads if head["model"] == served.name]
                 if experiment := control.running(self.store, served.name):
                     now["experiment"] = msgspec.to_builtins(experiment)
+                if (report := self._drift_of(served.name, served.loaded.version)) is not None:
+                    now["drift"] = report.alarm()
                 found.append(now)
         return found
 
@@ -248,6 +259,7 @@ class Service:
             metrics=self.metrics.exposition,
             counts=self.metrics.counters.counts,
             log_heads=self._log_heads,
+            drift=self._drift_of,
             self_test=self.trials.self_test,
             experiment_bytes=control.memory_bytes(self.config),
         )
@@ -264,6 +276,8 @@ class Service:
         else:
             log.info("serving", extra=extra)
         self.metrics.switched(served)
+        if self.drift:
+            self.drift.switched(served)
 
     def _sweep(self) -> None:
         """Delete what a power cut left; a store that cannot be written is served as it is, and swept another time."""
@@ -288,6 +302,11 @@ class Service:
                     )
             except (ApplianceError, OSError) as error:
                 _not_preloaded(path, error)
+
+
+def _no_drift(model: str, version: str) -> DriftReport | None:
+    """Return nothing: drift is not watched."""
+    return None
 
 
 def _newest(paths: list[Path]) -> list[Path]:

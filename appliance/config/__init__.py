@@ -6,6 +6,7 @@ writes docs/configuration.md from the text below each setting.
 
 from pathlib import Path
 
+from appliance.config.drift import DriftConfig as DriftConfig
 from appliance.config.http import HttpConfig as HttpConfig
 from appliance.config.log import LogConfig as LogConfig
 from appliance.config.log import PredictionLogConfig as PredictionLogConfig
@@ -31,6 +32,7 @@ class Config(Section, frozen=True):
     mqtt: MqttConfig = MqttConfig()
     pull: PullConfig = PullConfig()
     log: LogConfig = LogConfig()
+    drift: DriftConfig = DriftConfig()
 
     @property
     def state_dir(self) -> Path:

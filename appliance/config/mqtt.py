@@ -155,7 +155,7 @@ class MqttConfig(BrokerConfig, frozen=True):
     session_expiry: Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)] = 604_800
     """Seconds for which the broker keeps messages while we are away (MQTT 5; older brokers have their own limit)."""
     topic: str = "appliance/{client_id}"
-    """Our own topics are below it: `online`, `status` and `errors`."""
+    """Our own topics are below it: `online`, `status`, `errors` and `drift/MODEL`."""
     max_payload_bytes: Positive = 262_144
     """Bytes of one message; beyond: error topic, reason `too_large`."""
     max_rows: Positive = 1000

@@ -21,7 +21,6 @@ from appliance.inference.binning import Table, design_effect
 
 FINE, WATCH, DRIFT, TOO_FEW = 0, 1, 2, 3
 """The states of a column. WATCH: the index is above `psi`; DRIFT: above twice of it. TOO_FEW: nothing can be said."""
-STATES = ("fine", "watch", "drift", "too few rows")
 LEAST_BLOCKS = 5
 """Blocks of rows below which a window says nothing of its own design effect."""
 HOURS_A_YEAR = 8760

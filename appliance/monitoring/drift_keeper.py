@@ -11,7 +11,7 @@ from functools import partial
 import msgspec
 import numpy as np
 
-from appliance.drift_report import DriftReport
+from appliance.drift_report import DriftReport, UnseenValue
 from appliance.errors import ApplianceError
 from appliance.inference.binning import Table
 from appliance.monitoring import drift_judge, drift_state
@@ -155,12 +155,17 @@ def _by_column(refused: Refused) -> dict[str, float]:
 def _with_unseen(report: DriftReport, unseen: Mapping[str, MisraGries], windows: int) -> DriftReport:
     """Return a report with the unseen categories, and the number of windows that are kept."""
     columns = [
-        msgspec.structs.replace(column, unseen_values=unseen[column.column].shown())
+        msgspec.structs.replace(column, unseen_values=_shown(unseen[column.column]))
         if column.column in unseen
         else column
         for column in report.columns
     ]
     return msgspec.structs.replace(report, columns=columns, windows=windows)
+
+
+def _shown(found: MisraGries) -> list[UnseenValue]:
+    """Return the unseen categories that enough rows hold."""
+    return [UnseenValue(value, rows) for value, rows in found.shown()]
 
 
 def _tell(before: DriftReport | None, after: DriftReport | None) -> None:

@@ -119,6 +119,24 @@ def mark(store: Store, key: Key) -> object:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
+class Reports:
+    """What is told of the versions' drift, read again when their files were replaced. Safe in any thread."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._read: dict[Key, tuple[object, DriftReport | None]] = {}
+
+    def of(self, model: str, version: str) -> DriftReport | None:
+        """Return the report of a version's last window, None where none has closed."""
+        key = (model, version)
+        now = mark(self._store, key)
+        known = self._read.get(key)
+        if known is None or known[0] != now:
+            state = read(self._store, key) if now is not None else None
+            known = self._read[key] = (now, state.report if state else None)
+        return known[1]
+
+
 def prune(store: Store) -> None:
     """Delete the files of versions that are installed no more; the caller holds the store's lock."""
     folder = store.state_dir / "drift"

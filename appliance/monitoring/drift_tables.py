@@ -26,6 +26,7 @@ OWN_CELLS = 4
 ROWS, EXPECTED, JUDGED = range(3)
 """The last cells: rows, the sum of their calibrated top probabilities, and the rows of which that is."""
 TAIL = 3
+_FARTHEST = 1e100  # deviations from the mean, beyond which a value is left out of the sums
 MOST_COLUMNS = 300
 """Columns of a version that are counted, its outputs first; the others are left out, and the report says so."""
 
@@ -204,12 +205,13 @@ def spelled(value: object) -> str:
 
 def _sums(values: NDArray[Any], column: ColumnSpec) -> tuple[float, float]:
     """Return sum and sum of squares of the finite values, less training's mean and in its deviations."""
-    scaled = (values.astype(np.float64) - column.mean) / column.deviation
-    total, squares = float(scaled.sum()), float(np.dot(scaled, scaled))
-    if not math.isfinite(squares):
-        scaled = scaled[np.isfinite(scaled)]
+    with np.errstate(invalid="ignore", over="ignore"):
+        scaled = (values.astype(np.float64) - column.mean) / column.deviation
         total, squares = float(scaled.sum()), float(np.dot(scaled, scaled))
-    return total, squares if math.isfinite(squares) else 0.0
+        if not math.isfinite(squares):
+            scaled = scaled[np.abs(scaled) < _FARTHEST]
+            total, squares = float(scaled.sum()), float(np.dot(scaled, scaled))
+    return total, squares
 
 
 def _inputs(manifest: Manifest, baseline: Baseline) -> list[ColumnSpec]:

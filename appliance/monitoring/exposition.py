@@ -5,7 +5,7 @@ mlserver/handlers/dataplane.py. A Triton counter has no `_total`, which the text
 counter, so those are declared untyped; Prometheus stores both alike.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -20,6 +20,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from appliance import __version__
+from appliance.drift_report import STATES, DriftReport
 from appliance.monitoring.counters import (
     BOUNDS,
     CALLER_ERRORS,
@@ -57,14 +58,17 @@ def text(
     refused: Mapping[Key, Refused] = MappingProxyType({}),
     log: LogFigures | None = None,
     experiments: Mapping[str, Routing] = MappingProxyType({}),
+    drift: Sequence[DriftReport] = (),
 ) -> bytes:
     """Return the Prometheus text format 0.0.4: cells, what serves, the MQTT listener, the state folder, the log.
 
-    `refused` are the refusals of each version by column and reason; `experiments` those that run, by model.
+    `refused` are the refusals of each version by column and reason; `experiments` those that run, by model;
+    `drift` is of the versions that are watched.
     """
     registry = CollectorRegistry(auto_describe=False)
     served = (*_states(serving), *_experiments(experiments), *_state_folder(state))
-    own = (*_own(sums), _refused(refused), *served, *_mqtt(mqtt), *_log(log))
+    watched = (_refused(refused), *_drift(drift))
+    own = (*_own(sums), *watched, *served, *_mqtt(mqtt), *_log(log))
     registry.register(_Snapshot([*own, *_triton(sums), *_mlserver(sums)]))
     return generate_latest(registry)
 
@@ -99,6 +103,30 @@ def _own(sums: Sums) -> Iterator[Metric]:
     help_ = "From a request's arrival to its outputs, of requests that were answered."
     yield _histogram("appliance_request_seconds", help_, sums, REQUEST_BUCKETS, REQUEST_SECONDS)
     yield _histogram("appliance_run_seconds", "Of the ONNX graph alone.", sums, RUN_BUCKETS, RUN_SECONDS)
+
+
+def _drift(reports: Sequence[DriftReport]) -> Iterator[Metric]:
+    """Return the drift of each version, of its MOST_COLUMNS worst columns."""
+    index = GaugeMetricFamily(
+        "appliance_drift_psi",
+        "Population stability index of the last window, in bins at training's quantiles.",
+        labels=(*_VERSION, "column", "reference"),
+    )
+    help_ = "0 fine, 1 watch, 2 drift, 3 too few rows."
+    states = GaugeMetricFamily("appliance_drift_state", help_, labels=(*_VERSION, "column"))
+    accuracy = GaugeMetricFamily(
+        "appliance_estimated_accuracy", "That calibrated probabilities of the last window let expect.", labels=_VERSION
+    )
+    for report in reports:
+        key = (report.model, report.version)
+        worst = [*report.drifting(), *(one for one in report.columns if one.state not in ("watch", "drift"))]
+        for column in worst[:MOST_COLUMNS]:
+            states.add_metric((*key, column.column), STATES.index(column.state))
+            for reference, value in column.psi.items():
+                index.add_metric((*key, column.column, reference), value)
+        if report.estimated_accuracy is not None:
+            accuracy.add_metric(key, report.estimated_accuracy)
+    yield from (index, states, accuracy)
 
 
 def _refused(refused: Mapping[Key, Refused]) -> Metric:

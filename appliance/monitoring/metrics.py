@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from appliance.drift_report import DriftReport
 from appliance.monitoring.counters import RequestCounters
 from appliance.monitoring.log_counters import LogCounters
 from appliance.monitoring.mqtt_board import MqttBoard
@@ -31,6 +32,8 @@ class Metrics:
 
         `experiments` says which ones run, by model.
         """
+        self.drift: Callable[[], list[DriftReport]] = list
+        """Returns what is told of the drift of every version that is watched."""
         self.counters = RequestCounters(folder, slot)
         self.serving = ServingBoard(folder, slot)
         self.log = LogCounters(folder, slot)
@@ -50,5 +53,5 @@ class Metrics:
 
         state = condition.look(self._state_dir) if self._state_dir else None
         refused = self.counters.refusals.counts()
-        log, running = self.log.figures(self._state_dir), self._experiments()
-        return text(self.counters.sums(), self.serving.all(), self.mqtt.read(), state, refused, log, running)
+        log, running, drift = self.log.figures(self._state_dir), self._experiments(), self.drift()
+        return text(self.counters.sums(), self.serving.all(), self.mqtt.read(), state, refused, log, running, drift)

@@ -20,11 +20,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance.config import DriftConfig
+from appliance.drift_report import DriftReport
 from appliance.errors import ApplianceError
 from appliance.inference.version import LoadedVersion
 from appliance.monitoring.drift_judge import Limits
 from appliance.monitoring.drift_keeper import Keeper
+from appliance.monitoring.drift_state import Reports
 from appliance.monitoring.drift_tables import TableCounter, Tables
+from appliance.monitoring.metrics import Metrics
 from appliance.monitoring.refusals import Refused
 from appliance.monitoring.shared_cells import Key, Layout, SharedCells
 from appliance.monitoring.unseen_board import UnseenBoard
@@ -63,6 +67,7 @@ class DriftWatch:
         self._counters: dict[Key, TableCounter] = {}
         self._unseen = UnseenBoard(folder, slot)
         self._keeper = Keeper(store, limits, refused) if slot == 0 else None
+        self._reports = Reports(store)
         self._waiting: deque[Prediction] = deque()
         self._rows = 0  # that wait, about
         self._seen = 0  # since the last tick, about
@@ -71,6 +76,18 @@ class DriftWatch:
         self._stop = threading.Event()
         self._changed = threading.Lock()  # for _roles, which the thread that follows the store replaces
         self._thread = threading.Thread(target=self._run, name="drift", daemon=True)
+
+    @classmethod
+    def of(
+        cls, config: DriftConfig, store: Store, metrics: Metrics, folder: Path | None, slot: int
+    ) -> "DriftWatch | None":
+        """Return the watch that a configuration asks for, which `metrics` tell of; None where it is off."""
+        if not config.enabled:
+            return None
+        limits = Limits(config.psi, config.false_alarms_a_year, config.window_seconds, config.min_rows)
+        watch = cls(store, limits, folder=folder, slot=slot, refused=metrics.counters.refusals.counts)
+        metrics.drift = watch.reports
+        return watch
 
     # On the threads that answer.
 
@@ -102,10 +119,27 @@ class DriftWatch:
             roles[served.name, served.role] = served.loaded
             self._roles = roles
 
+    # In any thread.
+
+    def watched(self) -> list[Key]:
+        """Return the versions that have a role and a baseline."""
+        return sorted(self._tables)
+
+    def report(self, model: str, version: str) -> DriftReport | None:
+        """Return what is told of a version's drift; None where it is not watched."""
+        if (model, version) not in self._tables:
+            return None
+        return self._reports.of(model, version) or DriftReport(model=model, version=version)
+
+    def reports(self) -> list[DriftReport]:
+        """Return what is told of every version that is watched."""
+        return [report for key in self.watched() if (report := self.report(*key)) is not None]
+
     # For the service.
 
     def start(self) -> None:
         """Begin to count; in the process that answers, since a fork takes no thread along."""
+        self._follow()
         self._thread.start()
 
     def stop(self, seconds: float = 5.0) -> None:

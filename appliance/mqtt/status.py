@@ -46,7 +46,8 @@ class StatusReporter:
         self.hindrance = ""
         """Why nothing can be committed; "" while it can."""
         self._client_id = client_id
-        self._topic = topics.status
+        self._topic, self._drift_topic = topics.status, topics.drift
+        self._alarms: dict[str, bytes] = {}  # model -> what was last said of its drift
         self._links = links
         self._source = links[0]
         self._flow = flow
@@ -87,6 +88,7 @@ class StatusReporter:
     def announce_anew(self) -> None:
         """Have the status published and Home Assistant told of every topic once more: who hears us may be new."""
         self._publish_timer.hurry()
+        self._alarms.clear()
         if self._discovery:
             self._discovery.forget()
 
@@ -103,16 +105,31 @@ class StatusReporter:
 
     def _publish_status(self) -> None:
         """Publish the retained status."""
-        state = self.state()
+        state, models = self.state(), self._models()
+        self._publish_drift(models)
         status = {
             "appliance": __version__,
             "client_id": self._client_id,
             "started": iso_time(self._started),
-            "models": self._models(),
+            "models": models,
             **{key: value for key, value in msgspec.structs.asdict(state).items() if key != "updated"},
         }
+        self._publish_everywhere(self._topic, msgspec.json.encode(status))
+
+    def _publish_drift(self, models: list[dict[str, Any]]) -> None:
+        """Publish each model's drift, retained, where it has changed; and that it is gone with its model."""
+        alarms = {one["model"]: _alarm(one) for one in models if "drift" in one}
+        for model in self._alarms.keys() - alarms.keys():
+            self._publish_everywhere(f"{self._drift_topic}/{model}", b"")
+        for model, payload in alarms.items():
+            if self._alarms.get(model) != payload:
+                self._publish_everywhere(f"{self._drift_topic}/{model}", payload)
+        self._alarms = alarms
+
+    def _publish_everywhere(self, topic: str, payload: bytes) -> None:
+        """Publish to every broker what it is to keep."""
         for link in self._links:
-            link.client.publish(self._topic, msgspec.json.encode(status), qos=0, retain=True)
+            link.client.publish(topic, payload, qos=0, retain=True)
 
     def _publish_retained(self, topic: str, payload: bytes) -> None:
         """Publish what the broker is to keep."""
@@ -130,3 +147,8 @@ class StatusReporter:
         if self._disk.set_aside:
             found.append(f"the outbox was damaged and set aside as {self._disk.set_aside}")
         return found
+
+
+def _alarm(model: dict[str, Any]) -> bytes:
+    """Return what is said of a model's drift."""
+    return msgspec.json.encode({"model": model["model"], "version": model["version"], **model["drift"]})

@@ -72,6 +72,8 @@ class TopicTable:
         """`way` is that of answers that go to a topic of the configuration."""
         base = Template(config.topic, ["client_id"]).render({"client_id": client_id.replace("/", "-")})
         self.online, self.status, self.errors = (f"{base}/{name}" for name in ("online", "status", "errors"))
+        self.drift = f"{base}/drift"
+        """Below it, each model's drift."""
         self.birth = f"{config.discovery_prefix}/status" if config.discovery else ""
         """Where Home Assistant says that it has started; "" when it is not told of us."""
         self.rights = Rights(config, base, self.is_ours)
@@ -164,7 +166,7 @@ class TopicTable:
             raise ConfigError("configuration [[mqtt.rows]]", "two have the same name", "name each differently")
         if config.discovery and not is_topic(self.birth):
             raise ConfigError("configuration [mqtt] discovery_prefix", "it is no topic", "leave out + and #")
-        own = [Filter(topic) for topic in (self.online, self.status, self.errors)]
+        own = [Filter(topic) for topic in (self.online, self.status, self.errors, f"{self.drift}/+")]
         local = way == 0
         given = [one.template for one in self.subscriptions if one.template and local]
         given += [one.template for one in self.rows if local]

@@ -12,6 +12,7 @@ import msgspec
 from appliance.arms import Arms
 from appliance.budget import MOST, SMALL, WAIT_SECONDS, WORST, Budget, json_cost
 from appliance.config import HttpConfig
+from appliance.drift_report import DriftReport
 from appliance.errors import InvalidInput, TooLarge
 from appliance.inference import selftest
 from appliance.inference.version import LoadedVersion
@@ -172,6 +173,8 @@ class Context:
     """What was asked of each (model, version) so far, over all processes."""
     log_heads: Callable[[], list[dict[str, Any]]] = field(default=list)
     """Where the chains of the prediction log end; see monitoring.prediction_log.segments.heads."""
+    drift: Callable[[str, str], DriftReport | None] = field(default=lambda model, version: None)
+    """What is told of a version's drift; None where it is not watched."""
     self_test: SelfTest = selftest.self_test
     """What tries a version before it goes live; the service's own does so in another process."""
     experiment_bytes: int = 0

@@ -16,6 +16,7 @@ from appliance.config import HttpConfig
 from appliance.rest import (
     admin,
     dashboard,
+    drift,
     examples,
     experiment,
     health,
@@ -188,6 +189,7 @@ ALL_ROUTES = (
     *admin.ROUTES,
     *experiment.ROUTES,
     *log.ROUTES,
+    *drift.ROUTES,
     OPENAPI,
     *dashboard.ROUTES,
 )

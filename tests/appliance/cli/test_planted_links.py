@@ -54,6 +54,7 @@ STORE_COMMANDS = {
     "doctor": [],
     "predict": ["iris", "[1, 2, 3, 4]"],
     "score": ["iris", "{bundles}/rows.csv", "-o", "/dev/null", "--format", "csv"],
+    "drift": ["accept", "iris", "--why", "as it should be"],
     "serve": ["--port", "0"],
     "log": ["verify", "iris"],
 }
@@ -237,6 +238,8 @@ def furnish(site: Site) -> None:
     for name in (".lock", "record.json", f"{'0' * 64}.partial"):
         (site.template / "pull" / name).write_bytes(b"{}")
     (site.template / "models" / "iris" / ".4.0.0.partial-00aa11bb").mkdir()
+    (site.template / "drift" / "iris").mkdir(parents=True)
+    (site.template / "drift" / "iris" / "1.0.0.json").write_bytes(b'{"format": 1, "layout": []}')
     for suffix in ("wal", "shm", "journal"):
         (site.template / "mqtt" / f"outbox.sqlite-{suffix}").touch()
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from appliance.drift_report import ColumnReport, DriftReport
 from appliance.errors import InvalidInput, NotFound, NotReady
 from appliance.inference.version import LoadedVersion
 from appliance.monitoring import counters, shared_cells
@@ -276,10 +277,29 @@ def test_refusals_are_counted_by_column_and_reason_over_all_processes(loaded, fo
     assert sum(one.counters.refusals.counts()["iris", "1.0.0"].values()) == 3
 
 
+def test_drift_is_told_of_the_worst_hundred_columns(folder):
+    columns = [
+        ColumnReport(column=f"c{number}", role="input", state="fine", psi={"training": 0.01, "device": 0.02})
+        for number in range(150)
+    ]
+    columns.append(ColumnReport(column="bad", role="input", state="drift", psi={"training": 0.4}))
+    columns.append(ColumnReport(column="new", role="output", state="too few rows"))
+    metrics = Metrics(folder, 0)
+    metrics.drift = lambda: [DriftReport(model="iris", version="1.0.0", columns=columns)]
+    assert value(metrics, "appliance_drift_state", **IRIS, column="bad") == 2
+    assert value(metrics, "appliance_drift_psi", **IRIS, column="bad", reference="training") == 0.4
+    assert value(metrics, "appliance_drift_psi", **IRIS, column="c0", reference="device") == 0.02
+    assert len([1 for name, _ in samples(metrics) if name == "appliance_drift_state"]) == 100
+    assert value(metrics, "appliance_estimated_accuracy", **IRIS) is None
+
+
 def test_the_documentation_has_every_metric_with_its_type_and_labels_and_no_other(loaded, folder):
+    column = ColumnReport(column="a", role="input", state="watch", psi={"training": 0.15})
+    report = DriftReport(model="iris", version="1.0.0", estimated_accuracy=0.9, columns=[column])
     arms, shadow = (Arm("1.0.0", 0.95), Arm("2.0.0", 0.05)), Arm("2.0.0", 1.0)
     canary = Routing("00aa11bb", "0" * 16, "canary", "1.0.0", arms, shadow=shadow, step=2, log_e={"failures": 0.5})
     metrics = Metrics(folder, 0, experiments=lambda: {"iris": canary})
+    metrics.drift = lambda: [report]
     metrics.switched(Served("iris", "1.0.0", loaded))
     metrics.mqtt.write(MqttState(connected={"local": True}, problems=[], refused={"payload": 1}))
     metrics.counters.failed("iris", "", InvalidInput("", "", column=loaded.schema.columns[0], reason="missing"))

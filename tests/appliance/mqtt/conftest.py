@@ -98,7 +98,11 @@ class RunningListener:
         self.failures: list[tuple[str, str, str]] = []
         """(version, arm, key) of each message that was not answered."""
         self.predictor = Predictor(self.models, [self])
-        self.listener = MqttListener(self.config, self.predictor, folder / "mqtt", report=self.states.append)
+        self.served: list[dict[str, Any]] = []
+        """What the status says of the models."""
+        self.listener = MqttListener(
+            self.config, self.predictor, folder / "mqtt", models=lambda: self.served, report=self.states.append
+        )
         self._subscribed = threading.Event()
         self._note_subscription(self.listener._source.client)
         self.thread = threading.Thread(target=self.listener.run, daemon=True)

@@ -143,6 +143,25 @@ def test_who_is_there_and_what_is_served_is_retained(listen, plain):
     assert client.wait(2, "appliance/edge/online")[-1].payload == b"offline"
 
 
+def test_drift_is_retained_below_its_own_topic_and_published_on_change_alone(listen, plain, until):
+    running = listen(subscriptions=[PLANT], status_seconds=0.05).connected()
+    client = plain("appliance/edge/#")
+    fine = {"state": "fine", "since": "2026-01-01T00:00:00+00:00", "columns": []}
+    drift = fine | {"state": "drift", "columns": [{"column": "temp-C", "state": "drift", "because": ["..."]}]}
+    for number, told in enumerate((fine, drift), 1):
+        running.served = [{"model": "iris", "version": "1.0.0", "since": "", "drift": told}]
+        found = client.answers(number, "appliance/edge/drift/iris")
+        assert found == [{"model": "iris", "version": "1.0.0", **one} for one in (fine, drift)[:number]]
+    statuses = len(client.wait(1, "appliance/edge/status"))
+    client.wait(statuses + 3, "appliance/edge/status")
+    assert len(client.wait(2, "appliance/edge/drift/iris")) == 2
+    assert client.answers(1, "appliance/edge/status")[-1]["models"][0]["drift"] == drift
+    late = plain("appliance/edge/drift/+")
+    assert late.wait(1)[0].retain
+    running.served = []
+    assert client.wait(3, "appliance/edge/drift/iris")[-1].payload == b""  # nobody is told of a model that is gone
+
+
 def test_the_will_says_offline_when_the_connection_is_lost(listen, plain, broker):
     running = listen(subscriptions=[PLANT]).connected()
     client = plain("appliance/edge/online")
