@@ -1,15 +1,17 @@
 """Where the service answers that a command asks: at --url, where the running service says, or as configured."""
 
 import http.client
-import ipaddress
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import click
 
 from appliance.config import Config
-from appliance.errors import Misuse
+from appliance.errors import Misuse, NotReady
 from appliance.store import running
+
+_SAY = "say http://HOST:PORT or https://HOST:PORT"
 
 url_option = click.option(
     "--url", metavar="URL", help="Ask the service there, instead of the one that runs over the state folder."
@@ -22,23 +24,40 @@ class Address:
 
     host: str
     port: int
+    tls: bool = False
+    own: Config | None = None
+    """The configuration of the service, where it is that of this host: its certificate is the one to expect."""
 
     def __str__(self) -> str:
         """Return the URL, without a path."""
-        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether nobody else's host can be there."""
-        try:
-            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return f"{'https' if self.tls else 'http'}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
     def connection(self, timeout: float) -> http.client.HTTPConnection:
         """Return a connection, not opened yet; `timeout` in seconds."""
         # http.client, not urllib: it knows no proxies.
-        return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+        if not self.tls:
+            return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+        return http.client.HTTPSConnection(self.host, self.port, timeout=timeout, context=self._context())
+
+    def _context(self) -> Any:
+        """Return the TLS context: of this host's service it expects that very certificate, whatever name it bears."""
+        import ssl  # takes longer to import than the commands that do not need it
+
+        context = ssl.create_default_context()
+        if self.own is None:
+            return context
+        http = self.own.http
+        tried = f"ask the service at {self}"
+        try:
+            context.load_verify_locations(http.certificate)
+            if http.client_ca:  # ours is the only certificate at hand; its authority may be one that the service takes
+                context.load_cert_chain(http.certificate, http.key or None, password="")
+        except (OSError, ValueError) as error:
+            found = f"[http] certificate {http.certificate or '(not set here)'} cannot be read ({error})"
+            raise NotReady(tried, found, "run as the service's user, with its --config, or say --url") from error
+        context.check_hostname = False
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        return context
 
 
 def find(config: Config, url: str | None = None) -> Address:
@@ -46,12 +65,12 @@ def find(config: Config, url: str | None = None) -> Address:
     if url is not None:
         return _parsed(url)
     found = running.read(config.state_dir)
-    return Address(_reached(found.host), found.port) if found else configured(config)
+    return Address(_reached(found.host), found.port, found.tls, config) if found else configured(config)
 
 
 def configured(config: Config) -> Address:
     """Return where a service listens that has this configuration."""
-    return Address(_reached(config.http.host), config.http.port)
+    return Address(_reached(config.http.host), config.http.port, bool(config.http.certificate), config)
 
 
 def _reached(host: str) -> str:
@@ -65,8 +84,9 @@ def _parsed(url: str) -> Address:
         parts = urlsplit(url if "//" in url else f"http://{url}")
         port = parts.port
     except ValueError as error:
-        raise Misuse(f"read the URL {url!r}", str(error), "say http://HOST:PORT") from error
+        raise Misuse(f"read the URL {url!r}", str(error), _SAY) from error
     more = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
-    if parts.scheme != "http" or not parts.hostname or more:
-        raise Misuse(f"read the URL {url!r}", "it is no address of a service", "say http://HOST:PORT")
-    return Address(parts.hostname, port or 80)
+    if parts.scheme not in ("http", "https") or not parts.hostname or more:
+        raise Misuse(f"read the URL {url!r}", "it is no address of a service", _SAY)
+    tls = parts.scheme == "https"
+    return Address(parts.hostname, port or (443 if tls else 80), tls)

@@ -9,6 +9,11 @@ from appliance.settings import settings, tables, variable_of
 
 def refuse(config: Config) -> None:
     """Raise ConfigError for settings that ask for messages, encryption or an identity and would give none."""
+    alone = [name for name in ("key", "client_ca") if getattr(config.http, name) and not config.http.certificate]
+    if alone:
+        found = f"{alone[0]} is set without certificate: the connections would not be encrypted"
+        next_step = f"set certificate ({variable_of('http', 'certificate')}), or leave out {alone[0]}"
+        raise ConfigError("configuration [http]", found, next_step)
     mqtt = config.mqtt
     if not mqtt.host:
         asked = {

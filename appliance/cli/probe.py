@@ -203,7 +203,7 @@ def _ask_once(
     body, headers = _request(asked, rows)
     if token:
         headers["Authorization"] = f"Bearer {token}"
-    tried = f"ask the service at http://{connection.host}:{connection.port}"
+    tried = f"ask the service at {connection.host}:{connection.port}"
     try:
         connection.connect() if connection.sock is None else None
         start = time.perf_counter()

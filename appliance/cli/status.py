@@ -16,7 +16,7 @@ from appliance.cli.address import Address, find, url_option
 from appliance.cli.models import as_json, described
 from appliance.cli.output import echo, print_json
 from appliance.config import Config
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, NotReady
 from appliance.inference import processor
 from appliance.monitoring.prediction_log import segments
 from appliance.store import condition
@@ -49,16 +49,21 @@ def status(as_json: bool, ready: bool, url: str | None) -> None:
 def ask(address: Address, path: str = "/health/ready") -> dict[str, Any]:
     """Return what a service at an address answers to GET `path`.
 
-    {"url", "running": False} when nothing answers, else also the HTTP `status` and the JSON `answer` (None if none).
+    {"url", "running": False} when nothing answers, with the `problem` where TLS has one; else also the HTTP `status`
+    and the JSON `answer` (None if none).
     """
     url = f"{address}{path}"
-    connection = address.connection(SECONDS)
+    try:
+        connection = address.connection(SECONDS)
+    except NotReady as error:
+        return {"url": url, "running": False, "problem": error.found}
     try:
         connection.request("GET", path)
         response = connection.getresponse()
         body = response.read(1024 * 1024)
-    except (OSError, http.client.HTTPException):
-        return {"url": url, "running": False}
+    except (OSError, http.client.HTTPException) as error:
+        about = {"problem": str(error)} if address.tls and not isinstance(error, ConnectionError) else {}
+        return {"url": url, "running": False} | about
     finally:
         connection.close()
     try:
@@ -192,5 +197,6 @@ def _needs(test: dict[str, Any]) -> str:
 def _service_line(service: dict[str, Any]) -> str:
     """Return how the service is."""
     if not service["running"]:
-        return f"service {service['url']}: not running"
+        why = f" ({service['problem']})" if service.get("problem") else ""
+        return f"service {service['url']}: not running{why}"
     return f"service {service['url']}: {'ready' if service['ready'] else 'not ready'} (HTTP {service['status']})"

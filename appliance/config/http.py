@@ -15,6 +15,16 @@ class HttpConfig(Section, frozen=True):
     """Address to bind. Beyond loopback it needs `tokens_file`, or `auth = "none"`."""
     port: Port = 8080
     """TCP port; 0 lets the system choose, and the log line `listening` tells which."""
+    certificate: str = ""
+    """Certificate of the port (PEM, with those between it and the authority): requests come over TLS 1.2 or later. Read
+    again when the file changes, and on SIGHUP.
+    """
+    key: str = ""
+    """Its key (PEM, without a password); empty: it stands in the file of the certificate."""
+    client_ca: str = ""
+    """Authorities (PEM): only clients with a certificate that one of them signed are let in."""
+    origins: tuple[str, ...] = ()
+    """Sites whose pages may ask and read answers (CORS), as `https://app.example`; with tokens, `*` is all."""
     processes: Positive = 1
     """Processes that share the port. One is smallest; two nearly double small requests on two cores."""
     threads: Positive = 2

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from appliance.budget import SMALL
 from appliance.errors import ApplianceError, NoDefaultModel, NotFound, Overloaded
 from appliance.predictor import request_id
+from appliance.rest.cors import Origins
 from appliance.rest.http_types import Authorize, Context, Environ, Request, Response, body_limit
 from appliance.rest.problems import REASONS, WrongMethod, form_for, status_of
 from appliance.rest.routed import HEADER as EXPERIMENT
@@ -38,6 +39,8 @@ class App:
         self.routes = tuple(routes)
         self.authorize = authorize
         self._log_requests = log_requests
+        origins = context.config.origins
+        self._origins = Origins(origins) if origins else None
         self._tells_ids = context.predictor.logs
         self._body_limit = body_limit(context.limits, context.budget)
         self._hot = [(route.pattern, route) for route in hot_routes(routes)]
@@ -50,6 +53,10 @@ class App:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
+        if self._origins is not None:
+            if self._origins.preflight(environ):
+                return self._origins.allow(environ, start_response)
+            start_response = self._origins.telling(environ, start_response)
         found = self._match(environ["PATH_INFO"]) if environ["REQUEST_METHOD"] == "POST" else None
         if found is None:
             answers: Iterable[bytes] = self.flask(environ, start_response)

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from appliance.config import HttpConfig
 from appliance.errors import ConfigError, Forbidden
+from appliance.rest.cors import EVERY, Origins
 from appliance.rest.http_types import Authorize, Request
 from appliance.tokens import Tokens
 
@@ -36,6 +37,9 @@ def refuse_open_port(config: HttpConfig) -> None:
     if config.tokens_file and config.auth == "none":
         found = 'it is set, and auth = "none" says that no token is needed'
         raise ConfigError("[http] tokens_file", found, "leave out one of the two")
+    if EVERY in config.origins and not config.tokens_file:
+        found = '"*" is set, and no token is needed: every page that is open on this host could ask'
+        raise ConfigError("[http] origins", found, "name the sites, or set [http] tokens_file")
     if config.auth == "none" or config.tokens_file or _is_loopback(config.host):
         return
     raise ConfigError(
@@ -56,6 +60,7 @@ class Pages:
 
     def __init__(self, config: HttpConfig) -> None:
         self._sites = {name.lower().rstrip(".") for name in config.hosts if name}
+        self._origins = Origins(config.origins)
         self._names = self._sites | {config.host.lower().rstrip(".")}
         self._by_name = not _is_loopback(config.host) and not config.hosts
         """Whether the port may be asked for by any name: it is open to a network whose names are not known here."""
@@ -82,6 +87,8 @@ class Pages:
         """Raise Forbidden where the page that asks (RFC 6454, section 7) is not this service's own."""
         netloc = _netloc(origin)
         own = netloc == host.lower() or _name(netloc) in self._sites
+        if origin in self._origins and scope != "admin":
+            return
         # What only an administrator may is asked for by a page of a name that no name server can give to another host.
         if not netloc or not own or (scope == "admin" and not self._is_own(netloc)):
             raise Forbidden(_tried(request), "another site's page asks for it", _ASK_OTHERWISE)

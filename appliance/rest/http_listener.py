@@ -25,21 +25,23 @@ class HttpListener:
 
     def run(self) -> None:
         """Answer requests until stop() is called."""
-        host, port = self.server.effective_host, self.server.effective_port
-        log.info("listening", extra={"url": f"http://{f'[{host}]' if ':' in host else host}:{port}"})
+        log.info("listening", extra={"url": self.running().url})
         self.server.run()
 
     def running(self) -> Running:
         """Return where it answers."""
-        return here(str(self.server.effective_host), int(self.server.effective_port))
+        tls = self.server.certificates is not None
+        return here(str(self.server.effective_host), int(self.server.effective_port), tls=tls)
 
     def stop(self) -> None:
         """Have run() return soon; safe in a signal handler and from any thread."""
         self.server.stop()
 
     def reload(self) -> None:
-        """Have the tokens read again, on the loop's thread; safe in a signal handler."""
+        """Have the tokens and the certificate read again, on the loop's thread; safe in a signal handler."""
         self.server.call_soon(self._guard.reload)
+        if self.server.certificates:
+            self.server.call_soon(self.server.certificates.reload)
 
     def alive(self) -> str:
         """Return "" where the loop takes a turn now, else that it hangs; waits for TURN_SECONDS at most."""

@@ -24,11 +24,17 @@ class Running(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pid: int
     """Of the first process; with `started`, when that began (proc(5), field 22), no other process has it."""
     started: str
+    tls: bool = False
+
+    @property
+    def url(self) -> str:
+        """What it is asked by, without a path."""
+        return f"{'https' if self.tls else 'http'}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
-def here(host: str, port: int) -> Running:
+def here(host: str, port: int, *, tls: bool = False) -> Running:
     """Return what this process writes."""
-    return Running(host, port, os.getpid(), _started(os.getpid()))
+    return Running(host, port, os.getpid(), _started(os.getpid()), tls)
 
 
 def write(state_dir: Path, running: Running) -> None:

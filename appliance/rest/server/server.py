@@ -60,6 +60,8 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
     channel_class = Channel
     stopping = False
     share: Share | None = None
+    certificates: Any = None
+    """What makes a connection one of TLS (tls.py); None: they are plain."""
     yields_until = 0.0
     """Until when a new connection is left to a process that holds fewer, or to a moment with a free file."""
     admit: Admit
@@ -102,6 +104,12 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
             return True
         with contextlib.suppress(OSError):
             self.set_socket_options(connection)
+        if self.certificates:
+            try:
+                connection = self.certificates.wrap(connection)
+            except OSError:  # the client is gone again
+                connection.close()
+                return True
         self.channel_class(self, connection, address, self.adj, map=self._map)
         return True
 
@@ -232,6 +240,7 @@ def make_server(
         ident=None,
         log_socket_errors=False,
         clear_untrusted_proxy_headers=False,  # nothing here reads them, and clearing costs each request
+        url_scheme="https" if http.certificate else "http",
     )
     # Head and body leave in one packet: two cost a system call more and wait for each other's acknowledgement.
     adjustments.send_bytes = 256 * 1024  # set here: as an argument it is deprecated
@@ -249,6 +258,10 @@ def make_server(
     budget.outside = server.held
     server.share = share
     server.admit = admit
+    if http.certificate:
+        from appliance.rest.server import tls  # OpenSSL takes memory that a plain port need not
+
+        server.certificates, server.channel_class = tls.Certificates(http), tls.TlsChannel
     return server
 
 
