@@ -158,14 +158,17 @@ def test_good_signature_of_another_bundle_is_refused_before_the_model_is_inflate
     refused_cheaply(done, "manifest.json: is not as it was when it was signed")
 
 
-def test_table_of_two_million_entries_is_refused_by_its_count(tmp_path, appliance):
-    entry = struct.pack("<4s6H3L5H2L", b"PK\1\2", 20, 20, *[0] * 7, 1, *[0] * 6) + b"x"
-    table = entry * 2_000_000
-    zip64 = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, 2_000_000, 2_000_000, len(table), 0)
+def zip_of_entries(count: int) -> bytes:
+    """Return a zip of `count` members without content: its table, and the ends that tell its size (ZIP64)."""
+    table = (struct.pack("<4s6H3L5H2L", b"PK\1\2", 20, 20, *[0] * 7, 1, *[0] * 6) + b"x") * count
+    zip64 = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, len(table), 0)
     zip64 += struct.pack("<4sLQL", b"PK\6\7", 0, len(table), 1)
-    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, len(table), 0, 0)
-    path = with_file(tmp_path, table + zip64 + end)
-    assert len(zipfile.ZipFile(path).infolist()) == 2_000_000
+    return table + zip64 + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, len(table), 0, 0)
+
+
+def test_table_of_two_million_entries_is_refused_by_its_count(tmp_path, appliance):
+    assert len(zipfile.ZipFile(io.BytesIO(zip_of_entries(70_000))).infolist()) == 70_000  # a usual reader takes it
+    path = with_file(tmp_path, zip_of_entries(2_000_000))
     for command in ("install", "inspect"):
         refused_cheaply(appliance(command, path), "has 65535 or more members, more than the 64 that are read")
 
