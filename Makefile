@@ -31,8 +31,8 @@ help:
 run: $(VENV)/.run
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python examples/iris/run.py "$(STATE)" --host "$(HOST)" --port "$(PORT)"
 
-# As many tests at once as there are processors; WORKERS=0 runs them one after another.
-WORKERS ?= $(shell nproc)
+# Three tests at once for two processors, since many wait for a broker or a service; WORKERS=0 runs one after another.
+WORKERS ?= $(shell echo $$(($$(nproc) * 3 / 2)))
 
 # RANDOM_ORDER=SEED runs them in another order, which must not matter; the same seed gives the same order.
 RANDOMLY := -p randomly --randomly-dont-reset-seed --randomly-seed

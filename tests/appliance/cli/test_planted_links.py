@@ -127,7 +127,7 @@ class Site:
             os.dup2(output, 2)
             sys.stdout = sys.stderr = os.fdopen(output, "w", buffering=1)
             if line[0] == "serve":
-                threading.Thread(target=stop_once_it_may_be, daemon=True).start()
+                threading.Thread(target=stop_once_it_serves, args=(said,), daemon=True).start()
             cli.appliance.main(args=line, prog_name="appliance")
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
@@ -156,11 +156,13 @@ def wait(child: int) -> int:
     return -1
 
 
-def stop_once_it_may_be() -> None:
-    """End this process, a service, in good order: once it has said what SIGTERM does, and has begun."""
-    while signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        time.sleep(0.02)
-    time.sleep(0.7)
+def stop_once_it_serves(said: Path) -> None:
+    """End this process, a service, in good order: once HTTP listens and MQTT has tried its broker, or cannot begin."""
+    while True:
+        text = said.read_text(errors="replace")
+        if '"listening"' in text and ('"disconnected from broker"' in text or '"MQTT is paused"' in text):
+            break
+        time.sleep(0.01)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
