@@ -1,7 +1,7 @@
 """The arms of an experiment that are loaded in this process, and by which of them a request is answered."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -28,17 +28,16 @@ class Arms:
         self.column = routing.key.removeprefix(COLUMN) if routing.key.startswith(COLUMN) else ""
         """The column whose value in the first row is the key; "" for none."""
         self.base = loaded[routing.base].as_arm(self._arm(routing.base))
-        self._by_version = {arm.version: self.base for arm in routing.arms} | {
+        by_version = {arm.version: self.base for arm in routing.arms} | {
             arm.version: loaded[arm.version].as_arm(self._arm(arm.version))
             for arm in routing.arms
             if arm.version in loaded and arm.version != routing.base
         }
         self._place = _place_of(self.column, self.base.schema.inputs)
-        self._pick = Router(routing.salt, [(arm.version, arm.share) for arm in routing.arms]).pick
-
-    def pick(self, key: str) -> LoadedVersion:
-        """Return the version that answers a request with `key`, "" for one that has none, as the arm that it is."""
-        return self._by_version[self._pick(key, random.random())]  # noqa: S311 - a share of requests, not a secret
+        router = Router(routing.salt, [(arm.version, arm.share) for arm in routing.arms])
+        # A share of requests, not a secret. An attribute, since it is asked for every request.
+        self.pick: Callable[[str], LoadedVersion] = router.chooser(by_version, random.random)
+        """Gives the version that answers a request with a key, "" for one that has none, as the arm that it is."""
 
     def key_of_feeds(self, feeds: Mapping[str, Array]) -> str:
         """Return the value of the key's column in the first row of checked `feeds`, as text; "" where it is missing."""

@@ -6,13 +6,17 @@ hash() differs by process, and a CRC is linear, so that two experiments would ch
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
+from typing import TypeVar
 
 Share = tuple[str, float]
 """(version, share of the requests, 0 to 1)."""
 
-_UNITS = 2**64  # the first 8 bytes of a digest are a number below it
+T = TypeVar("T")
+
+_BYTES = 8  # of a digest, which are a number below 2^64
+_ALWAYS = b"\xff" * 33  # greater than any digest
 
 
 class Router:
@@ -26,36 +30,64 @@ class Router:
 
     def __init__(self, salt: str, shares: Sequence[Share]) -> None:
         """`shares` begin with the version that answers without an experiment; together they are 1. `salt` is random."""
-        self.versions = [version for version, _ in shares]
-        self._first = self.versions[0]
-        self._second = self.versions[1] if len(shares) > 1 else self._first
-        self._two = len(shares) <= 2
-        self._share = shares[1][1] if len(shares) > 1 else 0.0
-        self._threshold = int(self._share * _UNITS)
-        self._prefix = f"{salt}\0".encode()
-        self._weighted = [(version, share, f"{salt}\0{version}\0".encode()) for version, share in shares if share > 0]
-        # From the second arm on; what is beyond the last bound is the first arm's.
-        others = shares[1:]
-        self._bounds = list(zip(accumulate(share for _, share in others), (one for one, _ in others), strict=True))
+        self._salt = salt
+        self._shares = list(shares)
 
     def pick(self, key: str, draw: float) -> str:
         """Return the version that answers a request with `key`; one without a key ("") goes by `draw`, in [0, 1)."""
-        if not key:
-            return self._by_chance(draw)
-        raw = key.encode("utf-8", "surrogatepass")
-        if self._two:
-            number = int.from_bytes(hashlib.sha256(self._prefix + raw).digest()[:8], "big")
-            return self._second if number < self._threshold else self._first
-        return max(self._weighted, key=lambda arm: _score(arm[1], hashlib.sha256(arm[2] + raw).digest()))[0]
+        return self.chooser({version: version for version, _ in self._shares}, lambda: draw)(key)
 
-    def _by_chance(self, draw: float) -> str:
-        """Return the arm in whose part of [0, 1) `draw` is; the first arm has the last part."""
-        if self._two:
-            return self._second if draw < self._share else self._first
-        return next((version for bound, version in self._bounds if draw < bound), self._first)
+    def chooser(self, answering: Mapping[str, T], draw: Callable[[], float]) -> Callable[[str], T]:
+        """Return pick() for many requests: a function from a key to what `answering` has for the version.
+
+        `draw` gives a number in [0, 1) for each request without a key.
+        """
+        if len(self._shares) > 2:
+            return self._of_several(answering, draw)
+        first, second = answering[self._shares[0][0]], answering[self._shares[-1][0]]
+        share = self._shares[1][1] if len(self._shares) > 1 else 0.0
+        prefix, limit, sha256 = f"{self._salt}\0".encode(), _limit(share), hashlib.sha256
+
+        def choose(key: str) -> T:  # asked for every request: nothing is called here that need not be
+            if not key:
+                return second if draw() < share else first
+            return second if sha256(prefix + _raw(key)).digest() < limit else first
+
+        return choose
+
+    def _of_several(self, answering: Mapping[str, T], draw: Callable[[], float]) -> Callable[[str], T]:
+        """Return the chooser of more than two arms."""
+        salt = self._salt
+        weighted = [(share, f"{salt}\0{one}\0".encode(), answering[one]) for one, share in self._shares if share > 0]
+        # By chance: from the second arm on; what is beyond the last bound is the first arm's.
+        first, *others = ((answering[version], share) for version, share in self._shares)
+        bounds = list(zip(accumulate(share for _, share in others), (one for one, _ in others), strict=True))
+
+        def choose(key: str) -> T:
+            if not key:
+                number = draw()
+                return next((one for bound, one in bounds if number < bound), first[0])
+            raw = _raw(key)
+            return max(weighted, key=lambda arm: _score(arm[0], hashlib.sha256(arm[1] + raw).digest()))[2]
+
+        return choose
+
+
+def _raw(key: str) -> bytes:
+    """Return a key's bytes: UTF-8, and halves of surrogate pairs, which are none, as what they are."""
+    try:
+        return key.encode()
+    except UnicodeEncodeError:
+        return key.encode("utf-8", "surrogatepass")
+
+
+def _limit(share: float) -> bytes:
+    """Return what the digests of a share of all keys are below: bytes compare as the numbers that begin them."""
+    threshold = int(share * 2 ** (8 * _BYTES))
+    return threshold.to_bytes(_BYTES, "big") if share < 1 else _ALWAYS
 
 
 def _score(share: float, digest: bytes) -> float:
     """Return an arm's weighted rendezvous score of a key; 52 bits of the digest, so that no number is 0 or 1."""
-    number = (int.from_bytes(digest[:8], "big") >> 12) + 0.5
+    number = (int.from_bytes(digest[:_BYTES], "big") >> 12) + 0.5
     return -share / math.log(number / 2**52)
