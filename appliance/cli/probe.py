@@ -28,6 +28,7 @@ from appliance.cli.models import as_json
 from appliance.cli.output import echo, print_json
 from appliance.config import Config
 from appliance.errors import BundleRefused, InvalidInput, NotAllowed, NotFound, NotReady, SelfTestFailed
+from appliance.experiments import control
 from appliance.inference.comparison import compare
 from appliance.openinference import binary
 from appliance.openinference import request as infer_request
@@ -160,7 +161,7 @@ def _after_the_switch(
 
 
 def _examples(store: Store, name: str, version: str | None) -> Examples:
-    """Return the examples of a version, the active one by default; the graph itself is not read."""
+    """Return the examples of a version, the active one by default; the graph itself is not read. Raises NotFound."""
     wanted = version
     if wanted is None and (wanted := activation.read(store, name).active) is None:
         installed = store.versions(name)
@@ -172,7 +173,9 @@ def _examples(store: Store, name: str, version: str | None) -> Examples:
     inputs, outputs = examples.read(content)
     if not inputs or not len(inputs[0]) or (len(inputs), len(outputs)) != (len(manifest.inputs), len(manifest.outputs)):
         raise BundleRefused(f"probe {name} {wanted}", "its examples prove nothing", "install a sound bundle")
-    path = f"/v2/models/{name}" + (f"/versions/{wanted}" if version else "") + "/infer"
+    # While an experiment runs, a request that names no version may be answered by another one.
+    named = version or control.running(store, name)
+    path = f"/v2/models/{name}" + (f"/versions/{wanted}" if named else "") + "/infer"
     return Examples(manifest, inputs, outputs, path)
 
 

@@ -19,7 +19,9 @@ from appliance.config import Config, HttpConfig, ModelsConfig, StoreConfig
 from appliance.inference import selftest
 from appliance.rest.server.listener import bind
 from appliance.service import Service
-from appliance.store import activation
+from appliance.store import activation, experiments
+from appliance.store.experiments import Wish
+from appliance.store.routing_record import Arm, Plan
 from appliance.store.versions import Store
 
 ROOT = Path(appliance.__file__).parents[1]
@@ -101,6 +103,17 @@ def test_a_service_that_answers_as_the_original_model_passes(tmp_path, host, mak
     }  # fmt: skip
     assert 0 < found["seconds"]["median"] <= found["seconds"]["p99"]
     assert "iris 1.0.0 answers as the original model: 5 examples" in served.probe("iris").stdout
+
+
+def test_the_active_version_is_asked_while_another_one_answers_as_a_canary(tmp_path, host, make_bundle):
+    served = host(make_bundle(tmp_path))
+    served.store.install(make_bundle(tmp_path, version="2.0.0"))
+    wish = Wish("canary", shadow=Arm("2.0.0", 1.0), plan=Plan(steps=(1.0,), hold=True))
+    made = experiments.begin(served.store, "iris", wish, selftest.self_test)
+    experiments.advance(served.store, "iris", made.id, 1)  # it answers every request that names no version
+    for version in ("1.0.0", "2.0.0"):
+        words = [] if version == "1.0.0" else ["--version", version]
+        assert served.document("iris", *words)["version"] == version
 
 
 def special_numbers(bundle: archive.Bundle) -> bytes:
