@@ -23,6 +23,7 @@ from appliance.errors import ApplianceError, StoreError
 from appliance.experiment_roles import ExperimentRoles
 from appliance.experiments import control
 from appliance.listener import Listener
+from appliance.log_parts import LogParts
 from appliance.monitoring.metrics import Metrics
 from appliance.monitoring.watch import DriftWatch
 from appliance.predictor import Observer, Predictor
@@ -41,7 +42,6 @@ from appliance.store.versions import Store
 from appliance.trials import Trials
 
 if TYPE_CHECKING:
-    from appliance.monitoring.prediction_log.log import PredictionLog
     from appliance.mqtt.deferred_listener import DeferredListener
 
 log = logging.getLogger(__name__)
@@ -81,12 +81,12 @@ class Service:
         self.metrics = Metrics(runtime, slot, state_dir=config.state_dir, experiments=self.models.experiments)
         self.models.switched = self._switched
         refuse = config.models.overflow == "refuse"
-        self.log = self._prediction_log(slot)
+        self.log = LogParts(config, self.store, self.models, self.metrics.log, slot)
         self.drift = DriftWatch.of(config.drift, self.store, self.metrics, runtime, slot)
         self._drift_of = self.drift.report if self.drift else _no_drift
-        observers: list[Observer] = [self.metrics.counters]
-        observers += [one for one in (self.log, self.drift) if one]
-        self.predictor = Predictor(self.models, observers, refuse_overflow=refuse, recorder=self.log)
+        observers: list[Observer] = [self.metrics.counters, *self.log.observers]
+        observers += [self.drift] if self.drift else []
+        self.predictor = Predictor(self.models, observers, refuse_overflow=refuse, recorder=self.log.recorder)
         self._first = slot == 0
         self._stop = threading.Event()
         self.readiness = Readiness(self.models, self.store, stopping=self._stop.is_set, mqtt=self.metrics.mqtt.read)
@@ -106,8 +106,7 @@ class Service:
             self._sweep()
             self._preload(Path(self.config.store.preload_dir))
         self.models.refresh()
-        if self.log:
-            self.log.start()
+        self.log.start(self._stop)
         _give_back_memory()
         follower = threading.Thread(
             target=self.models.follow,
@@ -127,8 +126,7 @@ class Service:
         if self._first:
             running.remove(self.config.state_dir)
         follower.join(timeout=5)
-        if self.log:
-            self.log.stop()
+        self.log.stop()
         if self.drift:
             self.drift.stop()
         log.info("stopped")
@@ -183,28 +181,6 @@ class Service:
         for thread in threads:
             thread.join(timeout=10)
 
-    def _prediction_log(self, slot: int) -> "PredictionLog | None":
-        """Return the log of predictions, None where it is off."""
-        config = self.config.log.predictions
-        if not config.enabled:
-            return None
-        from appliance.monitoring.prediction_log.log import PredictionLog
-
-        count = self.metrics.log.dropped
-        return PredictionLog(config, self.config.state_dir, self.models, slot=slot, count=count)
-
-    def _log_heads(self) -> list[dict[str, Any]]:
-        """Return where the chains of the log end, of all processes; none where it is off."""
-        if self.log is None:
-            return []
-        from appliance.monitoring.prediction_log import segments
-
-        try:
-            return segments.heads(self.config.state_dir)
-        except (OSError, StoreError) as error:
-            log.error("the heads of the prediction log cannot be read", extra={"error": str(error)})
-            return []
-
     def _http_listener(self, listener: socket.socket, share: Share | None) -> HttpListener:
         """Return the HTTP listener on a bound socket."""
         auth.refuse_open_port(self.config.http)
@@ -221,7 +197,10 @@ class Service:
 
         told, folder = self.metrics.mqtt.write, self.config.state_dir / "mqtt"
         predictor = self.predictor.of("mqtt")
-        make = partial(MqttListener, self.config.mqtt, predictor, folder, models=self._served, report=told)
+        taken = self.log.take_labels
+        make = partial(
+            MqttListener, self.config.mqtt, predictor, folder, models=self._served, report=told, take_labels=taken
+        )
         return DeferredListener(make, folder, told)
 
     def _served(self) -> list[dict[str, Any]]:
@@ -230,12 +209,12 @@ class Service:
         Also whether it has drifted, and where its log ends: whoever keeps the status has a copy elsewhere.
         """
         found: list[dict[str, Any]] = []
-        heads = self._log_heads()
+        heads = self.log.heads()
         for served in self.models.served():
             if served.loaded:
                 since = activation.read(self.store, served.name).since
                 now: dict[str, Any] = {"model": served.name, "version": served.loaded.version, "since": since}
-                if self.log:
+                if self.log.recorder:
                     now["log"] = [head for head in heads if head["model"] == served.name]
                 if experiment := control.running(self.store, served.name):
                     now["experiment"] = msgspec.to_builtins(experiment)
@@ -258,7 +237,9 @@ class Service:
             ),
             metrics=self.metrics.exposition,
             counts=self.metrics.counters.counts,
-            log_heads=self._log_heads,
+            log_heads=self.log.heads,
+            take_labels=self.log.take_labels,
+            quality=self.log.quality,
             drift=self._drift_of,
             self_test=self.trials.self_test,
             experiment_bytes=control.memory_bytes(self.config),

@@ -16,7 +16,7 @@ class PredictionLogConfig(Section, frozen=True):
     """
 
     enabled: bool = False
-    """Whether predictions are kept."""
+    """Whether predictions are kept. Labels need it: docs/how-to/labels.md."""
     models: tuple[str, ...] = ()
     """Models whose predictions are kept; empty: all."""
     inputs: bool = True

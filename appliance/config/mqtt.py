@@ -55,6 +55,8 @@ class SubscriptionConfig(Section, frozen=True):
 
     topic: str
     """Topic filter: `+`, `#`, `$share/GROUP/FILTER`."""
+    kind: Literal["rows", "labels"] = "rows"
+    """What the messages are: rows to predict, or `labels`, the truth about rows (docs/how-to/labels.md)."""
     model: str = ""
     """Model that answers; empty: the one that `/predict` means."""
     version: str = ""

@@ -35,6 +35,7 @@ from appliance.monitoring.counters import (
     SUCCESSES,
 )
 from appliance.monitoring.log_counters import LogFigures
+from appliance.monitoring.quality.report import QualityFigures
 from appliance.monitoring.refusals import Refused
 from appliance.monitoring.serving import Serving
 from appliance.monitoring.shared_cells import Key
@@ -59,6 +60,7 @@ def text(
     log: LogFigures | None = None,
     experiments: Mapping[str, Routing] = MappingProxyType({}),
     drift: Sequence[DriftReport] = (),
+    quality: Mapping[str, QualityFigures] = MappingProxyType({}),
 ) -> bytes:
     """Return the Prometheus text format 0.0.4: cells, what serves, the MQTT listener, the state folder, the log.
 
@@ -67,7 +69,7 @@ def text(
     """
     registry = CollectorRegistry(auto_describe=False)
     served = (*_states(serving), *_experiments(experiments), *_state_folder(state))
-    watched = (_refused(refused), *_drift(drift))
+    watched = (_refused(refused), *_drift(drift), *_quality(quality))
     own = (*_own(sums), *watched, *served, *_mqtt(mqtt), *_log(log))
     registry.register(_Snapshot([*own, *_triton(sums), *_mlserver(sums)]))
     return generate_latest(registry)
@@ -256,6 +258,23 @@ def _log(log: LogFigures | None) -> Iterator[Metric]:
     if log and log.bytes is not None:
         size.add_metric((), log.bytes)
     yield size
+
+
+def _quality(models: Mapping[str, QualityFigures]) -> Iterator[Metric]:
+    """Return what labels say of each model's versions, over all days that are kept."""
+    help_ = "Labels by what came of them: matched, repeated, changed, late, unknown."
+    labels = CounterMetricFamily("appliance_labels", help_, labels=("model", "outcome"))
+    for model, found in sorted(models.items()):
+        for outcome, count in found.labels.items():
+            labels.add_metric((model, outcome), count)
+    yield labels
+    help_ = "What labels say of a version: coverage, accuracy, f1_macro, log_loss, brier, auc, mae, rmse, bias, r2."
+    figures = GaugeMetricFamily("appliance_quality", help_, labels=(*_VERSION, "figure"))
+    for model, found in sorted(models.items()):
+        for version, by_name in found.figures.items():
+            for name, value in by_name.items():
+                figures.add_metric((model, version, name), value)
+    yield figures
 
 
 def _triton(sums: Sums) -> Iterator[Metric]:

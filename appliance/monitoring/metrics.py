@@ -50,8 +50,11 @@ class Metrics:
         """Return the Prometheus text format (0.0.4) of all processes."""
         # prometheus_client takes 30 ms to import; the first scrape pays, not the first prediction.
         from appliance.monitoring.exposition import text
+        from appliance.monitoring.quality import report
 
         state = condition.look(self._state_dir) if self._state_dir else None
         refused = self.counters.refusals.counts()
         log, running, drift = self.log.figures(self._state_dir), self._experiments(), self.drift()
-        return text(self.counters.sums(), self.serving.all(), self.mqtt.read(), state, refused, log, running, drift)
+        quality = report.of_all(self._state_dir) if self._state_dir else {}
+        known = (state, refused, log, running, drift, quality)
+        return text(self.counters.sums(), self.serving.all(), self.mqtt.read(), *known)

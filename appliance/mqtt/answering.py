@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 
 from appliance.arms import Arms
 from appliance.correlation import request_id
-from appliance.errors import ApplianceError, InvalidInput, NotLogged
+from appliance.errors import ApplianceError, InvalidInput, NotLogged, NotReady
 from appliance.inference.tensors import Feeds
 from appliance.inference.version import LoadedVersion
+from appliance.labels import TakeLabels
 from appliance.mqtt.codec import BadMessage, Call, error_payload, feeds_of, message_id, reason_of
+from appliance.mqtt.labels import labels_of
 from appliance.mqtt.messages import Message
 from appliance.mqtt.outbox import LOCAL, Answer, Stored
 from appliance.mqtt.rights import Rights
@@ -74,8 +76,14 @@ class BatchOutcome:
 class Answerer:
     """Turns messages into answers. Raises nothing: every job ends as an answer, an error or unready."""
 
-    def __init__(self, predictor: Predictor, errors: str, rights: Rights) -> None:
-        """`errors` is the error topic; `rights` say where a message may have its answer published."""
+    def __init__(
+        self, predictor: Predictor, errors: str, rights: Rights, take_labels: TakeLabels | None = None
+    ) -> None:
+        """`errors` is the error topic; `rights` say where a message may have its answer published.
+
+        `take_labels` is where labels go; None where predictions are not logged.
+        """
+        self._take_labels = take_labels
         self._predictor = predictor
         self._errors = errors
         self._rights = rights
@@ -86,6 +94,9 @@ class Answerer:
         The answer goes to `topic`, "" for nowhere, unless the message says where.
         """
         target = subscription.target
+        if subscription.config.kind == "labels":
+            self._take(subscription, message, outcome)
+            return None
         try:
             responds = bool(message.response and subscription.respond)
             topic = self._response_topic(message, subscription) if responds else topic
@@ -102,6 +113,21 @@ class Answerer:
             self.refuse(outcome, target, message, error)
             return None
         return Job(target, message, call, topic, responds, subscription.key)
+
+    def _take(self, subscription: Subscription, message: Message, outcome: BatchOutcome) -> None:
+        """Take a message's labels, which are on disk then; while they cannot be kept, it waits as for a model."""
+        try:
+            if self._take_labels is None:
+                next_step = "set [log.predictions] enabled = true"
+                raise BadMessage("labels", "take the labels", "predictions are not logged", next_step)
+            found = labels_of(subscription.config, subscription.target.codec.document(message.payload))
+            self._take_labels(subscription.config.model, found, "mqtt")
+            outcome.answered += 1
+        except NotReady:
+            call = Call(message_id(message.topic, message.payload, message.correlation))
+            outcome.unready.append(Job(subscription.target, message, call, "", subscription=subscription.key))
+        except Exception as error:  # noqa: BLE001 - see refuse()
+            self.refuse(outcome, subscription.target, message, error)
 
     def answer(self, jobs: Sequence[Job], outcome: BatchOutcome) -> None:
         """Add what jobs come to."""

@@ -26,6 +26,7 @@ from typing import Any
 
 from appliance.config import MqttConfig
 from appliance.errors import ApplianceError, ConfigError
+from appliance.labels import TakeLabels
 from appliance.mqtt.answering import Answerer
 from appliance.mqtt.batch_sizer import BatchSizer
 from appliance.mqtt.broker_link import BrokerLink
@@ -63,6 +64,7 @@ class MqttListener:
         *,
         models: Callable[[], list[dict[str, Any]]] = list,
         report: Callable[[MqttState], None] = lambda state: None,
+        take_labels: TakeLabels | None = None,
     ) -> None:
         """`folder` keeps the outbox; `models` says for the status what is served; `report` is told every second.
 
@@ -83,7 +85,7 @@ class MqttListener:
         self._outbox = outbox = Outbox(
             self._disk, max_bytes=config.outbox_bytes, max_age=config.outbox_seconds, when_full=config.outbox_full
         )
-        answerer = Answerer(predictor, self._topics.errors, self._topics.rights)
+        answerer = Answerer(predictor, self._topics.errors, self._topics.rights, take_labels)
         self._flow = Flow(config, self._topics, predictor, answerer, self._disk, outbox)
         self._waker = Waker()
         ways = (LOCAL, UPSTREAM) if config.upstream.host else (LOCAL,)

@@ -199,7 +199,14 @@ def _subscription(
     """
     filter_ = Filter(config.topic)
     respond = rights.respond_filters(config)
-    if not config.answer and (not respond or mqtt.protocol != "5"):
+    labels = config.kind == "labels"
+    if labels and (config.payload == "value" or config.answer or config.respond or config.echo):
+        found = 'with kind = "labels" nothing is answered, and a payload is a document'
+        raise ConfigError(f"[[mqtt.subscriptions]] {config.topic!r}", found, "leave out answer, respond, echo, payload")
+    if labels and not config.model:
+        next_step = "set model: whose predictions they are of"
+        raise ConfigError(f"[[mqtt.subscriptions]] {config.topic!r}", 'kind = "labels" names no model', next_step)
+    if not labels and not config.answer and (not respond or mqtt.protocol != "5"):
         next_step = (
             'set answer, or with protocol = "5" respond = ["FILTER"], under which Response Topics are answered to'
         )

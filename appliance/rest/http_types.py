@@ -16,6 +16,7 @@ from appliance.drift_report import DriftReport
 from appliance.errors import InvalidInput, TooLarge
 from appliance.inference import selftest
 from appliance.inference.version import LoadedVersion
+from appliance.labels import TakeLabels
 from appliance.limits import Limits
 from appliance.predictor import Counts, Predictor
 from appliance.readiness import Readiness
@@ -175,6 +176,10 @@ class Context:
     """Where the chains of the prediction log end; see monitoring.prediction_log.segments.heads."""
     drift: Callable[[str, str], DriftReport | None] = field(default=lambda model, version: None)
     """What is told of a version's drift; None where it is not watched."""
+    take_labels: TakeLabels | None = None
+    """Where labels go; None where predictions are not logged."""
+    quality: Callable[[str], dict[str, Any]] = field(default=lambda name: {"model": name, "labels": {}, "windows": []})
+    """What labels say of a model."""
     self_test: SelfTest = selftest.self_test
     """What tries a version before it goes live; the service's own does so in another process."""
     experiment_bytes: int = 0

@@ -19,6 +19,7 @@ from appliance.rest import (
     drift,
     examples,
     experiment,
+    feedback,
     health,
     invocations,
     kserve_v1,
@@ -190,6 +191,7 @@ ALL_ROUTES = (
     *experiment.ROUTES,
     *log.ROUTES,
     *drift.ROUTES,
+    *feedback.ROUTES,
     OPENAPI,
     *dashboard.ROUTES,
 )

@@ -28,7 +28,7 @@ GROUPS = [
     {"nofollow"},
     {"config", "settings", "setting_errors", "tokens", "bundle", "budget"},
     {"store", "inference"},
-    {"limits"},
+    {"limits", "labels"},
     {"openinference", "trials"},
     {"routing"},
     {"arms"},
@@ -39,7 +39,7 @@ GROUPS = [
     {"monitoring"},
     {"experiments"},
     {"rest", "mqtt", "batch", "pull"},
-    {"service", "processes"},
+    {"service", "processes", "log_parts"},
     {"cli", "__main__"},
 ]
 # Beside each other in a group, and yet one stands on the other.
@@ -52,6 +52,7 @@ BESIDE = {
     ("repository", "pinned"),
     ("observer_queue", "predictor"),
     ("memory", "cgroup"),
+    ("service", "log_parts"),
     ("cli", "__main__"),
     ("__main__", "cli"),
 }

@@ -14,7 +14,7 @@ from appliance.errors import ApplianceError
 from appliance.monitoring.prediction_log import lines, retention
 from appliance.monitoring.prediction_log.layout import Answered, Layout
 from appliance.monitoring.prediction_log.segments import Writer
-from appliance.monitoring.prediction_log.writer import BLOCK, SegmentWriter
+from appliance.monitoring.prediction_log.writer import BLOCK, SegmentWriter, wants_rotation
 
 SEAL_SECONDS, EMPTY_SEAL_SECONDS = 1.0, 900.0
 
@@ -175,7 +175,7 @@ class Keeper:
         if now - one.begun >= EMPTY_SEAL_SECONDS:
             one.writer.advance_key()
             one.begun = now
-        if one.writer.size >= self._segment_bytes() or one.writer.wants_rotation():
+        if one.writer.size >= self._segment_bytes() or wants_rotation(one.writer.writer):
             self._rotate(one)
         elif sync:
             one.writer.sync()

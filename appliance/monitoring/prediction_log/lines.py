@@ -5,6 +5,7 @@ than LONGEST is cut and its column named in `cut`. Reading is strict, since what
 """
 
 import math
+import secrets
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -163,6 +164,11 @@ def written_row(row: Sequence[Any], *, texts: bool) -> tuple[list[Any], list[int
                 values[place] = value[:LONGEST]
                 cut.append(place)
     return [written(value) for value in values], cut
+
+
+def nonce() -> str:
+    """Return a random text of 16 hex digits."""
+    return secrets.token_hex(8)
 
 
 def number(value: Any) -> Any:

@@ -22,6 +22,7 @@ from appliance.correlation import request_id
 from appliance.errors import ApplianceError, NotLogged, StoreError
 from appliance.inference.tensors import SentFeeds
 from appliance.inference.version import LoadedVersion
+from appliance.labels import GivenLabel
 from appliance.monitoring.prediction_log import lines, policy
 from appliance.monitoring.prediction_log.hash_key import hash_key
 from appliance.monitoring.prediction_log.keeper import Gap, Item, Keeper, Ticket
@@ -124,6 +125,15 @@ class PredictionLog:
         column = getattr(error, "column", "") or ""
         line = lines.Row(identifier[:256], round(now, 3), error=str(reason), column=str(column)[:256])
         self._put(Item(layout, None, (line,), 1, 256, now, None))
+
+    def take_labels(self, model: str, labels: list[GivenLabel], source: str) -> None:
+        """Write labels of a model's predictions; as TakeLabels. Raises NotFound, NotReady, NotLogged."""
+        now = round(self._clock(), 3)
+        made = [
+            lines.Label(label=one.label, id=one.id, t=now if one.time is None else one.time, source=source)
+            for one in labels
+        ]
+        self.label(self._models.get(model), made)
 
     def label(self, version: LoadedVersion, found: Sequence[lines.Label]) -> None:
         """Write labels, and return once the disk has them. Raises NotLogged where it takes none."""

@@ -140,14 +140,6 @@ class SegmentWriter:
         """Return how many lines are not sealed yet."""
         return len(self._leaves)
 
-    def wants_rotation(self) -> bool:
-        """Return whether somebody waits for the open segment to be sealed."""
-        try:
-            nofollow.status(self.writer.folder / ROTATE, within=self.writer.state_dir)
-        except FileNotFoundError:
-            return False
-        return True
-
     def rotate(self) -> None:
         """Seal and pack the open segment and begin the next one."""
         if self._file >= 0:
@@ -297,6 +289,15 @@ class SegmentWriter:
 
 def _no_header(slot: int, segment: int, prev: str, key: list[int] | None) -> lines.Header:
     raise AssertionError("nothing is begun")
+
+
+def wants_rotation(writer: Writer) -> bool:
+    """Return whether somebody waits for the open segment to be sealed."""
+    try:
+        nofollow.status(writer.folder / ROTATE, within=writer.state_dir)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def leaf_of(line: bytes) -> bytes:

@@ -57,6 +57,7 @@ STORE_COMMANDS = {
     "drift": ["accept", "iris", "--why", "as it should be"],
     "serve": ["--port", "0"],
     "log": ["verify", "iris"],
+    "labels": ["iris", "{base}/labels.csv"],
 }
 """Command -> its arguments. A new command must be named here or below."""
 OTHERS = {
@@ -236,6 +237,7 @@ def furnish(site: Site) -> None:
     (site.template / "pull").mkdir()
     logged = SegmentWriter.open(Writer(site.template, "iris", "1.0.0", 0), log_header, time.time)
     logged.rotate()
+    (site.base / "labels.csv").write_text("id,label\na.0,1\n")
     logged.abandon()
     for name in (".lock", "record.json", f"{'0' * 64}.partial"):
         (site.template / "pull" / name).write_bytes(b"{}")
@@ -304,7 +306,7 @@ def test_what_is_planted_anywhere_leads_nowhere(site, command, kind):
         places = [".lock", "models", "receipts"]
     elif command == "serve":
         places = [".lock", "models", "receipts", *(name for name in names(site) if name.startswith("mqtt"))]
-    elif command == "log":
+    elif command in ("log", "labels"):
         places = [name for name in names(site) if name.split("/")[0] == "log"]
     elif command == "doctor":  # it looks at no other
         places = [name for name in names(site) if "/" not in name]

@@ -16,6 +16,7 @@ from appliance.errors import InvalidInput, NotFound, NotReady
 from appliance.inference.version import LoadedVersion
 from appliance.monitoring import counters, shared_cells
 from appliance.monitoring.metrics import Metrics
+from appliance.monitoring.quality import join
 from appliance.mqtt_state import MqttState
 from appliance.predictor import Counts, Prediction, Predictor
 from appliance.repository import ModelRepository, Served
@@ -298,7 +299,10 @@ def test_the_documentation_has_every_metric_with_its_type_and_labels_and_no_othe
     report = DriftReport(model="iris", version="1.0.0", estimated_accuracy=0.9, columns=[column])
     arms, shadow = (Arm("1.0.0", 0.95), Arm("2.0.0", 0.05)), Arm("2.0.0", 1.0)
     canary = Routing("00aa11bb", "0" * 16, "canary", "1.0.0", arms, shadow=shadow, step=2, log_e={"failures": 0.5})
-    metrics = Metrics(folder, 0, experiments=lambda: {"iris": canary})
+    (folder / "log" / "iris").mkdir(parents=True)
+    window = join.Window("1.0.0", "", "2026-01-01", ["a"], {"rows": 2.0, "labelled": 1.0, "table:0:0": 1.0})
+    join.write(folder, "iris", join.State(windows=[window], counts={"matched": 1}))
+    metrics = Metrics(folder, 0, state_dir=folder, experiments=lambda: {"iris": canary})
     metrics.drift = lambda: [report]
     metrics.switched(Served("iris", "1.0.0", loaded))
     metrics.mqtt.write(MqttState(connected={"local": True}, problems=[], refused={"payload": 1}))

@@ -126,7 +126,8 @@ class LoggedService:
         """Return the lines of a kind that are on disk."""
         return [
             json.loads(line)
-            for segment in segments.all_of(self.state, model)
+            for writer in segments.writers(self.state, model)
+            for segment in segments.of_writer(writer)
             for line in find.lines_of(segment)
             if line.startswith(kind)
         ]
