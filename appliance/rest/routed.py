@@ -29,7 +29,7 @@ def version_for(
     `key_in_body` reads the key that the protocol has a place for, and is asked only while an experiment runs. Where a
     column is the key, the active version is returned, whose columns are every arm's; settled() then says which answers.
     """
-    arms = context.predictor.arms(name) if version is None else None
+    arms = context.models.arms(name) if version is None else None
     if arms is None:
         return context.models.get(name, version)
     routed = request.routed = Routed(arms)

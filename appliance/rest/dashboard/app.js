@@ -100,6 +100,9 @@ function showModel(model, now) {
   badge(card.querySelector(".state"), text, kind);
   const since = model.active ? `since ${when(model.since)}` : "no version is active";
   setText(card.querySelector(".since"), since + (model.why ? ` · ${model.why}` : ""));
+  const experiment = card.querySelector(".experiment");
+  experiment.hidden = !model.experiment;
+  setText(experiment, model.experiment ? trying(model.experiment) : "");
   const problem = card.querySelector(".problem");
   problem.hidden = !model.problem;
   setText(problem, model.problem);
@@ -112,6 +115,26 @@ function state(model) {
   if (!model.active) return ["inactive", ""];
   if (model.serving !== model.active) return [`loading ${model.active}`, "wait"];
   return model.state === "good" ? ["good", "good"] : ["on probation", "wait"];
+}
+
+// The experiment in one sentence: who answers which share of the requests, and who is asked beside.
+function trying(experiment) {
+  const step = experiment.steps ? `, step ${experiment.step} of ${experiment.steps}` : "";
+  const shares = experiment.arms.map((arm) => `${arm.version} answers ${percent(arm.share)}`);
+  const beside = experiment.shadow ? [`${experiment.shadow.version} is asked beside`] : [];
+  return `${experiment.kind}${step}: ${[...shares, ...beside].join(", ")}`;
+}
+
+function percent(share) {
+  return `${Number((100 * share).toFixed(3))} %`;
+}
+
+function roleOf(model, version) {
+  if (version.problem || version.active) return version.problem || "active";
+  const arm = model.experiment?.arms.find((one) => one.version === version.version);
+  if (arm?.share) return `${model.experiment.kind} ${percent(arm.share)}`;
+  if (model.experiment?.shadow?.version === version.version) return "shadow";
+  return version.version === model.previous ? "previous" : "installed";
 }
 
 function showNumbers(card, sum, earlier, milliseconds) {
@@ -134,8 +157,7 @@ function showVersions(card, model, counts) {
   setText(card.querySelector("summary"), `${number} installed version${number === 1 ? "" : "s"}`);
   const rows = [...model.versions].reverse().map((version) => {
     const own = counts.find((one) => one.model === model.name && one.version === version.version);
-    const role = version.problem || (version.active ? "active" : version.version === model.previous ? "previous" : "installed");
-    return [version.version, role, tolerance(version.tolerance), (own?.requests ?? 0).toLocaleString()];
+    return [version.version, roleOf(model, version), tolerance(version.tolerance), (own?.requests ?? 0).toLocaleString()];
   });
   const body = card.querySelector("tbody");
   if (body.dataset.shown === JSON.stringify(rows)) return;

@@ -99,6 +99,24 @@ def test_it_follows_a_switch_without_being_loaded_again(start_service, visit, tm
     expect(card(page, "iris").locator("tbody tr").first).to_contain_text("± 0.00001")
 
 
+def test_it_shows_the_experiment_and_each_versions_part(start_service, visit, tmp_path, make_bundle):
+    service = start_service(IRIS)
+    service.install(make_bundle(tmp_path, version="1.1.0", kind="labels"))
+    wish = {"kind": "canary", "version": "1.1.0", "steps": [5, 50], "hold": True}
+    assert service.ask("POST", "/models/iris/experiment", wish)[0] == 200
+    page = visit.page
+    page.goto(service.url)
+    told = card(page, "iris").locator(".experiment")
+    expect(told).to_have_text("canary, step 0 of 2: 1.0.0 answers 100 %, 1.1.0 answers 0 %, 1.1.0 is asked beside")
+    service.ask("POST", "/models/iris/experiment/promote")
+    expect(told).to_have_text("canary, step 1 of 2: 1.0.0 answers 95 %, 1.1.0 answers 5 %, 1.1.0 is asked beside")
+    card(page, "iris").locator("summary").click()
+    expect(card(page, "iris").locator("tbody tr").first).to_contain_text("canary 5 %")
+    picture(page, "dashboard-experiment")
+    service.ask("POST", "/models/iris/experiment/abort")
+    expect(told).to_be_hidden()
+
+
 def test_a_table_model_has_one_field_of_the_right_kind_for_each_column(start_service, visit):
     service = start_service(("oven", "1.0.0", "table"))
     page = visit.page
