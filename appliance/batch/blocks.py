@@ -42,8 +42,8 @@ class Block(msgspec.Struct):
     end: Position
     """Where the next block begins."""
     rows: int
-    data: bytes = b""
-    """The text; empty where whoever scores reads the file itself."""
+    data: Any
+    """The text; of a Parquet or Arrow file a record batch."""
 
 
 class Readable(Protocol):

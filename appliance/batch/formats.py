@@ -1,5 +1,7 @@
 """Which format a file has, by its name or by what was said."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from appliance.errors import Misuse
@@ -46,3 +48,15 @@ def of_name(name: str) -> Format | None:
     if kind is None or (plain != lower and kind not in ("csv", "jsonl")):
         return None
     return Format(kind, plain != lower)
+
+
+@contextmanager
+def needs_pyarrow() -> Iterator[None]:
+    """Say which extra is lacking where pyarrow is imported within and absent."""
+    try:
+        yield
+    except ImportError as error:
+        step = "pip install 'edge-inference-appliance[parquet]'"
+        raise Misuse(
+            "read or write Parquet, Arrow or S3", f"this installation lacks pyarrow ({error})", step
+        ) from error

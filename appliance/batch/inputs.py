@@ -14,13 +14,13 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 
 from appliance import ahead
 from appliance.batch.blocks import BOM, LONGEST_RECORD
-from appliance.batch.formats import Format, format_of, of_name
+from appliance.batch.formats import Format, format_of, needs_pyarrow, of_name
 from appliance.errors import InvalidInput, Misuse, NotFound, Unfinished
 
 STDIN = "-"
@@ -54,7 +54,9 @@ def sources(names: Sequence[str], said: str = "") -> list[Source]:
         raise Misuse("score -", "standard input stands beside other files", "score it alone")
     found: list[Source] = []
     for name in names:
-        if name != STDIN and Path(name).is_dir():
+        if is_remote(name):
+            found += _remote_sources(name, said)
+        elif name != STDIN and Path(name).is_dir():
             inside = sorted(path for path in Path(name).iterdir() if path.is_file() and _is_table(path))
             if not inside:
                 raise Misuse(f"score {name}", "the folder holds no file of a known format", "name the files")
@@ -72,12 +74,12 @@ class OpenSource:
     def __init__(self, source: Source) -> None:
         """Raises Misuse where it cannot be read."""
         self.source = source
-        self.raw: IO[bytes] = _opened(source.name)
-        status = os.fstat(self.raw.fileno())
-        self.is_pipe = not stat.S_ISREG(status.st_mode)
+        self.is_remote = is_remote(source.name)
+        self.raw: Any = _opened(source.name)
+        self.is_pipe = not self.is_remote and not stat.S_ISREG(os.fstat(self.raw.fileno()).st_mode)
         """Whether it can be read but once."""
-        id_of = secrets.token_hex(32) if self.is_pipe else _id_of(self.raw, status.st_size)
-        self.mark = Mark(status.st_size, status.st_mtime_ns, id_of)
+        size, mtime_ns = self._status()
+        self.mark = Mark(size, mtime_ns, secrets.token_hex(32) if self.is_pipe else _id_of(self.raw, size))
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -92,21 +94,28 @@ class OpenSource:
 
     def check_unchanged(self) -> None:
         """Raise InvalidInput where the file is no longer what it was when it was opened."""
-        status = os.fstat(self.raw.fileno())
-        if not self.is_pipe and (status.st_size, status.st_mtime_ns) != (self.mark.size, self.mark.mtime_ns):
+        if not self.is_pipe and self._status() != (self.mark.size, self.mark.mtime_ns):
             found = "it was written to while it was read"
             raise InvalidInput(f"score {self.source.name}", found, "score it once it is whole, or a copy of it")
 
     def sha256(self) -> str | None:
-        """Return the digest of the whole file, None of a pipe."""
-        if self.is_pipe:
+        """Return the digest of the whole file, None of a pipe, and of an object: that would be read once more."""
+        if self.is_pipe or self.is_remote:
             return None
         self.raw.seek(0)
-        return hashlib.file_digest(self.raw, "sha256").hexdigest()  # type: ignore[arg-type]
+        return hashlib.file_digest(self.raw, "sha256").hexdigest()
 
     def close(self) -> None:
         """Close it."""
         self.raw.close()
+
+    def _status(self) -> tuple[int, int]:
+        """Return (size, mtime in ns) as they are now."""
+        if self.is_remote:
+            found: tuple[int, int] | None = self.raw.status()
+            return found or (0, 0)
+        status = os.fstat(self.raw.fileno())
+        return status.st_size, status.st_mtime_ns
 
 
 class Text:
@@ -170,26 +179,37 @@ class Text:
 class _Limited:
     """The first bytes of a file: what is written behind them later is not read."""
 
-    def __init__(self, file: IO[bytes], size: int) -> None:
+    def __init__(self, file: Any, size: int) -> None:
         self._file = file
         self._size = size
+        self.seek = file.seek
+        self.tell = file.tell
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int = -1) -> Any:
         """Return at most `size` bytes."""
         left = max(0, self._size - self._file.tell())
         return self._file.read(left if size < 0 else min(size, left))
 
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to an offset."""
-        return self._file.seek(offset, whence)
 
-    def tell(self) -> int:
-        """Return the offset."""
-        return self._file.tell()
+def is_remote(name: str) -> bool:
+    """Return whether a name means an object in a storage."""
+    return name.startswith("s3://")
 
 
-def _opened(name: str) -> IO[bytes]:
+def _remote_sources(name: str, said: str) -> list[Source]:
+    """Return the objects that a URL stands for."""
+    with needs_pyarrow():
+        from appliance.batch import remote
+    inside = [url for url in remote.inside(name) if _is_table(Path(url))]
+    return [Source(url, format_of(url)) for url in inside] or [Source(name, format_of(name, said))]
+
+
+def _opened(name: str) -> Any:
     """Return a file that is open for reading; a FIFO that was named is taken too."""
+    if is_remote(name):
+        from appliance.batch import remote
+
+        return remote.RemoteFile(name)
     if name == STDIN:
         return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
     try:
@@ -205,9 +225,12 @@ def _is_table(path: Path) -> bool:
     return not path.name.startswith((".", "_")) and of_name(path.name) is not None
 
 
-def _id_of(file: IO[bytes], size: int) -> str:
+def _id_of(file: Any, size: int) -> str:
     """Return what stands for a file's content."""
     digest = hashlib.sha256(f"{size}\n".encode())
     for offset in (0, max(_ENDS, size - _ENDS)):
-        digest.update(os.pread(file.fileno(), _ENDS, offset))
+        if offset < size:
+            file.seek(offset)
+            digest.update(file.read(min(_ENDS, size - offset)))
+    file.seek(0)
     return digest.hexdigest()

@@ -4,8 +4,9 @@ The story of a run: the files are looked at, the version is loaded, blocks are r
 in several), appended to the partial output, and every few seconds what is on disk is noted. See checkpoint.py.
 """
 
+import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +18,8 @@ from appliance import memory
 from appliance.batch import checkpoint
 from appliance.batch.blocks import Block, Position, text_blocks
 from appliance.batch.checkpoint import Job, Progress
-from appliance.batch.formats import Format
-from appliance.batch.inputs import OpenSource, Source, Text
+from appliance.batch.formats import Format, needs_pyarrow
+from appliance.batch.inputs import OpenSource, Source, Text, is_remote
 from appliance.batch.pool import Engine
 from appliance.batch.sinks import FileSink, PipeSink
 from appliance.batch.tables.csv_table import read_header
@@ -49,6 +50,10 @@ class Order:
     quarantine: bool = False
     shard: tuple[int, int] = (1, 1)
     """(I, N): of N parts the I-th, from 1."""
+    scratch: Path = Path()
+    """The folder on this host for an output that is an object, until it is whole."""
+    folder: bool = False
+    """Whether the output is a folder of Parquet files."""
     resume: bool | None = None
     """False begins anew; None and True go on where there is a checkpoint."""
 
@@ -100,9 +105,11 @@ class Run:
         for one in self.opened:
             stack.callback(one.close)
         self._texts: dict[int, Text] = {}
+        self._arrow: dict[int, Any] = {}
         files = [self._looked_at(number, one) for number, one in enumerate(self.opened)]
         self.spec = Spec(files, order.output_format, order.keep, order.provenance, order.refuse_overflow)
-        self.path = Path(order.output)
+        self.is_remote = is_remote(order.output)
+        self.path = order.scratch / order.output.rpartition("/")[2] if self.is_remote else Path(order.output)
         self.is_pipe = order.output == STDOUT or self.path.is_fifo() or str(self.path).startswith("/dev/")
         self.can_resume = not self.is_pipe and not any(one.is_pipe for one in self.opened)
         self._progress_path = self.path.with_name(self.path.name + PROGRESS)
@@ -132,6 +139,10 @@ class Run:
     def _score(self, engine: Engine, report: Callable[[Tally], None], stopping: Callable[[], bool]) -> Outcome:
         """Score all rows."""
         before = self._before()
+        if before and self.is_remote and self.path.exists():  # only the upload failed
+            self.tally.rows = self.tally.resumed = before.rows
+            self.tally.bad = before.bad
+            return self._told(checkpoint.Written(*_size_and_digest(self.path)), before.block_rows)
         facts = engine.start(before is None)
         sink = self._sink(self.path, before.output if before else None)
         refuge = Path(f"{self.path}{REJECTED}")
@@ -161,6 +172,8 @@ class Run:
             raise
         for one in self.opened:
             one.check_unchanged()
+        if self.is_remote:
+            keeper.keep()
         return self._finished(sink, rejected, state.block_rows)
 
     def _written(self, block: Block, result: Result, sink: Any, rejected: Any) -> None:
@@ -185,21 +198,38 @@ class Run:
             else:
                 rejected.discard()
                 rejected.path.unlink(missing_ok=True)  # an earlier run's, of an output that is replaced now
-        sink.publish()
+        return self._told(sink.publish(), rows)
+
+    def _told(self, written: checkpoint.Written, rows: int) -> Outcome:
+        """Leave nothing but the output, and tell what was done."""
+        if self.is_remote:
+            self._uploaded()
         checkpoint.remove(self._progress_path)
         inputs = [(one.source.name, one.mark.id, one.sha256()) for one in self.opened]
         tally = self.tally
         return Outcome(
-            tally.rows, tally.bad, tally.resumed, sink.written, rows, tally.seconds, tally.first_row_seconds, inputs,
+            tally.rows, tally.bad, tally.resumed, written, rows, tally.seconds, tally.first_row_seconds, inputs,
             self._first_bad,
         )  # fmt: skip
+
+    def _uploaded(self) -> None:
+        """Write the output, and the rows in quarantine, as objects. Raises Unfinished."""
+        from appliance.batch import remote
+
+        for end in (REJECTED, ""):
+            file = Path(f"{self.path}{end}")
+            if file.exists():
+                remote.upload(file, self.order.output + end)
+        for end in (REJECTED, ""):
+            Path(f"{self.path}{end}").unlink(missing_ok=True)
 
     def _before(self) -> Progress | None:
         """Return where another run stopped, None where there is none. Raises StoreError where it was another job's."""
         if not self.can_resume or self.order.resume is False:
             return None
         found = checkpoint.read(self._progress_path)
-        if found is None or not self.path.with_name(f"{self.path.name}.partial").exists():
+        whole = self.is_remote and self.path.exists()
+        if found is None or not (whole or self.path.with_name(f"{self.path.name}.partial").exists()):
             return None
         reason = checkpoint.differs(found.job, self._job())
         if reason:
@@ -229,7 +259,10 @@ class Run:
                 continue
             start = state.position if number == state.position.file else Position(number)
             take = _every(1, 1) if several else _every(part, parts)
-            yield from self._text_blocks(number, start, state.block_rows, take)
+            if number in self._arrow:
+                yield from self._arrow[number].blocks(start, state.block_rows, take)
+            else:
+                yield from self._text_blocks(number, start, state.block_rows, take)
 
     def _text_blocks(self, number: int, start: Position, rows: int, take: Callable[[int], bool]) -> Iterator[Block]:
         """Yield the blocks of one text."""
@@ -245,21 +278,28 @@ class Run:
         """Return what there is to know of a file. Raises InvalidInput where it lacks a required column."""
         format, schema = opened.source.format, self.order.schema
         if not format.is_text:
-            raise Misuse(f"read {opened.source.name}", f"{format.kind} is not read here", "convert it to CSV")
+            return self._columns_looked_at(number, opened)
         text = Text(opened)
         columns = list(schema.columns)
         if format.kind == "csv":
             columns = read_header(text.first_record(split_of("csv")), schema)
-            lacking = [name for one in schema.inputs if one.required for name in one.columns if name not in columns]
-            if lacking:
-                found = f"its header has no column {', '.join(map(repr, lacking[:5]))}"
-                step = f"the model takes {', '.join(schema.columns)}"
-                raise InvalidInput(f"read {opened.source.name}", found, step)
+            _check_columns(opened.source.name, columns, schema)
         elif self.order.output_format.kind != "jsonl" and self.order.keep is None:
             columns = keys_of(self._peeked(text), schema)
         if opened.is_pipe:
             self._texts[number] = text  # what was read of it is not there a second time
         return InputFile(opened.source.name, format, opened.mark.id, columns)
+
+    def _columns_looked_at(self, number: int, opened: OpenSource) -> InputFile:
+        """Return what there is to know of a Parquet or Arrow file."""
+        with needs_pyarrow():
+            from appliance.batch import arrow_files
+            from appliance.batch.tables.arrow_table import check_types
+        file = self._arrow[number] = arrow_files.ArrowFile(opened)
+        _check_columns(opened.source.name, file.schema.names, self.order.schema)
+        check_types(self.order.schema, file.schema)
+        schema = file.schema.serialize().to_pybytes()
+        return InputFile(opened.source.name, opened.source.format, opened.mark.id, file.schema.names, schema)
 
     @staticmethod
     def _peeked(text: Text) -> bytes:
@@ -271,13 +311,21 @@ class Run:
     def _refuse_own_input(self) -> None:
         """Raise Misuse where the output is one of the inputs, or lies in a folder that is scored."""
         for one in self.opened:
-            if not one.is_pipe and self.path.exists() and self.path.samefile(one.source.name):
+            if self.is_remote or one.is_remote:
+                same = one.source.name == self.order.output
+                if same:
+                    raise Misuse(f"write {self.order.output}", "it is one of the inputs", "name another output")
+            elif not one.is_pipe and self.path.exists() and self.path.samefile(one.source.name):
                 raise Misuse(f"write {self.path}", "it is one of the inputs", "name another output")
 
     def _sink(self, path: Path, written: checkpoint.Written | None) -> Any:
         """Return where a file's bytes go."""
         if self.is_pipe:
             sink: Any = PipeSink(None if self.order.output == STDOUT else path)
+        elif path == self.path and not self.order.output_format.is_text:
+            with needs_pyarrow():
+                from appliance.batch import arrow_files
+            sink = arrow_files.ArrowSink(path, written, self.order.output_format.kind, self.order.folder)
         else:
             sink = FileSink(path, written)
         self._stack.callback(sink.close)
@@ -288,8 +336,9 @@ class Run:
         if any(one.is_pipe for one in self.opened):
             return None
         sizes = [one.mark.size for one in self.opened]
-        raw = self.opened[block.end.file]
-        done = raw.raw.tell() if raw.source.format.gzip else block.end.offset
+        current = self.opened[block.end.file]
+        plain = current.source.format.is_text and not current.source.format.gzip
+        done = block.end.offset if plain else current.raw.tell()
         return min(1.0, (sum(sizes[: block.end.file]) + done) / max(1, sum(sizes)))
 
     def _how_to_go_on(self) -> str:
@@ -327,6 +376,20 @@ class _Keeper:
         checkpoint.write(self._path, self._state)
         self._kept, self._kept_bytes = time.monotonic(), self._sink.size
         memory.give_back()
+
+
+def _check_columns(name: str, columns: Sequence[str], schema: InputSchema) -> None:
+    """Raise InvalidInput where a file lacks a required column."""
+    lacking = [one for tensor in schema.inputs if tensor.required for one in tensor.columns if one not in columns]
+    if lacking:
+        found = f"its header has no column {', '.join(map(repr, lacking[:5]))}"
+        raise InvalidInput(f"read {name}", found, f"the model takes {', '.join(schema.columns)}")
+
+
+def _size_and_digest(path: Path) -> tuple[int, str]:
+    """Return a file's size and SHA-256."""
+    with path.open("rb") as file:
+        return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _every(part: int, parts: int) -> Callable[[int], bool]:

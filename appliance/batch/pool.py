@@ -167,16 +167,17 @@ class _Member:
 
     def send(self, block: Block, slot: int) -> None:
         """Give the process a block."""
-        meta = _Meta(slot, len(block.data), block.start, block.end, block.rows)
-        fits = len(block.data) <= SLOT_BYTES
+        data = block.data if isinstance(block.data, bytes) else memoryview(block.data.serialize())
+        meta = _Meta(slot, len(data), block.start, block.end, block.rows)
+        fits = len(data) <= SLOT_BYTES
         if fits:
-            self._given[slot][: len(block.data)] = block.data
+            self._given[slot][: len(data)] = data
         else:
             meta.size = -1
         try:
             self.connection.send_bytes(_encode(meta))
             if not fits:
-                self.connection.send_bytes(block.data)
+                self.connection.send_bytes(data)
         except OSError as error:
             raise self._died() from error
 

@@ -55,11 +55,12 @@ class FileSink:
         """What is written so far."""
         return Written(self.size, self._digest.hexdigest())
 
-    def publish(self) -> None:
-        """Give the file its own name, whole and on disk. Raises OSError."""
+    def publish(self) -> Written:
+        """Give the file its own name, whole and on disk; return what it holds. Raises OSError."""
         os.fsync(self._descriptor)
         self.partial.replace(self.path)
         durable.sync_folder(self.path.parent)
+        return self.written
 
     def discard(self) -> None:
         """Delete the partial."""
@@ -120,8 +121,9 @@ class PipeSink:
         """What is written so far."""
         return Written(self.size, self._digest.hexdigest())
 
-    def publish(self) -> None:
-        """Do nothing: it is there."""
+    def publish(self) -> Written:
+        """Return what was written: it is there."""
+        return self.written
 
     def discard(self) -> None:
         """Do nothing: it cannot be taken back."""

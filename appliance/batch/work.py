@@ -4,18 +4,19 @@ import contextlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from appliance import budget
 from appliance.batch.blocks import Block, Count, Split, csv_count, json_count
 from appliance.batch.checking import Bad
-from appliance.batch.formats import Format
+from appliance.batch.formats import Format, needs_pyarrow
 from appliance.batch.scoring import AnswerColumn, Scorer
 from appliance.batch.tables.csv_table import CsvReader
 from appliance.batch.tables.json_lines import JsonLinesReader
 from appliance.batch.tables.records import csv_ends, json_ends
-from appliance.batch.tables.text import Reader, Table, csv_text
+from appliance.batch.tables.text import Reader, Table
 from appliance.batch.tables.text_output import CsvOutput, JsonOutput, TextOutput, clash, gzipped
 from appliance.errors import InvalidInput
 from appliance.inference.tensors import InputSchema
@@ -39,6 +40,8 @@ class InputFile(msgspec.Struct, frozen=True):
     """Stands for its content, see inputs.Mark."""
     columns: list[str]
     """The names of its columns; of JSON Lines those of its first row."""
+    arrow: bytes = b""
+    """Of a Parquet or Arrow file the schema, as Arrow writes it."""
 
     @property
     def request(self) -> str:
@@ -117,7 +120,27 @@ def reader_of(file: InputFile, schema: InputSchema, spec: Spec) -> Reader:
     """Return what reads a file's blocks."""
     if file.format.kind == "csv":
         return CsvReader(schema, file.columns)
+    if not file.format.is_text:
+        with needs_pyarrow():
+            from appliance.batch.tables import arrow_table
+        return arrow_table.ArrowReader(schema, arrow_schema(file))
     return JsonLinesReader(schema, spec.kept if spec.keep is None and not spec.is_raw(file) else None)
+
+
+def arrow_schema(file: InputFile) -> Any:
+    """Return the schema of a file with columns, None of a text."""
+    if file.format.is_text:
+        return None
+    import pyarrow as pa
+
+    return pa.ipc.read_schema(pa.py_buffer(file.arrow))
+
+
+def arrow_output(spec: Spec, answers: Sequence[AnswerColumn], more: Sequence[str], schema: InputSchema) -> Any:
+    """Return what writes blocks as record batches."""
+    with needs_pyarrow():
+        from appliance.batch.tables import arrow_table
+    return arrow_table.ArrowOutput(spec.kept, answers, more, schema, arrow_schema(spec.files[0]))
 
 
 def check_names(spec: Spec, answers: Sequence[AnswerColumn]) -> None:
@@ -186,30 +209,36 @@ class Work:
             spec, answers = self._spec, self._scorer.answers
             raw = spec.is_raw(spec.files[number])
             more = PROVENANCE if spec.provenance else ()
+            columns = self._scorer.schema.columns
             if spec.output.kind == "csv":
                 self._outputs[number] = CsvOutput(spec.kept, raw, answers, more)
+            elif spec.output.kind == "jsonl":
+                self._outputs[number] = JsonOutput(spec.kept, raw, answers, more, columns)
             else:
-                self._outputs[number] = JsonOutput(spec.kept, raw, answers, more, self._scorer.schema.columns)
+                self._outputs[number] = arrow_output(spec, answers, more, self._scorer.schema)
         return self._outputs[number]
 
-    def _provenance(self, number: int, first: int, rows: int) -> list[Sequence[bytes]]:
-        """Return the texts of the columns of provenance."""
+    def _provenance(self, number: int, first: int, rows: int) -> list[Sequence[str]]:
+        """Return the columns of provenance."""
         if not self._spec.provenance:
             return []
-        encode = csv_text if self._spec.output.kind == "csv" else _encode_json
         version, request = self._scorer.version, self._spec.files[number].request
-        ids = [encode(f"{request}.{row}") for row in range(first, first + rows)]
-        return [[encode(version.name)] * rows, [encode(version.version)] * rows, ids]
+        return [
+            [version.name] * rows,
+            [version.version] * rows,
+            [f"{request}.{row}" for row in range(first, first + rows)],
+        ]
 
     def _rejected(self, block: Block, table: Table, bad: Bad) -> Rejected:
         """Return a bad row with its place in the file."""
+        number = table.number_of(bad.row)
         return Rejected(
             self._spec.files[block.start.file].name,
             block.start.row + bad.row,
-            block.start.line + table.numbers[bad.row] + 1,
+            None if number is None else block.start.line + number + 1,
             bad.column,
             bad.reason,
-            table.lines[bad.row].decode("utf-8", "replace").rstrip("\r"),
+            table.line_of(bad.row),
         )
 
 

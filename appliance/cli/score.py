@@ -1,10 +1,12 @@
 """The commands that answer rows without a service: score takes whole files, predict a few rows as JSON."""
 
+import hashlib
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,9 @@ from appliance.batch.formats import FORMATS, format_of, of_name
 from appliance.cli import common_options, options
 from appliance.cli.models import as_json
 from appliance.cli.output import echo, echo_json, echo_json_line, print_json, show
+from appliance.config import Config
 from appliance.errors import BadRows, Misuse
+from appliance.store import durable
 
 if TYPE_CHECKING:
     from appliance.batch.local import Order, Outcome, Tally
@@ -66,6 +70,8 @@ def score(model: str, inputs: tuple[str, ...], output: str, as_json: bool, **sai
     config = options().config(files=files)
     chosen = choose(config, model, said["version"])
     order = _order(chosen, inputs, output, said, shard, config.models.overflow == "refuse")
+    if order.output.startswith("s3://"):
+        order = replace(order, scratch=_scratch(config, order))
     processes = said["processes"] or _processors()
     observers = chosen.observers(said["observe"])
     progress = _Progress(as_json)
@@ -191,7 +197,7 @@ def _order(
 
     found = sources(inputs, said["said"] or "")
     keep = _kept(said["keep"])
-    output, form = _output(output, said["said"] or "", found[0].format, shard)
+    output, form, folder = _output(output, said["said"] or "", found[0].format, shard)
     return Order(
         sources=found,
         output=output,
@@ -203,24 +209,46 @@ def _order(
         refuse_overflow=refuse,
         quarantine=said["bad_rows"] == "quarantine",
         shard=shard or (1, 1),
+        folder=folder,
         resume=said["resume"],
     )
 
 
-def _output(output: str, said: str, first: Any, shard: tuple[int, int] | None) -> tuple[str, Any]:
-    """Return the file that is written and its format; of a part the file in the folder that was named."""
+def _scratch(config: Config, order: "Order") -> Path:
+    """Return the folder in the state folder for an output that is an object, until it is whole."""
+    folder = config.state_dir / "score" / hashlib.sha256(order.output.encode()).hexdigest()[:16]
+    with durable.reported(f"score {order.output}"):
+        durable.make_folder(folder, within=config.state_dir if config.state_dir.exists() else None)
+    return folder
+
+
+def _output(output: str, said: str, first: Any, shard: tuple[int, int] | None) -> tuple[str, Any, bool]:
+    """Return what is written, its format, and whether it is a folder; of a part the file in the folder that was named.
+
+    Raises Misuse.
+    """
+    form = format_of(output, said or first.suffix.removeprefix("."))
+    tried = f"write {output}"
     if output == _STDIN:
-        return output, format_of(output, said or first.suffix.removeprefix("."))
-    folder = Path(output)
-    if shard and of_name(folder.name) is None:
-        form = format_of(output, said or first.suffix.removeprefix("."))
-        folder.mkdir(parents=True, exist_ok=True)
-        return str(folder / f"part-{shard[0]}-of-{shard[1]}{form.suffix}"), form
-    if folder.is_dir():
-        raise Misuse(f"write {output}", "it is a folder", "name a file, or score one part: --shard I/N")
-    if not folder.parent.is_dir():
-        raise Misuse(f"write {output}", f"there is no folder {folder.parent}", f"mkdir -p {folder.parent}")
-    return output, format_of(output, said or first.suffix.removeprefix("."))
+        if form.kind == "parquet":
+            raise Misuse(tried, "a Parquet file is not written to a pipe", "say --format arrow")
+        return output, form, False
+    if output.startswith("s3://"):
+        if of_name(output) is None:
+            step = "name an object" if shard is None else "name one for each part, as s3://BUCKET/scored/part-1.csv"
+            raise Misuse(tried, "its name ends in no known format", step)
+        return output, form, False
+    path = Path(output)
+    if shard and of_name(path.name) is None:
+        path.mkdir(parents=True, exist_ok=True)
+        return str(path / f"part-{shard[0]}-of-{shard[1]}{form.suffix}"), form, False
+    folder = form.kind == "parquet" and of_name(path.name) is None
+    if path.is_dir() and (not folder or any(path.iterdir())):
+        step = "name one that is not there" if folder else "name a file, or score one part: --shard I/N"
+        raise Misuse(tried, "it is a folder" + (" that is not empty" if folder else ""), step)
+    if not path.absolute().parent.is_dir():
+        raise Misuse(tried, f"there is no folder {path.parent}", f"mkdir -p {path.parent}")
+    return str(path.absolute().parent / path.name) if output.endswith("/") else output, form, folder
 
 
 def _kept(names: tuple[str, ...]) -> list[str] | None:

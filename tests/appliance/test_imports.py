@@ -67,6 +67,7 @@ HOMES = {
     "prometheus_client": ("appliance/monitoring/",),
     "onnxruntime": ("appliance/inference/", "appliance/cli/doctor.py"),
     "click": ("appliance/cli/", "convert/"),
+    "pyarrow": ("appliance/batch/", "appliance/monitoring/prediction_log/export.py"),
     "ray": ("appliance/batch/cluster.py",),
 }
 BUILD_MACHINE_ONLY = {

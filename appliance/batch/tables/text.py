@@ -30,11 +30,19 @@ class Table:
         """The number of records."""
         return len(self.lines)
 
+    def number_of(self, row: int) -> int | None:
+        """Return the number of a record's line in the block, from 0."""
+        return self.numbers[row]
+
+    def line_of(self, row: int) -> str:
+        """Return a record as a text."""
+        return self.lines[row].decode("utf-8", "replace").rstrip("\r")
+
 
 class Reader(Protocol):
     """Reads one file's blocks of text."""
 
-    def read(self, data: bytes) -> Table:
+    def read(self, data: Any) -> Any:
         """Return the records of a block, checked by the schema. Raises InvalidInput where none can be told apart."""
 
     def cells(self, table: Table, names: Sequence[str], typed: bool) -> list[list[Any] | None]:
@@ -49,12 +57,12 @@ def csv_texts(array: Array) -> list[bytes]:
     """Return a column of answers as cells of CSV; NaN is empty, infinity `inf`."""
     if array.dtype.kind == "f" and not all_finite(array):
         return [csv_text(value) for value in array.tolist()]
-    return _numbers(array) if array.dtype.kind != "O" else _repeated(array, csv_text)
+    return _numbers(array) if array.dtype.kind != "O" else texts_of(array.tolist(), csv_text)
 
 
 def json_texts(array: Array) -> list[bytes]:
     """Return a column of answers in JSON; NaN and infinity are null, as in /predict."""
-    return _numbers(array) if array.dtype.kind != "O" else _repeated(array, _encode_json)
+    return _numbers(array) if array.dtype.kind != "O" else texts_of(array.tolist(), _encode_json)
 
 
 def csv_text(value: Any) -> bytes:
@@ -84,7 +92,7 @@ def _numbers(array: Array) -> list[bytes]:
     return _encode_json(array.tolist())[1:-1].split(b",") if len(array) else []
 
 
-def _repeated(array: Array, encode: Callable[[Any], bytes]) -> list[bytes]:
-    """Return texts of which many are alike, each encoded once."""
-    known = {value: encode(value) for value in set(array.tolist())}
-    return [known[value] for value in array.tolist()]
+def texts_of(values: Sequence[Any], encode: Callable[[Any], bytes]) -> list[bytes]:
+    """Return the texts of values of which many may be alike: each is encoded once."""
+    known = {value: encode(value) for value in set(values)}
+    return [known[value] for value in values]

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import msgspec
 
 from appliance.batch.scoring import AnswerColumn, Scored
-from appliance.batch.tables.text import Reader, Table, csv_text, csv_texts, json_texts, spread
+from appliance.batch.tables.text import Reader, Table, csv_text, csv_texts, json_texts, spread, texts_of
 from appliance.errors import InvalidInput
 from appliance.inference.values import quoted
 
@@ -25,8 +25,8 @@ class TextOutput(Protocol):
     header: bytes
     """What stands before the first block."""
 
-    def block(self, table: Table, scored: Scored, reader: Reader, more: Sequence[Sequence[bytes]]) -> bytes:
-        """Return the lines of a block; `more` are the texts of the provenance columns, one for each row."""
+    def block(self, table: Table, scored: Scored, reader: Reader, more: Sequence[Sequence[str]]) -> bytes:
+        """Return the lines of a block; `more` are the columns of provenance."""
 
 
 class CsvOutput:
@@ -38,13 +38,13 @@ class CsvOutput:
         names = [*kept, *(one.name for one in answers), *more]
         self.header = b",".join(map(csv_text, names)) + b"\n"
 
-    def block(self, table: Table, scored: Scored, reader: Reader, more: Sequence[Sequence[bytes]]) -> bytes:
+    def block(self, table: Table, scored: Scored, reader: Reader, more: Sequence[Sequence[str]]) -> bytes:
         """Return the lines of a block."""
         columns: list[Sequence[bytes]] = [
             spread(csv_texts(scored.columns[one.name]) if scored.columns else [], scored.good, scored.rows, b"")
             for one in self._answers
         ]
-        columns += more
+        columns += [texts_of(column, csv_text) for column in more]
         if self._kept:
             columns.insert(0, self._raw_lines(table, reader) if self._raw else self._cells(table, reader))
         return b"".join([line + b"\n" for line in map(b",".join, zip(*columns, strict=True))])
@@ -86,14 +86,14 @@ class JsonOutput:
         self._marks = [b'"%b"' % _escaped(name) for name in names]
         self._names, self._columns = names, list(columns)
 
-    def block(self, table: Table, scored: Scored, reader: Reader, more: Sequence[Sequence[bytes]]) -> bytes:
+    def block(self, table: Table, scored: Scored, reader: Reader, more: Sequence[Sequence[str]]) -> bytes:
         """Return the lines of a block."""
         columns: list[Any] = [self._heads(table, reader)]
         texts: list[Sequence[bytes]] = [
             spread(json_texts(scored.columns[one.name]) if scored.columns else [], scored.good, scored.rows, b"null")
             for one in self._answers
         ]
-        for key, column in zip(self._keys, [*texts, *more], strict=True):
+        for key, column in zip(self._keys, [*texts, *(texts_of(column, _encode_json) for column in more)], strict=True):
             columns += [repeat(key, scored.rows), column]
         return b"".join(map(b"".join, zip(*columns, repeat(b"}\n", scored.rows), strict=True)))
 

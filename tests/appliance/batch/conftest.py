@@ -49,7 +49,7 @@ class Scored:
     def __init__(self, path: Path, outcome: local.Outcome) -> None:
         self.path = path
         self.outcome = outcome
-        self.bytes = path.read_bytes()
+        self.bytes = path.read_bytes() if path.is_file() else b""
 
     @property
     def lines(self) -> list[str]:
