@@ -13,7 +13,11 @@ class BrokerConfig(Section, frozen=True):
     host: str = ""
     """Name or address of the broker; empty: none."""
     port: Port = 0
-    """TCP port; 0 is 1883, or 8883 with `tls`."""
+    """TCP port; 0 is 1883, or 8883 with `tls`; for WebSockets 80 and 443."""
+    transport: Literal["tcp", "websockets"] = "tcp"
+    """`websockets` for brokers behind a web server, or where nothing else passes."""
+    websocket_path: str = "/mqtt"
+    """Path of the broker's WebSocket."""
     protocol: Literal["5", "3.1.1"] = "5"
     """`"5"`, or `"3.1.1"` for brokers that know no newer one (then without Response Topic, expiry and user properties).
     """
@@ -35,6 +39,12 @@ class BrokerConfig(Section, frozen=True):
     """Our certificate (PEM), for brokers that ask for one."""
     key_file: str = ""
     """Its key (PEM), without a password."""
+
+    @property
+    def tcp_port(self) -> int:
+        """The port that is connected to."""
+        usual = (443 if self.tls else 80) if self.transport == "websockets" else (8883 if self.tls else 1883)
+        return self.port or usual
 
 
 class UpstreamConfig(BrokerConfig, frozen=True):

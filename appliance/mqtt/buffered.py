@@ -5,6 +5,7 @@ import socket
 import ssl
 from typing import Any
 
+_FRAME = 16 * 1024  # bytes of a WebSocket's frame that we send
 _CHUNK = 256 * 1024  # bytes asked of the system at once
 
 
@@ -13,12 +14,15 @@ class Buffered:
 
     def __init__(self, plain: Any) -> None:
         self._socket = plain
+        # paho's WebSocket, which has no recv_into(): one frame, or a part of it, at a time.
+        self._receive = getattr(plain, "recv_into", None) or self._receive_framed
         self.data = bytearray()
         """What was received and not taken yet."""
         self.place = 0
         """Where in `data` the next packet begins."""
         self.passing = 0
         """Bytes that are still to be received and dropped."""
+        self._most = None if hasattr(plain, "recv_into") else _FRAME
         self._granted = 0
         self._out = bytearray()
         # One piece for the whole connection: a fresh one for each recv() would be cut down to what came, and the
@@ -31,13 +35,19 @@ class Buffered:
             del self.data[: self.place]
             self.place = self._granted = 0
         try:
-            received = self._socket.recv_into(self._piece)
+            received = self._receive(self._piece)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return True
         dropped = min(self.passing, received)
         self.passing -= dropped
         self.data += self._piece[dropped:received]
         return bool(received)
+
+    def _receive_framed(self, piece: memoryview) -> int:
+        """Receive the payload of a WebSocket's frame; return how many bytes it is."""
+        data = self._socket.recv(len(piece))
+        piece[: len(data)] = data
+        return len(data)
 
     def pass_over(self, end: int) -> None:
         """Drop everything up to `end` of `data`, which may lie beyond what has arrived."""
@@ -66,7 +76,8 @@ class Buffered:
         """Send what waits, as far as the socket takes it. Raises OSError."""
         while self._out:
             try:
-                sent = self._socket.send(self._out)
+                # A WebSocket's frame is masked byte by byte, so it gets no more than what goes at once.
+                sent = self._socket.send(self._out if self._most is None else self._out[: self._most])
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return
             del self._out[:sent]
@@ -79,7 +90,8 @@ class Buffered:
     @property
     def hidden(self) -> bool:
         """Whether TLS has bytes that were received already, so that the system says nothing of them."""
-        return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
+        pending = getattr(self._socket, "pending", None)  # of a plain socket there is none
+        return pending is not None and pending() > 0
 
     def fileno(self) -> int:
         """Return the socket's number."""
@@ -88,8 +100,9 @@ class Buffered:
     def setblocking(self, flag: bool) -> None:
         """Set whether the socket waits; what is flushed then goes without delay."""
         self._socket.setblocking(flag)
+        tcp = getattr(self._socket, "_socket", self._socket)  # within a WebSocket
         with contextlib.suppress(OSError):  # no TCP
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def close(self) -> None:
         """Send what can be sent at once, then close."""

@@ -64,7 +64,7 @@ class Client:
         """
         self.config = config
         self.client_id = client_id
-        self.address = f"{config.host}:{config.port or (8883 if config.tls else 1883)}"
+        self.address = f"{config.host}:{config.tcp_port}"
         self.problem = "not connected yet"
         """Why there is no connection; "" while there is one."""
         self.paused = False

@@ -50,12 +50,14 @@ class Connection(paho.Client):
             client_id,
             clean_session=None if five else not kept,
             protocol=MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311,
+            transport=config.transport,
             reconnect_on_failure=False,
             manual_ack=True,
         )
         self._config = config
         self._five = five
         self._largest = largest
+        self.ws_set_options(config.websocket_path)
         self.buffer: Buffered
         self.connect_timeout = CONNECT_SECONDS
         self.on_socket_register_write = lambda *_: None  # or paho would write each packet at once
@@ -69,7 +71,7 @@ class Connection(paho.Client):
             self.username_pw_set(config.username, password(config))
         if config.tls:
             self.tls_set_context(tls_context(config))
-        port = config.port or (8883 if config.tls else 1883)
+        port = config.tcp_port
         if not self._five:
             self.connect(config.host, port, config.keepalive)
             return

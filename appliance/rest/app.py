@@ -82,7 +82,8 @@ class App:
         """
         routes = [route for route in self.routes if route.method == command and route.pattern.fullmatch(path)]
         if not routes and (length is None or length > SMALL):
-            return NotFound(f"{command} {path}", "nothing here takes such a body", "see /openapi.json for all paths")
+            told = Request({"REQUEST_METHOD": command, "PATH_INFO": path}, 0).told_path
+            return NotFound(f"{command} {told}", "nothing here takes such a body", "see /openapi.json for all paths")
         given = {f"HTTP_{name}": headers[name] for name in _JUDGED if name in headers}
         try:
             request = Request({"REQUEST_METHOD": command, "PATH_INFO": path, **given}, 0)
@@ -98,7 +99,7 @@ class App:
         try:
             answer = self._answer(route, request, variables)
             if self._log_requests:
-                extra = {"method": request.method, "path": request.path, "status": answer.status}
+                extra = {"method": request.method, "path": request.told_path, "status": answer.status}
                 log.info("request", extra=extra | {"seconds": round(request.seconds(), 6)})
             if request.routed is not None and request.routed.loaded is not None:
                 answer = answer.with_headers((EXPERIMENT, request.routed.loaded.arm))
@@ -120,11 +121,11 @@ class App:
                 error.next_step = f"name one: POST {route.named}; or set [models] default"
             failure, status = error, status_of(error)
         except MemoryError:
-            log.exception("no memory for a request", extra={"path": request.path})
+            log.exception("no memory for a request", extra={"path": request.told_path})
             failure = Overloaded("answer the request", "there is no memory left", "send fewer rows at once")
             status = status_of(failure)
         except Exception:  # whatever a handler forgot must not end the connection without an answer
-            log.exception("request failed unexpectedly", extra={"path": request.path})
+            log.exception("request failed unexpectedly", extra={"path": request.told_path})
             next_step = f"see the log for request id {request_id.get()}"
             failure, status = ApplianceError("answer the request", "an unexpected error", next_step), 500
         if route.hot:

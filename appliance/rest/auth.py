@@ -151,4 +151,4 @@ def _is_loopback(host: str) -> bool:
 
 def _tried(request: Request) -> str:
     """Return what a request asked for."""
-    return f"{request.method} {request.path}"
+    return f"{request.method} {request.told_path}"

@@ -78,6 +78,11 @@ class Request:
         value = self.environ.get(key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}", "")
         return str(value)
 
+    @property
+    def told_path(self) -> str:
+        """The path for a message: WSGI's is latin-1 of the bytes that were sent, which are UTF-8 (PEP 3333)."""
+        return self.path.encode("latin-1", "replace").decode("utf-8", "replace")
+
     def seconds(self) -> float:
         """Return the seconds since the request was taken."""
         return time.perf_counter() - self.started

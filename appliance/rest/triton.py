@@ -225,7 +225,7 @@ def deactivate(context: Context, name: str, why: str) -> None:
 def _unsupported(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Refuse a call of Triton's that has no meaning here."""
     raise Unsupported(
-        f"{request.method} {request.path}", "this extension is not served", "see GET /v2 for those that are"
+        f"{request.method} {request.told_path}", "this extension is not served", "see GET /v2 for those that are"
     )
 
 

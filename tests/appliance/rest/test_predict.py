@@ -1,6 +1,7 @@
 """POST /predict: rows in every form, answers in words, limits, and no body that breaks it."""
 
 import json
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -231,3 +232,28 @@ def test_several_active_models_are_named_with_the_route_that_names_one(door, pat
     got = door.post(path, {"features": [1, 2, 3, 4]})
     assert got.status == 400
     assert "5 are active: classifier, echo, labels, regression, table; name one: POST /models/NAME/" in got.json[part]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/models/köln/predict"),
+        ("POST", "/v2/models/köln/infer"),
+        ("POST", "/v1/models/köln:predict"),
+        ("POST", "/models/köln/invoke"),
+        ("GET", "/models/köln"),
+        ("GET", "/v2/models/köln"),
+        ("GET", "/v2/models/köln/trace/setting"),
+        ("GET", "/köln"),
+        ("DELETE", "/köln/predict"),
+        ("POST", "/köln/large"),
+    ],
+)
+@pytest.mark.parametrize("origin", [None, "https://evil.example"])
+def test_errors_have_the_path_as_it_was_sent(start_service, method, path, origin):
+    service = start_service()
+    body = b"x" * 100_000 if path.endswith("large") else b"{}" if method == "POST" else None
+    headers = {"Origin": origin} if origin else {}
+    status, _, content = service.send(method, quote(path, safe="/:"), body, headers)
+    assert status >= 400
+    assert "köln" in content.decode("utf-8")
