@@ -85,7 +85,7 @@ def test_other_sites_page_posts_nothing(service, headers):
 
 
 def test_options_is_a_method_as_any_other(service):
-    for path, allowed in (("/predict", "POST"), ("/models", "GET"), ("/health/live", "GET")):
+    for path, allowed in (("/predict", "POST"), ("/models", "GET, POST"), ("/health/live", "GET")):
         status, headers, _ = service.send("OPTIONS", path)
         assert (status, headers["Allow"]) == (405, allowed)
         assert not any(name.startswith("Access-Control") for name in headers)
