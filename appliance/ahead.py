@@ -34,7 +34,7 @@ def is_file(path: Path) -> bool:
 def open_file(path: Path) -> BufferedReader:
     """Return the file at `path` to read; the one that was kept where it may not be opened any more. Raises OSError.
 
-    A FIFO or a device is refused: nobody may ever write to it, and a service would wait for ever. What the caller's
+    A FIFO or a device is refused: nobody may ever write to it, and a service would wait forever. What the caller's
     shell opened (`<(...)`, /dev/stdin) is taken.
     """
     if path == Path("/dev/stdin") or path.parent == Path("/dev/fd"):

@@ -3,7 +3,7 @@
 Each carries what was tried, what was found and what to do next:
 
     ApplianceError                something was tried and failed
-    +-- Misuse                    the caller asked for something that cannot be meant
+    +-- Misuse                    the request, option or file is invalid
     |   +-- NoDefaultModel        no model was named, and several are active
     |   +-- ConfigError           a setting is unknown, missing or out of its range
     |   +-- InvalidInput          rows or tensors that the model cannot take
@@ -42,7 +42,7 @@ class ApplianceError(Exception):
 
 
 class Misuse(ApplianceError):
-    """The caller asked for something that cannot be meant."""
+    """The request is invalid: an argument, option or file that nothing can be done with."""
 
 
 class NoDefaultModel(Misuse):

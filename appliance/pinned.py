@@ -1,7 +1,7 @@
 """The inactive versions that are loaded because requests named them: a few, kept while they are used.
 
 States of a version: unknown -> being loaded (on a thread of its own, so that no request waits for long) -> kept, or
-refused for a while. A kept one makes room for another only when it was idle: naming many in turn loads none anew.
+refused for a while. A kept one makes room for another only when it was idle: naming many in turn loads none again.
 """
 
 import logging

@@ -143,7 +143,7 @@ class ModelRepository:
 
     @property
     def default(self) -> str:
-        """The model that a request means which names none; "" where none can be told."""
+        """The default model: the one for requests that name none; "" where there is none."""
         return self._default or (self._active[0] if len(self._active) == 1 else "")
 
     def get(self, model: str | None = None, version: str | None = None) -> LoadedVersion:
@@ -321,12 +321,12 @@ class ModelRepository:
         self._pinned.forget(lambda key: key[1] not in self._store.versions(key[0]))
 
     def _unpin_distrusted(self) -> None:
-        """Let go of pinned versions that today's keys do not vouch for: the next request is told why."""
+        """Drop pinned versions that no trusted key of today has signed: the next request is told why."""
         self._pinned.drop(lambda key, loaded: self._distrust(loaded))
         self._pinned.forget()
 
     def _default_model(self) -> str:
-        """Return the model that a request means which names none."""
+        """Return the default model: the one for requests that name none."""
         if self._default:
             return self._default
         active = self._active

@@ -50,7 +50,7 @@ def watch(alive: Callable[[], str], tell: Callable[[], None], stop: threading.Ev
     """Call `tell` three times in each watchdog period, while `alive` finds no reason against it, until `stop` is set.
 
     `alive` returns "" or what is wrong. Without a watchdog nothing happens. One thread does it: where `alive` hangs,
-    nothing is told either, and the service manager starts the service anew.
+    nothing is told either, and the service manager restarts the service.
     """
     seconds = watchdog_seconds()
     if seconds is None:

@@ -108,7 +108,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
 @contextmanager
 def opened(path: Path, *, most_bytes: int = MAX_BUNDLE_BYTES, trust: Trust | None = None) -> Iterator[Opened]:
-    """Give the bundle in the file `path`, judged by all but its members' content (see Opened.check), while it is open.
+    """Give the bundle in the file `path`, checked by all but its members' content (see Opened.check), while it is open.
 
     `most_bytes` bounds what it has unpacked; with `trust` nothing but model.sig is read before its signature was found
     good. Raises NotFound when there is no such file, BundleRefused when it is not sound or not trusted.
@@ -127,7 +127,7 @@ def opened(path: Path, *, most_bytes: int = MAX_BUNDLE_BYTES, trust: Trust | Non
 
 @contextmanager
 def _opening(path: Path) -> Iterator[None]:
-    """Turn an OSError within into what it means of a bundle's file."""
+    """Turn an OSError within into the error of a bundle's file."""
     try:
         yield
     except OSError as error:
@@ -181,7 +181,7 @@ def read(content: bytes) -> Bundle:
 def read_folder(
     folder: Path, *, within: Path | None = None, most_bytes: int = MAX_BUNDLE_BYTES, trust: Trust | None = None
 ) -> Bundle:
-    """Return the installed (unpacked) version in `folder`, whole in memory; see open_folder(), which raises alike."""
+    """Return the installed (unpacked) version in `folder`, whole in memory; raises what open_folder() raises."""
     with _reading(folder):
         return whole(open_folder(folder, within=within, most_bytes=most_bytes, trust=trust))
 
@@ -201,7 +201,7 @@ def read_manifest(folder: Path, *, within: Path | None = None) -> Manifest:
 
 @contextmanager
 def _reading(folder: Path) -> Iterator[None]:
-    """Turn an OSError within into what it means of a version's folder."""
+    """Turn an OSError within into the error of a version's folder."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -242,7 +242,7 @@ def _open_zip(file: BinaryIO, where: str, most_bytes: int, trust: Trust | None) 
 
 
 def _entry_fault(entry: Entry) -> str | None:
-    """Return what is wrong with an entry, judged by its header alone."""
+    """Return what is wrong with an entry, by its header alone."""
     name = entry.name
     if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"):
         return "is a path that climbs out of the bundle"

@@ -143,7 +143,7 @@ def column_names(output: str, shape: list[int], labels: list[str]) -> list[str]:
 
 
 def _check(baseline: Baseline) -> None:
-    """Raise ValueError for what a decoder's types cannot say."""
+    """Raise ValueError for rules that types cannot express."""
     for name, column in [*baseline.inputs.items(), *baseline.outputs.items()]:
         if isinstance(column, Numbers):
             if any(below >= above for below, above in pairwise(column.edges)):

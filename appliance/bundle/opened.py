@@ -49,7 +49,7 @@ class Trust(Protocol):
     """Whoever knows which keys are trusted."""
 
     def vouched(self, signature: bytes | None) -> Vouched:
-        """Return what a model.sig (None: there is none) vouches for, or raise BundleRefused with the reason."""
+        """Return the signer and digests of a model.sig (None: there is none). Raises BundleRefused with the reason."""
 
 
 class Opened:

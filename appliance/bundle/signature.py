@@ -1,4 +1,4 @@
-"""model.sig: whose key vouches for a bundle's members, in the format of OpenSSF Model Signing v1.0.
+"""model.sig: the signature over a bundle's members, in the format of OpenSSF Model Signing v1.0.
 
 A Sigstore bundle holds a DSSE envelope, that holds an in-toto statement, and that holds every member's SHA-256.
 Sources: ossf/model-signing-spec spec/v1.0.md (the sections named below), secure-systems-lab/dsse protocol.md (1.0.2),
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """Whose key vouches for a bundle: the SHA-256, in hexadecimal, of its SubjectPublicKeyInfo in DER."""
+    """The key that signed a bundle: the SHA-256, in hexadecimal, of its SubjectPublicKeyInfo in DER."""
 
     fingerprint: str
 
@@ -158,7 +158,7 @@ class _Resource(msgspec.Struct, frozen=True):
 class _Serialization(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Section 5.2.2: how files became resources.
 
-    `ignore_paths` excuses nothing here: every member must be signed. `allow_symlinks` is moot: a bundle has no links.
+    Every member must be signed, whatever `ignore_paths` says. `allow_symlinks` has no effect: a bundle has no links.
     """
 
     method: str
@@ -316,7 +316,7 @@ def _ecdsa() -> ec.ECDSA:
 
 
 def _trusted(pem: bytes) -> list[ec.EllipticCurvePublicKey]:
-    """Return the trusted keys in a text; one that cannot be used is never passed over in silence."""
+    """Return the trusted keys in a text; one that cannot be used is an error, never skipped."""
     try:
         return keys.load_public_keys(pem)
     except Misuse as error:
@@ -324,7 +324,7 @@ def _trusted(pem: bytes) -> list[ec.EllipticCurvePublicKey]:
 
 
 def _decode(raw: bytes, kind: type[T], what: str) -> T:
-    """Return the JSON text `raw` as a `kind`, or refuse it."""
+    """Return the JSON text `raw` as a `kind`. Raises BundleRefused."""
     try:
         return msgspec.convert(strict_json.load(raw), kind)
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:
@@ -333,7 +333,7 @@ def _decode(raw: bytes, kind: type[T], what: str) -> T:
 
 
 def _expect(what: str, found: str, wanted: str) -> None:
-    """Refuse a text that is not the only one which can be read."""
+    """Refuse any text but the one that is supported."""
     if found != wanted:
         raise _refused(f"{what}: is {found[:80]!a}, not {wanted!r}")
 

@@ -1,4 +1,4 @@
-"""JSON (RFC 8259) that every reader understands alike: no key twice, no NaN, a bounded number of arrays."""
+"""JSON (RFC 8259) that every reader understands in the same way: no key twice, no NaN, a bounded number of arrays."""
 
 import json
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ T = TypeVar("T")
 def decode(raw: bytes, kind: type[T]) -> T:
     """Return the JSON text `raw` as a `kind`. Raises ValueError, RecursionError or msgspec.MsgspecError.
 
-    The type is asked first: what it has no place for is refused before it is built.
+    The type is checked first: anything that it does not have is refused before it is built.
     """
     found = msgspec.json.decode(raw, type=kind)
     check(raw)
@@ -53,5 +53,5 @@ def _nothing(text: str) -> None:
 
 
 def _constant(name: str) -> Any:
-    """Refuse what Python reads and JSON does not know: NaN, Infinity, -Infinity."""
+    """Refuse NaN, Infinity and -Infinity: Python reads them, but they are not JSON."""
     raise ValueError(f"{name} is no JSON")

@@ -1,4 +1,4 @@
-"""Whose signatures are believed: the public keys of [store] trusted_keys, read anew each time that somebody asks."""
+"""The trusted signers: the public keys of [store] trusted_keys, read again for each check."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ class TrustedKeys:
         return tuple(_mark(file) for file in self._files)
 
     def vouched(self, signature: bytes | None) -> Vouched:
-        """Return what a model.sig vouches for (None: there is none).
+        """Return the signer and the digests that a model.sig signs (None: there is no model.sig).
 
         Raises BundleRefused, with the reason, when none of the keys signed it, and when a file holds no key.
         """

@@ -52,7 +52,7 @@ def _new() -> onnxruntime.RunOptions:
 
 
 def _look() -> None:
-    """Tell overdue runs to end, for ever."""
+    """The thread: ends overdue runs until the process ends."""
     while True:
         time.sleep(LOOK_SECONDS)
         now = time.monotonic()

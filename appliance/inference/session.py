@@ -31,7 +31,7 @@ class Session:
     """
 
     def __init__(self, model: bytes | Path, *, threads: int = 1, run_seconds: float = 0.0) -> None:
-        """`run_seconds` ends a run that takes longer; 0 lets it take for ever."""
+        """`run_seconds` ends a run that takes longer; 0 sets no limit."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

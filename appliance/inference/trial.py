@@ -1,6 +1,6 @@
 """A version's load and self-test in a process of its own, with a limit of time and one of memory.
 
-A graph is a program: it may loop for ever or ask for any amount of memory, when it is loaded as well as when it runs.
+A graph is a program: it may loop forever or ask for any amount of memory, when it is loaded as well as when it runs.
 Threads cannot be ended and memory of one's own cannot be bounded; a process can. It inherits no descriptor, holds no
 lock, ends with the thread that started it, and its memory is the first that the kernel takes.
 """

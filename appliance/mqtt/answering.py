@@ -51,17 +51,17 @@ class Job:
     subscription: str = ""
     """The subscription's key; "" for a row."""
     partial: bool = False
-    """Whether it is passed over while a column is lacking that the model must have."""
+    """Whether it is skipped while a required column is missing."""
     key: str = ""
     """By which a row is routed while an experiment runs; a message's key is found when it is needed."""
 
 
 @dataclass(slots=True)
 class BatchOutcome:
-    """What a batch came to."""
+    """The result of a batch."""
 
     answers: list[Answer] = field(default_factory=list)
-    """In the order of the jobs; what the error topic is told among them."""
+    """In the order of the jobs; reports for the error topic are among them."""
     unready: list[Job] = field(default_factory=list)
     """Jobs whose model is not ready."""
     refused: dict[str, int] = field(default_factory=dict)
@@ -130,22 +130,22 @@ class Answerer:
             self.refuse(outcome, subscription.target, message, error)
 
     def answer(self, jobs: Sequence[Job], outcome: BatchOutcome) -> None:
-        """Add what jobs come to."""
+        """Add the results of jobs."""
         slots: list[Answer | None] = [None] * len(jobs)
         for indices in _groups(jobs):
             self._answer_group(jobs, indices, slots, outcome)
         outcome.answers += [answer for answer in slots if answer is not None]
 
     def refuse(self, outcome: BatchOutcome, target: Target, message: Message, error: Exception) -> None:
-        """Add what the error topic is told of a bad message.
+        """Add a report about a bad message for the error topic.
 
-        Whatever error a message causes ends here: it must neither stop the flow nor have the message return for ever.
+        Every error of a message ends here: it must neither stop the flow nor make the message come again forever.
         """
         known = _known(error, message)
         outcome.answers.append(self._told(outcome, target.model or "", target.version or "", message, known))
 
     def unsendable(self, outcome: BatchOutcome, stored: Stored, found: str) -> None:
-        """Add what the error topic is told of an answer that cannot be sent."""
+        """Add a report about an answer that cannot be sent for the error topic."""
         answer = stored.answer
         error = _answer_too_large(found)
         message = Message(answer.topic, answer.payload, correlation=answer.correlation, unread=stored.unread)
@@ -185,7 +185,7 @@ class Answerer:
         outcome: BatchOutcome,
         keys: Mapping[int, str],
     ) -> None:
-        """Answer jobs by one run; when that is refused, by halves, until what is wrong stands alone."""
+        """Answer jobs by one run; when it is refused, run the halves apart, until the bad job is alone."""
         started = time.perf_counter()
         chosen = [jobs[index] for index in indices]
         try:
@@ -198,7 +198,7 @@ class Answerer:
                 version, feeds, form.outputs, started=started, shared_by=shared_by, keys=routed_by
             )
             answer = form.answer(prediction)
-        except NotLogged:  # nothing may be answered that is not in the log: the messages wait, as for a model
+        except NotLogged:  # no answer may leave that is not in the log: the messages wait, as for a model
             outcome.unready += chosen
             return
         except Exception as error:  # noqa: BLE001 - see refuse()
@@ -227,7 +227,7 @@ class Answerer:
             first += rows
 
     def _refusal(self, version: LoadedVersion, job: Job, error: Exception, outcome: BatchOutcome, key: str) -> Answer:
-        """Count a job that cannot be answered and return what the error topic is told."""
+        """Count a job that cannot be answered and return the report for the error topic."""
         known = _known(error, job.message)
         return self._told(outcome, version.name, version.version, job.message, known, version.arm, key)
 
@@ -241,7 +241,7 @@ class Answerer:
         arm: str = "",
         key: str = "",
     ) -> Answer:
-        """Count a bad message, tell the observers and return what the error topic is told."""
+        """Count a bad message, tell the observers and return the report for the error topic."""
         reason = reason_of(error)
         outcome.refused[reason] = outcome.refused.get(reason, 0) + 1
         identifier = message_id(message.topic, message.payload, message.correlation)
@@ -260,7 +260,7 @@ class Answerer:
 
 
 def _check_user(message: Message) -> None:
-    """Raise BadMessage for user properties that an answer cannot bear."""
+    """Raise BadMessage for user properties that an answer cannot have."""
     size = sum(len(name.encode()) + len(value.encode()) for name, value in message.user)
     if size > LONGEST_USER:
         found = f"they have {size} bytes, {LONGEST_USER} may be"

@@ -3,7 +3,7 @@
 import random
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
-"""Seconds before another try to connect: doubled each time and drawn between half and all of it, for ever."""
+"""Seconds before another try to connect: doubled each time and drawn between half and all of it, forever."""
 STEADY_SECONDS = 10.0
 """After which a connection counts as good, and the next loss begins with the first pause again."""
 

@@ -12,7 +12,7 @@ _FIRST = 16  # messages of the first batch, when nothing is known of the model y
 
 
 class BatchSizer:
-    """Learns from each batch what a message takes, rows, model and machine all in all."""
+    """Learns from each batch how long a message takes, with all that it depends on."""
 
     def __init__(
         self, most: int, *, budget: float = BUDGET_SECONDS, clock: Callable[[], float] = time.perf_counter
@@ -29,7 +29,7 @@ class BatchSizer:
         return self._most if self.seconds(self._most) <= self._budget else max(1, int(self._budget / self.seconds(1)))
 
     def seconds(self, messages: int) -> float:
-        """Return what so many messages would take."""
+        """Return how long `count` messages would take, in seconds."""
         return messages * min(self._each, default=self._budget / _FIRST)
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""One broker and the answers that go to it: its connection and its sender, joined."""
+"""One broker: its connection, and the sender of the answers that go to it."""
 
 import time
 from collections.abc import Callable
@@ -21,7 +21,7 @@ class Owner(Protocol):
         """A broker is connected."""
 
     def link_down(self, link: "BrokerLink") -> None:
-        """A broker is connected no more."""
+        """A broker is disconnected."""
 
     def take(self, message: Message) -> None:
         """A message arrived."""
@@ -72,12 +72,12 @@ class BrokerLink:
             self.client.flush()
 
     def leave(self) -> None:
-        """Say that we are gone, and go in good order."""
+        """Publish that we are offline, then disconnect."""
         self.client.publish(self._online, b"offline", qos=0, retain=True)
         self.client.close()
 
     def refusals(self) -> list[str]:
-        """Return what the broker takes no answers of."""
+        """Return the problems of this broker: no connection, or answers that it refuses."""
         address, sender = self.client.address, self.sender
         found = [f"{address} refuses {sender.refused} answers: {sender.refusal}"] if sender.refused else []
         return found + ([f"{address} refuses reports of bad messages: {sender.unheard}"] if sender.unheard else [])
@@ -88,7 +88,7 @@ class BrokerLink:
         self.client.publish(self._online, b"online", qos=0, retain=True)
 
     def down(self, reason: str) -> None:
-        """Pass on that the broker is gone."""
+        """Pass on that the broker is disconnected."""
         self.sender.down()
         self._owner.link_down(self)
 

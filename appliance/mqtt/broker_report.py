@@ -1,4 +1,4 @@
-"""What a broker tells of itself under `$SYS`: its version, and how many messages it has dropped.
+"""What a broker publishes about itself under `$SYS`: its version, and how many messages it has dropped.
 
 Sources: mosquitto(8), "Broker status"; EMQX and VerneMQ, their pages on `$SYS` topics. No standard names these topics.
 """
@@ -67,15 +67,15 @@ class _ReportHandler:
 
     @property
     def done(self) -> bool:
-        """Whether there is nothing to wait for any more."""
+        """Whether everything that was asked for has arrived."""
         return bool(self.reason or (self.version and self.dropped))
 
     def up(self, session: BrokerSession) -> None:
-        """Take note that the broker has taken the connection."""
+        """Store that the broker has accepted the connection."""
         self.connected = True
 
     def down(self, reason: str) -> None:
-        """Take note of why there is no connection."""
+        """Store why there is no connection."""
         self.reason = reason
 
     def message(self, message: Message) -> None:
@@ -87,4 +87,4 @@ class _ReportHandler:
             self.dropped[message.topic] = int(text)
 
     def published(self, packet_id: int, refusal: str) -> None:
-        """Pass over: nothing is published."""
+        """Ignore: nothing is published."""

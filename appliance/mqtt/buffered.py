@@ -1,4 +1,4 @@
-"""A socket that asks the system for large pieces, and gives a library no more of them than it is meant to read."""
+"""A buffered socket: receives in large pieces, and gives paho only the bytes that it may read."""
 
 import contextlib
 import socket
@@ -10,7 +10,7 @@ _CHUNK = 256 * 1024  # bytes asked of the system at once
 
 
 class Buffered:
-    """A connected socket. recv() and send() are for the library, the rest for who turns it."""
+    """A connected socket. recv() and send() are for paho, the rest is for the client."""
 
     def __init__(self, plain: Any) -> None:
         self._socket = plain

@@ -1,4 +1,4 @@
-"""Keeps one connection to a broker, reconnecting for ever; hands messages on without acknowledging them.
+"""Keeps one connection to a broker, reconnecting forever; hands messages on without acknowledging them.
 
 paho does CONNECT, SUBSCRIBE, pings and TLS (connection.py). It is dropped with its connection, so nothing that it keeps
 in memory outlives that. The packets of each message are read and written here (packets.py): paho would make objects of
@@ -87,7 +87,7 @@ class Client:
 
     @property
     def up(self) -> bool:
-        """Whether the broker has taken the connection."""
+        """Whether the broker has accepted the connection."""
         return not self.problem
 
     @property
@@ -251,12 +251,12 @@ class Client:
             self._lost = self._lost or str(error)
 
     def _check(self, code: MQTTErrorCode) -> None:
-        """Take note of a connection that paho says is lost."""
+        """Mark the connection as lost when paho reports an error."""
         if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
             self._lost = self._lost or paho.error_string(code)
 
     def _drop(self, reason: str) -> None:
-        """Let go of a connection that was lost or refused."""
+        """Drop a connection that was lost or refused."""
         client, self._paho, self._lost = self._paho, None, ""
         if client:
             client.abandon()
@@ -286,9 +286,9 @@ class Client:
         self._handler.up(BrokerSession(bool(flags.session_present), int(maximum), has_identifiers))
 
     def _on_disconnect(self, client: paho.Client, data: Any, flags: Any, reason: Any, properties: Any) -> None:
-        """Take note of why the connection ended."""
+        """Store why the connection ended."""
         self._lost = self._lost or f"the connection ended: {reason}"
 
     def _on_subscribe(self, client: paho.Client, data: Any, packet_id: int, reasons: Any, properties: Any) -> None:
-        """Take note of what the broker gives us from now on, and of subscriptions that it refused."""
+        """Store which subscriptions the broker granted and refused."""
         self._subscriptions.answered(packet_id, reasons)

@@ -1,4 +1,4 @@
-"""The clock by which ages are told: it runs evenly, whatever is done to the wall clock, and goes on after a restart.
+"""The clock that ages are measured by: it runs evenly, whatever is done to the wall clock, and goes on after a restart.
 
 Its seconds look like Unix time but are counted by the monotonic clock, which the kernel starts with the machine and
 which every process sees alike. What is kept on disk bears them. A note beside it says how to go on:

@@ -23,7 +23,7 @@ RETRY_SECONDS = 1.0
 
 
 class Committer:
-    """Commits batches in the order in which they were put."""
+    """Commits batches in order."""
 
     def __init__(
         self,
@@ -50,12 +50,12 @@ class Committer:
 
     @property
     def busy(self) -> bool:
-        """Whether the disk is at work, so that nothing else may be written."""
+        """Whether a commit is running, so that nothing else may be written."""
         return self._begun is not None
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is on its way."""
+        """Whether no batch waits or is being committed."""
         return self._begun is None and not self._waiting
 
     @property
@@ -136,7 +136,7 @@ class Committer:
             self.collect(0.0)
 
     def close(self) -> None:
-        """End the thread."""
+        """End the commit thread; it must be idle."""
         self._jobs.put(False)
         self._thread.join()
 
@@ -147,7 +147,7 @@ class Committer:
         self._took.append(time.perf_counter() - started)
 
     def _run(self) -> None:
-        """Commit whenever asked to."""
+        """Run commits, one for each item of the queue (the thread `mqtt-commit`)."""
         while self._jobs.get():
             try:
                 self._end()

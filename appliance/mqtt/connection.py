@@ -129,6 +129,6 @@ class Connection(paho.Client):
         self._ping_t = 0.0
 
     def abandon(self) -> None:
-        """Close the socket without a word."""
+        """Close the socket without a DISCONNECT: the broker publishes our will."""
         self.on_disconnect = None
         self._sock_close()

@@ -1,4 +1,4 @@
-"""Who we are for a broker, and who it must be for us: passwords and certificates, read anew for each connection."""
+"""Credentials of a broker connection: passwords and certificates, read again for each connection."""
 
 import ssl
 from pathlib import Path
@@ -9,7 +9,7 @@ from appliance.errors import ConfigError
 
 
 def tls_context(config: BrokerConfig) -> ssl.SSLContext:
-    """Return a context that checks the broker's certificate and name, read anew so that renewed ones count."""
+    """Return a context that checks the broker's certificate and name. It reads the files, so renewed ones count."""
     try:
         context = ssl.create_default_context(cafile=config.ca_file or None)
         context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -1,4 +1,4 @@
-"""Which messages were kept already when a broker sends them again: told by packet identifier and content.
+"""Recognizes messages that a broker sends again, by packet identifier and content.
 
 A broker sends what it has no acknowledgement of again, under the same identifier and flagged (MQTT 5.0, 4.4). A reading
 that only equals the one before is no duplicate: sensors often say the same twice.
@@ -37,7 +37,7 @@ class Deduplicator:
         return [write for write in ((_DELETE, gone), (_INSERT, list(kept.items()))) if write[1]]
 
     def committed(self, messages: Sequence[Message]) -> None:
-        """Take note that the statements of these messages were committed."""
+        """Remember these messages: their statements were committed."""
         for message in messages:
             if message.qos:
                 self._kept[message.packet_id] = _digest(message)

@@ -51,7 +51,7 @@ class DeferredListener:
             self._listener.run()
 
     def stop(self) -> None:
-        """Have run() return soon."""
+        """Make run() return soon."""
         self._stop.set()
         if self._listener:
             self._listener.stop()

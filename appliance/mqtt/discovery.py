@@ -1,4 +1,4 @@
-"""What Home Assistant is told, so that it shows every topic that answers go to.
+"""Home Assistant discovery: announces every topic that answers go to, so that it is shown.
 
 Source: Home Assistant's MQTT discovery (home-assistant.io/integrations/mqtt, "MQTT Discovery").
 """
@@ -24,7 +24,7 @@ class Discovery:
         self._told: set[str] = set()
 
     def forget(self) -> None:
-        """Home Assistant may have forgotten everything: announce anew."""
+        """Announce every topic again: Home Assistant may have forgotten them."""
         self._told.clear()
 
     def tell(

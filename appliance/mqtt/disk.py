@@ -54,7 +54,7 @@ class Disk:
     """The file, opened by one process. All methods are for one thread, but for end(), beside which it may read."""
 
     def __init__(self, path: Path) -> None:
-        """Open or make it; one that SQLite finds damaged is set aside and begun anew, since it must not stop the flow.
+        """Open or make it; a damaged file is set aside and a fresh one made, since it must not stop the flow.
 
         Raises StoreError when it can be neither read nor made.
         """
@@ -72,7 +72,7 @@ class Disk:
             raise self._failed("open", error) from error
 
     def commit(self, writes: Iterable[Write]) -> None:
-        """Write all of it or nothing, and return when it is on the disk. Raises StoreError, as on a full disk."""
+        """Write all or nothing, and return when it is on the disk. Raises StoreError, as on a full disk."""
         self.begin(writes)
         self.end()
 

@@ -45,15 +45,15 @@ class Batch:
     park: list[tuple[str, Message]] = field(default_factory=list)
     """(subscription, message) of what must wait for its model."""
     taken: list[Parked] = field(default_factory=list)
-    """Messages that have waited and need not any more."""
+    """Messages that were parked and are answered now."""
     fed: list[Message] = field(default_factory=list)
-    """Messages that fed rows: should they come again, they feed nothing more."""
+    """Messages that fed rows: if they come again, they are ignored."""
     writes: list[Write] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A batch that was begun."""
+    """A batch whose transaction is open, and what it writes."""
 
     batch: Batch
     addition: Addition
@@ -187,13 +187,13 @@ class Flow:
         return pending.addition.stored
 
     def note_clock(self) -> None:
-        """Have the next start know of a wall clock that was set. Raises StoreError."""
+        """Write down that the wall clock was set, for the next start. Raises StoreError."""
         clock = self._outbox.clock
         if clock.has_jumped():
             self._disk.commit([clock.write()])
 
     def prune(self) -> None:
-        """Delete what no window holds any more. Raises StoreError."""
+        """Delete values that no window needs. Raises StoreError."""
         now = self._outbox.clock.now()
         writes = [write for builder in self._rows for write in builder.prune(now)]
         if writes:
@@ -224,7 +224,7 @@ class Flow:
         return jobs
 
     def _jobs(self, message: Message, now: float, batch: Batch) -> list[Job]:
-        """Return the answers that a message asks for; what it comes to beside goes to `batch`."""
+        """Return the answers that a message asks for; anything else that it causes is added to `batch`."""
         if message.unread:
             self._refuse_large(message, batch)
             return []
@@ -239,7 +239,7 @@ class Flow:
         return jobs + self._fed(message, now, batch)
 
     def _refuse_large(self, message: Message, batch: Batch) -> None:
-        """Tell the error topic of a message that was passed over, once."""
+        """Report a message that was dropped as too large to the error topic, once."""
         targets = [one.target for one, _ in self._topics.asked(message.topic, message.identifiers)]
         fed = self._topics.fed(message.topic, message.identifiers)
         targets += [self._topics.rows[index].target for index, _, _ in fed]
@@ -257,7 +257,7 @@ class Flow:
             batch.writes += builder.writes()
 
     def _is_ready(self, model: str | None, version: str | None) -> bool:
-        """Return whether somebody answers for a model."""
+        """Return whether a model has a version that answers."""
         try:
             self._predictor.route(model, version)
         except ApplianceError:

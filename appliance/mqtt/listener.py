@@ -68,7 +68,7 @@ class MqttListener:
     ) -> None:
         """`folder` keeps the outbox; `models` says for the status what is served; `report` is told every second.
 
-        Raises ConfigError for what cannot be meant, StoreError when the folder cannot be used.
+        Raises ConfigError for invalid settings, StoreError when the folder cannot be used.
         """
         with durable.reported(f"make {folder}"):
             durable.make_folder(folder.parent)
@@ -124,7 +124,7 @@ class MqttListener:
         self._finish()
 
     def stop(self) -> None:
-        """Have run() return soon."""
+        """Make run() return soon."""
         self._stop.set()
         self._waker.wake()
 
@@ -149,7 +149,7 @@ class MqttListener:
         self._status.announce_anew()
 
     def link_down(self, link: BrokerLink) -> None:
-        """Disconnected: the broker sends again what we had not acknowledged, so it is let go of here."""
+        """Disconnected: the broker sends again what we had not acknowledged, so it is forgotten here."""
         if link.way == LOCAL:
             self._drop_queue()
 
@@ -163,7 +163,7 @@ class MqttListener:
     # One turn of the loop.
 
     def _turn(self) -> None:
-        """Wait until something is to be done and do all that is."""
+        """Wait until there is something to do, then do it."""
         self._source.client.paused = self._queue.is_full and not self._committer.stuck
         readable = self._wait()
         now = time.monotonic()
@@ -191,7 +191,7 @@ class MqttListener:
         return max(0.0, min(waits))
 
     def _tend(self, now: float) -> None:
-        """Do what the clock asks for."""
+        """Do what is due: the status, rows by the clock, upkeep of the disk."""
         self._status.tend(now)
         if self._committer.busy:  # nothing else may be written until it has ended
             return
@@ -200,7 +200,7 @@ class MqttListener:
         self._upkeep.prune(now)
 
     def _work(self, now: float) -> None:
-        """Answer what is at hand, and have it committed."""
+        """Answer the messages that wait, and have the answers committed."""
         self._committer.begin(now, beside=bool(self._queue))
         if self._flow.parking.count and self._unpark_timer.is_due(now):
             self._unparking = True
@@ -222,10 +222,10 @@ class MqttListener:
             self._committer.put(self._answered())
             self._committer.begin(now, beside=bool(self._queue))
         if self._queue.let_go and not self._queue and self._committer.idle:
-            self._source.client.begin_anew("messages were let go of while nothing could be committed; they come again")
+            self._source.client.begin_anew("messages were dropped while nothing could be committed; they come again")
 
     def _send(self, now: float) -> None:
-        """Send what may be sent."""
+        """Send what the windows and rates of the brokers allow."""
         for link in self._links:
             link.send(now)
 
@@ -269,12 +269,12 @@ class MqttListener:
         self._status.announce(batch, stored)
 
     def _drop_queue(self) -> None:
-        """Let go of messages whose connection is gone: they come again."""
+        """Forget messages whose connection has ended: the broker sends them again."""
         self._queue.clear()
         self._committer.forget_messages()
 
     def _restart(self) -> None:
-        """Begin anew with every broker after a fault: what was not acknowledged comes again."""
+        """Reconnect to every broker after a fault: what was not acknowledged is sent again."""
         self._drop_queue()
         self._unparking = False
         for link in self._links:
@@ -286,7 +286,7 @@ class MqttListener:
                 return
 
     def _finish(self) -> None:
-        """Wait shortly for answers on their way, then leave every broker in good order."""
+        """Wait shortly for answers on their way, then disconnect from every broker."""
         until = time.monotonic() + STOP_SECONDS
         self._source.client.paused = False
         with contextlib.suppress(ApplianceError):
@@ -296,7 +296,7 @@ class MqttListener:
                 for link in self._links:
                     link.turn(time.monotonic(), readable=link.client.fileno() in readable)
                     link.send(time.monotonic())
-                self._queue.clear()  # unacknowledged, so they come again
+                self._queue.clear()  # not acknowledged, so the broker sends them again
             self._outbox.flush()
         for link in self._links:
             link.leave()

@@ -7,7 +7,7 @@ from appliance.mqtt.messages import Message
 PAUSE_MESSAGES, PAUSE_BYTES = 4096, 8 * 1024 * 1024
 """Waiting in memory, after which nothing more is read: brokers have sent more than we asked for (mosquitto 2.0.11)."""
 MOST_MESSAGES, MOST_BYTES = 16_384, 16 * 1024 * 1024
-"""Waiting in memory, after which messages are let go of while nothing can be committed: acknowledgements that may make
+"""Waiting in memory, after which messages are dropped while nothing can be committed: acknowledgements that may make
 room stand behind them. QoS 0 is lost then; the others come again over a new connection."""
 
 
@@ -18,7 +18,7 @@ class MessageQueue:
         self._messages: list[Message] = []
         self._bytes = 0
         self.let_go = False
-        """Whether a message of QoS 1 was let go of: all later ones are too, so that they come again in order."""
+        """Whether a message of QoS 1 was dropped: all later ones are too, so that they come again in order."""
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -29,7 +29,7 @@ class MessageQueue:
         return len(self._messages) >= PAUSE_MESSAGES or self._bytes >= PAUSE_BYTES
 
     def put(self, message: Message) -> bool:
-        """Add a message; return False where it was let go of instead."""
+        """Add a message; return False where it was dropped instead."""
         if self.let_go or len(self._messages) >= MOST_MESSAGES or self._bytes >= MOST_BYTES:
             self.let_go = self.let_go or bool(message.qos)
             return False

@@ -1,4 +1,4 @@
-"""What passes between us and a broker, without a word of how."""
+"""The types that pass between us and a broker, whatever the transport."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -6,7 +6,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What a broker sent: `packet_id` is good for acknowledging on this connection, and for nothing else."""
+    """What a broker sent: `packet_id` acknowledges it on this connection, and has no other use."""
 
     topic: str
     payload: bytes
@@ -54,7 +54,7 @@ class BrokerSession:
 
 
 TOO_LARGE = -1
-"""Stands for the packet id of a message that the broker takes in no case, since it is larger than it said."""
+"""Returned instead of a packet id for a message larger than the broker accepts."""
 
 
 class Handler(Protocol):

@@ -1,4 +1,4 @@
-"""Answers on their way to a broker: on disk until it has acknowledged them, within a quota of size and age."""
+"""The outbox: answers on disk until their broker has acknowledged them, within a quota of size and age."""
 
 import logging
 from collections.abc import Container, Iterable, Iterator, Sequence
@@ -118,7 +118,7 @@ class Outbox:
         """Return the addition of answers, which nothing has written yet.
 
         `others` are bytes of other tables that count for the quota, which one addition may exceed: a batch larger than
-        the quota would else wait for ever. Raises Overloaded when it is reached and the policy is to refuse.
+        the quota would otherwise wait for ever. Raises Overloaded when it is reached and the policy is to refuse.
         """
         created = self.clock.now() if now is None else now
         acknowledged = list(self._acknowledged)
@@ -141,7 +141,7 @@ class Outbox:
         return Addition(stored, writes, acknowledged, gone, size, dropped)
 
     def added(self, addition: Addition) -> None:
-        """Take note that an addition's writes were committed."""
+        """Update the counts: an addition was committed."""
         self.bytes += addition.size - sum(addition.gone.values())
         self.count += len(addition.stored) - len(addition.gone)
         for seq in addition.acknowledged:
@@ -155,7 +155,7 @@ class Outbox:
             )
 
     def acknowledge(self, stored: Stored) -> None:
-        """Take note that a broker has acknowledged an answer; it is deleted with the next commit."""
+        """Mark an answer as acknowledged by its broker; it is deleted with the next commit."""
         self._acknowledged[stored.seq] = stored.size
 
     @property

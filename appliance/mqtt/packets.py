@@ -1,4 +1,4 @@
-"""The two packets that every message costs, PUBLISH and PUBACK, as bytes. Pure.
+"""The two packets of every message, PUBLISH and PUBACK, as bytes. Pure.
 
 paho spends most of a message's time on them, some fifty microseconds of objects; it keeps the connection, which is all
 the rest. Source: MQTT 5.0, sections 2.1, 2.2.2, 3.3 and 3.4; MQTT 3.1.1 is the same without properties.
@@ -33,7 +33,7 @@ LARGEST = 268_435_460
 
 
 class MalformedPacket(ValueError):
-    """Bytes that no broker should send; the connection is to be ended."""
+    """Bytes that no broker should send: the connection must be closed."""
 
 
 def extent(data: bytearray, place: int) -> tuple[int, int] | None:
@@ -129,7 +129,7 @@ def publish(
 
 
 def puback(packet_id: int) -> bytes:
-    """Return the PUBACK that says that we have a message."""
+    """Return the PUBACK of a message."""
     return struct.pack("!BBH", PUBACK, 2, packet_id)
 
 
@@ -142,7 +142,7 @@ def _properties(properties: PublishProperties | None) -> bytes:
 
 @lru_cache(maxsize=256)
 def _cached(properties: PublishProperties) -> bytes:
-    """Return properties that many messages bear, as _packed() does."""
+    """Return properties that many messages have, as _packed() does."""
     return _packed(properties)
 
 

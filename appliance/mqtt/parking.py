@@ -80,7 +80,7 @@ class ParkingLot:
         return [write for write in writes if write[1]]
 
     def committed(self, parking: Parking) -> None:
-        """Take note that a preparation was committed."""
+        """Update the counts: a preparation was committed."""
         for one in parking.added:
             self._counts[one.subscription] += 1
             self.bytes += size_of(one.message)

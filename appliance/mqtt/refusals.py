@@ -7,7 +7,7 @@ REFUSED_SECONDS = 300.0
 
 
 class Refusals:
-    """The refused answers of one way, by number and topic.
+    """The refused answers to one broker, by number and topic.
 
     Of each topic one is tried again, the newest; when the broker takes it, the others follow. Brokers refuse topics,
     for days and by the hundred thousand, and to try all of them again would keep the others waiting each time.
@@ -58,7 +58,7 @@ class Refusals:
         return sorted(found)
 
     def taken(self, number: int) -> list[int]:
-        """Take note that the broker took an answer; return, by number, the others of its topic, had it been refused."""
+        """Forget the refusal of an answer that was accepted; return, by number, the others of its topic."""
         topic = self._tried.pop(number, None)
         if topic is None or topic not in self._waiting:
             return []

@@ -1,4 +1,4 @@
-"""Which topics an answer may go to where a message has a say in it: no sender gains a right to publish by us. Pure.
+"""Which topics an answer may go to when the message chooses: no sender may publish through us where it could not. Pure.
 
 A message's Response Topic (MQTT 5.0, 3.3.2.3.5) is followed only under the filters of `respond`, and never to topics
 that are the appliance's own, Home Assistant's discovery or subscribed to by us. What fills the places of `answer` comes

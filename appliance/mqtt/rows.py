@@ -1,4 +1,4 @@
-"""Rows put together from several topics: what each key (device) last sent, kept on disk, and when a row is complete."""
+"""Rows put together from several topics: each key's last values, kept on disk, and when a row is complete."""
 
 import hashlib
 import math
@@ -83,7 +83,7 @@ class RowBuilder:
         return self._job(place, device, now)
 
     def timed(self, now: float) -> Iterator[Job]:
-        """Yield the rows whose time has come."""
+        """Yield the rows that are due."""
         if self._config.when != "every":
             return
         for place, device in self._devices.items():
@@ -186,7 +186,7 @@ class RowBuilder:
         self._forget_silent()
 
     def _forget_silent(self) -> None:
-        """Let go of the keys that were silent longest, beyond the number that may be."""
+        """Drop the keys that were silent longest, beyond the allowed number."""
         while len(self._devices) > self._config.max_keys:
             place, _ = self._devices.popitem(last=False)
             self._writes.append((_FORGET, [(self._config.name, _text(place))]))

@@ -67,7 +67,7 @@ class Sender:
         self.refusal = ""
         """The topic and reason of the last answer that the broker refused."""
         self.unheard = ""
-        """The topic and reason of the last report of a bad message, if the broker refused it; it is let go of."""
+        """The topic and reason of the last report of a bad message, if the broker refused it; it is dropped."""
         self.sent = 0
         self.replayed = 0
 
@@ -170,7 +170,7 @@ class Sender:
         self._again(self._refused.taken(stored.seq))
 
     def _again(self, numbers: Sequence[int]) -> None:
-        """Have answers read from the disk once more."""
+        """Read answers from the disk again."""
         for seq in numbers:
             if self._ranges and self._ranges[-1][1] == seq - 1:
                 self._ranges[-1] = self._ranges[-1][0], seq
@@ -190,13 +190,13 @@ class Sender:
         self.refusal = f"{stored.answer.topic}: {refusal}"
 
     def take_unsendable(self) -> list[tuple[Stored, str]]:
-        """Return what can never be sent, each with the reason, once: the caller settles it with the outbox at once."""
+        """Return what can never be sent, each with the reason, once: the caller deletes it from the outbox at once."""
         found = list(self._unsendable.values())
         self._unsendable.clear()
         return found
 
     def _give_up(self, stored: Stored, found: str, now: float) -> None:
-        """Let go of an answer that no other try would make smaller; the report of a bad message without a word."""
+        """Give up an answer that is too large for the broker; the report of a bad message is dropped silently."""
         if stored.answer.model:
             self._unsendable[stored.seq] = stored, found
         else:

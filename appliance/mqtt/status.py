@@ -1,4 +1,4 @@
-"""What the listener tells of itself: counters and problems, the retained status, announcements for Home Assistant."""
+"""What the listener reports of itself: counters and problems, the retained status, announcements for Home Assistant."""
 
 import logging
 import time
@@ -86,7 +86,7 @@ class StatusReporter:
             self._publish_status()
 
     def announce_anew(self) -> None:
-        """Have the status published and Home Assistant told of every topic once more: who hears us may be new."""
+        """Publish the status and announce every topic to Home Assistant again: subscribers may be new."""
         self._publish_timer.hurry()
         self._alarms.clear()
         if self._discovery:
@@ -98,7 +98,7 @@ class StatusReporter:
             self._discovery.tell(stored, batch.outcome.responded, batch.outcome.units, self._publish_retained)
 
     def hinder(self, error: ApplianceError) -> None:
-        """Take note of why nothing can be committed."""
+        """Store and log why nothing can be committed."""
         if str(error) != self.hindrance:
             log.error("MQTT is paused", extra={"error": str(error)})
         self.hindrance = str(error)
@@ -127,12 +127,12 @@ class StatusReporter:
         self._alarms = alarms
 
     def _publish_everywhere(self, topic: str, payload: bytes) -> None:
-        """Publish to every broker what it is to keep."""
+        """Publish a retained message to every broker."""
         for link in self._links:
             link.client.publish(topic, payload, qos=0, retain=True)
 
     def _publish_retained(self, topic: str, payload: bytes) -> None:
-        """Publish what the broker is to keep."""
+        """Publish a retained message."""
         self._source.client.publish(topic, payload, qos=0, retain=True)
 
     def _problems(self) -> list[str]:

@@ -34,7 +34,7 @@ class Subscriptions:
         self.refused, self._asked = [], {}
 
     def asked(self, packet_id: int, asks: Sequence[Ask]) -> None:
-        """Take note of a SUBSCRIBE that is on its way."""
+        """Remember a SUBSCRIBE that was sent, until the broker answers it."""
         self._asked[packet_id] = [ask.text for ask in asks]
 
     def answered(self, packet_id: int, reasons: Sequence[Any]) -> None:

@@ -1,8 +1,8 @@
-"""When the loop does something again that it does every so often. Pure: the time is given."""
+"""Timers of the loop. Pure: the time is given."""
 
 
 class Timer:
-    """Is due once every `seconds`, and at once at first. Times are time.monotonic(); for one thread."""
+    """Is due every `seconds`, and immediately at first. Times are time.monotonic(); for one thread."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds

@@ -1,4 +1,4 @@
-"""Which topics are whose: subscriptions, feeds of rows and our own; and that no answer is taken for a message."""
+"""The table of topics: subscriptions, feeds of rows, and our own; ensures that no answer comes back as a message."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Target:
-    """Who answers, and in what manner."""
+    """The model that answers, and how."""
 
     model: str | None
     version: str | None
@@ -51,7 +51,7 @@ class Subscription:
     """Where a Response Topic may lie."""
     target: Target
     key: str
-    """What tells it from the others: its topic filter, and more where several have the same."""
+    """A unique key: its topic filter, and more where several have the same."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,7 +118,7 @@ class TopicTable:
             return ""
 
     def _asked(self, topic: str, copy_of: tuple[int, ...] = ()) -> tuple[tuple[Subscription, str], ...]:
-        """Return the subscriptions that mean a topic, each with where its answers go; "" for nowhere.
+        """Return the subscriptions that match a topic, each with where its answers go; "" for nowhere.
 
         `copy_of` are the message's subscription identifiers: the other filters that match have a copy of their own.
         """
@@ -181,7 +181,7 @@ class TopicTable:
 
 
 def _remembered(find: Callable[[str, tuple[int, ...]], T]) -> Callable[[str, tuple[int, ...]], T]:
-    """Return a function that remembers what was found for the last topics, but for long ones: senders choose them."""
+    """Return a function with a cache of the last topics; long ones are not kept, since senders choose them."""
     kept = lru_cache(maxsize=_KEPT)(find)
 
     def remembered(topic: str, copy_of: tuple[int, ...] = ()) -> T:

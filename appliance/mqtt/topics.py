@@ -1,4 +1,4 @@
-"""Topic filters and topic templates: which message is meant, and where its answer goes. Pure.
+"""Topic filters and topic templates: which messages match, and where their answers go. Pure.
 
 Source: MQTT 5.0, section 4.7 (topic names and filters) and 4.8.2 (shared subscriptions).
 """
@@ -34,7 +34,7 @@ class Filter:
         self.wildcards = sum(level in "+#" for level in self.levels if level)
 
     def match(self, topic: str) -> tuple[str, ...] | None:
-        """Return what stands where the wildcards are, `#` giving the rest of the topic; None when it is not meant."""
+        """Return the levels that the wildcards stand for, `#` for the rest of the topic; None without a match."""
         if topic.startswith("$") and self.levels[0] in ("+", "#"):
             return None
         found = self._pattern.fullmatch(topic)
@@ -92,7 +92,7 @@ class KeyedFilter:
             raise ConfigError(f"topic {text!r}", "it has wildcards without a name", "write them as {name}")
 
     def match(self, topic: str) -> dict[str, str] | None:
-        """Return {name: what stands there}; None when the topic is not meant."""
+        """Return {name: what stands there}; None when the topic does not match."""
         parts = self.filter.match(topic)
         return None if parts is None else dict(zip(self.names, parts, strict=True))
 
@@ -151,7 +151,7 @@ def values_of(topic: str, parts: Sequence[str]) -> dict[str, str]:
 
 
 def is_topic(text: str) -> bool:
-    """Return whether a client may publish to `text`: what begins by $ is the broker's own."""
+    """Return whether a client may publish to `text`: topics that begin with $ are the broker's own."""
     if not text or text.startswith("$") or any(mark in text for mark in "+#\0"):
         return False
     try:

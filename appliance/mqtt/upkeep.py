@@ -1,4 +1,4 @@
-"""What the loop does on disk besides messages: deletes what is done with, and keeps the clock's note."""
+"""Upkeep of the disk: deletes acknowledged and expired answers, and stores the state of the clock."""
 
 from appliance.mqtt.disk import Disk
 from appliance.mqtt.flow import Flow

@@ -1,4 +1,4 @@
-"""How the loop waits: for its brokers' sockets, for a time, or for another thread that wakes it."""
+"""Lets the loop wait: for its brokers' sockets, for a time, or for another thread that wakes it."""
 
 import contextlib
 import select

@@ -1,4 +1,4 @@
-"""The latest values of one feed, and what is told of them: last, mean, min, max, std, count, slope. Pure."""
+"""The latest values of one feed, and statistics of them: last, mean, min, max, std, count, slope. Pure."""
 
 import math
 from collections import deque
@@ -22,7 +22,7 @@ class Window:
         self.age(at)
 
     def age(self, now: float) -> None:
-        """Let go of what is older than the window."""
+        """Drop values that are older than the window."""
         while self._seconds and self._kept and self._kept[0][0] < now - self._seconds:
             self._kept.popleft()
 
@@ -45,12 +45,12 @@ class Window:
         numbers = [float(value) for _, value in self._kept]
         try:
             return _slope([at for at, _ in self._kept], numbers) if statistic == "slope" else _OF[statistic](numbers)
-        except OverflowError:  # what was on the way to the statistic is beyond any float
+        except OverflowError:  # an intermediate result is beyond any float
             return math.inf
 
 
 def is_number(value: Any) -> bool:
-    """Return whether statistics can be told of a value."""
+    """Return whether statistics can be computed of a value."""
     try:
         return isinstance(value, (int, float)) and math.isfinite(value)
     except OverflowError:  # a whole number beyond any float

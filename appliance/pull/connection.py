@@ -53,7 +53,7 @@ class _Tls(_Limited, ssl.SSLSocket):
 
 
 class _Response(http.client.HTTPResponse):
-    """An answer; http.client itself reads `100 Continue` for ever."""
+    """A response; http.client itself reads `100 Continue` forever."""
 
     def __init__(self, *arguments: Any, **rest: Any) -> None:
         super().__init__(*arguments, **rest)

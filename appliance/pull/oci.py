@@ -1,4 +1,4 @@
-"""What an OCI registry is asked and what it answers: references, image manifests, challenges; nothing is sent here.
+"""The requests and responses of an OCI registry: references, image manifests, challenges; nothing is sent here.
 
 Sources: opencontainers/distribution-spec spec.md (1.1), opencontainers/image-spec manifest.md (1.1), the grammar of
 distribution/reference, and distribution/distribution docs/content/spec/auth/token.md.

@@ -35,7 +35,7 @@ class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     file: str
     """Where it lies: a path relative to the index, or the blob's digest in a registry."""
     name: str = ""
-    """The model; empty where only the bundle tells."""
+    """The model; empty where only the bundle names it."""
     version: str = ""
 
     def __str__(self) -> str:

@@ -83,7 +83,7 @@ class _Puller:
         self._record = record.read(self.folder, config.pull.source)
 
     def run(self) -> list[PullResult]:
-        """Take what the source offers, one after the other."""
+        """Process the offers of the source, one after the other."""
         deadline = Deadline(self._config.pull.deadline)
         listing = self._listing(deadline)
         offers = listing.offers
@@ -115,7 +115,7 @@ class _Puller:
         return outcomes
 
     def _listing(self, deadline: Deadline) -> Listing:
-        """Return what the source offers, and remember under which state of it."""
+        """Return the offers of the source, and remember its state (ETag)."""
         fresh = self._source.document(self._record.etag, deadline)
         document = fresh or Document(self._record.document, self._record.etag)
         listing = self._source.offers(document)
@@ -146,7 +146,7 @@ class _Puller:
             self._check_room(offer)
             path = self._source.fetch(offer, self._partial(offer), deadline.share(remaining))
         except Refused as error:
-            # Not remembered: the source may mend it without a word, as a file that was not yet copied whole.
+            # Not remembered: the source may repair it without notice, such as a file that was not yet copied whole.
             self._partial(offer).unlink(missing_ok=True)
             return _outcome(offer, "refused", error)
         except (ApplianceError, OSError) as error:
@@ -223,7 +223,7 @@ class _Puller:
         return f"pulled from {self._config.pull.source}"
 
     def _check_room(self, offer: Offer) -> None:
-        """Raise Refused or StoreError before the first byte of what cannot be had."""
+        """Raise Refused or StoreError for an offer that cannot be fetched, before its first byte."""
         most = self._config.pull.max_bytes
         if offer.size > most:
             raise Refused(f"pull {offer}", f"it has {offer.size} bytes, more than {most}", "raise [pull] max_bytes")
@@ -248,7 +248,7 @@ class _Puller:
         self._record = changed
 
     def _sweep(self, offered: set[str]) -> None:
-        """Delete what was begun and is offered no more, and what a power cut left of a record."""
+        """Delete downloads that were begun and are no longer offered, and what a power cut left of a record."""
         for path in [*self.folder.glob("*.partial"), *self.folder.glob(".*.partial-*")]:
             if path.stem not in offered and not self._dry_run:
                 path.unlink(missing_ok=True)
@@ -282,7 +282,7 @@ def _identify(offer: Offer, path: Path) -> Offer:
 
 
 def _circumstances(config: Config) -> str:
-    """Return a digest of what may turn a refusal into a consent. Raises NotFound when a key cannot be read."""
+    """Return a digest of what may turn a refusal into an acceptance. Raises NotFound when a key cannot be read."""
     parts = [__version__, str(config.pull.max_bytes), str(config.store.max_bundle_bytes)]
     digests = [hashlib.sha256(keys.read_file(Path(file))).hexdigest() for file in config.store.trusted_keys]
     return hashlib.sha256("\n".join([*parts, *sorted(digests)]).encode()).hexdigest()

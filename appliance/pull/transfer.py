@@ -83,7 +83,7 @@ class Transfer:
         _check_digest(path, offer, url, begun=have > 0)
 
     def _store(self, response: Any, url: str, offer: Offer, path: Path, have: int) -> None:
-        """Write what arrives behind the `have` bytes that are there, or over them where the server starts anew."""
+        """Write what arrives behind the `have` bytes that are there, or over them where the server starts from the beginning."""
         if response.status == 206:
             place = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
             if not have or place is None or int(place[1]) != have:
@@ -227,7 +227,7 @@ def _empty(path: Path) -> None:
 
 
 def _opened(path: Path, status: int) -> IO[bytes]:
-    """Return the begun download in `path`, to be gone on with (206, Partial Content) or written anew."""
+    """Return the begun download in `path`, to be continued (206, Partial Content) or written again."""
     how, mode = (os.O_APPEND, "ab") if status == 206 else (os.O_TRUNC, "wb")
     return os.fdopen(nofollow.open_file(path, os.O_WRONLY | how, within=path.parents[1]), mode)
 

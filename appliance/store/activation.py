@@ -1,4 +1,4 @@
-"""Going live and going back: which version of a model serves.
+"""Activation and roll back: which version of a model serves.
 
 The way back is the version that served before. One that was never marked good is no way back while a good one is: it
 is passed over. Roll back uses the way up, so that a second roll back refuses instead of returning to what was left.

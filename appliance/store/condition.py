@@ -1,4 +1,4 @@
-"""How the state folder is: what keeps it from being written, and its free space. Looks without writing anything."""
+"""The condition of the state folder: whether it can be written, if not why, and its free space. Writes nothing."""
 
 import logging
 import os
@@ -33,7 +33,7 @@ class Condition:
 
     @property
     def warning(self) -> str:
-        """What a person is told who looks after the service; empty where all is well."""
+        """The warning for an operator; empty when there is none."""
         return f"{self.hindrance}: {_CONSEQUENCE}" if self.hindrance else ""
 
 
@@ -55,14 +55,14 @@ def look(state_dir: Path) -> Condition:
 
 
 class Watch:
-    """Tells the log when what keeps the state folder from being written changes."""
+    """Logs it when the state folder can no longer be written, or again."""
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
         self._told = ""
 
     def look(self) -> None:
-        """Look, and tell what is new."""
+        """Check the folder and log what has changed."""
         warning = look(self._state_dir).warning
         if warning and warning != self._told:
             log.error("state folder cannot be written", extra={"found": warning})

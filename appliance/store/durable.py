@@ -32,7 +32,7 @@ _NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @contextmanager
 def reported(tried: str) -> Iterator[None]:
-    """Turn an OSError within into a StoreError that says what to do about it."""
+    """Turn an OSError within into a StoreError that says what to do."""
     try:
         yield
     except OSError as error:
@@ -101,7 +101,7 @@ def sync_folder(path: Path) -> None:
 
 
 def remove_folder(path: Path, *, within: Path | None = None) -> None:
-    """Make the folder `path` disappear whole, then delete what it held."""
+    """Remove the folder `path` in one step, then delete its content."""
     doomed = beside(path, "removed")
     with _around(path, within) as above:
         os.rename(path.name, doomed.name, src_dir_fd=above, dst_dir_fd=above)
@@ -116,7 +116,7 @@ def delete(path: Path, *, within: Path | None = None) -> None:
 
 
 def delete_file(path: Path, *, within: Path | None = None) -> None:
-    """Delete a file, and make that last: at any moment it is whole or absent. Raises OSError, StoreError."""
+    """Delete a file durably: at any moment it is whole or absent. Raises OSError, StoreError."""
     with _around(path, within) as above:
         os.unlink(path.name, dir_fd=above)
         os.fsync(above)

@@ -1,4 +1,4 @@
-"""The receipts: one line for each thing that was done to the store, with when, why and what the self-test said."""
+"""The receipts: one line for each change of the store: when, why, and the result of the self-test."""
 
 import os
 from collections.abc import Mapping
