@@ -83,7 +83,7 @@ class Transfer:
         _check_digest(path, offer, url, begun=have > 0)
 
     def _store(self, response: Any, url: str, offer: Offer, path: Path, have: int) -> None:
-        """Write what arrives behind the `have` bytes that are there, or over them where the server starts from the beginning."""
+        """Append what arrives to the `have` bytes that are there, or replace them if the server starts over."""
         if response.status == 206:
             place = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
             if not have or place is None or int(place[1]) != have:

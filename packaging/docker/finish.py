@@ -1,4 +1,4 @@
-"""Makes of an installed environment what the image holds: trimmed, compiled, dated alike; run by the Dockerfile.
+"""Turns an installed environment into the image's content: trimmed, compiled, all dates equal. The Dockerfile runs it.
 
 python finish.py IMAGE     moves the environment of this Python to IMAGE, a folder that is copied over the base's root
 """
@@ -72,7 +72,7 @@ def trim(site: Path) -> dict[str, int]:
 def compile_standard_library(image: Path) -> int:
     """Compile into `image` what the service imports of the standard library and the base image left uncompiled.
 
-    Python's own images hold no bytecode, and a read-only root cannot keep any: each start would compile it anew.
+    Python's own images hold no bytecode, and a read-only root cannot keep any: each start would compile it again.
     """
     for module in pkgutil.walk_packages(importlib.import_module("appliance").__path__, "appliance."):
         importlib.import_module(module.name)

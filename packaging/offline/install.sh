@@ -4,12 +4,12 @@
 #   sh install.sh               check everything, then install beside the running version, switch, restart
 #   sh install.sh --check       check everything, change nothing
 #   sh install.sh --rollback    return to the version that ran before
-#   sh install.sh --uninstall   take the program away; models, receipts and configuration stay, unless --purge
+#   sh install.sh --uninstall   remove the program; models, receipts and configuration stay, unless --purge
 #
 #   --key FILE     public key (PEM) that must have signed this kit; kept, so that later kits need it too
 #   --prefix DIR   where the program goes (/opt/appliance)
 #   --root DIR     install into the system below DIR, an image: its first boot makes the user and starts the service
-#   --no-start     install and enable the service, leave it as it is
+#   --no-start     install and enable the service, but do not start or restart it
 #
 # Exit codes: 0 done, 1 failed, 2 misuse, 3 refused: a check failed and nothing was changed.
 #
@@ -216,7 +216,7 @@ check_signature() {
     if "$program/current/program/appliance" verify "$kit" --key "$trusted" > /dev/null; then report ok signature "by $trusted"
     else report fail signature "not by $trusted, or altered afterwards" 'do not use this kit; get it again'; fi
   else
-    # The program in the kit must not vouch for itself.
+    # The program in the kit must not check itself.
     report fail signature 'nothing here can check it' 'install openssl, or check it on another host: appliance verify KIT --key FILE'
   fi
 }
@@ -307,7 +307,7 @@ envelope_is_right() {
     END { exit wrong || needed != 5 }'
 }
 
-# Writes what the statement vouches for, as SHA256SUMS has it.
+# Writes the files and digests that the statement signs, in the form of SHA256SUMS.
 signed_files() {
   awk -F '\t' '
     function text() { return substr($2, 2, length($2) - 2) }

@@ -12,7 +12,7 @@ unset CDPATH TAR_OPTIONS GZIP POSIXLY_CORRECT # of the caller
 root=$1
 own=$(dpkg --print-architecture)
 arch=${2:-$own}
-recipe=2 # counted up when what is built here changes: a root of an older recipe is made anew
+recipe=2 # raise it when what is built here changes: a root of an older recipe is built again
 [ "$(cat "$root/.complete" 2> /dev/null)" = "$recipe" ] && exit 0
 [ ! -e "$root/.complete" ] || rm -rf "$root"
 [ "$arch" = "$own" ] || [ "$(cat "$3/.complete" 2> /dev/null)" = "$recipe" ] || { echo "first: old-root.sh $3" >&2; exit 2; }

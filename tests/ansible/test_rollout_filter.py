@@ -148,7 +148,7 @@ def test_a_silent_canary_proves_nothing():
         ),
         ({"results": [{"msg": "fine"}, {"failed": True, "msg": "bad"}]}, "bad"),
         ({"censored": "hidden", "msg": "token"}, "what it said is hidden, since it may hold a secret"),
-        ({}, "it failed without a word"),
+        ({}, "it failed without a message"),
     ],
 )
 def test_a_failed_task_is_told_in_one_line(result, told):

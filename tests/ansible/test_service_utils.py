@@ -78,7 +78,7 @@ def test_what_happened_between_two_readings():
 @pytest.mark.parametrize(
     ("first", "last"), [(None, COUNTS), (COUNTS, None), (COUNTS, {}), (COUNTS, {"iris": {"requests": 1.0}})]
 )
-def test_counters_of_a_service_that_began_anew_say_nothing(first, last):
+def test_counters_of_a_service_that_restarted_between_say_nothing(first, last):
     assert service.between(first, last) is None
 
 

@@ -1,4 +1,4 @@
-"""Tells how a fleet is: an entry for each host, asked for or sent as a receipt, and a table for people."""
+"""The state of a fleet: an entry for each host, from its readings or a receipt that it sent, and a table for people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MEBIBYTE = 1024 * 1024
 
 
 class FilterModule:
-    """The filters of this file."""
+    """The filters of this file, for Ansible."""
 
     def filters(self):
         """Return them by name."""
@@ -23,7 +23,7 @@ def entries(looked_at):
 
 
 def entry(host, readings):
-    """Return what is to be told of a host that was asked; `readings` is None where it could not be reached."""
+    """Return the entry of a host that was asked; `readings` is None where it could not be reached."""
     if not readings:
         return {"host": host, "reachable": False, "program": "", "ready": False, "models": []}
     return {**_of_status(host, readings["status"]), "reachable": True, "ready": readings["ready"]}

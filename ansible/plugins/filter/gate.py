@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 LEAST_REQUESTS = 20
-"""Fewer answered requests before the change say nothing of the latency. After it any number does: the slower a version,
-the fewer it answers in the same time."""
+"""With fewer answered requests before the change the latency is not compared. After it any number is enough: a slow
+version answers few in the same time."""
 LIMITS = {"error_rate": 0.0, "latency_ratio": 2.0, "latency_slack": 0.005}
-"""What a host may get worse by: a share of requests, a factor, and seconds below which a difference is noise."""
+"""Limits for getting worse: a share of requests, a factor, and seconds below which a difference is noise."""
 
 
 class FilterModule:
-    """The filters of this file."""
+    """The filters of this file, for Ansible."""
 
     def filters(self):
         """Return them by name."""

@@ -46,7 +46,7 @@ SALT_BYTES = 12
 
 
 class FilterModule:
-    """The filters of this file."""
+    """The filters of this file, for Ansible."""
 
     def filters(self):
         """Return them by name."""

@@ -1,4 +1,4 @@
-"""Decides in which waves a fleet goes, and after each whether it stays or goes back and whether another one follows."""
+"""Plans the waves of a rollout; decides after each whether it stays or goes back, and whether another follows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ WAVES = "appliance_rollout_waves"
 
 
 class FilterModule:
-    """The filters of this file."""
+    """The filters of this file, for Ansible."""
 
     def filters(self):
         """Return them by name."""
@@ -21,7 +21,7 @@ def facts(hosts, hostvars, name):
 
 
 def share(size, total):
-    """Return how many of `total` hosts a size is: a number, or a percentage, rounded up."""
+    """Return how many of `total` hosts a size means: a number, or a percentage, rounded up."""
     text = str(size).strip()
     try:
         number = float(text.removesuffix("%"))
@@ -47,7 +47,7 @@ def in_waves(hosts, sizes, total):
 
 
 def plan(looked_at):
-    """Return in which order a fleet goes: {total, done, pending, most_pending, stop, groups: [{wave, group, hosts}]}.
+    """Return the plan of a rollout: {total, done, pending, most_pending, stop, groups: [{wave, group, hosts}]}.
 
     `looked_at` is {host: what the task file due.yml found}. `stop` says why nothing may be changed, "" if it may.
     """
@@ -82,7 +82,7 @@ def plan(looked_at):
 
 
 def members(groups):
-    """Return what add_host is told of each host and, before the hosts of each wave, of its gate."""
+    """Return the arguments of add_host for each host and, before the hosts of each wave, for its gate."""
     found = []
     for number, one in enumerate(groups):
         gate = f"gate of {one['wave']}".replace(" ", "-")
@@ -129,7 +129,7 @@ def _reason(result):
     if "censored" in result:
         return "what it said is hidden, since it may hold a secret"
     lines = f"{result.get('msg', '')}\n{result.get('stderr', '')}".strip().splitlines()
-    return " ".join(line.strip() for line in lines if line.strip()) or "it failed without a word"
+    return " ".join(line.strip() for line in lines if line.strip()) or "it failed without a message"
 
 
 def told(texts):

@@ -36,7 +36,7 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class FilterModule:
-    """The filters of this file."""
+    """The filters of this file, for Ansible."""
 
     def filters(self):
         """Return them by name."""

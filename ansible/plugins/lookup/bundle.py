@@ -1,4 +1,4 @@
-"""Tells what a model bundle on the controller is."""
+"""Reads the name, version and digest of a model bundle on the controller."""
 
 from __future__ import annotations
 

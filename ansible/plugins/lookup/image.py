@@ -1,4 +1,4 @@
-"""Tells which container image an archive on the controller holds."""
+"""Reads which container image an archive on the controller holds."""
 
 from __future__ import annotations
 

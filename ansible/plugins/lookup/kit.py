@@ -1,4 +1,4 @@
-"""Tells what an offline kit on the controller is, and whether it is signed by a trusted key."""
+"""Reads what an offline kit on the controller is, and checks its signature by a trusted key."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def write(folder, readings, kept=None):
 
 
 def _to_disk(path):
-    """Have a file or folder written out: power may go with the next change."""
+    """Flush a file or folder to the disk: a power cut may come with the next change."""
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)

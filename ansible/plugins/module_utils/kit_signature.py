@@ -53,7 +53,7 @@ def check(file, trusted):
 
 
 def signed_digests(signature, trusted):
-    """Return {path: SHA-256 in hexadecimal} that a model.sig vouches for; `trusted` are public keys (PEM).
+    """Return {path: SHA-256 in hexadecimal} that a model.sig signs; `trusted` are public keys (PEM).
 
     Raises ValueError with the reason unless one of the keys signed it.
     """
@@ -132,7 +132,7 @@ def _resources(statement):
 
 
 def _check_serialization(serialization):
-    """Refuse ways to make digests of files that are not read here; no path is excused, whatever `ignore_paths` says."""
+    """Refuse serializations that are not supported; every file must be signed, whatever `ignore_paths` says."""
     needed = {"method": str, "hash_type": str, "allow_symlinks": bool}
     _shape(serialization, "serialization", needed, {"ignore_paths": list, "shard_size": type(None)})
     _expect("method", serialization["method"], "files")

@@ -1,4 +1,4 @@
-"""What a service says of itself over HTTP: readiness, the models it serves, and its counters over a while."""
+"""What a service reports over HTTP: readiness, the models it serves, and its counters over a while."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TIMEOUT = 5.0
 
 _LINE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)$")
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
-# A fleet's hosts are asked from themselves; a proxy of the environment is never meant.
+# Each host asks its own service, so a proxy of the environment must not be used.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -24,7 +24,7 @@ class Service:
     """The service at `url`; `token` goes with what asks for one."""
 
     def __init__(self, url, token=""):
-        """Take the address, without a slash at its end."""
+        """`url` has no slash at its end."""
         self.url = url
         self.token = token
 
@@ -98,15 +98,17 @@ def samples(text):
 
 
 def between(first, last):
-    """Return {model: what was counted between two readings}; None when one lacks or the service began anew."""
+    """Return {model: what was counted between two readings}; None when one is missing or the service restarted."""
     if first is None or last is None:
         return None
     found = {}
     for model, counts in last.items():
         earlier = first.get(model, {})
         found[model] = {key: value - earlier.get(key, 0.0) for key, value in counts.items()}
-    began_anew = set(first) - set(last) or any(value < 0 for counts in found.values() for value in counts.values())
-    return None if began_anew else found
+    restarted_between = set(first) - set(last) or any(
+        value < 0 for counts in found.values() for value in counts.values()
+    )
+    return None if restarted_between else found
 
 
 def watch(service, seconds, step=1.0):

@@ -1,4 +1,4 @@
-"""How the command `appliance` is asked on a host, and what its answers mean."""
+"""Runs the command `appliance` on a host, and reads its results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 
 COMMAND = "/usr/local/bin/appliance"
 REFUSED = 3
-"""Exit code: the bundle's signature, its proof or its self-test was not good."""
+"""Exit code: refused, for the bundle's signature, its proof or its self-test."""
 
 
 class Failed(Exception):
