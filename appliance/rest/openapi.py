@@ -30,6 +30,8 @@ from appliance.rest import (
 )
 from appliance.rest.http_types import JSON, Context, Request, Response, encode_json
 from appliance.rest.problems import Problem, error_json, mlflow_json, problem_json
+from appliance.rest.routed import HEADER as EXPERIMENT
+from appliance.rest.routed import LONGEST_KEY
 from appliance.rest.routes import Route, extra_routes
 
 Json = dict[str, Any]
@@ -66,6 +68,15 @@ _PROBLEMS: dict[Problem, tuple[type, str]] = {
     mlflow_json: (MlflowError, "application/json"),
 }
 _TEXT: Json = {"type": "string"}
+_ROUTING_KEY: Json = {
+    "name": "X-Routing-Key",
+    "in": "header",
+    "description": "While an experiment runs: requests with the same key are answered by the same version.",
+    "schema": {"type": "string", "maxLength": LONGEST_KEY},
+}
+_ARM: Json = {
+    EXPERIMENT: {"description": "While an experiment runs: ID/VERSION that answered.", "schema": {"type": "string"}}
+}
 _TAGS = (
     ("/v2", "Open Inference Protocol v2"),
     ("/v1", "KServe v1"),
@@ -134,7 +145,7 @@ def _responses(route: Route, schemas: dict[int, Json]) -> Json:
     kind, media = _PROBLEMS[route.problem]
     problem: Json = {"schema": schemas[id(kind)]}
     responses: Json = {
-        "200": {"description": "Done", "content": content},
+        "200": {"description": "Done", "content": content} | ({"headers": _ARM} if _is_routed(route) else {}),
         "default": {"description": "Not done; the status and the text say why", "content": {media: problem}},
     }
     if route.method == "GET" and route.response_type is not None:  # a health call answers 503 in the form of its 200
@@ -158,7 +169,13 @@ def _parameters(route: Route) -> list[Json]:
     parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
     asked = examples.QUERY.items() if route.lines else ()
     flag = {"type": "boolean", "default": False}
+    parameters += [_ROUTING_KEY] if _is_routed(route) else []
     return parameters + [{"name": name, "in": "query", "description": says, "schema": flag} for name, says in asked]
+
+
+def _is_routed(route: Route) -> bool:
+    """Return whether an experiment may choose the version that answers."""
+    return route.hot and "{version}" not in route.path
 
 
 def _operation_id(route: Route) -> str:

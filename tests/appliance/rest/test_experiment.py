@@ -29,6 +29,7 @@ def test_a_split_begins_answers_and_ends(service):
     assert (status, told["running"], told["kind"], told["why"]) == (200, True, "split", "compare")
     assert versions_met(service) == {"1.0.0", "2.0.0"}
     assert service.ask("GET", "/models/iris")[1]["experiment"]["id"] == told["id"]
+    assert [one["experiment"]["id"] for one in service.service._served()] == [told["id"]]  # MQTT's status has it
     metrics = service.send("GET", "/metrics")[2].decode()
     assert 'appliance_experiment_share{model="iris",role="arm",version="2.0.0"} 0.5' in metrics
     status, told = service.ask("POST", "/models/iris/experiment/abort")

@@ -220,6 +220,14 @@ def arrays(value):
     return [value] * (value.get("type") == "array") + arrays(list(value.values()))
 
 
+def test_what_may_be_routed_takes_a_key_and_says_which_arm_answered(document):
+    for route in (route for route in openapi.ALL_ROUTES if route.hot):
+        operation = document["paths"][route.path][route.method.lower()]
+        keyed = any(one["name"] == "X-Routing-Key" for one in operation["parameters"])
+        arm = "X-Experiment" in operation["responses"]["200"].get("headers", {})
+        assert (keyed, arm) == ("{version}" not in route.path,) * 2, route.path
+
+
 def test_every_array_says_what_it_holds(document):
     found = arrays([document["components"]["schemas"], document["paths"]])
     assert len(found) > 20
