@@ -61,6 +61,7 @@ _COMMANDS = {
     "serve": ("appliance.cli.serve:serve", "Answer predictions over HTTP."),
     "status": ("appliance.cli.status:status", "Show this host, its models and its service."),
     "log": ("appliance.cli.log:log", "Verify, prove, erase, export and show the log of predictions."),
+    "replay": ("appliance.cli.replay:replay", "Ask a version the logged rows again, and compare."),
     "labels": ("appliance.cli.labels:labels", "Tell the truth about predicted rows, from a file."),
     "probe": ("appliance.cli.probe:probe", "Ask the running service a bundle's own examples, and compare its answers."),
     "drift": ("appliance.cli.drift:drift", "Show what has drifted from training and from this host's own past."),

@@ -58,6 +58,7 @@ STORE_COMMANDS = {
     "serve": ["--port", "0"],
     "log": ["verify", "iris"],
     "labels": ["iris", "{base}/labels.csv"],
+    "replay": ["iris", "--version", "1.0.0"],
 }
 """Command -> its arguments. A new command must be named here or below."""
 OTHERS = {
@@ -293,7 +294,7 @@ def test_without_anything_planted_the_command_works_as_the_owner(site, command):
     state = site.fresh()
     code, said = site.run(command, STORE_COMMANDS[command])
     # nothing serves; this host may have too little of something; no experiment runs
-    allowed = {"probe": (1,), "doctor": (0, 1), "promote": (4,)}
+    allowed = {"probe": (1,), "replay": (4,), "doctor": (0, 1), "promote": (4,)}
     assert code in allowed.get(command, (0,)), said
     if os.geteuid() == 0:
         assert {path.lstat().st_uid for path in (state, *state.rglob("*"))} == {OWNER}
@@ -306,7 +307,7 @@ def test_what_is_planted_anywhere_leads_nowhere(site, command, kind):
         places = [".lock", "models", "receipts"]
     elif command == "serve":
         places = [".lock", "models", "receipts", *(name for name in names(site) if name.startswith("mqtt"))]
-    elif command in ("log", "labels"):
+    elif command in ("log", "labels", "replay"):
         places = [name for name in names(site) if name.split("/")[0] == "log"]
     elif command == "doctor":  # it looks at no other
         places = [name for name in names(site) if "/" not in name]
