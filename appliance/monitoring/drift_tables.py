@@ -150,26 +150,23 @@ class TableCounter:
             table = table[:, [column.place for column in columns]]
         table = np.ascontiguousarray(table.T if table.dtype.kind == "f" else table.T.astype(np.float64))
         ascending = np.sort(table, axis=1)  # NaN comes last
-        rows = table.shape[1]
-        gaps = np.isnan(table).sum(axis=1) if math.isnan(float(ascending[:, -1].sum())) else None
-        again = None if columns[0].is_output else self._repeats(columns[0].tensor, table)
-        for index, column in enumerate(columns):
-            assert column.edges is not None  # noqa: S101 - numbers have edges
-            missing = 0 if gaps is None else int(gaps[index])
-            upto = ascending[index].searchsorted(column.edges, side="right")
-            bins = cells[column.start : column.own]
-            if len(upto):
+        missing = np.isnan(table).sum(axis=1) if math.isnan(float(ascending[:, -1].sum())) else np.zeros(len(columns))
+        for values, column, gaps in zip(ascending, columns, missing, strict=True):
+            if column.bins > 1:
+                upto = values.searchsorted(column.edges, side="right")
+                bins = cells[column.start : column.own]
                 bins[0] += upto[0]
                 bins[1:-1] += upto[1:] - upto[:-1]
-                bins[-1] += rows - missing - upto[-1]
-            own = cells[column.own : column.own + OWN_CELLS]
-            own[MISSING] += missing
-            if again is not None:
-                own[REPEATS] += again[index]
-            if column.deviation:
-                total, squares = _sums(table[index], column)
-                own[SUM] += total
-                own[SQUARES] += squares
+                bins[-1] += len(values) - gaps - upto[-1]
+            else:
+                cells[column.start] += len(values) - gaps
+        own = np.array([column.own for column in columns])
+        cells[own + MISSING] += missing
+        if not columns[0].is_output:
+            cells[own + REPEATS] += self._repeats(columns[0].tensor, table)
+        total, squares = _sums(table, columns)
+        cells[own + SUM] += total
+        cells[own + SQUARES] += squares
 
     def _repeats(self, tensor: str, table: NDArray[Any]) -> NDArray[np.int64]:
         """Return how many values [columns] of a table [columns, rows] are the same as in the row before."""
@@ -203,15 +200,17 @@ def spelled(value: object) -> str:
     return str(value)[:200]
 
 
-def _sums(values: NDArray[Any], column: ColumnSpec) -> tuple[float, float]:
-    """Return sum and sum of squares of the finite values, less training's mean and in its deviations."""
+def _sums(table: NDArray[Any], columns: Sequence[ColumnSpec]) -> tuple[Table, Table]:
+    """Return sums and sums of squares [columns] of the finite values [columns, rows], scaled as SUM says."""
+    mean = np.array([[column.mean] for column in columns])
+    scale = np.array([[1 / column.deviation if column.deviation else 0.0] for column in columns])
     with np.errstate(invalid="ignore", over="ignore"):
-        scaled = (values.astype(np.float64) - column.mean) / column.deviation
-        total, squares = float(scaled.sum()), float(np.dot(scaled, scaled))
-        if not math.isfinite(squares):
-            scaled = scaled[np.abs(scaled) < _FARTHEST]
-            total, squares = float(scaled.sum()), float(np.dot(scaled, scaled))
-    return total, squares
+        scaled = (table - mean) * scale
+        squares = np.einsum("ij,ij->i", scaled, scaled)
+        if not math.isfinite(float(squares.sum())):
+            scaled[~(np.abs(scaled) < _FARTHEST)] = 0.0
+            squares = np.einsum("ij,ij->i", scaled, scaled)
+    return scaled.sum(axis=1), squares
 
 
 def _inputs(manifest: Manifest, baseline: Baseline) -> list[ColumnSpec]:
