@@ -77,6 +77,10 @@ class DriftReport(msgspec.Struct, frozen=True, kw_only=True):
         columns = [{"column": one.column, "state": one.state, "because": one.because} for one in self.drifting()[:10]]
         return {"state": self.state, "since": self.since, "columns": columns}
 
+    def drifted_input(self) -> str:
+        """Return the worst column of the inputs that is in drift, "" for none."""
+        return next((one.column for one in self.drifting() if (one.role, one.state) == ("input", "drift")), "")
+
     def drifting(self) -> list[ColumnReport]:
         """Return the columns that are watched or in drift, the worst first."""
         found = [one for one in self.columns if one.state in ("watch", "drift")]

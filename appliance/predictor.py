@@ -10,7 +10,9 @@ import msgspec
 from appliance.arms import Arms
 from appliance.correlation import request_id as request_id
 from appliance.errors import ApplianceError, InvalidInput
+from appliance.fallback import QualityPolicy, with_fallback
 from appliance.inference.overflow import check_overflow
+from appliance.inference.quality import RowQuality
 from appliance.inference.session import Array
 from appliance.inference.values import quoted
 from appliance.inference.version import LoadedVersion
@@ -48,6 +50,10 @@ class Prediction(msgspec.Struct, frozen=True):  # a frozen dataclass takes ten t
     """Whether there is a log, so that its ids may be asked for later."""
     places: Sequence[int] = ()
     """The place of each row in its request, where they are not 0, 1, 2 and so on: of a block of a file."""
+    quality: Sequence[RowQuality] | None = None
+    """How far to trust each row, where that is asked for."""
+    of_graph: Mapping[str, Array] | None = None
+    """The graph's own outputs, where `outputs` have a fallback in their place; else None."""
 
     @property
     def requests(self) -> int:
@@ -128,11 +134,15 @@ class Predictor:
         refuse_overflow: bool = True,
         listener: str = "",
         recorder: Recorder | None = None,
+        quality: QualityPolicy | None = None,
     ) -> None:
         """`refuse_overflow` says whether answers that are infinite for finite rows are refused, see overflow.py.
 
-        `listener` is what its predictions have as theirs, see of(); `recorder` keeps a log of them.
+        `listener` is what its predictions have as theirs, see of(); `recorder` keeps a log of them; `quality` says
+        whether each row's quality is judged unasked, and what stands in for a row that is not good.
         """
+        self._quality = quality or QualityPolicy()
+        self._judges = self._quality.enabled or bool(self._quality.fallback)
         self._recorder = recorder
         self._models = models
         self._observers = tuple(observers)
@@ -147,6 +157,7 @@ class Predictor:
             refuse_overflow=self._refuse_overflow,
             listener=listener,
             recorder=self._recorder,
+            quality=self._quality,
         )
 
     @property
@@ -185,18 +196,21 @@ class Predictor:
         shared_by: Sequence[tuple[str, int]] = (),
         keys: Sequence[str] = (),
         places: Sequence[int] = (),
+        quality: bool = False,
     ) -> Prediction:
         """Return the prediction of `version` for checked `feeds` (see InputSchema), all outputs unless named.
 
         `started` is time.perf_counter() at the request's arrival; `request` its id, by default that of the context
         (correlation.py); `shared_by` the (id, rows) of each request, where the rows are of several; `keys` what each
-        was routed by; `places` as in Prediction. The feeds become part of the prediction, so they must not be changed
-        any more.
+        was routed by; `places` as in Prediction; `quality` says whether the quality of each row is asked for. The feeds
+        become part of the prediction, so they must not be changed any more.
 
-        Raises InvalidInput for an unknown output, for what the graph itself refuses, and for an overflow; NotLogged
-        where it must be in the log and cannot.
+        Raises InvalidInput for an unknown output, for what the graph itself refuses, for an overflow, and for a row
+        that is not good where the fallback is a refusal; NotLogged where it must be in the log and cannot.
         """
-        names = version.output_names if outputs is None else self._known(version, outputs)
+        wanted = version.output_names if outputs is None else self._known(version, outputs)
+        judged = quality or (self._judges and self._quality.judges(version.name))
+        names = version.quality.needed(wanted) if judged else wanted
         begun = time.perf_counter()
         answers = version.session.run(feeds, names)
         ended = time.perf_counter()
@@ -220,6 +234,8 @@ class Predictor:
             self._recorder is not None,
             places,
         )
+        if judged:
+            prediction = judge(self._quality, version, prediction, wanted)
         if self._recorder is not None:
             self._recorder.record(version, prediction)
         for observer in self._observers:
@@ -241,3 +257,20 @@ class Predictor:
             expected = ", ".join(version.output_names)
             raise InvalidInput("choose the outputs", f"there is no output {quoted(unknown[0])}", f"ask for {expected}")
         return outputs
+
+
+def judge(policy: QualityPolicy, version: LoadedVersion, prediction: Prediction, wanted: Sequence[str]) -> Prediction:
+    """Return a prediction with the quality of each row, its outputs being those wanted, and the fallback where due.
+
+    Raises InvalidInput where the fallback is a refusal, NotReady where it does not fit the model.
+    """
+    judge, outputs = version.quality, prediction.outputs
+    drifted = policy.drifted(version.name, version.version)
+    quality: Sequence[RowQuality] = judge.judged(prediction.inputs, outputs, prediction.rows, drifted)
+    answered = {name: outputs[name] for name in wanted}
+    rows = policy.stands_in(version.name, quality)
+    if rows and judge.prediction in answered:
+        answered[judge.prediction] = policy.replaced(version.name, answered[judge.prediction], rows)
+        quality = with_fallback(quality, rows)
+    of_graph = outputs if rows else None
+    return msgspec.structs.replace(prediction, outputs=answered, quality=quality, of_graph=of_graph)

@@ -13,6 +13,7 @@ from msgspec import UNSET, UnsetType
 from appliance.budget import SMALL
 from appliance.bundle.manifest import Label, Output
 from appliance.inference.json_output import COPIES, as_json, output_bytes
+from appliance.inference.quality import RowQuality
 from appliance.inference.session import Array
 from appliance.inference.values import Answer, to_values
 from appliance.inference.version import LoadedVersion
@@ -33,6 +34,8 @@ class PredictAnswer(msgspec.Struct, kw_only=True):
     score: list[Answer] | UnsetType = UNSET
     model: str
     version: str
+    quality: list[RowQuality] | UnsetType = UNSET
+    """How far to trust each row, where that is asked for or configured."""
     id: str | UnsetType = UNSET
     """The request's, where predictions are logged; that of a row is `ID.ROW`, the rows counted from 0."""
 
@@ -44,6 +47,7 @@ class PredictAnswer(msgspec.Struct, kw_only=True):
             score=UNSET if self.score is UNSET else self.score[first:last],
             model=self.model,
             version=self.version,
+            quality=UNSET if self.quality is UNSET else self.quality[first:last],
         )
 
 
@@ -73,6 +77,7 @@ class ResponseFormat:
             score=as_json(outputs[self.score]) if self.score else UNSET,
             model=prediction.model,
             version=prediction.version,
+            quality=_quality(prediction),
             id=prediction.request_id if prediction.logged else UNSET,
         )
         return _encode_json(answer)
@@ -90,8 +95,14 @@ class ResponseFormat:
             score=to_values(outputs[self.score]) if self.score else UNSET,
             model=prediction.model,
             version=prediction.version,
+            quality=_quality(prediction),
             id=prediction.request_id if prediction.logged and not prediction.shared_by else UNSET,
         )
+
+
+def _quality(prediction: Prediction) -> list[RowQuality] | UnsetType:
+    """Return the quality of a prediction's rows, where it was judged."""
+    return UNSET if prediction.quality is None else list(prediction.quality)
 
 
 def response_format(version: LoadedVersion) -> ResponseFormat:

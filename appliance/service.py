@@ -22,6 +22,7 @@ from appliance.drift_report import DriftReport
 from appliance.errors import ApplianceError, StoreError
 from appliance.experiment_roles import ExperimentRoles
 from appliance.experiments import control
+from appliance.fallback import QualityPolicy, no_drift
 from appliance.listener import Listener
 from appliance.log_parts import LogParts
 from appliance.monitoring.metrics import Metrics
@@ -86,7 +87,10 @@ class Service:
         self._drift_of = self.drift.report if self.drift else _no_drift
         observers: list[Observer] = [self.metrics.counters, *self.log.observers]
         observers += [self.drift] if self.drift else []
-        self.predictor = Predictor(self.models, observers, refuse_overflow=refuse, recorder=self.log.recorder)
+        quality = QualityPolicy.of(config, self.drift.drifted if self.drift else no_drift)
+        self.predictor = Predictor(
+            self.models, observers, refuse_overflow=refuse, recorder=self.log.recorder, quality=quality
+        )
         self._first = slot == 0
         self._stop = threading.Event()
         self.readiness = Readiness(self.models, self.store, stopping=self._stop.is_set, mqtt=self.metrics.mqtt.read)

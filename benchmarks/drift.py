@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from appliance.bundle.baseline import PROBABILITIES, Baseline, Numbers
+from appliance.bundle.baseline import PROBABILITIES, Baseline, Conformal, Numbers
 from appliance.bundle.manifest import Input, Manifest, Output, Provenance
 from appliance.inference import binning
+from appliance.inference.quality import QualityJudge
 from appliance.monitoring import drift
 from appliance.monitoring.drift import FINE, Reference, Window
 from appliance.monitoring.drift_judge import Limits
@@ -50,6 +51,8 @@ def main() -> None:
     for columns in (4, COLUMNS, 100):
         print(f"{columns:4} columns: {_row_us(columns):5.2f} us a row in chunks of 256")
     print(f" 100 columns: {_memory_mib(100):.2f} MiB for tables, cells and an open window of 40 blocks")
+    for rows in (1, 256):
+        print(f"  30 columns: {_quality_us(rows):5.2f} us a row for the quality flag, {rows} rows in a request")
     off, on = _hot_path()
     print(f"a prediction costs {off:.2f} us more where nobody watches and {on:.2f} us where drift is watched")
     if options.peers:
@@ -177,6 +180,25 @@ def _memory_mib(columns: int) -> float:
     size = tracemalloc.get_traced_memory()[0] / 1024**2
     tracemalloc.stop()
     return size
+
+
+def _quality_us(rows: int) -> float:
+    """Return the microseconds that judging the quality of a row takes, all rows being good, with an interval."""
+    names = [f"c{number}" for number in range(COLUMNS)]
+    summary = baseline.summary(np.random.default_rng(0).normal(size=5000), "float32")
+    made = Baseline(
+        2, 5000, PROBABILITIES, dict.fromkeys(names, summary), {}, True, [], Conformal("absolute", 0.9, 5000, [1.0])
+    )
+    judge = QualityJudge(_tables(COLUMNS).manifest, made)
+    table = np.random.default_rng(1).uniform(-1, 1, (64, rows, COLUMNS)).astype(np.float32)
+    answers = table.sum(axis=2)
+    rounds = []
+    for _ in range(20):
+        begun = time.perf_counter()
+        for chunk, answer in zip(table, answers, strict=True):
+            judge.judged({"features": chunk}, {"prediction": answer}, rows)
+        rounds.append((time.perf_counter() - begun) / len(table) / rows * 1e6)
+    return min(rounds)
 
 
 def _hot_path() -> tuple[float, float]:

@@ -93,8 +93,9 @@ def score(model: str, inputs: tuple[str, ...], output: str, as_json: bool, **sai
 @click.argument("model", metavar="NAME|BUNDLE")
 @click.argument("rows")
 @version_option
+@click.option("--quality", is_flag=True, help="Also say how far to trust each row.")
 @common_options
-def predict(model: str, rows: str, version: str | None) -> None:
+def predict(model: str, rows: str, version: str | None, quality: bool) -> None:
     """Answer ROWS with the model NAME, or with a BUNDLE that is not installed; no service is needed.
 
     ROWS is JSON as /predict takes it: a row or a list of rows, each a list or an object by column name; or a file that
@@ -103,6 +104,7 @@ def predict(model: str, rows: str, version: str | None) -> None:
     from appliance.batch.scoring import OneVersion
     from appliance.cli.chosen_version import choose
     from appliance.cli.rows_argument import features_of
+    from appliance.fallback import QualityPolicy
     from appliance.predictor import Predictor
     from appliance.response import as_rows, response_format
 
@@ -111,8 +113,9 @@ def predict(model: str, rows: str, version: str | None) -> None:
     loaded = choose(config, model, version).load(config.models.run_seconds)
     form = response_format(loaded)
     feeds = loaded.schema.from_rows(sent)
-    predictor = Predictor(OneVersion(loaded), refuse_overflow=config.models.overflow == "refuse")
-    echo_json(form.to_json(predictor.run(loaded, feeds, form.outputs)), indent=-1)
+    refuse = config.models.overflow == "refuse"
+    predictor = Predictor(OneVersion(loaded), refuse_overflow=refuse, quality=QualityPolicy.of(config))
+    echo_json(form.to_json(predictor.run(loaded, feeds, form.outputs, quality=quality)), indent=-1)
 
 
 class _Stop:

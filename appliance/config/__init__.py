@@ -17,6 +17,7 @@ from appliance.config.mqtt import MqttConfig as MqttConfig
 from appliance.config.mqtt import RowsConfig as RowsConfig
 from appliance.config.mqtt import SubscriptionConfig as SubscriptionConfig
 from appliance.config.mqtt import UpstreamConfig as UpstreamConfig
+from appliance.config.quality import QualityConfig as QualityConfig
 from appliance.config.section import Section as Section
 from appliance.config.store import DEFAULT_STATE_DIR as DEFAULT_STATE_DIR
 from appliance.config.store import PullConfig as PullConfig
@@ -33,6 +34,7 @@ class Config(Section, frozen=True):
     pull: PullConfig = PullConfig()
     log: LogConfig = LogConfig()
     drift: DriftConfig = DriftConfig()
+    quality: QualityConfig = QualityConfig()
 
     @property
     def state_dir(self) -> Path:

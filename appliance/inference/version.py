@@ -16,6 +16,7 @@ from appliance.bundle.baseline import Baseline
 from appliance.bundle.manifest import Manifest
 from appliance.errors import ApplianceError
 from appliance.inference import selftest
+from appliance.inference.quality import QualityJudge
 from appliance.inference.session import Session
 from appliance.inference.tensors import Feeds, InputSchema
 
@@ -91,6 +92,14 @@ class LoadedVersion:
             one.name: np.resize(array, (rows, *array.shape[1:]))
             for one, array in zip(self.manifest.inputs, inputs, strict=True)
         }
+
+    @cached_property
+    def quality(self) -> QualityJudge:
+        """What judges each row's quality; of a baseline that cannot be read nothing is known."""
+        try:
+            return QualityJudge(self.manifest, self.baseline)
+        except ApplianceError:
+            return QualityJudge(self.manifest, None)
 
     def self_test(self) -> selftest.SelfTest:
         """Answer the bundle's examples once more and compare. Raises SelfTestFailed."""

@@ -77,6 +77,7 @@ class Tables:
 
     def __init__(self, manifest: Manifest, baseline: Baseline) -> None:
         self.name, self.version = manifest.name, manifest.version
+        self.manifest = manifest
         self.baseline = baseline
         found = [*_outputs(manifest, baseline), *_inputs(manifest, baseline)]
         self.left_out = max(0, len(found) - MOST_COLUMNS)

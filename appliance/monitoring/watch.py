@@ -68,6 +68,7 @@ class DriftWatch:
         self._unseen = UnseenBoard(folder, slot)
         self._keeper = Keeper(store, limits, refused) if slot == 0 else None
         self._reports = Reports(store)
+        self._drifted: dict[Key, str] = {}
         self._waiting: deque[Prediction] = deque()
         self._rows = 0  # that wait, about
         self._seen = 0  # since the last tick, about
@@ -125,6 +126,10 @@ class DriftWatch:
         """Return the versions that have a role and a baseline."""
         return sorted(self._tables)
 
+    def drifted(self, model: str, version: str) -> str:
+        """Return an input column of a version that is in drift, "" for none; as of the last second."""
+        return self._drifted.get((model, version), "")
+
     def report(self, model: str, version: str) -> DriftReport | None:
         """Return what is told of a version's drift; None where it is not watched."""
         if (model, version) not in self._tables:
@@ -154,6 +159,7 @@ class DriftWatch:
         self._count()
         if self._keeper is not None:
             self._keeper.tend(self._clock(), self._tables, self._cells.sums(), self._unseen.all())
+        self._drifted = {(one.model, one.version): column for one in self.reports() if (column := one.drifted_input())}
 
     def _run(self) -> None:
         """Tick once a second until stop()."""
@@ -200,7 +206,7 @@ class DriftWatch:
             rows += one.rows
             if rows >= CHUNK or place == len(predictions) - 1:
                 inputs = {name: _joined([p.inputs[name] for p in chunk]) for name in chunk[0].inputs}
-                outputs = {name: _joined([p.outputs[name] for p in chunk]) for name in chunk[0].outputs}
+                outputs = {name: _joined([(p.of_graph or p.outputs)[name] for p in chunk]) for name in chunk[0].outputs}
                 self._counters[key].add(cells, inputs, outputs)
                 chunk, rows = [], 0
 
@@ -225,7 +231,9 @@ def _thinned(prediction: Prediction) -> Prediction:
     return msgspec.structs.replace(
         prediction,
         inputs={name: array[::step].copy() for name, array in prediction.inputs.items()},
-        outputs={name: array[::step].copy() for name, array in prediction.outputs.items()},
+        outputs={name: array[::step].copy() for name, array in (prediction.of_graph or prediction.outputs).items()},
+        of_graph=None,
+        quality=None,
         rows=len(range(0, prediction.rows, step)),
         shared_by=(),
     )

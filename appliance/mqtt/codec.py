@@ -22,7 +22,7 @@ from appliance.mqtt import cbor_scan
 from appliance.openinference.tensors import InferInputOf, checked, from_json
 from appliance.response import PredictAnswer, as_rows
 
-RESERVED = frozenset({"id", "prediction", "probability", "score", "model", "version", "replayed", "predicted_at"})
+RESERVED = frozenset({*PredictAnswer.__struct_fields__, "replayed", "predicted_at"})
 """Fields of an answer that no echoed field may hide."""
 
 _LONGEST_ID = 256  # characters of an id that a payload bears

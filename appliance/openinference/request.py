@@ -97,6 +97,8 @@ class InferCall(msgspec.Struct, frozen=True):
     tensors: dict[str, Array]
     wanted: list[WantedOutput]
     id: str | UnsetType = UNSET
+    quality: bool = False
+    """Whether the quality of each row is asked for, by the request's parameter of that name."""
 
 
 def read(
@@ -133,7 +135,10 @@ def read(
         found = f"{len(content) - place} bytes follow the last tensor"
         raise InvalidInput("read the binary tensors", found, "say each one's binary_data_size")
     wanted = _wanted(version, sent.outputs, _flag(parameters, "binary_data_output"))
-    return InferCall(tensors, wanted, UNSET if sent.id is None else sent.id)
+    quality = parameters.get("quality", False)
+    if not isinstance(quality, bool):
+        raise InvalidInput("read the parameters", f"quality is {str(quality)[:40]}", "send true or false")
+    return InferCall(tensors, wanted, UNSET if sent.id is None else sent.id, quality)
 
 
 class _Keyed(msgspec.Struct):

@@ -20,6 +20,7 @@ from appliance.openinference import binary
 from appliance.openinference.request import InferCall, WantedOutput
 
 if TYPE_CHECKING:  # the probe reads and writes Open Inference without onnxruntime
+    from appliance.inference.quality import RowQuality
     from appliance.inference.version import LoadedVersion
 
 CLASSIFIED = 400
@@ -53,7 +54,7 @@ class _ReadTensor(msgspec.Struct):
     name: str
     datatype: str
     shape: list[int]
-    parameters: dict[str, Any]
+    parameters: dict[str, Any] = {}
 
 
 class _ReadAnswer(msgspec.Struct):
@@ -74,10 +75,16 @@ class OutputCosts(NamedTuple):
     """Of all outputs, whatever form is asked for."""
 
 
-def write(call: InferCall, outputs: Mapping[str, Array], version: "LoadedVersion") -> tuple[bytes, list[bytes]]:
+def write(
+    call: InferCall,
+    outputs: Mapping[str, Array],
+    version: "LoadedVersion",
+    quality: "Sequence[RowQuality] | None" = None,
+) -> tuple[bytes, list[bytes]]:
     """Return the JSON part of the response to a call, and the bytes of each output that is wanted as binary.
 
-    `outputs` is {output name: array of shape [rows, ...]}. Raises InvalidInput for classes of an output of texts.
+    `outputs` is {output name: array of shape [rows, ...]}; the `quality` of the rows becomes a tensor of that name, of
+    one JSON text for each row. Raises InvalidInput for classes of an output of texts.
     """
     tensors, parts = [], []
     for wanted in call.wanted:
@@ -92,7 +99,18 @@ def write(call: InferCall, outputs: Mapping[str, Array], version: "LoadedVersion
             flat = array.reshape(-1)
             tensor.data = as_json(flat) if flat.size > LARGE else flat.tolist()
         tensors.append(tensor)
+    if quality is not None:
+        texts: list[Scalar] = [_encode_json(one).decode() for one in quality]
+        tensors.append(OutputTensor(_quality_name(outputs), [len(texts)], "BYTES", data=texts))
     return _encode_json(InferAnswer(version.name, version.version, tensors, call.id)), parts
+
+
+def _quality_name(outputs: Mapping[str, Array]) -> str:
+    """Return the name of the tensor with the quality: one that no output has."""
+    name = "quality"
+    while name in outputs:
+        name += "_"
+    return name
 
 
 def read(header: bytes, content: memoryview) -> tuple[str, dict[str, Array]]:
@@ -103,6 +121,8 @@ def read(header: bytes, content: memoryview) -> tuple[str, dict[str, Array]]:
     answer = msgspec.json.decode(header, type=_ReadAnswer)
     outputs, place = {}, 0
     for tensor in answer.outputs:
+        if tensor.datatype == "BYTES" and not tensor.parameters:
+            continue  # the rows' quality, where the service is configured so
         end = place + int(tensor.parameters["binary_data_size"])
         outputs[tensor.name] = binary.read(tensor.name, tensor.datatype, tensor.shape, content[place:end])
         place = end

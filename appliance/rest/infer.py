@@ -37,11 +37,17 @@ def infer(context: Context, request: Request, variables: dict[str, str]) -> Resp
         request.claim_answer(response.most_bytes(version, call.wanted, rows), rows)
     identifier = call.id or ""  # UNSET is false
     prediction = context.predictor.run(
-        version, feeds, names, started=request.started, request=identifier[:128], keys=request.keys
+        version,
+        feeds,
+        names,
+        started=request.started,
+        request=identifier[:128],
+        keys=request.keys,
+        quality=call.quality,
     )
     if prediction.logged and not identifier:
         call = InferCall(call.tensors, call.wanted, prediction.request_id)
-    header, parts = response.write(call, prediction.outputs, version)
+    header, parts = response.write(call, prediction.outputs, version, prediction.quality)
     answer = Response(header)
     if parts:
         answer = Response(b"".join((header, *parts)), 200, BINARY, ((binary.HEADER_LENGTH, str(len(header))),))

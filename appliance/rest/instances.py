@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from appliance.errors import InvalidInput
 from appliance.inference.json_output import LARGE, as_json
+from appliance.inference.quality import RowQuality
 from appliance.inference.tensors import Feeds
 from appliance.inference.values import Answer, Scalar, quoted, to_values
 from appliance.inference.version import LoadedVersion
@@ -24,6 +26,8 @@ class Predictions(msgspec.Struct):
     """One prediction for each row, in the order of the rows."""
 
     predictions: list[Answer]
+    quality: list[RowQuality] | UnsetType = UNSET
+    """How far to trust each row, where that is configured."""
 
 
 def from_instances(context: Context, version: LoadedVersion, instances: list[Any], typed: bool) -> Feeds:
@@ -60,4 +64,5 @@ def answer_predictions(context: Context, request: Request, version: LoadedVersio
     request.claim_answer(response_format(version).row_bytes * rows, rows)
     prediction = context.predictor.run(version, feeds, [output], started=request.started, keys=request.keys)
     array = prediction.outputs[output]
-    return json_response(Predictions(as_json(array) if array.size > LARGE else to_values(array)))
+    quality = UNSET if prediction.quality is None else list(prediction.quality)
+    return json_response(Predictions(as_json(array) if array.size > LARGE else to_values(array), quality))

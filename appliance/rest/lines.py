@@ -9,9 +9,12 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypeVar
 
+import numpy as np
+
 from appliance.budget import CSV_WORST, LIST, VALUE, WORST, csv_cost, json_cost
 from appliance.errors import InvalidInput
 from appliance.inference.json_output import LARGE
+from appliance.inference.quality import RowQuality
 from appliance.inference.session import Array
 from appliance.inference.tensors import Feeds
 from appliance.inference.values import kind_of, to_values
@@ -85,7 +88,9 @@ def answer_lines(context: Context, request: Request, version: LoadedVersion, fee
     """Run the model and answer in lines: of CSV the prediction, of JSON {"prediction": ...}.
 
     With `?probability=true` the probabilities too, where the model has some: columns behind the prediction, in the
-    order of the class labels; {"probability": {label: p}}. `?header=true` names the columns of CSV first.
+    order of the class labels; {"probability": {label: p}}. `?header=true` names the columns of CSV first. With
+    `?quality=true` each row's quality, in CSV its flag alone, as the last column; JSON has it also where it is
+    configured.
     """
     shape = response_format(version)
     probability = shape.probability if _flag(request, "probability") else None
@@ -93,10 +98,13 @@ def answer_lines(context: Context, request: Request, version: LoadedVersion, fee
     rows = len(next(iter(feeds.values())))
     request.claim_answer((shape.row_bytes + LINE) * rows, rows)
     names = [shape.prediction, *([probability] if probability else [])]
-    outputs = context.predictor.run(version, feeds, names, started=request.started, keys=request.keys).outputs
-    arrays = [outputs[name] for name in names]
-    blocks = (_csv(arrays) if form == "csv" else _json_lines(arrays, shape)) if rows else iter(())
-    first = [_header(arrays, shape)] if header and form == "csv" else []
+    asked = _flag(request, "quality")
+    prediction = context.predictor.run(version, feeds, names, started=request.started, keys=request.keys, quality=asked)
+    arrays, quality = [prediction.outputs[name] for name in names], prediction.quality
+    first = [_header(arrays, shape, asked)] if header and form == "csv" else []
+    if asked and form == "csv" and quality:
+        arrays.append(np.array([one.flag for one in quality], dtype=object))
+    blocks = (_csv(arrays) if form == "csv" else _json_lines(arrays, shape, quality)) if rows else iter(())
     return Response(b"".join([*first, *blocks]), 200, MEDIA[form])
 
 
@@ -134,14 +142,14 @@ def _flag(request: Request, name: str) -> bool:
     return value == "true"
 
 
-def _header(arrays: list[Array], shape: ResponseFormat) -> bytes:
+def _header(arrays: list[Array], shape: ResponseFormat, quality: bool) -> bytes:
     """Return the names of the columns as a line of CSV."""
     prediction, *probability = (_flat(array).shape[1] for array in arrays)
     names = ["prediction"] if prediction == 1 else [f"prediction_{index}" for index in range(prediction)]
     for width in probability:
         labels: Sequence[object] = shape.labels if len(shape.labels) == width else range(width)
         names += [f"probability_{label}" for label in labels]
-    return _csv_text([names])
+    return _csv_text([[*names, "quality"] if quality else names])
 
 
 def _csv(arrays: list[Array]) -> Iterator[bytes]:
@@ -168,12 +176,15 @@ def _cell(value: Any) -> str:
     return encode_json(value).decode()
 
 
-def _json_lines(arrays: list[Array], shape: ResponseFormat) -> Iterator[bytes]:
+def _json_lines(arrays: list[Array], shape: ResponseFormat, quality: Sequence[RowQuality] | None) -> Iterator[bytes]:
     """Yield blocks of JSON lines."""
     for first, last in _blocks(arrays):
         values: list[list[Any]] = [to_values(arrays[0][first:last])]
         keys = ["prediction", "probability"][: len(arrays)]
         values += [shape.labelled(array[first:last]) for array in arrays[1:]]
+        if quality is not None:
+            keys.append("quality")
+            values.append(list(quality[first:last]))
         lines = [encode_json(dict(zip(keys, row, strict=True))) for row in zip(*values, strict=True)]
         yield b"\n".join([*lines, b""])
 

@@ -24,6 +24,8 @@ class Rows(msgspec.Struct, Generic[V], forbid_unknown_fields=True):
     """One row or many: a row is a list in the model's column order or an object by column name."""
 
     features: list[V | list[V] | dict[str, V]] | dict[str, V]
+    quality: bool = False
+    """Whether the answer says how far to trust each row."""
 
 
 class PredictRequest(Rows[Scalar]):
@@ -48,11 +50,14 @@ def predict(context: Context, request: Request, variables: dict[str, str]) -> Re
     rows = as_rows(sent.features)
     context.limits.check_rows(len(rows))
     feeds = version.schema.from_rows(rows, typed=typed)
+    quality = sent.quality
     del sent, rows  # of a large body they take more than all that follows
-    return _answer(context, request, version, feeds)
+    return _answer(context, request, version, feeds, quality)
 
 
-def _answer(context: Context, request: Request, version: LoadedVersion, feeds: Feeds) -> Response:
+def _answer(
+    context: Context, request: Request, version: LoadedVersion, feeds: Feeds, quality: bool = False
+) -> Response:
     """Run the model and answer in the form that is asked for."""
     if request.routed is not None:
         version = settled(request, version, feeds)
@@ -62,7 +67,9 @@ def _answer(context: Context, request: Request, version: LoadedVersion, feeds: F
     form = response_format(version)
     count = len(next(iter(feeds.values())))
     request.claim_answer(count * form.row_bytes, count)
-    prediction = context.predictor.run(version, feeds, form.outputs, started=request.started, keys=request.keys)
+    prediction = context.predictor.run(
+        version, feeds, form.outputs, started=request.started, keys=request.keys, quality=quality
+    )
     return Response(form.to_json(prediction))
 
 

@@ -84,7 +84,7 @@ def test_a_prediction_has_names_inputs_outputs_and_when(loaded):
 def test_a_prediction_that_is_kept_keeps_no_session(loaded):
     prediction = Predictor(OneVersion(loaded)).run(loaded, FEEDS)
     held = {type(getattr(prediction, field)) for field in prediction.__struct_fields__}
-    assert held <= {str, int, float, bool, dict, tuple}
+    assert held <= {str, int, float, bool, dict, tuple, type(None)}
     assert {type(array) for array in (*prediction.inputs.values(), *prediction.outputs.values())} == {np.ndarray}
 
 

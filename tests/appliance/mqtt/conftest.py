@@ -88,6 +88,7 @@ class RunningListener:
 
     def __init__(self, until: Until, folder: Path, port: int, store: Store, **settings: Any) -> None:
         self._until = until
+        quality = settings.pop("quality", None)
         self.models = ModelRepository(store, default=settings.pop("default", ""), roles=ExperimentRoles())
         self.models.refresh()
         document = {"host": "127.0.0.1", "port": port, "client_id": "edge", **settings}
@@ -97,7 +98,7 @@ class RunningListener:
         self.seen: list[Prediction] = []
         self.failures: list[tuple[str, str, str]] = []
         """(version, arm, key) of each message that was not answered."""
-        self.predictor = Predictor(self.models, [self])
+        self.predictor = Predictor(self.models, [self], quality=quality)
         self.served: list[dict[str, Any]] = []
         """What the status says of the models."""
         self.listener = MqttListener(
