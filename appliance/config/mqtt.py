@@ -77,9 +77,9 @@ class SubscriptionConfig(Section, frozen=True):
     """Topic filters: a message whose Response Topic (MQTT 5) lies under one is answered there, before `answer`. `true`
     is refused; `false` is none.
     """
-    payload: Literal["json", "cbor", "value"] = "json"
-    """`json`, `cbor` (needs the extra `cbor`; answers are CBOR too), or `value`: one number or text, for models of one
-    column.
+    payload: Literal["json", "cbor", "value", "sparkplug"] = "json"
+    """`json`, `cbor` (needs the extra `cbor`; answers are CBOR too), `value`: one number or text, for models of one
+    column; or `sparkplug`: Sparkplug B (needs the extra `sparkplug`; answers are JSON).
     """
     at: str = ""
     """Path to the row or rows in the payload, as `data.rows`; empty: the payload itself."""

@@ -112,6 +112,8 @@ class Answerer:
         except Exception as error:  # noqa: BLE001 - see refuse()
             self.refuse(outcome, target, message, error)
             return None
+        if not call.rows and call.tensors is None:  # it asks nothing: a birth of Sparkplug
+            return None
         return Job(target, message, call, topic, responds, subscription.key)
 
     def _take(self, subscription: Subscription, message: Message, outcome: BatchOutcome) -> None:

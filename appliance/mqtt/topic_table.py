@@ -216,13 +216,21 @@ def _subscription(
         found = f'{", ".join(unused)} has no meaning with payload = "value"'
         raise ConfigError(f"[[mqtt.subscriptions]] {config.topic!r}", found, 'leave it out, or use payload = "json"')
     template = answer_template(config.answer, filter_) if config.answer else None
-    codec = Codec(config, max_bytes=mqtt.max_payload_bytes, max_rows=mqtt.max_rows, max_decoded=most)
+    kind = _sparkplug() if config.payload == "sparkplug" else Codec
+    codec = kind(config, max_bytes=mqtt.max_payload_bytes, max_rows=mqtt.max_rows, max_decoded=most)
     target = Target(
         config.model or None, config.version or None, config.fields, codec, way, config.answer_qos, config.retain,
         config.expiry, config.unit, RoutingKey(config.key, filter_, codec, of_values=config.payload == "value"),
     )  # fmt: skip
     key = config.topic if alone else "\n".join((config.topic, config.model, config.version, config.answer))
     return Subscription(config, filter_, template, rights.guard(template) if template else (), respond, target, key)
+
+
+def _sparkplug() -> type[Codec]:
+    """Return the codec of Sparkplug B, imported where it is asked for."""
+    from appliance.mqtt.sparkplug import SparkplugCodec
+
+    return SparkplugCodec
 
 
 def _rows(config: RowsConfig, mqtt: MqttConfig, way: int, rights: Rights) -> RowRecipe:
