@@ -254,8 +254,8 @@ def test_requests_that_wait_at_the_port_of_a_starting_service_are_answered_befor
         except ConnectionRefusedError:
             assert time.monotonic() < deadline
             time.sleep(0.001)
-    service.process.terminate()
     with client:
-        client.sendall(REQUEST)
+        client.sendall(REQUEST)  # first: an idle connection is closed, and this process may have to wait for its turn
+        service.process.terminate()
         assert answers(client)[0].split()[1] == b"200"
     assert service.process.wait(30) == 0
