@@ -1,4 +1,4 @@
-"""The HTTP door over a store of small models: called in the process (quick), or over a real socket."""
+"""The HTTP api over a store of small models: called in the process (quick), or over a real socket."""
 
 import contextlib
 import functools
@@ -81,7 +81,7 @@ class Recorder:
         self.routed.append((arm, key))
 
 
-class Door:
+class Api:
     """The application over one store, called in this process."""
 
     def __init__(self, state_dir: Path, default: str = "", **settings: object) -> None:
@@ -141,10 +141,10 @@ class Door:
 
 
 @contextlib.contextmanager
-def listening(door: Door) -> Iterator[str]:
-    """Serve a door on a free port of loopback; gives host:port."""
+def listening(api: Api) -> Iterator[str]:
+    """Serve an api on a free port of loopback; gives host:port."""
     listener = bind("127.0.0.1", 0)
-    server = make_server(door.app, listener, door.context.config, door.app.is_small)
+    server = make_server(api.app, listener, api.context.config, api.app.is_small)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -186,47 +186,47 @@ def echo_bundle() -> bytes:
 def state_dir(bundle_bytes, tmp_path_factory) -> Path:
     """Return a state folder with a model of every kind, named as its kind, version 1.0.0, active."""
     folder = tmp_path_factory.mktemp("served")
-    door = Door(folder / "state")
+    api = Api(folder / "state")
     for kind in KINDS:
-        door.install(bundle_bytes(kind, kind=kind), folder)
-    door.install(echo_bundle(), folder)
+        api.install(bundle_bytes(kind, kind=kind), folder)
+    api.install(echo_bundle(), folder)
     return folder / "state"
 
 
 @pytest.fixture(scope="session")
-def door(state_dir) -> Door:
-    """Return a door over models of all kinds; tests must not change its store."""
-    return Door(state_dir)
+def api(state_dir) -> Api:
+    """Return an api over models of all kinds; tests must not change its store."""
+    return Api(state_dir)
 
 
 @pytest.fixture(scope="session")
-def door_of(state_dir) -> Callable[[str], Door]:
-    """Return a function that gives a door whose default model is the named one; tests must not change its store."""
-    return functools.cache(lambda model: Door(state_dir, model))
+def api_of(state_dir) -> Callable[[str], Api]:
+    """Return a function that gives an api whose default model is the named one; tests must not change its store."""
+    return functools.cache(lambda model: Api(state_dir, model))
 
 
 @pytest.fixture
-def open_door(tmp_path, bundle_bytes) -> Callable[..., Door]:
-    """Return a function that makes a door over a store of its own: open_door("labels", ..., max_rows=3)."""
+def make_api(tmp_path, bundle_bytes) -> Callable[..., Api]:
+    """Return a function that makes an api over a store of its own: make_api("labels", ..., max_rows=3)."""
 
-    def make(*kinds: str, **settings: object) -> Door:
-        door = Door(tmp_path / "state", **settings)
+    def make(*kinds: str, **settings: object) -> Api:
+        api = Api(tmp_path / "state", **settings)
         for kind in kinds:
-            door.install(bundle_bytes(kind, kind=kind), tmp_path)
-        return door
+            api.install(bundle_bytes(kind, kind=kind), tmp_path)
+        return api
 
     return make
 
 
 @pytest.fixture(scope="session")
-def address(door) -> Iterator[str]:
-    """Return host:port of `door`, served over a real socket."""
-    with listening(door) as where:
+def address(api) -> Iterator[str]:
+    """Return host:port of `api`, served over a real socket."""
+    with listening(api) as where:
         yield where
 
 
 @pytest.fixture
-def listen() -> Callable[[Door], contextlib.AbstractContextManager[str]]:
+def listen() -> Callable[[Api], contextlib.AbstractContextManager[str]]:
     """Return `listening`, see there."""
     return listening
 

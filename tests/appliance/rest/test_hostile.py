@@ -24,17 +24,17 @@ LIMITS = Limits.of_http(HttpConfig())
 
 
 @pytest.mark.parametrize("offset", [0, 1])
-def test_text_cut_off_in_the_search_for_nesting_is_passed_over_at_once(door, offset):
+def test_text_cut_off_in_the_search_for_nesting_is_passed_over_at_once(api, offset):
     body = b'{"features":"' + b" " * offset + b'\\"' * 1_000_000
     for end in (60_001, 60_000):  # a search begun anew at each quote took 16 s
         assert [match[0][:1] for match in json_body._BRACKETS.finditer(body[12:end])] == [b'"']
-    assert door.post(PREDICT, body).status == 400
+    assert api.post(PREDICT, body).status == 400
 
 
-def test_brackets_in_texts_are_no_nesting_and_others_are(door):
-    assert "unknown column" in door.post(PREDICT, {"features": {"[" * 1000 + '\\"': 1}}).json["detail"]
-    assert door.post(PREDICT, b'{"features":' + b"[" * 100_000).status == 413
-    assert door.post(PREDICT, b'{"features":["\\\\", ' + b"[" * 100).status == 413
+def test_brackets_in_texts_are_no_nesting_and_others_are(api):
+    assert "unknown column" in api.post(PREDICT, {"features": {"[" * 1000 + '\\"': 1}}).json["detail"]
+    assert api.post(PREDICT, b'{"features":' + b"[" * 100_000).status == 413
+    assert api.post(PREDICT, b'{"features":["\\\\", ' + b"[" * 100).status == 413
 
 
 @settings(max_examples=150)
@@ -54,17 +54,17 @@ def test_any_text_is_decoded_or_refused(text, data):
             assert isinstance(found, (kind, InvalidInput))
 
 
-def test_python_words_for_missing_and_infinite_are_read_as_such_outside_of_texts(door):
-    assert "missing" in door.post(PREDICT, b'{"features": [NaN, 2, 3, 4]}').json["found"]
+def test_python_words_for_missing_and_infinite_are_read_as_such_outside_of_texts(api):
+    assert "missing" in api.post(PREDICT, b'{"features": [NaN, 2, 3, 4]}').json["found"]
     for word in (b"Infinity", b"-Infinity"):
-        assert "infinite" in door.post(PREDICT, b'{"features": [%s, 2, 3, 4]}' % word).json["found"]
-    got = door.post(PREDICT, b'{"features": {"NaN": NaN}}')
+        assert "infinite" in api.post(PREDICT, b'{"features": [%s, 2, 3, 4]}' % word).json["found"]
+    got = api.post(PREDICT, b'{"features": {"NaN": NaN}}')
     assert "unknown column 'NaN'" in got.json["detail"]
     for wrong in (b"NaNa", b"nan", b"1NaN", b"Infinitys", b"--Infinity"):
-        assert door.post(PREDICT, b'{"features": [%s, 2, 3, 4]}' % wrong).status == 400
+        assert api.post(PREDICT, b'{"features": [%s, 2, 3, 4]}' % wrong).status == 400
 
 
-def test_missing_value_and_infinity_reach_a_model_that_takes_them(door):
+def test_missing_value_and_infinity_reach_a_model_that_takes_them(api):
     kinds = {"bool": "BOOL", "string": "BYTES", "float16": "FP16", "float32": "FP32", "float64": "FP64"}
     sizes = ("8", "16", "32", "64")
     kinds |= {f"{sign}int{size}": f"{sign}int{size}".upper() for sign in ("", "u") for size in sizes}
@@ -73,24 +73,24 @@ def test_missing_value_and_infinity_reach_a_model_that_takes_them(door):
         f'{{"name": "{name}", "datatype": "{kind}", "shape": [1], "data": [{values.get(name, "1")}]}}'
         for name, kind in kinds.items()
     )
-    got = door.post("/v2/models/echo/infer", f'{{"inputs": [{inputs}]}}'.encode())
+    got = api.post("/v2/models/echo/infer", f'{{"inputs": [{inputs}]}}'.encode())
     data = {output["name"]: output["data"] for output in got.json["outputs"]}
     assert (data["out_float32"], data["out_string"]) == ([None], ["NaN"])
     assert data["out_float64"] == [None]  # infinity too is null in JSON
     assert data["out_int64"] == [1]
 
 
-def test_byte_order_mark_before_json_is_passed_over(door):
-    assert door.post(PREDICT, b"\xef\xbb\xbf" + json.dumps({"features": ROW}).encode()).json["prediction"] == [110.0]
-    assert door.post(PREDICT, b"\xef\xbb\xbf").status == 400
+def test_byte_order_mark_before_json_is_passed_over(api):
+    assert api.post(PREDICT, b"\xef\xbb\xbf" + json.dumps({"features": ROW}).encode()).json["prediction"] == [110.0]
+    assert api.post(PREDICT, b"\xef\xbb\xbf").status == 400
 
 
-def test_megabytes_of_one_name_are_not_sent_back(door):
+def test_megabytes_of_one_name_are_not_sent_back(api):
     for path, body in (
         (PREDICT, {"features": {"k" * 1_000_000: 1}}),
         ("/v2/models/regression/infer", {"k" * 1_000_000: 1}),
     ):
-        got = door.post(path, body)
+        got = api.post(path, body)
         assert got.status == 400
         assert len(got.body) < 10_000
 
@@ -116,8 +116,8 @@ def test_name_that_no_model_can_have_is_not_found(start_service, name):
         assert service.ask("GET", path.format(name))[0] == 404, path
 
 
-def test_double_slash_is_no_redirection(door):
-    got = door.get("/v2//health/live", HOST="evil.example")
+def test_double_slash_is_no_redirection(api):
+    got = api.get("/v2//health/live", HOST="evil.example")
     assert got.status == 404
     assert b"evil" not in got.body
     assert "Location" not in got.headers
@@ -128,12 +128,12 @@ def test_request_id_comes_back_as_one_header(send):
     assert got.headers["X-Request-Id"] == ("a\x85b\xff" + "c" * 300)[:128]
 
 
-def test_compressed_body_is_not_unpacked_on_the_loop(open_door, listen):
-    door = open_door("regression")
+def test_compressed_body_is_not_unpacked_on_the_loop(make_api, listen):
+    api = make_api("regression")
     threads = set()
-    predict = door.models.get("regression").session.run
-    door.models.get("regression").session.run = lambda *given: threads.add(threading.get_ident()) or predict(*given)
-    with listen(door) as address:
+    predict = api.models.get("regression").session.run
+    api.models.get("regression").session.run = lambda *given: threads.add(threading.get_ident()) or predict(*given)
+    with listen(api) as address:
         connection = http.client.HTTPConnection(address, timeout=20)
         packed = gzip.compress(json.dumps({"features": [ROW] * 1000}).encode())
         assert len(packed) < 1024

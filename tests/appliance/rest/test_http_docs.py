@@ -43,9 +43,9 @@ def cells(line):
     return [cell if cell.isalpha() else float(cell) for cell in line.strip().split(",")]
 
 
-def test_each_request_shown_is_answered_as_shown(open_door, iris, tmp_path):
-    door = open_door()
-    door.install(iris, tmp_path)
+def test_each_request_shown_is_answered_as_shown(make_api, iris, tmp_path):
+    api = make_api()
+    api.install(iris, tmp_path)
     assert len(SHOWN) >= 5
     for path, options, answer in SHOWN:
         words = shlex.split(options)
@@ -54,21 +54,21 @@ def test_each_request_shown_is_answered_as_shown(open_door, iris, tmp_path):
         for name, value in (value.split(": ") for option, value in given if option == "-H"):
             headers[name.upper().replace("-", "_")] = value
         (body,) = [value for option, value in given if option == "-d"]
-        got = door.post(path, body.encode(), **headers)
+        got = api.post(path, body.encode(), **headers)
         if answer.startswith("{"):
             assert got.json == near(json.loads(answer)), path
         else:
             assert cells(got.body.decode()) == near(cells(answer)), path
 
 
-def test_examples_of_openapi_are_answered_as_they_say(open_door, iris, tmp_path):
-    door = open_door()
-    door.install(iris, tmp_path)
+def test_examples_of_openapi_are_answered_as_they_say(make_api, iris, tmp_path):
+    api = make_api()
+    api.install(iris, tmp_path)
     for route in (route for route in ALL_ROUTES if route.hot):
         path = route.path.format(name="iris", version="1.0.0")
-        assert door.post(path, examples.request(route)).json == near(examples.answer(route)), path
+        assert api.post(path, examples.request(route)).json == near(examples.answer(route)), path
         for media, body in examples.LINES.items() if route.lines else ():
-            got = door.post(path, body.encode(), CONTENT_TYPE=media, ACCEPT=media)
+            got = api.post(path, body.encode(), CONTENT_TYPE=media, ACCEPT=media)
             assert got.body.decode() == examples.ANSWERED_LINES[media]
 
 

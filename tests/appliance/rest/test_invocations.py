@@ -19,15 +19,15 @@ TABLE_ANSWER = {"predictions": [213.5, 105.5]}
 
 
 @pytest.fixture
-def plain(open_door):
-    """A door with the one model `regression`."""
-    return open_door("regression")
+def plain(make_api):
+    """An api with the one model `regression`."""
+    return make_api("regression")
 
 
 @pytest.fixture
-def table(open_door):
-    """A door with the one model `table`."""
-    return open_door("table")
+def table(make_api):
+    """An api with the one model `table`."""
+    return make_api("table")
 
 
 @pytest.mark.parametrize(
@@ -62,8 +62,8 @@ def test_table_of_several_types(table):
         assert table.post("/invocations", sent).json == TABLE_ANSWER
 
 
-def test_classifier_answers_its_labels(open_door):
-    got = open_door("labels").post("/invocations", {"instances": [[9, 0, 0, 0], [0, 0, 9, 0]]})
+def test_classifier_answers_its_labels(make_api):
+    got = make_api("labels").post("/invocations", {"instances": [[9, 0, 0, 0], [0, 0, 9, 0]]})
     assert got.json == {"predictions": ["setosa", "virginica"]}
 
 
@@ -172,19 +172,19 @@ def test_wrong_csv_is_refused(plain, body, found):
     assert found in got.json["message"]
 
 
-def test_rows_beyond_the_limit_are_413(open_door):
-    door = open_door("regression", max_rows=2)
+def test_rows_beyond_the_limit_are_413(make_api):
+    api = make_api("regression", max_rows=2)
     for count, status in ((2, 200), (3, 413)):
-        assert door.post("/invocations", {"instances": ROWS[:1] * count}).status == status
-        assert door.post("/invocations", {"dataframe_split": {"data": ROWS[:1] * count}}).status == status
-        assert door.post("/invocations", {"inputs": dict.fromkeys(COLUMNS, [1] * count)}).status == status
+        assert api.post("/invocations", {"instances": ROWS[:1] * count}).status == status
+        assert api.post("/invocations", {"dataframe_split": {"data": ROWS[:1] * count}}).status == status
+        assert api.post("/invocations", {"inputs": dict.fromkeys(COLUMNS, [1] * count)}).status == status
         header = b"sepal_length,sepal_width,petal_length,petal_width\n"
         for start in (b"", header):
-            got = door.post("/invocations", start + b"1,2,3,4\n" * count, CONTENT_TYPE="text/csv")
+            got = api.post("/invocations", start + b"1,2,3,4\n" * count, CONTENT_TYPE="text/csv")
             assert got.status == status
 
 
-def test_model_of_one_column_takes_plain_values(door):
+def test_model_of_one_column_takes_plain_values(api):
     from appliance.bundle.manifest import Input
     from appliance.inference.tensors import InputSchema
     from appliance.rest.instances import from_instances
@@ -193,17 +193,17 @@ def test_model_of_one_column_takes_plain_values(door):
         schema = InputSchema([Input(name="x", type="float32", shape=[-1, 1], columns=["x"])])
 
     for instances in ([1.0, 2.0], [[1.0], [2.0]], [{"x": 1.0}, {"x": 2.0}]):
-        feeds = from_instances(door.context, One, instances, True)
+        feeds = from_instances(api.context, One, instances, True)
         np.testing.assert_array_equal(feeds["x"], [[1], [2]])
 
 
-def test_kserve_v1(door):
+def test_kserve_v1(api):
     form = "application/x-www-form-urlencoded"
-    got = door.post("/v1/models/regression:predict", {"instances": ROWS}, CONTENT_TYPE=form)
+    got = api.post("/v1/models/regression:predict", {"instances": ROWS}, CONTENT_TYPE=form)
     assert (got.status, got.json) == (200, ANSWER)
-    assert door.post("/v1/models/table:predict", {"instances": TABLE}).json == TABLE_ANSWER
-    assert "regression" in door.get("/v1/models").json["models"]
-    assert door.get("/v1/models/regression").json == {"name": "regression", "ready": True}
+    assert api.post("/v1/models/table:predict", {"instances": TABLE}).json == TABLE_ANSWER
+    assert "regression" in api.get("/v1/models").json["models"]
+    assert api.get("/v1/models/regression").json == {"name": "regression", "ready": True}
 
 
 @pytest.mark.parametrize(
@@ -217,17 +217,17 @@ def test_kserve_v1(door):
         [[dict(zip(COLUMNS, ROWS[0], strict=True))], {name: [ROWS[1][place]] for place, name in enumerate(COLUMNS)}],
     ],
 )
-def test_kserve_v1_takes_inputs_as_rows_and_as_tables(door, inputs):
+def test_kserve_v1_takes_inputs_as_rows_and_as_tables(api, inputs):
     """KServe's get_predict_input(): what is sent as `inputs` may be what pandas.DataFrame takes."""
-    assert door.post("/v1/models/regression:predict", {"inputs": inputs}).json == ANSWER
+    assert api.post("/v1/models/regression:predict", {"inputs": inputs}).json == ANSWER
 
 
-def test_column_that_a_kserve_table_lacks_is_missing_where_the_model_takes_that(door, open_door):
+def test_column_that_a_kserve_table_lacks_is_missing_where_the_model_takes_that(api, make_api):
     """KServe's iris_input_v4.json: each column in an object of its own, which pandas joins to rows with gaps."""
     inputs = [[{COLUMNS[0]: 1.0}, {COLUMNS[1]: 2.0}], {COLUMNS[3]: [4.0, 5.0]}]
-    got = open_door("gaps").post("/v1/models/gaps:predict", {"inputs": inputs})
+    got = make_api("gaps").post("/v1/models/gaps:predict", {"inputs": inputs})
     assert got.json == {"predictions": [3101.0, 3102.0, 3104.0, 3105.0]}
-    got = door.post("/v1/models/regression:predict", {"inputs": inputs})
+    got = api.post("/v1/models/regression:predict", {"inputs": inputs})
     assert (got.status, got.json["error"].startswith("read the columns: ")) == (400, True)
 
 
@@ -243,50 +243,50 @@ def test_column_that_a_kserve_table_lacks_is_missing_where_the_model_takes_that(
         ([{}, [{}]], "lacks"),
     ],
 )
-def test_kserve_table_that_is_none_is_refused(door, inputs, found):
-    got = door.post("/v1/models/regression:predict", {"inputs": inputs})
+def test_kserve_table_that_is_none_is_refused(api, inputs, found):
+    got = api.post("/v1/models/regression:predict", {"inputs": inputs})
     assert got.status == 400
     assert found in got.json["error"]
 
 
-def test_rows_of_kserve_tables_have_the_limit(open_door):
-    door = open_door("regression", max_rows=2)
+def test_rows_of_kserve_tables_have_the_limit(make_api):
+    api = make_api("regression", max_rows=2)
     for count, status in ((2, 200), (3, 413)):
         for inputs in ([{name: [1.0] * count for name in COLUMNS}], [{name: [1.0] for name in COLUMNS}] * count):
-            assert door.post("/v1/models/regression:predict", {"inputs": inputs}).status == status
+            assert api.post("/v1/models/regression:predict", {"inputs": inputs}).status == status
 
 
-def test_tensorflow_servings_path_names_the_version(door):
+def test_tensorflow_servings_path_names_the_version(api):
     path = "/v1/models/regression/versions/1.0.0"
-    got = door.post(f"{path}:predict", {"signature_name": "serving_default", "instances": ROWS})
+    got = api.post(f"{path}:predict", {"signature_name": "serving_default", "instances": ROWS})
     assert (got.status, got.json) == (200, ANSWER)
-    assert door.get(path).json == {"name": "regression", "ready": True}
+    assert api.get(path).json == {"name": "regression", "ready": True}
 
 
-def test_kserve_v1_errors_are_in_its_words(door):
+def test_kserve_v1_errors_are_in_its_words(api):
     for got, status in (
-        (door.post("/v1/models/nobody:predict", {"instances": ROWS}), 404),
-        (door.get("/v1/models/nobody"), 404),
-        (door.post("/v1/models/regression:predict", {"rows": ROWS}), 400),
-        (door.post("/v1/models/regression:predict", {}), 400),
-        (door.post("/v1/models/regression:predict", {"inputs": ROWS, "instances": ROWS}), 400),
-        (door.post("/v1/models/regression:predict", {"inputs": ROWS, "signature_name": "other"}), 400),
-        (door.post("/v1/models/regression/versions/9.9.9:predict", {"instances": ROWS}), 404),
-        (door.post("/v1/models/regression:predict", {"instances": [[1]]}), 400),
-        (door.post("/v1/models/regression:explain", {"instances": ROWS}), 405),
+        (api.post("/v1/models/nobody:predict", {"instances": ROWS}), 404),
+        (api.get("/v1/models/nobody"), 404),
+        (api.post("/v1/models/regression:predict", {"rows": ROWS}), 400),
+        (api.post("/v1/models/regression:predict", {}), 400),
+        (api.post("/v1/models/regression:predict", {"inputs": ROWS, "instances": ROWS}), 400),
+        (api.post("/v1/models/regression:predict", {"inputs": ROWS, "signature_name": "other"}), 400),
+        (api.post("/v1/models/regression/versions/9.9.9:predict", {"instances": ROWS}), 404),
+        (api.post("/v1/models/regression:predict", {"instances": [[1]]}), 400),
+        (api.post("/v1/models/regression:explain", {"instances": ROWS}), 405),
     ):
         assert got.status == status
         assert got.headers["Content-Type"] == "application/json"
         assert list(got.json) == ["error"]
 
 
-def test_model_without_an_active_version_is_not_ready(open_door, bundle_bytes, tmp_path):
-    door = open_door()
-    door.install(bundle_bytes("iris"), tmp_path, activate=False)
-    got = door.get("/v1/models/iris")
+def test_model_without_an_active_version_is_not_ready(make_api, bundle_bytes, tmp_path):
+    api = make_api()
+    api.install(bundle_bytes("iris"), tmp_path, activate=False)
+    got = api.get("/v1/models/iris")
     assert (got.status, got.json) == (503, {"name": "iris", "ready": False})
-    assert door.get("/v1/models").json == {"models": []}
-    assert door.post("/invocations", {"instances": ROWS}).status == 503
+    assert api.get("/v1/models").json == {"models": []}
+    assert api.post("/invocations", {"instances": ROWS}).status == 503
 
 
 def test_ping_and_health_say_whether_predictions_are_answered(plain):
@@ -305,9 +305,9 @@ def test_version_is_text(plain):
     assert got.headers["Content-Type"].startswith("text/plain")
 
 
-def test_vertex_predicts_at_its_own_path(open_door):
-    door = open_door("regression", predict_route="/vertex/predict")
-    assert door.post("/vertex/predict", {"instances": ROWS, "parameters": {}}).json == ANSWER
+def test_vertex_predicts_at_its_own_path(make_api):
+    api = make_api("regression", predict_route="/vertex/predict")
+    assert api.post("/vertex/predict", {"instances": ROWS, "parameters": {}}).json == ANSWER
 
 
 @pytest.mark.parametrize("start", [b"", b'{"instances": ', b'{"dataframe_split": {"data": [', b'{"parameters": '])
@@ -322,9 +322,9 @@ TEXTS = st.text('0123456789.,\n\r" aeINn_-', max_size=60).map(str.encode)
 
 
 @given(st.binary(max_size=100) | TEXTS, st.sampled_from(CONTENT_TYPES))
-def test_any_bytes_are_answered(door_of, body, content_type):
+def test_any_bytes_are_answered(api_of, body, content_type):
     for model in ("regression", "table"):
-        got = door_of(model).post("/invocations", body, CONTENT_TYPE=content_type)
+        got = api_of(model).post("/invocations", body, CONTENT_TYPE=content_type)
         assert got.status in (200, 400, 413, 415)
         assert json.loads(got.body)
 
@@ -341,6 +341,6 @@ FORMS = st.dictionaries(
 
 
 @given(FORMS, st.sampled_from(["regression", "table", "labels"]))
-def test_any_json_is_answered(door_of, sent, model):
+def test_any_json_is_answered(api_of, sent, model):
     for path in ("/invocations", f"/v1/models/{model}:predict"):
-        assert door_of(model).post(path, sent).status in (200, 400)
+        assert api_of(model).post(path, sent).status in (200, 400)

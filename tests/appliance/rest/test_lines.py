@@ -25,9 +25,9 @@ def predictions(got) -> list:
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("media", ["text/csv", "Text/CSV; charset=utf-8"])
-def test_csv_is_read_at_every_route(door, path, media):
-    assert predictions(door.post(path, CSV, CONTENT_TYPE=media)) == SUMS
-    got = door.post(path, b"9,2,3\n", CONTENT_TYPE=media)
+def test_csv_is_read_at_every_route(api, path, media):
+    assert predictions(api.post(path, CSV, CONTENT_TYPE=media)) == SUMS
+    got = api.post(path, b"9,2,3\n", CONTENT_TYPE=media)
     assert (got.status, b"3 values for 4 columns" in got.body) == (400, True)
 
 
@@ -44,8 +44,8 @@ def test_csv_is_read_at_every_route(door, path, media):
     ],
 )
 @pytest.mark.parametrize("media", ["application/jsonlines", "application/x-ndjson"])
-def test_json_lines_are_read_at_every_route(door, path, body, media):
-    assert predictions(door.post(path, body, CONTENT_TYPE=media)) == SUMS
+def test_json_lines_are_read_at_every_route(api, path, body, media):
+    assert predictions(api.post(path, body, CONTENT_TYPE=media)) == SUMS
 
 
 @pytest.mark.parametrize(
@@ -64,53 +64,53 @@ def test_json_lines_are_read_at_every_route(door, path, body, media):
         (b"[" * 500, "nests deeper"),
     ],
 )
-def test_wrong_json_lines_are_refused(door, body, found):
-    got = door.post(PATHS[0], body, CONTENT_TYPE="application/jsonlines")
+def test_wrong_json_lines_are_refused(api, body, found):
+    got = api.post(PATHS[0], body, CONTENT_TYPE="application/jsonlines")
     assert got.status in (400, 413)
     assert found in got.json["detail"]
 
 
-def test_missing_values_as_python_writes_them(open_door):
-    door = open_door("gaps")
+def test_missing_values_as_python_writes_them(make_api):
+    api = make_api("gaps")
     for row in (b"[1, NaN, null, 4]", b'{"features": [1, null, NaN, 4]}'):
         body = row + b"\n[1, 2, 3, 4]"
-        assert predictions(door.post("/predict", body, CONTENT_TYPE="application/jsonlines")) == [2105.0, 110.0]
+        assert predictions(api.post("/predict", body, CONTENT_TYPE="application/jsonlines")) == [2105.0, 110.0]
 
 
 @pytest.mark.parametrize("rows", [ROWS, [dict(zip(NAMES, row, strict=True)) for row in ROWS]])
-def test_bare_list_is_rows(door_of, rows):
-    door = door_of("regression")
-    assert door.post("/invocations", rows, CONTENT_TYPE="application/json").json == {"predictions": SUMS}
+def test_bare_list_is_rows(api_of, rows):
+    api = api_of("regression")
+    assert api.post("/invocations", rows, CONTENT_TYPE="application/json").json == {"predictions": SUMS}
     body = b"\xef\xbb\xbf \n" + json.dumps(rows).encode()
-    assert door.post("/models/regression/invoke", body).json == {"predictions": SUMS}
+    assert api.post("/models/regression/invoke", body).json == {"predictions": SUMS}
 
 
-def test_bare_list_of_values_is_one_row(door_of):
-    assert door_of("regression").post("/invocations", ROWS[0]).json == {"predictions": SUMS[:1]}
+def test_bare_list_of_values_is_one_row(api_of):
+    assert api_of("regression").post("/invocations", ROWS[0]).json == {"predictions": SUMS[:1]}
 
 
 @pytest.mark.parametrize(("rows", "found"), [([], "there are none"), ([[1]], "row 0 has 1"), ([[[1]]], "array")])
-def test_wrong_bare_list_is_refused(door_of, rows, found):
-    got = door_of("regression").post("/invocations", rows)
+def test_wrong_bare_list_is_refused(api_of, rows, found):
+    got = api_of("regression").post("/invocations", rows)
     assert (got.status, found in got.json["message"]) == (400, True)
 
 
 @pytest.mark.parametrize("path", ["/models/labels/predict", "/models/labels/invoke"])
-def test_answer_as_csv_and_json_lines(door, path):
-    own = door.post("/models/labels/predict", {"features": ROWS}).json
+def test_answer_as_csv_and_json_lines(api, path):
+    own = api.post("/models/labels/predict", {"features": ROWS}).json
     sent = {"features": ROWS} if path.endswith("predict") else ROWS
-    got = door.post(path, sent, ACCEPT="text/csv")
+    got = api.post(path, sent, ACCEPT="text/csv")
     assert (got.headers["Content-Type"], got.body) == ("text/csv; charset=utf-8", b"setosa\nversicolor\n")
-    got = door.post(f"{path}?probability=true&header=true", sent, ACCEPT="text/csv")
+    got = api.post(f"{path}?probability=true&header=true", sent, ACCEPT="text/csv")
     first, *rest = got.body.decode().splitlines()
     assert first == "prediction,probability_setosa,probability_versicolor,probability_virginica"
     for line, label, probability in zip(rest, own["prediction"], own["probability"], strict=True):
         assert line.split(",")[0] == label
         assert [float(cell) for cell in line.split(",")[1:]] == list(probability.values())
-    got = door.post(path, sent, ACCEPT="application/jsonlines")
+    got = api.post(path, sent, ACCEPT="application/jsonlines")
     assert got.headers["Content-Type"] == "application/jsonlines"
     assert got.body == b'{"prediction":"setosa"}\n{"prediction":"versicolor"}\n'
-    got = door.post(f"{path}?probability=true", CSV, CONTENT_TYPE="text/csv", ACCEPT="application/jsonlines")
+    got = api.post(f"{path}?probability=true", CSV, CONTENT_TYPE="text/csv", ACCEPT="application/jsonlines")
     answers = [json.loads(line) for line in got.body.splitlines()]
     assert [one["prediction"] for one in answers] == own["prediction"]
     assert [one["probability"] for one in answers] == own["probability"]
@@ -131,16 +131,16 @@ def test_answer_as_csv_and_json_lines(door, path):
     ],
 )
 @pytest.mark.parametrize("path", ["/models/regression/predict", "/models/regression/invoke"])
-def test_accept_chooses_the_form(door, accept, media, path):
-    assert door.post(path, CSV, CONTENT_TYPE="text/csv", ACCEPT=accept).headers["Content-Type"] == media
+def test_accept_chooses_the_form(api, accept, media, path):
+    assert api.post(path, CSV, CONTENT_TYPE="text/csv", ACCEPT=accept).headers["Content-Type"] == media
 
 
-def test_query_that_is_no_flag_is_refused(door):
-    got = door.post("/models/labels/predict?probability=yes", CSV, CONTENT_TYPE="text/csv", ACCEPT="text/csv")
+def test_query_that_is_no_flag_is_refused(api):
+    got = api.post("/models/labels/predict?probability=yes", CSV, CONTENT_TYPE="text/csv", ACCEPT="text/csv")
     assert (got.status, "probability is 'yes'" in got.json["detail"]) == (400, True)
 
 
-def test_csv_answer_of_numbers_texts_and_gaps_is_read_back(door):
+def test_csv_answer_of_numbers_texts_and_gaps_is_read_back(api):
     from appliance.rest.lines import _csv, _csv_text, _header
 
     arrays = [np.array([[1, 2], [3, 4]]), np.array([[0.1, np.nan], [np.inf, -np.inf]], np.float32)]
@@ -151,56 +151,58 @@ def test_csv_answer_of_numbers_texts_and_gaps_is_read_back(door):
     class Shape:
         labels = ("x", "y,z")
 
-    assert _header(arrays, Shape) == b'prediction_0,prediction_1,probability_x,"probability_y,z"\n'
+    names = b'prediction_0,prediction_1,probability_x,"probability_y,z"'
+    assert _header(arrays, Shape, quality=False) == names + b"\n"
+    assert _header(arrays, Shape, quality=True) == names + b",quality\n"
 
 
-def test_large_answer_in_lines_is_whole(door):
+def test_large_answer_in_lines_is_whole(api):
     rows = np.random.default_rng(0).random((30_000, 4)).astype(np.float32).astype(float).tolist()
-    own = door.post("/models/labels/predict", {"features": rows}).json
-    got = door.post("/models/labels/predict?probability=true", {"features": rows}, ACCEPT="text/csv").body.splitlines()
+    own = api.post("/models/labels/predict", {"features": rows}).json
+    got = api.post("/models/labels/predict?probability=true", {"features": rows}, ACCEPT="text/csv").body.splitlines()
     assert [line.split(b",")[0].decode() for line in got] == own["prediction"]
     assert [float(got[i].split(b",")[2]) for i in (0, 15_000, -1)] == [
         own["probability"][i]["versicolor"] for i in (0, 15_000, -1)
     ]
 
 
-def test_rows_in_lines_have_the_limit(open_door):
-    door = open_door("regression", max_rows=2)
+def test_rows_in_lines_have_the_limit(make_api):
+    api = make_api("regression", max_rows=2)
     for count, status in ((2, 200), (3, 413)):
         for body, media in ((b"1,2,3,4\n", "text/csv"), (b"[1,2,3,4]\n", "application/jsonlines")):
-            assert door.post("/predict", body * count, CONTENT_TYPE=media).status == status
+            assert api.post("/predict", body * count, CONTENT_TYPE=media).status == status
 
 
 @given(
     st.lists(st.binary(max_size=12) | st.sampled_from([b"[1,2,3,4]", b"{}", b'{"features":[]}', b"1", b"\n", b"NaN"]))
 )
-def test_any_lines_are_answered_or_refused(door, parts):
+def test_any_lines_are_answered_or_refused(api, parts):
     for media in ("application/jsonlines", "text/csv", "application/json"):
-        got = door.post("/models/regression/invoke", b"\n".join(parts), CONTENT_TYPE=media, ACCEPT="text/csv")
+        got = api.post("/models/regression/invoke", b"\n".join(parts), CONTENT_TYPE=media, ACCEPT="text/csv")
         assert got.status in (200, 400, 413)
         if got.status == 200:
             assert all(float(line) == pytest.approx(110) for line in got.body.split())
 
 
-def test_multi_model_container(open_door, bundle_bytes, tmp_path):
+def test_multi_model_container(make_api, bundle_bytes, tmp_path):
     """The calls of SageMaker's multi-model endpoints, in the order that the platform makes them."""
-    door = open_door("labels")
-    door.install(bundle_bytes("regression", "1.0.0", kind="regression"), tmp_path, activate=False)
-    assert door.post("/models/regression/invoke", CSV, CONTENT_TYPE="text/csv").status == 503
+    api = make_api("labels")
+    api.install(bundle_bytes("regression", "1.0.0", kind="regression"), tmp_path, activate=False)
+    assert api.post("/models/regression/invoke", CSV, CONTENT_TYPE="text/csv").status == 503
     loaded = {"model_name": "regression", "url": "/opt/ml/models/regression/model"}
-    assert door.post("/models", loaded).json["modelName"] == "regression"
-    assert door.post("/models", loaded).status == 409
-    assert door.post("/models/regression/invoke", CSV, CONTENT_TYPE="text/csv").json == {"predictions": SUMS}
-    assert door.get("/models/regression").json["modelUrl"] == str(door.store.folder("regression", "1.0.0"))
-    assert [one.get("modelName") for one in door.get("/models").json["models"]] == ["labels", "regression"]
-    gone = door.call("DELETE", "/models/regression")
+    assert api.post("/models", loaded).json["modelName"] == "regression"
+    assert api.post("/models", loaded).status == 409
+    assert api.post("/models/regression/invoke", CSV, CONTENT_TYPE="text/csv").json == {"predictions": SUMS}
+    assert api.get("/models/regression").json["modelUrl"] == str(api.store.folder("regression", "1.0.0"))
+    assert [one.get("modelName") for one in api.get("/models").json["models"]] == ["labels", "regression"]
+    gone = api.call("DELETE", "/models/regression")
     assert (gone.status, gone.json["serving"], "modelName" in gone.json) == (200, None, False)
-    assert [one.get("modelName") for one in door.get("/models").json["models"]] == ["labels", None]
-    assert door.post("/models/regression/invoke", CSV, CONTENT_TYPE="text/csv").status == 503
+    assert [one.get("modelName") for one in api.get("/models").json["models"]] == ["labels", None]
+    assert api.post("/models/regression/invoke", CSV, CONTENT_TYPE="text/csv").status == 503
     for got, status in (
-        (door.post("/models", {"model_name": "nobody"}), 404),
-        (door.post("/models", {"name": "labels"}), 400),
-        (door.call("DELETE", "/models/nobody"), 404),
-        (door.post("/models/nobody/invoke", ROWS), 404),
+        (api.post("/models", {"model_name": "nobody"}), 404),
+        (api.post("/models", {"name": "labels"}), 400),
+        (api.call("DELETE", "/models/nobody"), 404),
+        (api.post("/models/nobody/invoke", ROWS), 404),
     ):
         assert got.status == status

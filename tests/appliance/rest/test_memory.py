@@ -175,11 +175,11 @@ def test_many_large_requests_at_once_do_not_end_the_service(state, setting):
 
 
 @pytest.fixture
-def tight(open_door):
-    """A door whose requests may take 8 MiB."""
-    door = open_door("labels", "regression")
-    door.context.budget.total = 8 * MIB
-    return door
+def tight(make_api):
+    """An api whose requests may take 8 MiB."""
+    api = make_api("labels", "regression")
+    api.context.budget.total = 8 * MIB
+    return api
 
 
 def test_answer_beyond_the_budget_is_refused_by_the_rows_before_the_model_runs(tight):
@@ -196,19 +196,19 @@ def test_answer_beyond_the_budget_is_refused_by_the_rows_before_the_model_runs(t
     assert tight.context.budget.used == 0
 
 
-def test_answer_in_parts_is_the_answer_in_one_piece(open_door):
-    door = open_door("labels", "table")
+def test_answer_in_parts_is_the_answer_in_one_piece(make_api):
+    api = make_api("labels", "table")
     rows = [[index % 7, 1, 2, index % 3] for index in range(20_000)]
-    large = door.post(PREDICT, {"features": rows}).json
-    small = door.post(PREDICT, {"features": rows[:50]}).json
+    large = api.post(PREDICT, {"features": rows}).json
+    small = api.post(PREDICT, {"features": rows[:50]}).json
     assert len(large["prediction"]) == len(large["probability"]) == 20_000
     assert large["prediction"][:50] == small["prediction"]
     for row, expected in zip(large["probability"], small["probability"], strict=False):
         assert row == pytest.approx(expected)
-    assert door.post(V1, {"instances": rows}).json["predictions"] == large["prediction"]
+    assert api.post(V1, {"instances": rows}).json["predictions"] == large["prediction"]
     data = [value for row in rows for value in row]
     call = {"inputs": [{"name": "features", "datatype": "FP32", "shape": [20_000, 4], "data": data}]}
-    outputs = {output["name"]: output["data"] for output in door.post(INFER, call).json["outputs"]}
+    outputs = {output["name"]: output["data"] for output in api.post(INFER, call).json["outputs"]}
     assert outputs["prediction"] == large["prediction"]
     assert outputs["probability"][:3] == list(large["probability"][0].values())
 
@@ -236,7 +236,7 @@ def test_large_requests_take_turns_and_who_waits_too_long_is_told_when_to_come_a
     assert tight.post(PREDICT, body).status == 200
 
 
-def test_no_error_repeats_megabytes_or_compares_them(door):
+def test_no_error_repeats_megabytes_or_compares_them(api):
     long = "\x00" * (2 * MIB)
     tensor = {"name": "features", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}
     for path, body in (
@@ -253,7 +253,7 @@ def test_no_error_repeats_megabytes_or_compares_them(door):
         ("/v2/repository/models/regression/load", {"parameters": {long: "1"}}),
     ):
         began = time.thread_time()
-        got = door.post(path, body)
+        got = api.post(path, body)
         assert got.status in (400, 413, 501), (path, got.body[:200])
         assert len(got.body) < 20_000
         assert time.thread_time() - began < 2

@@ -40,8 +40,8 @@ def forms(row: list[float]) -> list[tuple[str, bytes, dict[str, str]]]:
 
 
 @pytest.fixture(scope="module")
-def plain(door_of):
-    return door_of("regression")
+def plain(api_of):
+    return api_of("regression")
 
 
 def test_an_answer_that_overflows_is_refused_in_every_form(plain):
@@ -88,9 +88,9 @@ def test_csv_says_in_its_error_how_to_decide(plain):
     assert plain.post("/invocations", body, CONTENT_TYPE="text/csv; header=maybe").status == 400
 
 
-def test_blanks_of_texts_reach_the_model(door_of):
+def test_blanks_of_texts_reach_the_model(api_of):
     for body, answer in ((b"1,1,north,true\n", 212), (b"1,1, north,true\n", 202), (b'1,1,"north",true\n', 212)):
-        got = door_of("table").post("/invocations", body, CONTENT_TYPE="text/csv")
+        got = api_of("table").post("/invocations", body, CONTENT_TYPE="text/csv")
         assert got.json["predictions"] == [answer]
 
 

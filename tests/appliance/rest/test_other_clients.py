@@ -3,14 +3,14 @@
 import pytest
 
 
-def test_mlflow_client_writes_nan_for_a_missing_value(door_of):
+def test_mlflow_client_writes_nan_for_a_missing_value(api_of):
     """mlflow.pyfunc.scoring_server.client: json.dumps of a table, `ScoringServerClient.invoke`."""
     body = b'{"dataframe_split": {"columns": ["sepal_length", "sepal_width", "petal_length", "petal_width"], '
-    got = door_of("regression").post("/invocations", body + b'"index": [0], "data": [[1.0, 2.0, NaN, 4.0]]}}')
+    got = api_of("regression").post("/invocations", body + b'"index": [0], "data": [[1.0, 2.0, NaN, 4.0]]}}')
     assert got.status == 400
     assert "'petal_length'" in got.json["message"]
     assert "missing" in got.json["message"]
-    got = door_of("regression").post("/invocations", body + b'"index": [0], "data": [[1.0, 2.0, 3.0, 4.0]]}}')
+    got = api_of("regression").post("/invocations", body + b'"index": [0], "data": [[1.0, 2.0, 3.0, 4.0]]}}')
     assert got.json == {"predictions": [110.0]}
 
 
@@ -25,11 +25,11 @@ def test_kserve_v1_client_asks_the_root_whether_the_server_lives(start_service, 
     assert content.startswith(b"<!doctype html>")
 
 
-def test_mlserver_client_writes_null_for_what_it_does_not_say(door):
+def test_mlserver_client_writes_null_for_what_it_does_not_say(api):
     """mlserver.types.RepositoryIndexRequest, InferenceRequest: pydantic's JSON of what is None."""
-    assert door.post("/v2/repository/index", {"ready": None}).json == door.post("/v2/repository/index").json
+    assert api.post("/v2/repository/index", {"ready": None}).json == api.post("/v2/repository/index").json
     tensor = {"name": "features", "shape": [1, 4], "datatype": "FP32", "parameters": None, "data": [1.0, 2.0, 3.0, 4.0]}
     sent = {"id": None, "parameters": {"content_type": "np"}, "inputs": [tensor], "outputs": None}
-    got = door.post("/v2/models/regression/infer", sent)
+    got = api.post("/v2/models/regression/infer", sent)
     assert got.json["outputs"][0]["data"] == [110.0]
     assert None not in got.json.values()

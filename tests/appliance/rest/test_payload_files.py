@@ -36,28 +36,28 @@ COLUMNS = [tensor(name, [2], datatype, data) for name, (datatype, data) in TABLE
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("output", [None, "output-0", "predict", "predictions"])
-def test_payload_is_answered_and_outputs_bear_the_name_asked_for(door, model, sent, expected, output):
+def test_payload_is_answered_and_outputs_bear_the_name_asked_for(api, model, sent, expected, output):
     if output:
         sent = {**sent, "outputs": [{"name": output}]}
-    got = door.post(f"/v2/models/{model}/infer", sent)
+    got = api.post(f"/v2/models/{model}/infer", sent)
     assert got.status == 200, got.body
     (answer,) = got.json["outputs"]
     assert answer["name"] == (output or "prediction")
     assert answer["data"] == pytest.approx(expected, rel=1e-6)
 
 
-def test_predict_and_predict_proba(door):
+def test_predict_and_predict_proba(api):
     """MLServer's lightgbm and sklearn runtimes."""
     sent = {"inputs": [tensor("input-0", [1, 4], "INT32", [[9, 2, 3, 4]])]}
-    got = door.post("/v2/models/labels/infer", {**sent, "outputs": [{"name": "predict"}, {"name": "predict_proba"}]})
+    got = api.post("/v2/models/labels/infer", {**sent, "outputs": [{"name": "predict"}, {"name": "predict_proba"}]})
     label, probability = got.json["outputs"]
     assert (label["name"], label["data"]) == ("predict", ["setosa"])
     assert (probability["name"], probability["shape"]) == ("predict_proba", [1, 3])
-    own = door.post("/v2/models/labels/infer", sent).json["outputs"]
+    own = api.post("/v2/models/labels/infer", sent).json["outputs"]
     assert [one["data"] for one in own] == [label["data"], probability["data"]]
-    none = door.post("/v2/models/regression/infer", {**sent, "outputs": [{"name": "predict_proba"}]})
+    none = api.post("/v2/models/regression/infer", {**sent, "outputs": [{"name": "predict_proba"}]})
     assert (none.status, "no output 'predict_proba'" in none.json["error"]) == (400, True)
-    twice = door.post("/v2/models/labels/infer", {**sent, "outputs": [{"name": "predict"}, {"name": "prediction"}]})
+    twice = api.post("/v2/models/labels/infer", {**sent, "outputs": [{"name": "predict"}, {"name": "prediction"}]})
     assert (twice.status, "asked for twice" in twice.json["error"]) == (400, True)
 
 
@@ -67,15 +67,15 @@ BINARY = {"binary_data": True}
 @pytest.mark.parametrize(
     "asked", [{"parameters": {"binary_data_output": True}}, {"outputs": [{"name": "output-0", "parameters": BINARY}]}]
 )
-def test_binary_output_by_kserves_name(door, asked):
+def test_binary_output_by_kserves_name(api, asked):
     """iris_input_v2_all_binary.json, iris_input_v2_binary.json."""
-    got = door.post("/v2/models/regression/infer", {"inputs": [MATRIX], **asked})
+    got = api.post("/v2/models/regression/infer", {"inputs": [MATRIX], **asked})
     length = int(got.headers["Inference-Header-Content-Length"])
     (answer,) = json.loads(got.body[:length])["outputs"]
     assert answer["name"] == ("output-0" if "outputs" in asked else "prediction")
     assert len(got.body) - length == answer["parameters"]["binary_data_size"] == 8
 
 
-def test_what_the_server_is_told_with_and_without_a_slash(door):
-    assert door.get("/v2/").json == door.get("/v2").json
-    assert door.get("/v2/").json["name"] == "appliance"
+def test_what_the_server_is_told_with_and_without_a_slash(api):
+    assert api.get("/v2/").json == api.get("/v2").json
+    assert api.get("/v2/").json["name"] == "appliance"

@@ -106,8 +106,8 @@ def test_health_metadata_and_config(client):
         client.update_log_settings({"log_info": True})
 
 
-def test_load_and_unload(open_door, listen):
-    with listen(open_door("labels")) as where, triton.InferenceServerClient(where) as client:
+def test_load_and_unload(make_api, listen):
+    with listen(make_api("labels")) as where, triton.InferenceServerClient(where) as client:
         client.unload_model("labels", unload_dependents=True)
         assert not client.is_model_ready("labels")
         assert not client.is_server_ready()

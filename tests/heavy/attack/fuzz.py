@@ -29,7 +29,7 @@ with atheris.instrument_imports(include=["appliance"]):
     from appliance.rest.server.framing import Parser
     from appliance.rest.server.header_cache import HeaderCache
     from tests.appliance.conftest import build_bundle
-    from tests.appliance.rest.conftest import Door, echo_bundle
+    from tests.appliance.rest.conftest import Api, echo_bundle
 
 from waitress.adjustments import Adjustments
 
@@ -64,12 +64,12 @@ def asking(path: str, kind: str, *seeds: bytes, **headers: str) -> Callable[[Pat
     """Return a target that is a route of the service, over a model of every type."""
 
     def make(folder: Path) -> Target:
-        door = Door(folder / "state", default="echo")
-        door.install(echo_bundle(), folder)
-        door.install(build_bundle("table", kind="table"), folder)
+        api = Api(folder / "state", default="echo")
+        api.install(echo_bundle(), folder)
+        api.install(build_bundle("table", kind="table"), folder)
 
         def one(content: bytes) -> None:
-            got = door.post(path, content, CONTENT_TYPE=kind, **headers)
+            got = api.post(path, content, CONTENT_TYPE=kind, **headers)
             assert got.status != 500, got.body[:500]
             if got.status >= 400:
                 json.loads(got.body)

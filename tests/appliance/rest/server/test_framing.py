@@ -275,10 +275,10 @@ def test_pipelined_requests_are_all_answered_in_their_order(address):
     assert told == [*(f"n{number}".encode() for number in range(count - 1)), b"last"]
 
 
-def test_clients_that_do_not_read_their_answers_hold_no_thread(open_door, listen):
-    door = open_door("regression", threads=1)
+def test_clients_that_do_not_read_their_answers_hold_no_thread(make_api, listen):
+    api = make_api("regression", threads=1)
     many = json.dumps({"features": [[1, 2, 3, 4]] * 5000}).encode()
-    with listen(door) as address, contextlib.ExitStack() as stack:
+    with listen(api) as address, contextlib.ExitStack() as stack:
         host, port = address.split(":")
         for sent in (
             b"GET /v2/models HTTP/1.1\r\nHost: x\r\n\r\n" * 6000,
@@ -312,9 +312,9 @@ def test_client_that_reads_late_gets_every_pipelined_answer(address):
     assert got.count(b"110.0") == 80_000
 
 
-def test_probe_is_answered_while_all_threads_work(open_door, listen, monkeypatch):
-    door = open_door("regression", threads=2)
-    loaded = door.models.get("regression")
+def test_probe_is_answered_while_all_threads_work(make_api, listen, monkeypatch):
+    api = make_api("regression", threads=2)
+    loaded = api.models.get("regression")
     release, run = threading.Event(), loaded.session.run
 
     def slow(feeds, outputs=None):
@@ -322,7 +322,7 @@ def test_probe_is_answered_while_all_threads_work(open_door, listen, monkeypatch
         return run(feeds, outputs)
 
     many = json.dumps({"features": [[1, 2, 3, 4]] * 2000}).encode()
-    with listen(door) as address:
+    with listen(api) as address:
         monkeypatch.setattr(loaded.session, "run", slow)  # a large model, which no test has the time for
         asked = post(b"Connection: close\r\nContent-Length: %d\r\n" % len(many), many)
         clients = [threading.Thread(target=exchange, args=(address, asked)) for _ in range(4)]
@@ -337,9 +337,9 @@ def test_probe_is_answered_while_all_threads_work(open_door, listen, monkeypatch
             client.join(20)
 
 
-def test_silent_connections_make_room_for_new_ones(open_door, listen):
-    door = open_door("regression", max_connections=8)
-    with listen(door) as address, contextlib.ExitStack() as stack:
+def test_silent_connections_make_room_for_new_ones(make_api, listen):
+    api = make_api("regression", max_connections=8)
+    with listen(api) as address, contextlib.ExitStack() as stack:
         host, port = address.split(":")
         for number in range(40):
             client = stack.enter_context(socket.create_connection((host, int(port)), timeout=20))

@@ -242,9 +242,9 @@ def test_stop_waits_no_longer_than_the_drain_timeout(start):
         assert not server.thread.is_alive()
 
 
-def test_new_client_is_refused_at_once_while_running_requests_end(open_door):
-    door = open_door("regression")
-    loaded = door.models.get("regression")
+def test_new_client_is_refused_at_once_while_running_requests_end(make_api):
+    api = make_api("regression")
+    loaded = api.models.get("regression")
     running, release, run = threading.Event(), threading.Event(), loaded.session.run
 
     def slow(feeds, outputs=None):
@@ -255,7 +255,7 @@ def test_new_client_is_refused_at_once_while_running_requests_end(open_door):
     loaded.session.run = slow
     listener = bind("127.0.0.1", 0)
     port = listener.getsockname()[1]
-    service = make_server(door.app, listener, door.context.config, lambda path: False)
+    service = make_server(api.app, listener, api.context.config, lambda path: False)
     serving = threading.Thread(target=service.run)
     serving.start()
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
