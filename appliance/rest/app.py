@@ -62,9 +62,12 @@ class App:
             answers: Iterable[bytes] = self.flask(environ, start_response)
             return answers
         route, variables = found
-        answer = self.answer(route, Request(environ, self._body_limit, self.context.budget), variables)
+        request = Request(environ, self._body_limit, self.context.budget)
+        answer = self.answer(route, request, variables)
         headers = [("Content-Type", answer.content_type), ("Content-Length", str(len(answer.body)))]
         headers.extend(answer.headers)
+        if request.routed is not None and request.routed.loaded is not None:  # hot routes alone are routed
+            headers.append((EXPERIMENT, request.routed.loaded.arm))
         start_response(f"{answer.status} {REASONS.get(answer.status, 'Error')}", headers)
         return [answer.body]
 
@@ -101,8 +104,6 @@ class App:
             if self._log_requests:
                 extra = {"method": request.method, "path": request.told_path, "status": answer.status}
                 log.info("request", extra=extra | {"seconds": round(request.seconds(), 6)})
-            if request.routed is not None and request.routed.loaded is not None:
-                answer = answer.with_headers((EXPERIMENT, request.routed.loaded.arm))
             if given or answer.status >= 500 or self._tells_ids:
                 answer = answer.with_headers(("X-Request-Id", request_id.get()))
             return answer

@@ -39,7 +39,11 @@ def version_for(
         return arms.base
     if not key and arms.by_caller:
         key = _caller(environ)
-    return _settle(request, routed, key)
+    if len(key) > LONGEST_KEY:
+        key = key[:LONGEST_KEY]
+    request.keys = (key,)
+    routed.loaded = loaded = arms.pick(key)
+    return loaded
 
 
 def settled(request: Request, version: LoadedVersion, feeds: Mapping[str, Any]) -> LoadedVersion:
@@ -47,15 +51,10 @@ def settled(request: Request, version: LoadedVersion, feeds: Mapping[str, Any]) 
     routed = request.routed
     if routed is None or routed.loaded is not None:
         return version
-    return _settle(request, routed, routed.arms.key_of_feeds(feeds))
-
-
-def _settle(request: Request, routed: Routed, key: str) -> LoadedVersion:
-    """Choose the arm once for all."""
-    key = key[:LONGEST_KEY]
+    key = routed.arms.key_of_feeds(feeds)[:LONGEST_KEY]
     request.keys = (key,)
-    routed.loaded = loaded = routed.arms.pick(key)
-    return loaded
+    routed.loaded = routed.arms.pick(key)
+    return routed.loaded
 
 
 def _caller(environ: Mapping[str, Any]) -> str:
