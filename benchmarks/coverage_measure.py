@@ -19,6 +19,7 @@ from convert import build
 from convert.converters.narrowing import narrow
 from convert.converters.skl2onnx_graph import OWN_CONVERTERS, TARGET_OPSET
 from convert.model.schema import text_of_null
+from convert.model.steps import last_step
 from convert.sources.local_file import SourceModel
 
 Route = Literal["ours", "plain"]
@@ -119,7 +120,7 @@ def graph(model: Any, rows: Any, float_type: str, route: Route) -> bytes:
     """Return the route's graph for inputs as `rows` are, floats as `float_type`; raises what the converters raise."""
     arguments = {"initial_types": _types(rows, float_type)}
     arguments["target_opset"] = TARGET_OPSET if route == "ours" else _PLAIN_OPSET
-    last = model.steps[-1][1] if hasattr(model, "steps") else model
+    last = last_step(model)
     options = {id(step): {"zipmap": False} for step in (model, last)} if is_classifier(model) else None
     try:
         made = skl2onnx.convert_sklearn(model, options=options, **arguments)

@@ -21,7 +21,7 @@ from appliance.bundle.manifest import FORMAT, Label, Manifest, Policy, Provenanc
 from convert import baseline, held_out
 from convert.converters import graphs
 from convert.model.original import Answers
-from convert.model.steps import last_step, steps
+from convert.model.steps import steps
 from convert.proof.candidate import Candidate
 from convert.proof.certificate import Parity
 from convert.proof.parity import Proof
@@ -131,9 +131,7 @@ def libraries(model: Any = None) -> dict[str, str]:
     here = {name: importlib.metadata.version(name) for name in LIBRARIES}
     if model is None:
         return here
-    # CatBoost's are no BaseEstimators, which are what `steps` yields of a pipeline's.
-    inside = [*(step for _, step in steps(model)), last_step(model)]
-    packages = {type(step).__module__.partition(".")[0] for step in inside}
+    packages = {type(step).__module__.partition(".")[0] for _, step in steps(model)}
     return here | {name: str(sys.modules[name].__version__) for name in BOOSTERS if name in packages}
 
 

@@ -17,10 +17,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.compose import ColumnTransformer
 
 from convert.converters.skl2onnx_graph import first_encodes
 from convert.model.schema import Column
-from convert.model.steps import column_positions, parts
+from convert.model.steps import Sees, asked_parts, is_dropped
+
+Columns = Sequence[Column | None]
 
 
 class _Given(IntEnum):
@@ -84,7 +87,7 @@ _CHOOSING = _names(
 _FUNCTIONS = _names("absolute arctan cos exp expm1 negative positive sin square tanh")
 _FUNCTIONS_OF_READINGS = _names("log log1p log2 log10 sqrt cbrt reciprocal")
 """Steep near 0, so that there only what was not computed keeps its digits."""
-_TURNED_BACK = _names("StandardScaler MinMaxScaler MaxAbsScaler RobustScaler")
+_SCALED_BACK = _names("StandardScaler MinMaxScaler MaxAbsScaler RobustScaler")
 
 
 class _Compares(Exception):
@@ -97,20 +100,29 @@ def kept_from(model: Any, columns: Sequence[Column]) -> str:
     `columns` are the table's: the same encoder compares flags as well as measured numbers.
     """
     try:
-        _answered(model, _read(columns, first_encodes(model)), columns)
+        _answered(model, _read(columns, first_encodes(model)), _fitted(model, columns))
     except _Compares as found:
         return str(found)
     return ""
 
 
-def _read(columns: Iterable[Column], encoded: bool) -> _Given:
+def _fitted(model: Any, columns: Sequence[Column]) -> Columns:
+    """Return the columns that the model was trained on in their places; those that it drops may not be known."""
+    names = [str(name) for name in getattr(model, "feature_names_in_", ())]
+    if len(names) <= len(columns):
+        return columns
+    known = {column.name: column for column in columns}
+    return [known.get(name) for name in names]
+
+
+def _read(columns: Iterable[Column | None], encoded: bool) -> _Given:
     """Return what the first step is given of these columns; whole numbers stay so for an encoder alone."""
     kept = ("string", "bool", "int64") if encoded else ("string", "bool")
-    equal = all(column.kind in kept or column.levels for column in columns)
+    equal = all(column.kind in kept or column.levels for column in columns if column)
     return _Given.EQUAL if equal else _Given.ROUNDED
 
 
-def _answered(step: Any, given: _Given, columns: Sequence[Column] | None = None) -> _Given:
+def _answered(step: Any, given: _Given, columns: Columns | None = None) -> _Given:
     """Return what `step` answers, or gives to the next; `columns` are those of the table where it sees the table.
 
     Raises _Compares where that may be another answer.
@@ -143,63 +155,70 @@ def _equal(step: Any, given: _Given, most: _Given, answered: _Given = _Given.EQU
     return answered
 
 
-def _in_turn(model: Any, given: _Given, columns: Sequence[Column] | None) -> _Given:
-    for _, step in model.steps:
-        given, columns = _answered(step, given, columns), None if step not in (None, "passthrough") else columns
-    return given
-
-
-def _side_by_side(model: Any, given: _Given, columns: Sequence[Column] | None) -> _Given:
-    return max((_answered(step, given, columns) for _, step in model.transformer_list), default=_Given.EQUAL)
-
-
-def _by_columns(model: Any, given: _Given, columns: Sequence[Column] | None) -> _Given:
-    found = _Given.EQUAL
-    for name, step, _ in model.transformers_:
-        if isinstance(step, str) and step == "drop":
+def _together(model: Any, given: _Given, columns: Columns | None) -> _Given:
+    """Return what the parts of a model come to: of a pipeline the last one's answer, else the greatest of them."""
+    found = [_Given.EQUAL]
+    for part in asked_parts(model):
+        if is_dropped(part.estimator):
             continue
-        own = None if columns is None else [columns[position] for position in column_positions(model, name)]
-        read = given if own is None else _read(own, not isinstance(step, str) and first_encodes(step))
-        found = max(found, _answered(step, read, own))
-    return found
+        if part.sees is Sees.BEFORE:
+            given, columns = _answered(part.estimator, given, columns), columns if _passes(part.estimator) else None
+            found = [given]
+        elif part.sees is Sees.PICKED and columns is not None:
+            own = [columns[position] for position in part.picked]
+            found.append(_answered(part.estimator, _picked(model, part.estimator, given, own), own))
+        else:
+            found.append(_answered(part.estimator, given, columns))
+    return max(found)
 
 
-def _stacked(model: Any, given: _Given, columns: Sequence[Column] | None) -> _Given:
+def _picked(model: Any, part: Any, given: _Given, own: Columns) -> _Given:
+    """Return what a part is given of its `own` columns: a ColumnTransformer finds each by itself, as it was read."""
+    if not isinstance(model, ColumnTransformer):
+        return given
+    return _read(own, not isinstance(part, str) and first_encodes(part))
+
+
+def _passes(step: Any) -> bool:
+    return step is None or (isinstance(step, str) and step == "passthrough")
+
+
+def _stacked(model: Any, given: _Given, columns: Columns | None) -> _Given:
     found = given if model.passthrough else _Given.EQUAL
-    for part, method in zip(model.estimators_, model.stack_method_, strict=False):
+    asked = asked_parts(model)
+    first = [part.estimator for part in asked if part.sees is not Sees.ANSWERS]
+    for part, method in zip(first, model.stack_method_, strict=False):
         answer = _answered(part, given, columns)
         if method == "predict" and hasattr(model, "classes_"):
             _equal(model, answer, _Given.EQUAL)
         found = max(found, answer)
-    return _answered(model.final_estimator_, found)
+    return max(_answered(part.estimator, found) for part in asked if part.sees is Sees.ANSWERS)
 
 
-def _target_turned_back(model: Any, given: _Given, columns: Sequence[Column] | None) -> _Given:
-    answer, turned = _answered(model.regressor_, given, columns), model.transformer_
-    back = getattr(turned, "inverse_func", None)
-    follows = type(turned).__name__ in _TURNED_BACK or (
-        type(turned).__name__ == "FunctionTransformer" and _follows(back, turned.inv_kw_args, answer)
+def _target_scaled_back(model: Any, given: _Given, columns: Columns | None) -> _Given:
+    answer, scaler = _together(model, given, columns), model.transformer_
+    back = getattr(scaler, "inverse_func", None)
+    follows = type(scaler).__name__ in _SCALED_BACK or (
+        type(scaler).__name__ == "FunctionTransformer" and _follows(back, scaler.inv_kw_args, answer)
     )
-    return answer if follows or turned is None else _equal(turned, answer, _Given.EQUAL)
+    return answer if follows or scaler is None else _equal(scaler, answer, _Given.EQUAL)
 
 
 _CONTAINERS = {
-    "Pipeline": _in_turn,
-    "FeatureUnion": _side_by_side,
-    "ColumnTransformer": _by_columns,
+    "Pipeline": _together,
+    "FeatureUnion": _together,
+    "ColumnTransformer": _together,
     "StackingClassifier": _stacked,
     "StackingRegressor": _stacked,
-    "TransformedTargetRegressor": _target_turned_back,
+    "TransformedTargetRegressor": _target_scaled_back,
 }
 
 
-def _held(model: Any, given: _Given, columns: Sequence[Column] | None) -> _Given:
-    """Return what the fitted estimators in a model come to; those that it was given to copy count for nothing."""
-    given_to_copy = model.get_params(deep=False)
-    held = list(parts(model))
-    fitted = [part for name, part in held if name not in given_to_copy] or [part for _, part in held]
-    found = max((_answered(part, given, columns) for part in fitted), default=_Given.COMPUTED)
-    return found if _blends(model, fitted) else _equal(model, found, _Given.EQUAL)
+def _held(model: Any, given: _Given, columns: Columns | None) -> _Given:
+    """Return what the trained estimators in a model come to, or what the model itself makes of their answers."""
+    asked = [part.estimator for part in asked_parts(model)]
+    found = _together(model, given, columns) if asked else _Given.COMPUTED
+    return found if _blends(model, asked) else _equal(model, found, _Given.EQUAL)
 
 
 def _blends(model: Any, fitted: Sequence[Any]) -> bool:

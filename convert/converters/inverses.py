@@ -17,6 +17,7 @@ from convert.converters.expressions import Tensor, row
 from convert.converters.functions import traced
 from convert.converters.powers import inverse_power, inverse_quantile
 from convert.converters.writers import refusal
+from convert.model.steps import stages
 
 
 def inverse_transform(y: Tensor, transformer: Any) -> Tensor:
@@ -25,7 +26,7 @@ def inverse_transform(y: Tensor, transformer: Any) -> Tensor:
     Raises ConversionRefused for a transformer whose inverse is not written here.
     """
     if isinstance(transformer, Pipeline):
-        for _, step in reversed(transformer.steps):
+        for step in reversed(stages(transformer)):
             y = y if step is None or step == "passthrough" else inverse_transform(y, step)
         return y
     if isinstance(transformer, FunctionTransformer):

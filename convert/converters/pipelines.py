@@ -26,7 +26,7 @@ from sklearn.preprocessing import FunctionTransformer
 from convert.converters.answers import FLOATS
 from convert.converters.expressions import Graph
 from convert.converters.writers import Rows, number_type, predictors_that_transform, transformed, unwrapped, width
-from convert.model.steps import before_last, column_positions, hashed_columns
+from convert.model.steps import before_last, column_positions, hashed_columns, is_dropped, stages
 
 _ALIAS = "ApplianceTransform"
 
@@ -57,7 +57,8 @@ def register() -> None:
 
 def _parse_pipeline(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
     before, end = before_last(model)
-    for _, step in model.steps[:-1]:
+    *first, last = stages(model)
+    for step in first:
         if step is not None and not passes(step):
             custom = _transforming()
             if step is before[-1] and hashed_columns(end):
@@ -66,7 +67,6 @@ def _parse_pipeline(scope: Any, model: Any, inputs: Any, custom_parsers: Any = N
                 inputs = _parse_imputer_apart(scope, step, inputs)
             else:
                 inputs = _parse_sklearn(scope, step, inputs, custom_parsers=custom)
-    last = model.steps[-1][1]
     if last is None or (isinstance(last, str) and last == "passthrough"):
         return inputs
     part = unwrapped(last)
@@ -77,15 +77,11 @@ def _parse_pipeline(scope: Any, model: Any, inputs: Any, custom_parsers: Any = N
 
 def _parse_union(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
     kept = copy.copy(model)
-    kept.transformer_list = [part for part in model.transformer_list if not _is_dropped(part[1])]
+    kept.transformer_list = [part for part in model.transformer_list if not is_dropped(part[1])]
     outputs = _parse_sklearn_feature_union(scope, kept, inputs, custom_parsers=_transforming())
     if not isinstance(inputs[0].type, FLOATS):  # skl2onnx takes float32 for what is made of others
         outputs[0].set_type(number_type(inputs, scope)([None, None]))
     return outputs
-
-
-def _is_dropped(step: Any) -> bool:
-    return isinstance(step, str) and step == "drop"
 
 
 def _parse_columns(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:

@@ -45,7 +45,7 @@ from convert.converters.answers import refusal
 from convert.converters.narrowing import narrow
 from convert.model import sparse_input, training_values
 from convert.model.original import Answers, Original, Role
-from convert.model.steps import column_positions, first_step, first_steps, hashed_columns, last_step, steps
+from convert.model.steps import first_step, first_steps, hashed_columns, last_step, parts, steps
 
 TARGET_OPSET = {"": 21, "ai.onnx.ml": 5}
 OWN_CONVERTERS: tuple[Any, ...] = (
@@ -199,10 +199,10 @@ def _encoded_columns(model: Any) -> set[str]:
     encoded: set[str] = set()
     hashed = bool(hashed_columns(last_step(model)))
     for step in first_steps(model):
-        for name, transformer, _ in getattr(step, "transformers_", []):
-            kept = hashed and pipelines.passes(transformer)
-            if kept or (not isinstance(transformer, str) and first_encodes(transformer)):
-                encoded.update(map(str, step.feature_names_in_[column_positions(step, name)]))
+        for part in parts(step) if isinstance(step, ColumnTransformer) else ():
+            kept = hashed and pipelines.passes(part.estimator)
+            if kept or (not isinstance(part.estimator, str) and first_encodes(part.estimator)):
+                encoded.update(str(step.feature_names_in_[position]) for position in part.picked)
     return encoded
 
 

@@ -33,6 +33,7 @@ from convert.converters.answers import (
     several,
 )
 from convert.converters.expressions import Graph, Tensor, one_hot
+from convert.model.steps import stages
 
 __all__ = [
     "Answers",
@@ -156,9 +157,10 @@ def ask(rows: Rows, model: Any, method: str) -> Tensor:
     """
     model = unwrapped(model)
     if isinstance(model, Pipeline):
-        for _, step in model.steps[:-1]:
+        *before, last = stages(model)
+        for step in before:
             rows = transformed(rows, step)
-        return ask(rows, model.steps[-1][1], method)
+        return ask(rows, last, method)
     if model is None or isinstance(model, str):
         return rows.matrix
     if type(model) not in _writers:
@@ -173,9 +175,10 @@ def ask_index(rows: Rows, model: Any) -> Tensor:
     """Return the class that a classifier predicts, int64 [n], as a position in its `classes_`."""
     model = unwrapped(model)
     if isinstance(model, Pipeline):
-        for _, step in model.steps[:-1]:
+        *before, last = stages(model)
+        for step in before:
             rows = transformed(rows, step)
-        return ask_index(rows, model.steps[-1][1])
+        return ask_index(rows, last)
     if type(model) in _writers:
         answers = _written(rows, model)
         if answers.index is not None:
@@ -200,7 +203,7 @@ def transformed(rows: Rows, step: Any) -> Rows:
     if step is None or (isinstance(step, str) and step == "passthrough"):
         return rows
     if isinstance(step, Pipeline):
-        for _, inner in step.steps:
+        for inner in stages(step):
             rows = transformed(rows, inner)
         return rows
     return rows.once(step, "transformed", lambda: _transformed(rows, step))
@@ -273,8 +276,8 @@ def _merged(rows: Rows, model: Any) -> Rows:
 
 def targets(model: Any) -> int:
     """Return how many numbers a regressor gives per row."""
-    if hasattr(model, "steps"):
-        return targets(model.steps[-1][1])
+    if isinstance(model, Pipeline):
+        return targets(stages(model)[-1])
     for name in ("n_outputs_", "n_targets_"):
         if hasattr(model, name):
             return int(getattr(model, name))

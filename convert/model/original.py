@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from sklearn.base import ClusterMixin, is_classifier, is_outlier_detector, is_regressor
 from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.naive_bayes import CategoricalNB
-from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
 from appliance.bundle.manifest import Label, Task
 from appliance.errors import ConversionRefused, Misuse
 from convert.model import reference_precision, sparse_input
 from convert.model.schema import Schema
-from convert.model.steps import BOOSTERS, last_step, steps
+from convert.model.steps import BOOSTERS, before_last, last_step, steps
 
 Array = NDArray[Any]
 Answers = dict[str, Array]
@@ -98,10 +97,11 @@ class Original:
 
         Of trees that see the float columns as they come, at most MOST_SPLITS splits, spread over the trees.
         """
-        if isinstance(self.model, Pipeline) and len(self.model.steps) > 1:
+        before, last = before_last(self.model)
+        if before:
             return {}
         floats = {i: c.name for i, c in enumerate(self.schema.columns) if c.kind == "float" and not c.levels}
-        trees = [tree for _, step in steps(last_step(self.model)) for tree in _trees(step)]
+        trees = [tree for _, step in steps(last) for tree in _trees(step)]
         # A chain's or a stack's own trees see more than the columns.
         trees = [tree for tree in trees if tree[0].max() < len(self.schema.columns)]
         if not trees or not floats or not all(column.kind != "string" for column in self.schema.columns):

@@ -10,12 +10,11 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.compose import ColumnTransformer
 
 from appliance.bundle.manifest import Category, Input, TensorType
 from appliance.errors import InvalidInput, NotFound
 from convert.model import frames
-from convert.model.steps import first_step, hashed_columns
+from convert.model.steps import dropped_columns, first_step, hashed_columns
 
 ColumnKind = Literal["float", "int64", "bool", "string"]
 Style = Literal["array", "table", "text"]
@@ -182,7 +181,7 @@ def infer(model: Any, sample: Any, categories_of: CategoriesOf = lambda model: {
     _check_table(frame)
     names = _names(model)
     if names is not None:
-        columns = _typed(_select(frame, names), _dropped(model))
+        columns = _typed(_select(frame, names), dropped_columns(model))
         return _schema("table", columns, _with_categories(model, columns, form, categories_of))
     count = getattr(model, "n_features_in_", None)
     hashes = bool(hashed_columns(first_step(model)))
@@ -201,21 +200,6 @@ def _names(model: Any) -> list[str] | None:
         names = getattr(first_step(model), "feature_names_", None) or None
         names = None if names == [str(index) for index in range(len(names or ()))] else names
     return None if names is None else [str(name) for name in names]
-
-
-def _dropped(model: Any) -> frozenset[str]:
-    """Return the columns that a ColumnTransformer in front leaves out: scikit-learn can do without them."""
-    model = first_step(model)
-    if not isinstance(model, ColumnTransformer):
-        return frozenset()
-    used: set[str] = set()
-    for _, step, columns in model.transformers_:
-        if isinstance(step, str) and step == "drop":
-            continue
-        if not all(isinstance(name, str) for name in np.atleast_1d(columns).tolist()):
-            return frozenset()  # found by their positions, which need every column
-        used.update(np.atleast_1d(columns).tolist())
-    return frozenset(map(str, model.feature_names_in_)) - used
 
 
 def _typed(frame: pd.DataFrame, dropped: frozenset[str]) -> Columns:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.compose import make_column_transformer
+from sklearn.compose import ColumnTransformer, make_column_transformer
 from sklearn.ensemble import (
     AdaBoostClassifier,
     GradientBoostingRegressor,
@@ -189,7 +189,7 @@ def test_every_name_in_the_tables_is_an_estimator_and_stands_once():
     twice = {name for name in listed if listed.count(name) > 1}
     assert len(listed) > 130
     assert set(listed) - known == set()
-    assert twice == {"LabelBinarizer", *float32_inputs._TURNED_BACK}  # of labels a constant, of texts a count
+    assert twice == {"LabelBinarizer", *float32_inputs._SCALED_BACK}  # of labels a constant, of texts a count
 
 
 def test_neighbours_that_fill_gaps_have_float64_inputs_and_fresh_rows_within_the_tolerance(gaps):
@@ -312,3 +312,15 @@ def test_float32_that_fails_says_how_much_of_the_tolerance_it_takes(difference, 
     monkeypatch.setattr(build._Recipe, "_float_types", lambda recipe: ("float32",))
     with pytest.raises(build.ParityFailed, match="of the tolerance, and may take 50%"):
         convert_model(*difference)
+
+
+@pytest.mark.parametrize("order", [["city", "x"], ["x", "city"]])
+def test_a_column_that_is_dropped_before_others_moves_none_of_them(order):
+    rng = np.random.default_rng(3)
+    dates = pd.date_range("2024-01-01", periods=60)
+    table = pd.DataFrame({"when": dates, "city": rng.choice(["a", "b"], 60), "x": rng.normal(size=60)})
+    table = table[["when", *order]]
+    columns = ColumnTransformer([("x", StandardScaler(), ["x"]), ("o", OneHotEncoder(), ["city"])])
+    model = make_pipeline(columns, Ridge()).fit(table, rng.normal(size=60))
+
+    assert float32_inputs.kept_from(model, infer(model, table).columns) == ""

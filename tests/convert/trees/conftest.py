@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from appliance.inference.session import Session
 from convert.converters import adaboost, bagging, boosting, hist_gradient_boosting, isolation_forest, trees
+from convert.model.steps import last_step
 
 FAMILIES = (trees, hist_gradient_boosting, isolation_forest, adaboost, bagging, boosting)
 TARGET_OPSET = {"": 21, "ai.onnx.ml": 5}
@@ -69,7 +70,7 @@ def neighbours(x, thresholds=()):
 def graph(model, width, dtype="float64", inputs=None):
     """Return the model's graph, for one input of `width` columns or for `inputs` [(name, type)]."""
     tensor = {"float64": DoubleTensorType, "float32": FloatTensorType}[dtype]
-    last = model.steps[-1][1] if hasattr(model, "steps") else model
+    last = last_step(model)
     options = {id(step): {"zipmap": False} for step in (model, last)} if hasattr(last, "predict_proba") else None
     types = inputs or [("x", tensor([None, width]))]
     made = skl2onnx.convert_sklearn(model, initial_types=types, target_opset=TARGET_OPSET, options=options)
