@@ -9,7 +9,8 @@ from appliance.bundle.baseline import CalibrationBin, Conformal
 from appliance.bundle.manifest import Label
 from appliance.errors import InvalidInput
 from convert import baseline
-from convert.model.original import Answers, Array, Role
+from convert.model.answer_cache import Answers
+from convert.model.original import Array, Role
 
 
 @dataclass(frozen=True, slots=True)

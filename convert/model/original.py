@@ -18,11 +18,11 @@ from threadpoolctl import threadpool_limits
 from appliance.bundle.manifest import Label, Task
 from appliance.errors import ConversionRefused, Misuse
 from convert.model import reference_precision, sparse_input
+from convert.model.answer_cache import AnswerCache, Answers
 from convert.model.schema import Schema
 from convert.model.steps import BOOSTERS, before_last, last_step, steps
 
 Array = NDArray[Any]
-Answers = dict[str, Array]
 Mask = NDArray[np.bool_]
 Role = Literal["prediction", "probability", "score", "other"]
 """Which part of a prediction an output is."""
@@ -44,6 +44,7 @@ class Original:
 
     def __init__(self, model: Any, schema: Schema, outputs: list[str] | None = None) -> None:
         self.model = model
+        self._kept = AnswerCache()
         self.schema = schema.with_nulls(self.encoder_categories())
         self.watch = sparse_input.Watch(step for _, step in steps(model))
         self.task = _task(model)
@@ -120,12 +121,16 @@ class Original:
         return any(_is_tree(step) or hasattr(step, "bin_edges_") for _, step in steps(self.model))
 
     def answers(self, frame: pd.DataFrame) -> Answers:
-        """Return {output name: array [rows, ...]}; raises whatever the model raises for rows that it refuses."""
-        return self._asked(frame, self.methods)
+        """Return {output name: array [rows, ...]}; raises whatever the model raises for rows that it refuses.
+
+        The same rows are asked once: the answers are kept (AnswerCache) and no caller may change them.
+        """
+        return self._kept.of(frame, lambda: self._asked(frame, self.methods))
 
     def last_answer(self, frame: pd.DataFrame) -> Answers:
         """Return the last output's answer alone, where a model has numbers; see `answers`."""
-        return self._asked(frame, dict([list(self.methods.items())[-1]]))
+        last = dict([list(self.methods.items())[-1]])
+        return self._kept.of(frame, lambda: self._asked(frame, last), under=self.methods)
 
     def equivalents(self, frame: pd.DataFrame) -> list[Answers]:
         """Return what the model answers where its own formula is computed with fewer rounding errors; often nothing."""

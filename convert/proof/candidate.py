@@ -1,6 +1,6 @@
 """An ONNX graph that may become the bundle's model, asked through the device's own code."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +13,8 @@ from appliance.inference.session import Session
 from appliance.inference.tensors import InputSchema
 from convert.converters import graphs
 from convert.converters.answers import REFUSED_TIE
-from convert.model.original import Answers, Original
+from convert.model.answer_cache import AnswerCache, Answers
+from convert.model.original import Original
 from convert.model.schema import Limits, Schema
 
 _ROWS_PER_RUN = 2_000  # neighbours-based graphs hold rows x training rows at once
@@ -34,6 +35,7 @@ class Candidate:
     float_type: TensorType
     tie_checks: tuple[str, ...] = ()
     """The graph's nodes that fail for such a row (RefusedTie), by name."""
+    cache: AnswerCache = field(default_factory=AnswerCache, compare=False, repr=False)
 
     def feeds(self, frame: pd.DataFrame, limits: Limits) -> dict[str, Any]:
         """Return the graph's inputs for rows, read as the device reads them under `limits`."""
@@ -42,8 +44,12 @@ class Candidate:
     def answers(self, frame: pd.DataFrame, limits: Limits) -> Answers:
         """Return {output name: array [rows, ...]}.
 
-        Raises InvalidInput for rows that `limits` or the graph refuse, RefusedTie where the graph refuses a tie.
+        The same rows run once under the same `limits`: the answers are kept (AnswerCache). Raises InvalidInput for
+        rows that `limits` or the graph refuse, RefusedTie where the graph refuses a tie.
         """
+        return self.cache.of(frame, lambda: self._answers(frame, limits), under=limits)
+
+    def _answers(self, frame: pd.DataFrame, limits: Limits) -> Answers:
         names = [output.name for output in self.outputs]
         inputs = self.feeds(frame, limits)
         runs = []

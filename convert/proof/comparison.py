@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from appliance.bundle.manifest import Label, Task, Tolerance
 from appliance.errors import ApplianceError, ConversionRefused, InvalidInput
-from convert.model.original import Answers, Mask, Role
+from convert.model.answer_cache import Answers
+from convert.model.original import Mask, Role
 from convert.model.schema import Limits
 from convert.proof import differences, near_ties
 from convert.proof.candidate import Candidate

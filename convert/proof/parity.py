@@ -1,27 +1,23 @@
 """The gate: the original model and the ONNX graph answer the same rows, and one report says how far apart they are."""
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import msgspec
-import numpy as np
-import pandas as pd
 
 from appliance.bundle.manifest import Tolerance
-from appliance.errors import InvalidInput, Misuse, ParityFailed
-from convert.model.original import Answers, Mask, Original, taken
+from appliance.errors import Misuse, ParityFailed
+from convert.model.answer_cache import Answers
+from convert.model.original import Original
 from convert.model.schema import Limits
-from convert.proof import boundaries, float32_rows, specials
-from convert.proof.candidate import Candidate, RefusedTie
+from convert.proof.both_sides import BothSides
+from convert.proof.candidate import Candidate
 from convert.proof.certificate import OutputParity, Parity
 from convert.proof.comparison import FAR, ParityComparison
 from convert.proof.limits import settle
-from convert.proof.rows import SEED, Batch, draw
+from convert.proof.rows import SEED, Batch
 
 MARGIN = 0.5
 """The share of the tolerance that float32 inputs may take of the rows of a proof: others round worse."""
-_LEAST_STORED = 1e-150  # whose square is still a float64
 _SLIGHT = 1e-3  # a relative difference up to which rounding may be to blame
 
 
@@ -52,27 +48,16 @@ def prove(
     """
     comparison = ParityComparison(original, candidate, tolerance)
     limits, notes = settle(limits, original.schema, comparison.agrees)
+    sides = BothSides(original, candidate, limits, tolerance)
     evidence, kinds = [], []
-    # A scaler makes 0 of what is hardly more, and a sparse matrix then stores it: no reading comes so near to 0.
-    least = _LEAST_STORED if original.watch.parts_zeros else 0.0
-    drawn = draw(original.schema, limits, original.thresholds(), specials.of(original), least)
-    if candidate.float_type == "float32":
-        drawn += float32_rows.search(original, candidate, limits, tolerance)
-    found = boundaries.search(original.schema, limits, original.answers)
-    if original.turns:
-        found += boundaries.jumps(original.schema, limits, original.last_answer)
-    for batch in [*drawn, *found]:
-        answered, refused, not_asked = _those(batch, original.taken)
-        tied = 0
-        if batch.kind != "sample":
-            answered, tied, unsure = _those(answered, partial(_untied, candidate, limits))
-            not_asked += unsure
-        if len(answered.frame):
-            answers = comparison.compare(answered, limits)
+    for batch in sides.batches():
+        rows = sides.answered(batch)
+        if len(rows.batch.frame):
+            answers = comparison.compare(rows.batch, limits)
             # A device tests itself with rows that have one right answer.
-            sure = answered.beside is None and batch.kind not in comparison.by_rounding
-            evidence += [(answered, answers)] if sure else []
-        kinds.append(comparison.kind(answered, refused, tied, not_asked))
+            sure = batch.beside is None and batch.kind not in comparison.by_rounding
+            evidence += [(rows.batch, answers)] if sure else []
+        kinds.append(comparison.kind(rows.batch, rows.refused, rows.tied, rows.not_asked))
     kinds.append(comparison.compare_one_by_one(evidence[0][0], limits))
     report = Parity(
         passed=comparison.passed and (candidate.float_type != "float32" or comparison.share <= MARGIN),
@@ -97,34 +82,6 @@ def little_left(comparison: ParityComparison) -> list[str]:
     return [
         f"the farthest number takes {comparison.share:.0%} of the tolerance: rows that were not asked may be beyond it"
     ]
-
-
-def _those(batch: Batch, taken: Callable[[pd.DataFrame], tuple[Mask, Mask]]) -> tuple[Batch, int, int]:
-    """Return the batch's rows that are `taken`, how many are refused, and how many were not asked."""
-    (mask, asked), beside = taken(batch.frame), None
-    if batch.beside is not None:
-        also_taken, also_asked = taken(batch.beside)
-        mask, asked = mask & also_taken, asked & also_asked
-        beside = batch.beside[mask].reset_index(drop=True)
-    those = Batch(batch.kind, batch.drawn, batch.frame[mask].reset_index(drop=True), beside)
-    return those, int((asked & ~mask).sum()), int((~asked).sum())
-
-
-def _untied(candidate: Candidate, limits: Limits, frame: pd.DataFrame) -> tuple[Mask, Mask]:
-    """Return for each row whether the graph does not refuse it for a tie that the original breaks by chance."""
-
-    def is_untied(rows: pd.DataFrame) -> bool:
-        try:
-            candidate.answers(rows, limits)
-        except RefusedTie:
-            return False
-        except InvalidInput:
-            pass
-        return True
-
-    if candidate.tie_checks:
-        return taken(is_untied, frame)
-    return np.ones(len(frame), dtype=bool), np.ones(len(frame), dtype=bool)
 
 
 def shortfall(report: Parity) -> str:

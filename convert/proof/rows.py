@@ -42,6 +42,13 @@ class Batch:
     frame: pd.DataFrame
     beside: pd.DataFrame | None = None
 
+    def kept(self, mask: NDArray[np.bool_]) -> "Batch":
+        """Return the batch with the rows of `mask` alone."""
+        if mask.all():
+            return self
+        beside = None if self.beside is None else self.beside[mask].reset_index(drop=True)
+        return Batch(self.kind, self.drawn, self.frame[mask].reset_index(drop=True), beside)
+
 
 def draw(
     schema: Schema,
