@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from appliance.errors import ConfigError
-from convert.output import echo, print_json
+from convert import options
+from convert.output import echo, notice, print_json
 
 if TYPE_CHECKING:  # scikit-learn and its kind load when a conversion runs, not when `appliance --help` lists commands
     from appliance.bundle.manifest import Tolerance
@@ -19,7 +20,7 @@ _LEAST_SHARE = 0.001  # of the tolerance, that is worth telling
 
 
 @click.command()
-@click.argument("model")
+@options.model
 @click.option("--name", required=True, help="Name of the model on devices: lower case letters, digits, . _ -")
 @click.option("--version", required=True, help="Version of the model, as 1.4.2 (SemVer).")
 @click.option(
@@ -43,19 +44,12 @@ _LEAST_SHARE = 0.001  # of the tolerance, that is worth telling
     metavar="[OUTPUT=]COLUMN[,COLUMN]",
     help="For an .onnx MODEL: columns of the sample with the answers that the graph must give (may be repeated).",
 )
-@click.option(
-    "--trust",
-    multiple=True,
-    metavar="PREFIX",
-    help="Registry URLs that begin so may hold pickles, whose code is run (may be repeated).",
-)
+@options.trust
 @click.option(
     "--output", "outputs", multiple=True, help="Output to keep: prediction, probability, score (default: all)."
 )
 @click.option("--tolerance", type=float, help="Largest difference of numbers, absolute and relative (default: 1e-5).")
-@click.option(
-    "--time-limit", type=float, default=120.0, show_default=True, help="Seconds that one conversion may take."
-)
+@options.time_limit("one conversion")
 @click.option("--memory-limit", type=float, help="GiB that it may take (default: 0.8 of this machine's).")
 @click.option(
     "--sign", "key_file", type=click.Path(path_type=Path, dir_okay=False), metavar="KEY", help="Sign with this key."
@@ -69,7 +63,7 @@ _LEAST_SHARE = 0.001  # of the tolerance, that is worth telling
 @click.option(
     "-o", "folder", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Folder for the bundle."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON document.")
+@options.as_json("the report")
 def convert(
     model: str,
     name: str,
@@ -112,7 +106,7 @@ def convert(
     with tempfile.TemporaryDirectory(prefix="appliance-convert-") as fetch_folder:
         _progress(f"fetching {model}")
         fetched = sources.fetch(model, Path(fetch_folder))
-        sources.check_trust(fetched, model, trust, _notice)
+        sources.check_trust(fetched, model, trust, notice)
         job = Job(
             fetched, name, version, sample, target, expected, outputs, agreed, time_limit, sample_is == "held-out"
         )
@@ -150,11 +144,6 @@ def _bytes(gibibytes: float | None) -> int | None:
     if not gibibytes > 0:
         raise ConfigError(f"use --memory-limit {gibibytes}", "it is not above 0", "give GiB, as 4")
     return int(gibibytes * 2**30)
-
-
-def _notice(message: str) -> None:
-    """Say what a person must know, whatever the output is read by."""
-    echo(f"notice: {message}", err=True)
 
 
 def _tolerance(value: float | None) -> "Tolerance | None":

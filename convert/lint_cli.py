@@ -7,24 +7,18 @@ from typing import TYPE_CHECKING
 import click
 
 from appliance.errors import ConversionRefused
-from convert.output import echo, print_json
+from convert import options
+from convert.output import echo, notice, print_json
 
 if TYPE_CHECKING:  # scikit-learn loads when a model is read, not when `appliance --help` lists commands
     from convert.lint import Finding
 
 
 @click.command()
-@click.argument("model")
-@click.option(
-    "--trust",
-    multiple=True,
-    metavar="PREFIX",
-    help="Registry URLs that begin so may hold pickles, whose code is run (may be repeated).",
-)
-@click.option(
-    "--time-limit", type=float, default=120.0, show_default=True, help="Seconds that loading the model may take."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON document.")
+@options.model
+@options.trust
+@options.time_limit("loading the model")
+@options.as_json("the findings")
 def lint(model: str, trust: tuple[str, ...], time_limit: float, as_json: bool) -> None:
     """Say which steps of MODEL convert, which do not, and what to use instead.
 
@@ -55,7 +49,7 @@ def _findings(model: str, trust: tuple[str, ...], time_limit: float) -> "list[Fi
 
     with tempfile.TemporaryDirectory(prefix="appliance-lint-") as folder:
         fetched = sources.fetch(model, Path(folder))
-        sources.check_trust(fetched, model, trust, lambda message: echo(f"notice: {message}", err=True))
+        sources.check_trust(fetched, model, trust, notice)
         return child.lint(Look(fetched, time_limit))
 
 

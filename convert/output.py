@@ -15,3 +15,8 @@ def print_json(document: object) -> None:
     import msgspec
 
     click.echo(plain_json(msgspec.json.format(msgspec.json.encode(document), indent=1).decode()))
+
+
+def notice(message: str) -> None:
+    """Say on standard error what a person must know, whatever reads the output."""
+    echo(f"notice: {message}", err=True)
