@@ -24,7 +24,7 @@ class Data:
 def draw(kind: str) -> Data:
     """Return the training set of this name; the names are those of tests/convert/converters."""
     if kind == "texts":
-        return Data(_TEXTS, np.array(["even", "odd"])[np.arange(len(_TEXTS)) % 2], _NEW_TEXTS)
+        return Data(TEXTS, np.array(["even", "odd"])[np.arange(len(TEXTS)) % 2], NEW_TEXTS)
     if kind in ("table", "unseen"):
         return _table(kind)
     rows, answers = _numbers()[kind.removesuffix(_BY_NAME)]
@@ -98,7 +98,7 @@ def _table(kind: str) -> Data:
     return Data(table, np.arange(200) % 3, fresh)
 
 
-_TEXTS = [
+TEXTS = [
     "The quick brown fox jumps over the lazy dog",
     "Über die Brücke, naïve café — ÉTÉ 2024",
     "a b cc dd",
@@ -112,11 +112,11 @@ _TEXTS = [
     "  leading and trailing  ",
     "it's a dog's life",
 ]
-_NEW_TEXTS = [
-    *_TEXTS,
+NEW_TEXTS = [
+    *TEXTS,
     "New Über fox fox FOX",
     "мир мир ЁЛКА",
     "dog\n dog\u00a0dog",
-    "quick  brown   fox over the",
+    "quick  brown   fox over the the lazy",
     "zz",
 ]

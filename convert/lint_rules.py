@@ -16,34 +16,18 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.gaussian_process import GaussianProcessClassifier, GaussianProcessRegressor
 from sklearn.manifold import Isomap
 from sklearn.neighbors import KernelDensity
-from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import (
     FunctionTransformer,
-    MaxAbsScaler,
-    MinMaxScaler,
-    PowerTransformer,
-    QuantileTransformer,
-    RobustScaler,
-    StandardScaler,
 )
 
 from appliance.errors import ConversionRefused
+from convert.converters.inverses import INSTEAD, INVERTIBLE
 from convert.converters.skl2onnx_graph import TARGET_OPSET
 
 Reason = tuple[str, str]
 """What was found, and what to use instead."""
 
 _TRIED_COLUMNS = 64  # for a function whose table is not known yet
-_INVERTIBLE = (
-    FunctionTransformer,
-    MaxAbsScaler,
-    MinMaxScaler,
-    Pipeline,
-    PowerTransformer,
-    QuantileTransformer,
-    RobustScaler,
-    StandardScaler,
-)
 _POOLS = (np.mean, np.median, np.max, np.min, np.sum)
 _KERNELS = (
     gp.Sum,
@@ -147,9 +131,8 @@ def _texts(model: Any) -> Iterator[Reason]:
 def _target(model: Any) -> Iterator[Reason]:
     if not isinstance(model, TransformedTargetRegressor):
         return
-    if model.transformer is not None and not isinstance(model.transformer, _INVERTIBLE):
-        next_step = "use a StandardScaler, MinMaxScaler, PowerTransformer, QuantileTransformer or a pair of functions"
-        yield f"the inverse of {type(model.transformer).__name__} has no ONNX form here", next_step
+    if model.transformer is not None and not isinstance(model.transformer, INVERTIBLE):
+        yield f"the inverse of {type(model.transformer).__name__} has no ONNX form here", INSTEAD
     if model.inverse_func is not None and (reason := traced(FunctionTransformer(model.inverse_func), 1)):
         yield reason
 

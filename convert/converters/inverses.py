@@ -19,6 +19,19 @@ from convert.converters.powers import inverse_power, inverse_quantile
 from convert.converters.writers import refusal
 from convert.model.steps import stages
 
+INVERTIBLE = (
+    FunctionTransformer,
+    MaxAbsScaler,
+    MinMaxScaler,
+    Pipeline,
+    PowerTransformer,
+    QuantileTransformer,
+    RobustScaler,
+    StandardScaler,
+)
+INSTEAD = "use a StandardScaler, MinMaxScaler, PowerTransformer, QuantileTransformer or a pair of functions"
+"""What a refusal says to use in place of any other transformer."""
+
 
 def inverse_transform(y: Tensor, transformer: Any) -> Tensor:
     """Return `transformer.inverse_transform(y)` for y [n, targets].
@@ -45,5 +58,4 @@ def inverse_transform(y: Tensor, transformer: Any) -> Tensor:
         middle = transformer.mean_ if isinstance(transformer, StandardScaler) else transformer.center_
         y = y * row(transformer.scale_) if scaled else y
         return y + row(middle) if centred else y
-    next_step = "use a StandardScaler, MinMaxScaler, PowerTransformer, QuantileTransformer or a pair of functions"
-    raise refusal(transformer, "its inverse has no ONNX form here", next_step)
+    raise refusal(transformer, "its inverse has no ONNX form here", INSTEAD)

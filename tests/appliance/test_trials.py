@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 import appliance
 from appliance import cli, pinned
@@ -29,6 +29,7 @@ from appliance.inference.selftest import self_test
 from appliance.store import activation, trials
 from appliance.store.versions import Store
 from appliance.trials import Trials
+from tests.loops import adding
 
 ROOT = Path(appliance.__file__).parents[1]
 MIB = 1024**2
@@ -37,20 +38,7 @@ ROW = {"features": [1, 2, 3, 4]}
 
 def endless() -> list[onnx.NodeProto]:
     """Return nodes that never end."""
-    step = helper.make_graph(
-        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Add", ["sum", "sum"], ["more"])],
-        "step",
-        [
-            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
-            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("sum", TensorProto.FLOAT, None),
-        ],
-        [
-            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("more", TensorProto.FLOAT, None),
-        ],
-    )
-    return [helper.make_node("Loop", ["", "true", "features"], ["looped"], body=step)]
+    return [helper.make_node("Loop", ["", "true", "features"], ["looped"], body=adding("sum"))]
 
 
 def huge() -> list[onnx.NodeProto]:

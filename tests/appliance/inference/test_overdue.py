@@ -11,25 +11,13 @@ from onnx import TensorProto, helper, numpy_helper
 from appliance.errors import InvalidInput, TooLarge
 from appliance.inference import overdue
 from appliance.inference.session import Session
+from tests.loops import adding
 
 
 def looping() -> bytes:
     """Return a graph that adds 1 to `x` as often as `turns` says."""
-    step = helper.make_graph(
-        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Add", ["sum", "one"], ["more"])],
-        "step",
-        [
-            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
-            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("sum", TensorProto.FLOAT, None),
-        ],
-        [
-            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("more", TensorProto.FLOAT, None),
-        ],
-    )
     graph = helper.make_graph(
-        [helper.make_node("Loop", ["turns", "", "x"], ["y"], body=step)],
+        [helper.make_node("Loop", ["turns", "", "x"], ["y"], body=adding("one"))],
         "looping",
         [
             helper.make_tensor_value_info("turns", TensorProto.INT64, []),

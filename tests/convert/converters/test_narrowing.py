@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from appliance.inference.session import Session
 from convert.converters.narrowing import narrow
+from tests.loops import adding
 
 WIDTH = 3
 SINGLES = st.floats(width=32, allow_subnormal=False)
@@ -171,19 +172,7 @@ def test_tensor_that_others_read_is_not_computed_twice(x):
 
 
 def test_what_a_loop_reads_from_outside_stays():
-    body = helper.make_graph(
-        [helper.make_node("Add", ["before", "wide"], ["after"]), helper.make_node("Identity", ["go"], ["on"])],
-        "body",
-        [
-            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
-            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("before", TensorProto.DOUBLE, None),
-        ],
-        [
-            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("after", TensorProto.DOUBLE, None),
-        ],
-    )
+    body = adding("wide", TensorProto.DOUBLE)
     nodes = [widen(), helper.make_node("Loop", ["times", "true", "wide"], ["z"], body=body), rounded("z")]
     model = graph(nodes, {"times": np.array(2), "true": np.array(True)}, TensorProto.FLOAT)
     (found,) = Session(narrowed(model).SerializeToString()).run({"x": np.full((1, WIDTH), 2, np.float32)})

@@ -7,29 +7,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from appliance.errors import ConversionRefused
+from benchmarks.coverage_data import NEW_TEXTS, TEXTS
 
-TEXTS = [
-    "The quick brown fox jumps over the lazy dog",
-    "Über die Brücke, naïve café — ÉTÉ 2024",
-    "a b cc dd",
-    "",
-    "!!!",
-    "foo_bar  baz\n\tqux foo",
-    "Привет мир привет",
-    "the the the the fox",
-    "日本語 テキスト です",
-    "state-of-the-art X1 y22 z_3",
-    "  leading and trailing  ",
-    "it's a dog's life",
-]
-NEW = [
-    *TEXTS,
-    "New Über fox fox FOX",
-    "мир мир ЁЛКА",
-    "dog\n dog\u00a0dog",
-    "quick  brown   fox over the the lazy",
-    "zz",
-]
 OPTIONS = [
     {},
     {"ngram_range": (1, 2)},
@@ -46,10 +25,10 @@ OPTIONS = [
 
 
 def _same(model, graph, ask):
-    session = graph(model, NEW)
-    expected = model.transform(NEW).toarray()
-    np.testing.assert_allclose(ask(session, NEW)[0], expected, rtol=1e-9)
-    for text, row in zip(NEW, expected, strict=True):
+    session = graph(model, NEW_TEXTS)
+    expected = model.transform(NEW_TEXTS).toarray()
+    np.testing.assert_allclose(ask(session, NEW_TEXTS)[0], expected, rtol=1e-9)
+    for text, row in zip(NEW_TEXTS, expected, strict=True):
         np.testing.assert_allclose(ask(session, [text])[0], row[None], rtol=1e-9)
 
 
@@ -73,14 +52,14 @@ def test_texts_are_classified_through_both_kinds_of_pipeline(graph, ask):
     labels = np.array(["even", "odd"])[np.arange(len(TEXTS)) % 2]
     for steps in ([TfidfVectorizer()], [CountVectorizer(), TfidfTransformer(sublinear_tf=True)]):
         model = make_pipeline(*steps, LogisticRegression()).fit(TEXTS, labels)
-        found, probabilities = ask(graph(model, NEW), NEW)
-        assert (found == model.predict(NEW)).all()
-        np.testing.assert_allclose(probabilities, model.predict_proba(NEW), atol=1e-6)
+        found, probabilities = ask(graph(model, NEW_TEXTS), NEW_TEXTS)
+        assert (found == model.predict(NEW_TEXTS)).all()
+        np.testing.assert_allclose(probabilities, model.predict_proba(NEW_TEXTS), atol=1e-6)
 
 
 @pytest.mark.parametrize("text", ["İstanbul", "ΑΣ", "ΑΣ.", "ΟΔΟΣ fox", "x\nΣΑΣ\n", "fox’Σ"])
 def test_letters_whose_lower_case_no_graph_knows_are_refused(graph, ask, text):
-    session = graph(CountVectorizer().fit(TEXTS), NEW)
+    session = graph(CountVectorizer().fit(TEXTS), NEW_TEXTS)
     with pytest.raises(Exception, match="at the end of a word"):
         ask(session, [text])
     _same(CountVectorizer(lowercase=False).fit([*TEXTS, text]), graph, ask)
@@ -91,7 +70,7 @@ def test_letters_whose_lower_case_no_graph_knows_are_refused(graph, ask, text):
 def test_sigma_elsewhere_than_at_the_end_of_a_word_is_put_into_lower_case(graph, ask, options):
     texts = [*TEXTS, "ΣΩΜΑ Σ σωμα", "fox ΑΣΑ ας"]
     model = CountVectorizer(**options).fit(texts)
-    np.testing.assert_allclose(ask(graph(model, NEW), texts)[0], model.transform(texts).toarray())
+    np.testing.assert_allclose(ask(graph(model, NEW_TEXTS), texts)[0], model.transform(texts).toarray())
 
 
 # Left out: the one letter whose lower case differs, capital sigma whose lower case depends on its place, code points
@@ -115,7 +94,7 @@ def vectorizers(graph, ask):
         CountVectorizer(analyzer="char", ngram_range=(1, 2)),
         CountVectorizer(analyzer="char_wb"),
     ]
-    sessions = [graph(model.fit(TEXTS), NEW) for model in models]
+    sessions = [graph(model.fit(TEXTS), NEW_TEXTS) for model in models]
     return [
         (model, lambda texts, session=session: ask(session, texts)[0])
         for model, session in zip(models, sessions, strict=True)
@@ -137,4 +116,4 @@ def vectorizers(graph, ask):
 )
 def test_patterns_and_functions_without_a_graph_are_refused(graph, options):
     with pytest.raises(ConversionRefused, match="CountVectorizer"):
-        graph(CountVectorizer(**options).fit([*TEXTS, "state-of"]), NEW)
+        graph(CountVectorizer(**options).fit([*TEXTS, "state-of"]), NEW_TEXTS)

@@ -14,6 +14,8 @@ from convert.model.steps import last_step
 
 FAMILIES = (trees, hist_gradient_boosting, isolation_forest, adaboost, bagging, boosting)
 TARGET_OPSET = {"": 21, "ai.onnx.ml": 5}
+EXACT = 1e-12  # of float64 answers
+SINGLE = 1e-6  # what a float32 output rounds away
 KINDS = ("continuous", "one decimal", "integers", "missing")
 
 
@@ -120,6 +122,14 @@ def proof():
         yield Proof
 
 
+def check(model, rows, double=EXACT, single=SINGLE):
+    """Assert that graphs of both types give every label, and numbers that differ by `double` and `single` at most."""
+    in_double, in_single = compare(model, rows), compare(model, rows, "float32")
+    assert (in_double.labels, in_single.labels) == (0, 0)
+    assert in_double.numbers <= double
+    assert in_single.numbers <= single
+
+
 class Proof:
     """What test modules use of this file."""
 
@@ -127,4 +137,5 @@ class Proof:
     neighbours = staticmethod(neighbours)
     graph = staticmethod(graph)
     compare = staticmethod(compare)
+    check = staticmethod(check)
     difference = staticmethod(difference)

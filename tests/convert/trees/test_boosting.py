@@ -63,10 +63,7 @@ def target(sample, model):
 
 
 def check(proof, model, rows, tolerance=EXACT):
-    double, single = proof.compare(model, rows), proof.compare(model, rows, "float32")
-    assert (double.labels, single.labels) == (0, 0)
-    assert double.numbers <= tolerance
-    assert single.numbers <= SINGLE
+    proof.check(model, rows, tolerance, SINGLE)
 
 
 @pytest.mark.parametrize("kind", KINDS)

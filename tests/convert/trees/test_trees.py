@@ -62,10 +62,7 @@ def test_classifier_is_exact_on_and_beside_thresholds(proof, model, kind):
     for target in (sample.two, sample.texts):
         model.fit(sample.x, target)
         rows = proof.neighbours(sample.x, splits(model))
-        double, single = proof.compare(model, rows), proof.compare(model, rows, "float32")
-        assert (double.labels, single.labels) == (0, 0)
-        assert double.numbers <= EXACT
-        assert single.numbers <= SINGLE
+        proof.check(model, rows)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -135,10 +132,7 @@ def test_gradient_boosting_is_exact_on_and_beside_thresholds(proof, model, kind)
     sample = proof.draw(kind)
     model.fit(sample.x, sample.texts if "Classifier" in name(model) else sample.numbers)
     rows = proof.neighbours(sample.x, splits(model))
-    double, single = proof.compare(model, rows), proof.compare(model, rows, "float32")
-    assert (double.labels, single.labels) == (0, 0)
-    assert double.numbers <= EXACT
-    assert single.numbers <= SINGLE
+    proof.check(model, rows)
 
 
 @pytest.mark.parametrize("loss", ["log_loss", "exponential"])
