@@ -20,7 +20,7 @@ from appliance.bundle.baseline import write as write_baseline
 from appliance.bundle.manifest import FORMAT, Label, Manifest, Policy, Provenance, Task
 from convert import baseline, held_out
 from convert.converters import graphs
-from convert.model.answer_cache import Answers
+from convert.model.arrays import Answers
 from convert.model.steps import steps
 from convert.proof.candidate import Candidate
 from convert.proof.certificate import Parity

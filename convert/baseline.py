@@ -23,6 +23,7 @@ from appliance.bundle.baseline import (
 )
 from appliance.bundle.manifest import Label
 from appliance.inference import binning
+from convert.model.arrays import Array
 
 _DISTINCT = 20  # whole numbers with at most so many values are categories: codes, levels, counts of a few
 _FENCE = 1.5  # times the distance of the outermost quantiles: how far beyond them a fence stands
@@ -73,7 +74,7 @@ def summary(values: Any, type_: str = "") -> Column:
     return _numbers(present, rate, type_) if values.dtype.kind in "iuf" and not whole else _categories(present, rate)
 
 
-def calibration(probability: NDArray[Any], truth: NDArray[np.int64]) -> list[CalibrationBin]:
+def calibration(probability: Array, truth: NDArray[np.int64]) -> list[CalibrationBin]:
     """Return bins of about equal counts of the top probability of unseen rows, ascending; none for too few rows.
 
     `probability` is [rows, labels], `truth` [rows] the number of each row's true label, -1 for a label that the model
@@ -95,7 +96,7 @@ def calibration(probability: NDArray[Any], truth: NDArray[np.int64]) -> list[Cal
     return found
 
 
-def conformal(score: str, errors: NDArray[Any], level: float = 0.9) -> Conformal | None:
+def conformal(score: str, errors: Array, level: float = 0.9) -> Conformal | None:
     """Return the quantiles of errors [rows, columns] on unseen rows; None where the rows are too few for them.
 
     The quantile is the ceil((rows + 1) level)-th smallest error: new rows of the same kind stay within it with a
@@ -141,7 +142,7 @@ def _numbers(present: Any, missing: float, type_: str) -> Numbers:
     return Numbers(missing, [float(one) for one in quantiles], mean, deviation, edges, rounded, round(design, 3))
 
 
-def fences(quantiles: NDArray[Any], deviation: float, dtype: Any) -> tuple[float, float]:
+def fences(quantiles: Array, deviation: float, dtype: Any) -> tuple[float, float]:
     """Return the fences around a column in its dtype: 1.5 times the distance of its outermost quantiles beyond them.
 
     Where these coincide, most rows hold one value; the deviation then says how far the others lie. A constant column

@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 import onnx
 import pandas as pd
-from numpy.typing import NDArray
 
 from appliance.bundle.manifest import Provenance, TensorType, Tolerance, check_name, check_version
 from appliance.errors import ConversionRefused, ParityFailed
@@ -16,6 +15,7 @@ from convert import held_out
 from convert.assemble import Conversion, assemble, libraries
 from convert.converters import boosting, float32_inputs, isolation, skl2onnx_graph
 from convert.model import schema
+from convert.model.arrays import Array
 from convert.model.original import Original
 from convert.proof import candidate, parity
 from convert.proof.certificate import Attempt, Reports
@@ -31,7 +31,7 @@ Told = Callable[[str], None]
 
 def convert_model(
     model: Any,
-    sample: pd.DataFrame | NDArray[Any] | list[str],
+    sample: pd.DataFrame | Array | list[str],
     *,
     name: str = "model",
     version: str = "0.1.0",

@@ -9,8 +9,8 @@ from appliance.bundle.baseline import CalibrationBin, Conformal
 from appliance.bundle.manifest import Label
 from appliance.errors import InvalidInput
 from convert import baseline
-from convert.model.answer_cache import Answers
-from convert.model.original import Array, Role
+from convert.model.arrays import Answers, Array
+from convert.model.original import Role
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,8 @@ from convert.assemble import Conversion, assemble, libraries
 from convert.converters import onnx_file
 from convert.converters.onnx_file import Graph, GraphInput
 from convert.model import schema
-from convert.model.answer_cache import Answers
-from convert.model.original import Array, Role
+from convert.model.arrays import Answers, Array
+from convert.model.original import Role
 from convert.model.schema import Limits, Schema
 from convert.proof import parity
 from convert.proof.candidate import Candidate, feeds

@@ -7,7 +7,6 @@ import operator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.ensemble import AdaBoostClassifier, AdaBoostRegressor
 
 from convert.converters import tree_nodes
@@ -15,8 +14,7 @@ from convert.converters.expressions import Tensor, concat, softmax
 from convert.converters.tree_nodes import of_sklearn, rounded
 from convert.converters.writers import Answers, Rows, ask, ask_index, classified, refusal
 from convert.converters.writers import register as register_writer
-
-Array = NDArray[Any]
+from convert.model.arrays import Array
 
 
 def register() -> None:

@@ -14,7 +14,6 @@ from typing import Any
 
 import catboost
 import numpy as np
-from numpy.typing import NDArray
 
 from convert.converters import boosting_catboost_columns, tree_nodes
 from convert.converters.boosting_catboost_columns import Place
@@ -22,8 +21,8 @@ from convert.converters.expressions import Tensor, concat, expit
 from convert.converters.tree_nodes import Tree, rounded
 from convert.converters.writers import Answers, Rows, classified, refusal
 from convert.converters.writers import register as register_writer
+from convert.model.arrays import Array
 
-Array = NDArray[Any]
 Placed = Callable[[dict[str, Any]], Place]
 _BINARY = ("Logloss", "CrossEntropy", "Focal")
 _CLASSES = ("MultiClass", "MultiClassOneVsAll")

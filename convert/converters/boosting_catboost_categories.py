@@ -18,8 +18,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from convert.converters.answers import refusal
+from convert.model.arrays import Array
 
-Array = NDArray[Any]
 Hashes = NDArray[np.uint64]
 Export = Callable[[Any], dict[str, Any]]
 """Gives the model's JSON for a pool, whose texts it lists with their hashes."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from convert.converters.boosting_catboost_categories import (
@@ -26,9 +25,9 @@ from convert.converters.expressions import ML_DOMAIN, Tensor, concat, row
 from convert.converters.tree_nodes import rounded
 from convert.converters.writers import Rows, refusal
 from convert.model import training_values
+from convert.model.arrays import Array
 from convert.model.steps import hashed_columns
 
-Array = NDArray[Any]
 Place = tuple[float, float, float]
 """A split's column in the matrix, its border, above which rows go right, and 1 where missing values go left, else 0."""
 Elements = tuple[Element, ...]

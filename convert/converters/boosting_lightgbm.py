@@ -14,7 +14,6 @@ from typing import Any
 
 import lightgbm
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from convert.converters import tree_nodes
@@ -22,8 +21,7 @@ from convert.converters.expressions import Tensor, concat, expit, where
 from convert.converters.tree_nodes import LEQ, MEMBER, Tree
 from convert.converters.writers import Answers, Rows, classified, refusal
 from convert.converters.writers import register as register_writer
-
-Array = NDArray[Any]
+from convert.model.arrays import Array
 
 # decision_type of a node: a bit for categories, one for the default direction, then how it takes missing values.
 _CATEGORICAL, _DEFAULT_LEFT = 1, 2

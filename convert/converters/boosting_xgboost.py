@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import xgboost
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from convert.converters import tree_nodes
@@ -23,8 +22,8 @@ from convert.converters.tree_nodes import LT, MEMBER, Tree
 from convert.converters.writers import Answers, Rows, classified, refusal
 from convert.converters.writers import register as register_writer
 from convert.model import sparse_input
+from convert.model.arrays import Array
 
-Array = NDArray[Any]
 _MOST_CATEGORY = 2**24  # from which on a float32 cannot tell two categories apart
 
 

@@ -6,13 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from appliance.errors import ConversionRefused
 from convert.converters.expressions import Tensor, maximum, row, where
-from convert.model.matrices import dense
+from convert.model.arrays import Array, dense
 
-Points = NDArray[Any]
+Points = Array
 _WRITTEN_OUT = 32  # columns
 _SMALL = 2**14  # coordinates of all points
 

@@ -4,21 +4,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, OrdinalEncoder
 
 from convert.converters import tree_nodes
 from convert.converters.answers import Answers, Rows, refuse_rows
 from convert.converters.expressions import Tensor, concat, row
 from convert.converters.writers import register as register_writer
+from convert.model.arrays import Array
 from convert.model.schema import text_of_null
 
 try:  # scikit-learn 1.3 and newer
     from sklearn.preprocessing import TargetEncoder
 except ImportError:
     TargetEncoder = None
-
-Array = NDArray[Any]
 
 
 def register() -> None:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from scipy import special
 
+from convert.model.arrays import Array
+
 ML_DOMAIN = "ai.onnx.ml"
 Value = Any  # a Tensor, a number, a list or an array of them
 
@@ -273,7 +275,7 @@ def _double(name: str, rank: int) -> ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.DOUBLE, [None] * rank)
 
 
-def as_constant(value: Value) -> NDArray[Any]:
+def as_constant(value: Value) -> Array:
     """Return numbers as float64 or int64, truth values as bool, texts as objects."""
     array = np.asarray(value)
     if array.dtype.kind == "f":
@@ -323,7 +325,7 @@ def one_hot(index: Tensor, depth: int) -> Tensor:
     return index.expand(-1).equals(np.arange(depth)).cast("float64")
 
 
-def interpolate(x: Tensor, knots: NDArray[Any], values: NDArray[Any]) -> Tensor:
+def interpolate(x: Tensor, knots: Array, values: Array) -> Tensor:
     """Return `numpy.interp(x, knots, values)` for x [rows, 1]: linear between knots, constant beyond them."""
     first, last = float(values[0]), float(values[-1])
     if len(knots) == 1:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
 from convert.converters import tree_nodes
@@ -13,8 +12,8 @@ from convert.converters.expressions import Tensor, concat, expit
 from convert.converters.tree_nodes import LEQ, MEMBER, Tree
 from convert.converters.writers import Answers, Rows, classified, refusal
 from convert.converters.writers import register as register_writer
+from convert.model.arrays import Array
 
-Array = NDArray[Any]
 _BITS = np.arange(256)
 
 

@@ -13,7 +13,7 @@ from convert.converters.distances import accumulated, distances
 from convert.converters.expressions import Tensor, row, where
 from convert.converters.writers import Answers, Rows, refusal
 from convert.converters.writers import register as register_writer
-from convert.model.matrices import dense
+from convert.model.arrays import Array, dense
 
 _FAR = 300.0  # exp of it is about 1e130
 
@@ -60,13 +60,13 @@ def pairwise_kernel(x: Tensor, points: Any, model: Any, kernel: Any, **parameter
     raise refusal(model, f"kernel {kernel!r}", "use linear, poly, rbf, sigmoid, laplacian, cosine or chi2")
 
 
-def _gaussian(x: Tensor, points: NDArray[Any], gamma: float) -> Tensor:
+def _gaussian(x: Tensor, points: Array, gamma: float) -> Tensor:
     """Return exp(-gamma |x - y|^2) as exp(2 gamma x.y - gamma y.y - gamma x.x), in few nodes; distances are >= 0."""
     products = x.affine(points.T * (2.0 * gamma), row((points**2).sum(axis=1)) * -gamma)
     return (products - x.squares() * gamma).clip(None, 0.0).exp()
 
 
-def weighed_gaussian(x: Tensor, points: NDArray[Any], gamma: float, weights: NDArray[Any], offsets: Any) -> Tensor:
+def weighed_gaussian(x: Tensor, points: Array, gamma: float, weights: Array, offsets: Any) -> Tensor:
     """Return `exp(-gamma |x - y|^2) @ weights + offsets`, offsets [1, k], in fewer nodes than with the kernel first.
 
     What depends on the points alone, exp(-gamma |y|^2), stands in the weights. It and the other factor, which is at

@@ -9,7 +9,7 @@ from sklearn.svm import LinearSVC
 from convert.converters.expressions import Tensor, concat, expit, softmax, where
 from convert.converters.writers import Answers, Rows, classified, outlier
 from convert.converters.writers import register as register_writer
-from convert.model.matrices import dense
+from convert.model.arrays import dense
 
 _REGRESSORS = ("LinearRegression", "Ridge", "RidgeCV", "Lasso", "LassoCV", "ElasticNet", "ElasticNetCV", "SGDRegressor")
 

@@ -10,7 +10,7 @@ from convert.converters.kernels import kernel_pca_of
 from convert.converters.neighbours import k_nearest
 from convert.converters.writers import Answers, Rows, refusal
 from convert.converters.writers import register as register_writer
-from convert.model.matrices import dense
+from convert.model.arrays import dense
 
 
 def register() -> None:

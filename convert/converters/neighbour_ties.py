@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from convert.converters.distances import Points, accumulated, distances
 from convert.converters.expressions import Tensor, concat, maximum, row, where
-
-Array = NDArray[Any]
+from convert.model.arrays import Array
 
 
 def settled(x: Tensor, reduced: Tensor, nearest: Tensor, index: Tensor, model: Any, k: int) -> Tensor:

@@ -19,7 +19,7 @@ from convert.converters.distances import distances, finished, reduced_distances,
 from convert.converters.expressions import Tensor, maximum, one_hot, softmax, where
 from convert.converters.writers import Answers, Rows, classified, outlier, refusal, refuse_rows
 from convert.converters.writers import register as register_writer
-from convert.model.matrices import dense
+from convert.model.arrays import dense
 
 
 def register() -> None:

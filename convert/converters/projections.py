@@ -9,7 +9,7 @@ from sklearn.random_projection import GaussianRandomProjection, SparseRandomProj
 from convert.converters.expressions import Tensor, concat, where
 from convert.converters.writers import Answers, Rows, refuse_rows
 from convert.converters.writers import register as register_writer
-from convert.model.matrices import dense
+from convert.model.arrays import dense
 
 _COPIED = 8192  # numbers that a count sketch copies of a row at once
 

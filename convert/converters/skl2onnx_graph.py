@@ -44,7 +44,7 @@ from convert.converters import (
 from convert.converters.answers import refusal
 from convert.converters.narrowing import narrow
 from convert.model import sparse_input, training_values
-from convert.model.answer_cache import Answers
+from convert.model.arrays import Answers
 from convert.model.original import Original, Role
 from convert.model.steps import first_step, first_steps, hashed_columns, last_step, parts, steps
 

@@ -4,13 +4,13 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.preprocessing import SplineTransformer
 
 from convert.converters.elementwise import remainder
 from convert.converters.expressions import Tensor, concat, where
 from convert.converters.writers import Answers, Rows, refuse_rows
 from convert.converters.writers import register as register_writer
+from convert.model.arrays import Array
 
 
 def register() -> None:
@@ -76,6 +76,6 @@ def _pieces(x: Tensor, spline: Any) -> Tensor:
     return result
 
 
-def _taylor(spline: Any, starts: NDArray[Any], degree: int) -> list[NDArray[Any]]:
+def _taylor(spline: Any, starts: Array, degree: int) -> list[Array]:
     """Return for each power the coefficients [pieces, splines] around each piece's start."""
     return [np.asarray(spline(starts, nu=power)) / math.factorial(power) for power in range(degree + 1)]

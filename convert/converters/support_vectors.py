@@ -11,7 +11,7 @@ from convert.converters.expressions import Tensor, concat, row, where
 from convert.converters.kernels import pairwise_kernel, weighed_gaussian
 from convert.converters.writers import Answers, Rows, classified
 from convert.converters.writers import register as register_writer
-from convert.model.matrices import dense
+from convert.model.arrays import dense
 
 
 def register() -> None:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import numpy_helper
 from skl2onnx.common import _topology
 
 from convert.converters.expressions import ML_DOMAIN, Graph, Tensor
+from convert.model.arrays import Array
 
 LEQ, LT, MEMBER = 0, 1, 6  # nodes_modes of the operator
 _AVERAGE = 0  # its aggregate_function; a sum is the default
@@ -24,8 +24,6 @@ _ML_OPSET = 5
 _MOST_COUNTED = 2**24  # up to which a float32 counts without gaps
 # onnxruntime reads a set without members as no set at all. Categories are codes from 0 up, so this one never comes.
 _NO_CATEGORY = -1.0
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

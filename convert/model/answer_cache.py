@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-Answers = dict[str, NDArray[Any]]
+from convert.model.arrays import Answers
 
 MOST_BYTES = 64 * 2**20
 """Of all answers that are kept; the longest unused are dropped first."""

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from sklearn.base import ClusterMixin, is_classifier, is_outlier_detector, is_regressor
 from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.naive_bayes import CategoricalNB
@@ -18,12 +17,11 @@ from threadpoolctl import threadpool_limits
 from appliance.bundle.manifest import Label, Task
 from appliance.errors import ConversionRefused, Misuse
 from convert.model import reference_precision, sparse_input
-from convert.model.answer_cache import AnswerCache, Answers
+from convert.model.answer_cache import AnswerCache
+from convert.model.arrays import Answers, Array, Mask
 from convert.model.schema import Schema
 from convert.model.steps import BOOSTERS, before_last, last_step, steps
 
-Array = NDArray[Any]
-Mask = NDArray[np.bool_]
 Role = Literal["prediction", "probability", "score", "other"]
 """Which part of a prediction an output is."""
 

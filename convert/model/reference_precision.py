@@ -4,14 +4,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.impute import KNNImputer
 from sklearn.kernel_approximation import PolynomialCountSketch
 from sklearn.neighbors import KernelDensity, NearestCentroid
 
-from convert.model.matrices import dense
-
-Array = NDArray[Any]
+from convert.model.arrays import Array, dense
 
 _KINDS = (KernelDensity, KNNImputer, NearestCentroid, PolynomialCountSketch)
 _MOST_PAIRS = 1_000_000  # of a row and a training row, each a call of some microseconds

@@ -9,11 +9,11 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from appliance.bundle.manifest import Category, Input, TensorType
 from appliance.errors import InvalidInput, NotFound
 from convert.model import frames
+from convert.model.arrays import Array
 from convert.model.steps import dropped_columns, first_step, hashed_columns
 
 ColumnKind = Literal["float", "int64", "bool", "string"]
@@ -90,7 +90,7 @@ class Schema:
         names = tuple(str(name) for name, dtype in self.frame.dtypes.items() if dtype == np.float32)
         return replace(self, form=self.form.without(names), wide=names)
 
-    def with_nulls(self, categories: Iterable[NDArray[Any]]) -> "Schema":
+    def with_nulls(self, categories: Iterable[Array]) -> "Schema":
         """Return the schema whose missing texts are None, or NaN, where the encoders' `categories` know that one alone.
 
         Which of them a table holds hangs on how it was read (CSV gives NaN, polars None), and not on the model, to

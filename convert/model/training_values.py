@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from convert.model.arrays import Array
 from convert.model.steps import before_last, hashed_columns
-
-Array = NDArray[Any]
 
 _seen: dict[int, list[Array]] = {}
 

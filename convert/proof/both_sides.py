@@ -7,7 +7,8 @@ import pandas as pd
 
 from appliance.bundle.manifest import Tolerance
 from appliance.errors import InvalidInput
-from convert.model.original import Mask, Original, taken
+from convert.model.arrays import Mask
+from convert.model.original import Original, taken
 from convert.model.schema import Limits
 from convert.proof import boundaries, float32_rows, specials
 from convert.proof.candidate import Candidate, RefusedTie

@@ -2,17 +2,15 @@
 
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from convert.model.arrays import Array, Mask
 from convert.model.schema import Limits, Schema
 from convert.proof.rows import MOST_CELLS, SEED, Batch, decimals
 
-Values = NDArray[Any]
-Answering = Callable[[pd.DataFrame], Mapping[str, Values]]
+Answering = Callable[[pd.DataFrame], Mapping[str, Array]]
 
 PAIRS = 48
 MOST_JUMPS = 512
@@ -116,7 +114,7 @@ class _Stretch:
             end[name] = pd.Series(own, dtype=start[name].dtype)
         return cls(start, pd.DataFrame(end), whole, answers)
 
-    def narrowed(self, follows: NDArray[np.bool_], sections: int = SECTIONS) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def narrowed(self, follows: Mask, sections: int = SECTIONS) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return both ends of each stretch, narrowed to where the answer changes; stretches without are left out.
 
         `follows` is for each stretch whether it is the first output that is followed, else the last.
@@ -133,16 +131,14 @@ class _Stretch:
             low, high = _picked(parts, first), _picked(parts, first + 1)
         return self._jumps(low, high, follows) if len(low) else (low, high)
 
-    def _jumps(
-        self, low: pd.DataFrame, high: pd.DataFrame, follows: NDArray[np.bool_]
-    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def _jumps(self, low: pd.DataFrame, high: pd.DataFrame, follows: Mask) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the ends, and keep the stretches, between which the answer jumps: a number may change all the way."""
         one, other = self._followed(low, follows), self._followed(high, follows)
         kept = _unlike(one, other) & ~np.isclose(one, other, rtol=1e-6, atol=1e-6, equal_nan=True).all(axis=1)
         self.start, self.end = (rows[kept].reset_index(drop=True) for rows in (self.start, self.end))
         return low[kept].reset_index(drop=True), high[kept].reset_index(drop=True)
 
-    def differs_by_rounding(self, low: pd.DataFrame, high: pd.DataFrame) -> NDArray[np.bool_]:
+    def differs_by_rounding(self, low: pd.DataFrame, high: pd.DataFrame) -> Mask:
         """Return where the ends differ in floats alone: between two whole numbers there is no rounding."""
         steps = [low[n].to_numpy() != high[n].to_numpy() for n, is_whole in self.whole.items() if is_whole]
         return ~np.any(steps, axis=0) if steps else np.ones(len(low), dtype=bool)
@@ -169,7 +165,7 @@ class _Stretch:
                 rows[name] = rows[name].round(places)
         return rows
 
-    def _followed(self, rows: pd.DataFrame, first: NDArray[np.bool_]) -> Values:
+    def _followed(self, rows: pd.DataFrame, first: Mask) -> Array:
         """Return the answer [rows, numbers] to follow: the first output where `first`, else the last.
 
         Labels change at decision boundaries, probabilities and numbers at every threshold of a tree.
@@ -179,7 +175,7 @@ class _Stretch:
         one, other = (np.pad(a, ((0, 0), (0, width - a.shape[1]))) for a in (answers[0], answers[-1]))
         return np.where(first[:, None], one, other)
 
-    def _length(self, name: str) -> Values:
+    def _length(self, name: str) -> Array:
         return np.asarray(self.end[name].to_numpy(dtype="float64") - self.start[name].to_numpy(dtype="float64"))
 
     def _between(self, low: pd.DataFrame, high: pd.DataFrame, share: float) -> pd.DataFrame:
@@ -188,7 +184,7 @@ class _Stretch:
         lengths = {n: high[n].to_numpy(dtype="float64") - low[n].to_numpy(dtype="float64") for n in self.whole}
         return self._moved(low, {name: share * length for name, length in lengths.items()})
 
-    def _moved(self, rows: pd.DataFrame, by: dict[str, Values]) -> pd.DataFrame:
+    def _moved(self, rows: pd.DataFrame, by: dict[str, Array]) -> pd.DataFrame:
         columns = {}
         for name in rows:
             values, dtype = rows[name], rows[name].dtype
@@ -199,7 +195,7 @@ class _Stretch:
         return pd.DataFrame(columns)
 
 
-def _numbered(answer: Values) -> Values:
+def _numbered(answer: Array) -> Array:
     """Return an answer as float64 [rows, numbers], texts as numbers that stay the same from call to call."""
     flat = np.asarray(answer).reshape(len(answer), -1)
     if flat.dtype.kind in "OUS":
@@ -208,7 +204,7 @@ def _numbered(answer: Values) -> Values:
     return flat.astype("float64")
 
 
-def _unlike(one: Values, other: Values) -> NDArray[np.bool_]:
+def _unlike(one: Array, other: Array) -> Mask:
     """Return for each row whether two answers differ; NaN is like NaN."""
     return np.asarray(((one != other) & ~(np.isnan(one) & np.isnan(other))).any(axis=1))
 
@@ -217,7 +213,7 @@ def _joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _picked(parts: list[pd.DataFrame], index: Values) -> pd.DataFrame:
+def _picked(parts: list[pd.DataFrame], index: Array) -> pd.DataFrame:
     """Return row i of `parts[index[i]]`."""
     stacked = pd.concat(parts, ignore_index=True)
     return stacked.iloc[index * len(parts[0]) + np.arange(len(index))].reset_index(drop=True)

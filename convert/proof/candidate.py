@@ -13,7 +13,8 @@ from appliance.inference.session import Session
 from appliance.inference.tensors import InputSchema
 from convert.converters import graphs
 from convert.converters.answers import REFUSED_TIE
-from convert.model.answer_cache import AnswerCache, Answers
+from convert.model.answer_cache import AnswerCache
+from convert.model.arrays import Answers
 from convert.model.original import Original
 from convert.model.schema import Limits, Schema
 

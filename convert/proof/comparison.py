@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from appliance.bundle.manifest import Label, Task, Tolerance
 from appliance.errors import ApplianceError, ConversionRefused, InvalidInput
-from convert.model.answer_cache import Answers
-from convert.model.original import Mask, Role
+from convert.model.arrays import Answers, Array, Mask
+from convert.model.original import Role
 from convert.model.schema import Limits
 from convert.proof import differences, near_ties
 from convert.proof.candidate import Candidate
@@ -56,7 +56,7 @@ class Answering(Protocol):
     def equivalents(self, frame: pd.DataFrame) -> list[Answers]:
         """Return what the same formula answers with fewer rounding errors, each as `answers` does."""
 
-    def shares_drawn(self, frame: pd.DataFrame) -> NDArray[Any] | None:
+    def shares_drawn(self, frame: pd.DataFrame) -> Array | None:
         """Return the probabilities [rows, labels] whose rounding errors may draw a label, None for most models."""
 
 

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from appliance.bundle.manifest import Tolerance
 from appliance.inference.comparison import distances
-
-Mask = NDArray[np.bool_]
+from convert.model.arrays import Mask
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from convert.model.arrays import Array
 from convert.model.schema import Limits
 from convert.proof.rows import SEED
 
@@ -20,8 +20,6 @@ _WIDER_ULPS = (2, 3, 4)
 _WIDER_TURNS = 8
 _DRAWN = 1e-12
 """Probabilities as near as this are equal but for rounding: Gaussian processes add terms of some thousand for them."""
-
-Values = NDArray[Any]
 
 
 def moved(frame: pd.DataFrame, limits: Limits) -> list[pd.DataFrame]:
@@ -55,7 +53,7 @@ def _moved(frame: pd.DataFrame, limits: Limits, ulps: int, turn: int) -> pd.Data
     return frame.assign(**columns)
 
 
-def nearest(found: Values, expected: Values, around: list[Values]) -> Values:
+def nearest(found: Array, expected: Array, around: list[Array]) -> Array:
     """Return the numbers nearest to `found` in the range that the original's answers span: `expected`, and `around`.
 
     The range is widened by itself on either side: so few answers do not reach the ends of what rounding may do, and a
@@ -78,7 +76,7 @@ def nearest(found: Values, expected: Values, around: list[Values]) -> Values:
     return np.asarray(np.where(same, found, np.where(ranged, clipped, expected)))
 
 
-def drawn(own: Values, given: Values, labels: list[Any], shares: Values) -> Values:
+def drawn(own: Array, given: Array, labels: list[Any], shares: Array) -> Array:
     """Return where rounding errors draw the label: the original's probabilities of both labels are equal but for them.
 
     `own` and `given` are the original's and the graph's label of each row, of `labels`; `shares` the original's

@@ -6,7 +6,7 @@ import msgspec
 
 from appliance.bundle.manifest import Tolerance
 from appliance.errors import Misuse, ParityFailed
-from convert.model.answer_cache import Answers
+from convert.model.arrays import Answers
 from convert.model.original import Original
 from convert.model.schema import Limits
 from convert.proof.both_sides import BothSides

@@ -6,11 +6,9 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from convert.model.arrays import Array, Mask
 from convert.model.schema import Column, Limits, Schema
-
-Values = NDArray[Any]
 
 SEED = 20240611
 MOST_SAMPLE_ROWS = 20_000
@@ -42,7 +40,7 @@ class Batch:
     frame: pd.DataFrame
     beside: pd.DataFrame | None = None
 
-    def kept(self, mask: NDArray[np.bool_]) -> "Batch":
+    def kept(self, mask: Mask) -> "Batch":
         """Return the batch with the rows of `mask` alone."""
         if mask.all():
             return self
@@ -53,7 +51,7 @@ class Batch:
 def draw(
     schema: Schema,
     limits: Limits,
-    thresholds: Mapping[str, tuple[Values, Values]],
+    thresholds: Mapping[str, tuple[Array, Array]],
     specials: Mapping[str, list[Any]] | None = None,
     least: float = 0.0,
 ) -> list[Batch]:
@@ -99,7 +97,7 @@ def with_values(schema: Schema, values: Mapping[str, list[Any]]) -> pd.DataFrame
     return pd.DataFrame({name: pd.Series(array, dtype=array.dtype) for name, array in columns.items()})
 
 
-def decimals(values: Values) -> int | None:
+def decimals(values: Array) -> int | None:
     """Return how many decimals the finite values are written with, or None when more than six."""
     finite = values[np.isfinite(values)].astype("float64")[:1_000]
     for places in range(7):
@@ -123,7 +121,7 @@ class _Source:
         self.least = least
         self.count = max(50, min(DRAWN_ROWS, MOST_CELLS // len(schema.columns)))
 
-    def changed(self, kind: str, drawn: str, change: Callable[[Values, np.random.Generator], Values]) -> Batch:
+    def changed(self, kind: str, drawn: str, change: Callable[[Array, np.random.Generator], Array]) -> Batch:
         """Return rows drawn from the sample, each column changed by `change` where it may be."""
         picked = self.rng.integers(0, len(self.schema.frame), self.count)
         columns = {}
@@ -150,7 +148,7 @@ class _Source:
             frame[column.name] = _fitting(column, values, self.schema.frame[column.name].dtype)
         return Batch("edges", "columns at least, greatest, and half the range beyond either", frame)
 
-    def turning(self, thresholds: Mapping[str, tuple[Values, Values]]) -> Batch:
+    def turning(self, thresholds: Mapping[str, tuple[Array, Array]]) -> Batch:
         """Return rows that come to a split of a tree, on its threshold or next to it as float32 or float64."""
         turns = [(name, value, row) for name, own in thresholds.items() for value, row in zip(*own, strict=True)]
         most = max(self.count, MOST_CELLS // len(self.schema.columns) // 4)
@@ -205,11 +203,11 @@ class _Source:
         scaled = [float(value * scale) for value in finite[self.rng.permutation(len(finite))[:2]] for scale in SCALES]
         return [*WHOLE_NUMBERS, *(map(whole, scaled) if column.kind == "int64" else scaled)]
 
-    def _levels(self, column: Column) -> Values:
+    def _levels(self, column: Column) -> Array:
         """Return the edge values of a column: of numbers least, greatest and beyond; of others all there are."""
         values = self.schema.frame[column.name].to_numpy()
         if column.kind in ("string", "bool") or column.name in self.limits.categories:
-            return cast(Values, pd.unique(values[~pd.isna(values)]))
+            return cast(Array, pd.unique(values[~pd.isna(values)]))
         finite = values[np.isfinite(values)].astype("float64")
         if not len(finite):
             return np.array([])
@@ -304,7 +302,7 @@ def _resized(frame: pd.DataFrame, rows: int) -> pd.DataFrame:
     return frame.iloc[np.arange(rows) % len(frame)].reset_index(drop=True)
 
 
-def _fitting(column: Column, values: Values, dtype: Any) -> "pd.Series[Any]":
+def _fitting(column: Column, values: Array, dtype: Any) -> "pd.Series[Any]":
     """Return values in the column's dtype; integers are rounded and kept within int64."""
     if column.kind == "int64" and values.dtype.kind == "f":
         values = np.clip(np.round(values), -_WHOLE, _WHOLE)
@@ -312,7 +310,7 @@ def _fitting(column: Column, values: Values, dtype: Any) -> "pd.Series[Any]":
         return pd.Series(values.astype(dtype), name=column.name, dtype=dtype)
 
 
-def _noise(values: Values, rng: np.random.Generator) -> Values:
+def _noise(values: Array, rng: np.random.Generator) -> Array:
     if values.dtype.kind == "O":
         return np.where(rng.random(len(values)) < 0.1, rng.permutation(values), values)
     if values.dtype.kind == "b":
@@ -323,7 +321,7 @@ def _noise(values: Values, rng: np.random.Generator) -> Values:
     return numbers + rng.normal(0.0, 0.1 * (deviation or 1.0), len(numbers))
 
 
-def _rounded_noise(values: Values, rng: np.random.Generator) -> Values:
+def _rounded_noise(values: Array, rng: np.random.Generator) -> Array:
     if values.dtype.kind != "f":
         return _noise(values, rng)
     places = decimals(values)
@@ -331,14 +329,14 @@ def _rounded_noise(values: Values, rng: np.random.Generator) -> Values:
     return moved if places is None else np.round(moved, places)
 
 
-def _shuffled(values: Values, rng: np.random.Generator) -> Values:
+def _shuffled(values: Array, rng: np.random.Generator) -> Array:
     return rng.permutation(values)
 
 
-def _neighbour(dtype: str) -> Callable[[Values, np.random.Generator], Values]:
+def _neighbour(dtype: str) -> Callable[[Array, np.random.Generator], Array]:
     """Return a change that moves floats to the next value of `dtype`, up or down."""
 
-    def change(values: Values, rng: np.random.Generator) -> Values:
+    def change(values: Array, rng: np.random.Generator) -> Array:
         if values.dtype.kind != "f":
             return values
         towards = np.where(rng.random(len(values)) < 0.5, -np.inf, np.inf).astype(dtype)
