@@ -26,7 +26,7 @@ from convert.sources.local_file import SourceModel
 
 _PROBE_ROWS = 5
 
-Told = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 def convert_model(
@@ -40,7 +40,7 @@ def convert_model(
     source: SourceModel | None = None,
     known: held_out.Sample = held_out.TRAINING,
     time_limit: float = isolation.TIME_LIMIT,
-    told: Told = lambda message: None,
+    progress: Progress = lambda message: None,
     reports: Reports = lambda report: None,
 ) -> Conversion:
     """Return `model` converted to ONNX and proved on `sample` and rows around it, or refuse.
@@ -48,12 +48,12 @@ def convert_model(
     `sample` holds rows as the model was trained on, its answers left out: a table, an array, or texts. `outputs` picks
     some of `prediction`, `probability` and `score`; all that the model has by default. `known` says whether the model
     was trained on the sample, and its true answers. float32 inputs are tried first, then float64. `time_limit` is in
-    seconds for each conversion; `told` hears of progress and `reports` of every proof.
+    seconds for each conversion; `progress` hears of each step that begins and `reports` of every proof.
     Raises ConversionRefused, ParityFailed for a graph that answers otherwise, Misuse and InvalidInput.
     """
     model = native_boosters.estimator_of(model)
     recipe = _Recipe(
-        model, sample, check_name(name), check_version(version), outputs, tolerance, source, told, reports, known
+        model, sample, check_name(name), check_version(version), outputs, tolerance, source, progress, reports, known
     )
     return recipe.run(time_limit)
 
@@ -70,14 +70,14 @@ class _Recipe:
         outputs: list[str] | None,
         tolerance: Tolerance | None,
         source: SourceModel | None,
-        told: Told,
+        progress: Progress,
         reports: Reports,
         known: held_out.Sample,
     ) -> None:
         self.known = known
         self.name, self.version = name, version
         self.tolerance = parity.check_tolerance(tolerance)
-        self.told, self.reports = told, reports
+        self.progress, self.reports = progress, reports
         self.source = source or SourceModel(model, "memory", _digest(model))
         self.original = original_of(model, sample, outputs)
         self.schema = self.original.schema
@@ -86,14 +86,14 @@ class _Recipe:
 
     def run(self, time_limit: float) -> Conversion:
         self._check_sample()
-        self.told("asking the original model what it takes")
+        self.progress("asking the original model what it takes")
         limits = probe(self.original)
         attempts: list[Attempt] = []
         failures: list[ConversionRefused] = []
         for float_type in self._float_types():
             try:
                 made = self._candidate(float_type, limits, time_limit)
-                self.told(f"proving the {float_type} graph")
+                self.progress(f"proving the {float_type} graph")
                 proof = parity.prove(self.original, made, limits, self.tolerance, self.libraries)
                 proof = _with_story(proof, attempts, self.kept_from_float32, self.schema.wide)
                 self.reports(proof.report)
@@ -126,7 +126,7 @@ class _Recipe:
         return ("float64",) if self.kept_from_float32 else ("float32", "float64")
 
     def _candidate(self, float_type: TensorType, limits: schema.Limits, time_limit: float) -> candidate.Candidate:
-        self.told(f"converting to ONNX with {float_type} inputs")
+        self.progress(f"converting to ONNX with {float_type} inputs")
         rows = self.schema.frame.iloc[:_PROBE_ROWS]
         answers = self.original.answers(rows)
         feeds = candidate.feeds(self.schema, rows, float_type, limits)

@@ -17,7 +17,7 @@ import msgspec
 
 from appliance import errors
 from appliance.errors import ApplianceError, ConversionRefused
-from convert.job import Job, Look, look, run
+from convert.job import Job, LintJob, run, run_lint
 from convert.proof.certificate import Parity
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ PATIENCE = 10  # a proof asks the model many times: it may take this many times 
 MEMORY_SHARE = 0.8  # of this machine's
 
 
-class _Told(msgspec.Struct, tag=True):
+class _Progress(msgspec.Struct, tag=True):
     """The next step has begun; `loads` says that it only loads the model."""
 
     message: str
@@ -58,28 +58,28 @@ class _Failed(msgspec.Struct, tag=True):
     next_step: str
 
 
-_Message = _Told | _Report | _Done | _Failed
+_Message = _Progress | _Report | _Done | _Failed
 
 
 def convert(
     job: Job,
-    told: Callable[[str], None] = lambda message: None,
+    progress: Callable[[str], None] = lambda message: None,
     reports: Callable[[Any], None] = lambda report: None,
     memory: int | None = None,
 ) -> "tuple[Conversion, tuple[str, ...]]":
     """Return the Conversion of a job and notes on it, made in a child process.
 
-    Each step that is told may take `job.time_limit` seconds, the conversion and the proof PATIENCE times as long;
-    `memory` is in bytes, MEMORY_SHARE of this machine's unless given. Raises what the job raises, and
+    Each step that `progress` hears of may take `job.time_limit` seconds, the conversion and the proof PATIENCE times
+    as long. `memory` is in bytes; by default it is MEMORY_SHARE of this machine's. Raises what the job raises, and
     ConversionRefused when the process hangs or dies.
     """
-    done = _ask("convert the model", job, told, reports, memory)
+    done = _ask("convert the model", job, progress, reports, memory)
     from convert.assemble import Conversion
 
     return msgspec.msgpack.decode(done.result, type=Conversion), tuple(done.notes)
 
 
-def lint(job: Look, memory: int | None = None) -> "list[Finding]":
+def lint(job: LintJob, memory: int | None = None) -> "list[Finding]":
     """Return what is known of each step of a model that is loaded in a child process; limits and errors as above."""
     done = _ask("lint the model", job, lambda message: None, lambda report: None, memory)
     from convert.lint import Finding
@@ -88,7 +88,7 @@ def lint(job: Look, memory: int | None = None) -> "list[Finding]":
 
 
 def _ask(
-    tried: str, job: Job | Look, told: Callable[[str], None], reports: Callable[[Any], None], memory: int | None
+    tried: str, job: Job | LintJob, progress: Callable[[str], None], reports: Callable[[Any], None], memory: int | None
 ) -> _Done:
     """Return what comes of a job in a process of its own; `tried` says in an error what was tried."""
     context = multiprocessing.get_context("spawn")  # a fork would share the registries' open connections
@@ -103,9 +103,9 @@ def _ask(
                 found = f"it did not end within {limit:g} s while {step}"
                 raise ConversionRefused(tried, found, "give a longer --time-limit, or a simpler model")
             message: _Message = msgspec.msgpack.decode(receiver.recv_bytes(), type=_Message)
-            if isinstance(message, _Told):
+            if isinstance(message, _Progress):
                 step, limit = message.message, job.time_limit * (1 if message.loads else PATIENCE)
-                told(step)
+                progress(step)
             elif isinstance(message, _Report):
                 reports(msgspec.msgpack.decode(message.report, type=Parity))
             elif isinstance(message, _Done):
@@ -122,7 +122,7 @@ def _ask(
         receiver.close()
 
 
-def _work(job: Job | Look, sender: Connection, memory: int) -> None:
+def _work(job: Job | LintJob, sender: Connection, memory: int) -> None:
     """Run the job and send what comes of it; the child's standard output is this command's standard error."""
     if sys.platform != "win32":
         os.setsid()  # so that whatever it starts ends with it
@@ -133,14 +133,14 @@ def _work(job: Job | Look, sender: Connection, memory: int) -> None:
     def send(message: _Message) -> None:
         sender.send_bytes(msgspec.msgpack.encode(message))
 
-    def told(message: str, loads: bool = False) -> None:
-        send(_Told(message, loads))
+    def progress(message: str, loads: bool = False) -> None:
+        send(_Progress(message, loads))
 
     def reports(report: Any) -> None:
         send(_Report(msgspec.Raw(msgspec.msgpack.encode(report))))
 
     try:
-        result, notes = (look(job, told), ()) if isinstance(job, Look) else run(job, told, reports)
+        result, notes = (run_lint(job, progress), ()) if isinstance(job, LintJob) else run(job, progress, reports)
         send(_Done(msgspec.Raw(msgspec.msgpack.encode(result)), list(notes)))
     except ApplianceError as error:
         send(_Failed(type(error).__name__, error.tried, error.found, error.next_step))

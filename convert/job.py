@@ -1,4 +1,4 @@
-"""One conversion, or one look at a model, as it was asked for: from a fetched model on, all in this process."""
+"""One conversion, or one lint of a model, as it was asked for: from a fetched model on, all in this process."""
 
 import sys
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FEW_ROWS = 20
 
 
-class Told(Protocol):
+class Progress(Protocol):
     """What hears of each step that begins."""
 
     def __call__(self, message: str, loads: bool = False) -> None:
@@ -47,14 +47,14 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What `appliance lint` was asked to look at; `time_limit` is in seconds for loading the model."""
+class LintJob:
+    """What `appliance lint` was asked to lint; `time_limit` is in seconds for loading the model."""
 
     fetched: Fetched
     time_limit: float = 120.0
 
 
-def look(job: Look, told: Told) -> "list[Finding]":
+def run_lint(job: LintJob, progress: Progress) -> "list[Finding]":
     """Load the model and return what is known of each of its steps; loading a pickle runs the code in it, here.
 
     Raises what `local_file.load` and `lint` raise.
@@ -63,13 +63,13 @@ def look(job: Look, told: Told) -> "list[Finding]":
     from convert.sources import local_file
 
     _take_code(job.fetched)
-    told("loading the model", loads=True)
+    progress("loading the model", loads=True)
     source = local_file.load(job.fetched.path, job.fetched.format)
-    told("looking at its steps")
+    progress("looking at its steps")
     return lint(source.model)
 
 
-def run(job: Job, told: Told, reports: "Reports") -> "tuple[Conversion, tuple[str, ...]]":
+def run(job: Job, progress: Progress, reports: "Reports") -> "tuple[Conversion, tuple[str, ...]]":
     """Load the model, convert and prove it; return the conversion and what is to be noted of it.
 
     Loading a pickle runs the code in it, here. Raises what `convert_model` and `convert_graph` raise, and Misuse when
@@ -84,7 +84,7 @@ def run(job: Job, told: Told, reports: "Reports") -> "tuple[Conversion, tuple[st
     _take_code(fetched)
     sample, known, notes = _sample(job)
     if fetched.format == "onnx":
-        told("proving the graph")
+        progress("proving the graph")
         conversion = prebuilt_onnx.convert_graph(
             fetched.path,
             sample,
@@ -102,10 +102,10 @@ def run(job: Job, told: Told, reports: "Reports") -> "tuple[Conversion, tuple[st
     if job.expected:
         found = f"{fetched.path.name} holds the original model, which answers for itself"
         raise Misuse("use --expected", found, "leave it out; name the answers in the sample with --target")
-    told("loading the model", loads=True)
+    progress("loading the model", loads=True)
     source = local_file.load(fetched.path, fetched.format)
     source = replace(source, file_name=fetched.source, run=fetched.run, trained_with=fetched.libraries)
-    told("reading what the model takes")
+    progress("reading what the model takes")
     conversion = build.convert_model(
         source.model,
         _with_model_names(sample, source.model),
@@ -116,7 +116,7 @@ def run(job: Job, told: Told, reports: "Reports") -> "tuple[Conversion, tuple[st
         source=source,
         known=known,
         time_limit=job.time_limit,
-        told=told,
+        progress=progress,
         reports=reports,
     )
     return conversion, (*notes, *source.warnings)

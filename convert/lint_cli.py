@@ -45,12 +45,12 @@ def lint(model: str, trust: tuple[str, ...], time_limit: float, as_json: bool) -
 
 def _findings(model: str, trust: tuple[str, ...], time_limit: float) -> "list[Finding]":
     from convert import child, sources
-    from convert.job import Look
+    from convert.job import LintJob
 
     with tempfile.TemporaryDirectory(prefix="appliance-lint-") as folder:
         fetched = sources.fetch(model, Path(folder))
         sources.check_trust(fetched, model, trust, notice)
-        return child.lint(Look(fetched, time_limit))
+        return child.lint(LintJob(fetched, time_limit))
 
 
 def _lines(finding: "Finding") -> list[str]:

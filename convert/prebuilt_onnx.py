@@ -25,7 +25,7 @@ from appliance.inference.session import Session
 from convert import held_out
 from convert.assemble import Conversion, assemble, libraries
 from convert.converters import onnx_file
-from convert.converters.onnx_file import Graph, GraphInput
+from convert.converters.onnx_file import GraphInput, PrebuiltGraph
 from convert.model import schema
 from convert.model.arrays import Answers, Array
 from convert.model.original import Role
@@ -176,7 +176,9 @@ def _schema(inputs: list[GraphInput], frame: pd.DataFrame) -> _GraphSchema:
     return _GraphSchema("table", typed.columns, typed.frame, tensors=tuple(tensors))
 
 
-def _candidate(graph: Graph, table: _GraphSchema, expected: dict[str, pd.DataFrame]) -> tuple[Candidate, _Recorded]:
+def _candidate(
+    graph: PrebuiltGraph, table: _GraphSchema, expected: dict[str, pd.DataFrame]
+) -> tuple[Candidate, _Recorded]:
     """Return the graph as the device will run it, and what is expected of it."""
     graph.take_tables({tensor.name: tensor.shape[1] for tensor in table.tensors})
     given = _first_answers(graph, table, list(expected))
@@ -210,7 +212,7 @@ def _candidate(graph: Graph, table: _GraphSchema, expected: dict[str, pd.DataFra
     return Candidate(content, session, table, outputs, float_type), recorded
 
 
-def _first_answers(graph: Graph, table: _GraphSchema, outputs: list[str]) -> Answers:
+def _first_answers(graph: PrebuiltGraph, table: _GraphSchema, outputs: list[str]) -> Answers:
     """Return what the graph says of the first rows: the shapes and dtypes of its outputs."""
     try:
         rows = feeds(table, table.frame.head(3), "float32", Limits())
@@ -271,12 +273,12 @@ def _task(roles: dict[str, Role], known: Answers, named: list[Label]) -> tuple[T
 def _prove(recorded: _Recorded, made: Candidate, tolerance: Tolerance) -> parity.Proof:
     """Return the proof on the table's rows: all at once, the other way round, and some alone."""
     rows = made.schema.frame.assign(**{recorded.row: np.arange(len(made.schema.frame))})
-    turned = rows.iloc[::-1].reset_index(drop=True)
+    backwards = rows.iloc[::-1].reset_index(drop=True)
     comparison = ParityComparison(recorded, made, tolerance)
     limits = Limits()
     batches = [
         Batch("sample", f"the sample's rows, at most {MOST_SAMPLE_ROWS}, with the answers expected of them", rows),
-        Batch("turned", "the same rows in the opposite order", turned),
+        Batch("turned", "the same rows in the opposite order", backwards),
     ]
     evidence = [(batch, comparison.compare(batch, limits)) for batch in batches]
     kinds = [comparison.kind(batch) for batch in batches]

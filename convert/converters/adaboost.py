@@ -12,7 +12,7 @@ from sklearn.ensemble import AdaBoostClassifier, AdaBoostRegressor
 from convert.converters import tree_nodes
 from convert.converters.expressions import Tensor, concat, softmax
 from convert.converters.tree_nodes import of_sklearn, rounded
-from convert.converters.writers import Answers, Rows, ask, ask_index, classified, refusal
+from convert.converters.writers import InputTensors, OutputTensors, ask, ask_index, classified, refusal
 from convert.converters.writers import register as register_writer
 from convert.model.arrays import Array
 
@@ -24,7 +24,7 @@ def register() -> None:
     register_writer(AdaBoostRegressor, "regressor", _regressor)
 
 
-def _classifier(rows: Rows, model: Any) -> Answers:
+def _classifier(rows: InputTensors, model: Any) -> OutputTensors:
     """Return `AdaBoostClassifier.decision_function` and what follows from it (sklearn/ensemble/_weight_boosting.py)."""
     if model.n_classes_ < 2:
         raise refusal(model, "it knows one class only", "train it with two classes at least")
@@ -38,7 +38,7 @@ def _classifier(rows: Rows, model: Any) -> Answers:
     return classified(rows, model, proba, decision, (decision > 0.0).cast("int64").reshape(-1))
 
 
-def _votes(rows: Rows, model: Any) -> Tensor:
+def _votes(rows: InputTensors, model: Any) -> Tensor:
     """Return the weighted votes' sums [rows, classes], added one estimator after the other."""
     tables = [
         _vote(np.asarray(estimator.classes_)[:, None] == model.classes_[None, :], weight)
@@ -53,7 +53,7 @@ def _votes(rows: Rows, model: Any) -> Tensor:
     return functools.reduce(operator.add, votes)
 
 
-def _logarithms(rows: Rows, model: Any) -> Tensor:
+def _logarithms(rows: InputTensors, model: Any) -> Tensor:
     """Return the sums of `_samme_proba` [rows, classes] (sklearn/ensemble/_weight_boosting.py before 1.6)."""
     classes, eps = model.n_classes_, float(np.finfo(np.float64).eps)
     if any(len(estimator.classes_) < classes for estimator in model.estimators_):
@@ -74,7 +74,7 @@ def _vote(is_class: Array, weight: float) -> Array:
     return np.where(is_class, weight, -1 / (is_class.shape[1] - 1) * weight)
 
 
-def _regressor(rows: Rows, model: Any) -> Answers:
+def _regressor(rows: InputTensors, model: Any) -> OutputTensors:
     """Return the predictions' weighted median, as `_get_median_predict` (sklearn/ensemble/_weight_boosting.py)."""
     count = len(model.estimators_)
     if all(hasattr(estimator, "tree_") for estimator in model.estimators_):
@@ -87,4 +87,4 @@ def _regressor(rows: Rows, model: Any) -> Answers:
     weights = graph.constant(model.estimator_weights_[:count]).take(places, axis=0)
     passed = graph.node("CumSum", weights, np.int64(1))
     median = (passed >= passed.columns(count - 1) * 0.5).cast("int64").argmax()
-    return Answers(predict=graph.node("GatherElements", ordered, median.reshape(-1, 1), axis=1))
+    return OutputTensors(predict=graph.node("GatherElements", ordered, median.reshape(-1, 1), axis=1))

@@ -12,7 +12,7 @@ from sklearn.ensemble import BaggingClassifier, BaggingRegressor
 from convert.converters import tree_nodes
 from convert.converters.expressions import Tensor, one_hot
 from convert.converters.tree_nodes import of_sklearn, rounded
-from convert.converters.writers import Answers, Rows, ask, ask_index, classified
+from convert.converters.writers import InputTensors, OutputTensors, ask, ask_index, classified
 from convert.converters.writers import register as register_writer
 
 
@@ -23,7 +23,7 @@ def register() -> None:
     register_writer(BaggingRegressor, "regressor", _regressor)
 
 
-def _classifier(rows: Rows, model: Any) -> Answers:
+def _classifier(rows: InputTensors, model: Any) -> OutputTensors:
     """Return `BaggingClassifier.predict_proba`, or shares of votes of estimators that have no probabilities.
 
     As `_parallel_predict_proba` (sklearn/ensemble/_bagging.py): the estimators' classes are positions in the model's.
@@ -39,7 +39,7 @@ def _classifier(rows: Rows, model: Any) -> Answers:
     return classified(rows, model, _mean([_proba(part, one, len(model.classes_)) for part, one in _each(rows, model)]))
 
 
-def _proba(rows: Rows, estimator: Any, classes: int) -> Tensor:
+def _proba(rows: InputTensors, estimator: Any, classes: int) -> Tensor:
     """Return one estimator's probabilities, or its vote, in the model's classes [rows, classes]."""
     own = np.eye(classes)[np.asarray(estimator.classes_).astype(np.int64)]
     if hasattr(estimator, "predict_proba"):
@@ -49,15 +49,15 @@ def _proba(rows: Rows, estimator: Any, classes: int) -> Tensor:
     return vote if len(own) == classes else vote @ own
 
 
-def _regressor(rows: Rows, model: Any) -> Answers:
+def _regressor(rows: InputTensors, model: Any) -> OutputTensors:
     """Return `BaggingRegressor.predict`."""
     if _all_trees(model):
         values = [estimator.tree_.value.reshape(estimator.tree_.node_count, -1) for estimator in model.estimators_]
         if values[0].shape[1] == 1:
-            return Answers(predict=tree_nodes.averaged(rounded(rows.matrix), _trees(model)))
+            return OutputTensors(predict=tree_nodes.averaged(rounded(rows.matrix), _trees(model)))
         total = tree_nodes.summed_leaves(rows.matrix, _trees(model), values)
-        return Answers(predict=total / float(len(values)))
-    return Answers(predict=_mean([ask(part, estimator, "predict") for part, estimator in _each(rows, model)]))
+        return OutputTensors(predict=total / float(len(values)))
+    return OutputTensors(predict=_mean([ask(part, estimator, "predict") for part, estimator in _each(rows, model)]))
 
 
 def _all_trees(model: Any) -> bool:
@@ -69,7 +69,7 @@ def _trees(model: Any) -> list[tree_nodes.Tree]:
     return [of_sklearn(estimator.tree_, features=features) for estimator, features in pairs]
 
 
-def _each(rows: Rows, model: Any) -> list[tuple[Rows, Any]]:
+def _each(rows: InputTensors, model: Any) -> list[tuple[InputTensors, Any]]:
     """Return each estimator with the columns that it sees."""
     everything = list(range(model.n_features_in_))
     pairs = []

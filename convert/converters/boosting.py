@@ -7,7 +7,7 @@ from typing import Any
 
 from appliance.errors import ConversionRefused
 from convert.converters import tree_nodes
-from convert.converters.writers import Answers, Rows, Writer
+from convert.converters.writers import InputTensors, OutputTensors, Writer
 from convert.converters.writers import register as register_writer
 
 _native: dict[type, Writer] = {}
@@ -55,5 +55,5 @@ def register() -> None:
         register_writer(booster, "regressor", _booster)
 
 
-def _booster(rows: Rows, model: Any) -> Answers:
+def _booster(rows: InputTensors, model: Any) -> OutputTensors:
     return _native[type(model)](rows, model)

@@ -19,7 +19,7 @@ from convert.converters import boosting_catboost_columns, tree_nodes
 from convert.converters.boosting_catboost_columns import Place
 from convert.converters.expressions import Tensor, concat, expit
 from convert.converters.tree_nodes import Tree, rounded
-from convert.converters.writers import Answers, Rows, classified, refusal
+from convert.converters.writers import InputTensors, OutputTensors, classified, refusal
 from convert.converters.writers import register as register_writer
 from convert.model.arrays import Array
 
@@ -60,7 +60,7 @@ def register() -> None:
     register_writer(catboost.CatBoostRanker, "regressor", _regressor)
 
 
-def _classifier(rows: Rows, model: Any) -> Answers:
+def _classifier(rows: InputTensors, model: Any) -> OutputTensors:
     """Return the prediction types Probability and Class."""
     raw, loss = _raw(rows, model, (*_BINARY, *_CLASSES))
     if loss in _BINARY:
@@ -71,10 +71,10 @@ def _classifier(rows: Rows, model: Any) -> Answers:
     return classified(rows, model, proba, raw, index=raw.argmax())
 
 
-def _regressor(rows: Rows, model: Any) -> Answers:
+def _regressor(rows: InputTensors, model: Any) -> OutputTensors:
     """Return what `predict` gives by default: the exponent for losses on a logarithmic scale, else the raw value."""
     raw, loss = _raw(rows, model, (*_EXPONENT, *_RAW, *_RANKING))
-    return Answers(predict=raw.exp() if loss in _EXPONENT else raw)
+    return OutputTensors(predict=raw.exp() if loss in _EXPONENT else raw)
 
 
 def _content(model: Any, pool: Any = None) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def _binary_border(model: Any) -> float:
         return float(-np.log(1 / np.float64(share) - 1))
 
 
-def _raw(rows: Rows, model: Any, losses: tuple[str, ...]) -> tuple[Tensor, str]:
+def _raw(rows: InputTensors, model: Any, losses: tuple[str, ...]) -> tuple[Tensor, str]:
     """Return the prediction type RawFormulaVal [rows, dimensions], and the loss, which is to be one of `losses`."""
     for kind in ("text", "embedding"):
         if getattr(model, f"get_{kind}_feature_indices")():

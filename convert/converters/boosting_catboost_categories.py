@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from convert.converters.answers import refusal
+from convert.converters.estimator_tensors import refusal
 from convert.model.arrays import Array
 
 Hashes = NDArray[np.uint64]

@@ -23,7 +23,7 @@ from convert.converters.boosting_catboost_categories import (
 )
 from convert.converters.expressions import ML_DOMAIN, Tensor, concat, row
 from convert.converters.tree_nodes import rounded
-from convert.converters.writers import Rows, refusal
+from convert.converters.writers import InputTensors, refusal
 from convert.model import training_values
 from convert.model.arrays import Array
 from convert.model.steps import hashed_columns
@@ -42,7 +42,7 @@ class Columns:
     place: Callable[[dict[str, Any]], Place]
 
 
-def written(rows: Rows, model: Any, export: Callable[[Any], dict[str, Any]]) -> tuple[Columns, dict[str, Any]]:
+def written(rows: InputTensors, model: Any, export: Callable[[Any], dict[str, Any]]) -> tuple[Columns, dict[str, Any]]:
     """Return a model's columns for its trees, and its JSON, which `export` gives for a pool or None.
 
     Raises ConversionRefused when the sample lacks categories that the model knows.
@@ -91,7 +91,7 @@ class _Writer:
 
     def __init__(
         self,
-        rows: Rows,
+        rows: InputTensors,
         model: Any,
         content: dict[str, Any],
         ctrs: Sequence[Ctr],
@@ -170,7 +170,7 @@ class _Writer:
             width = _width(variable)
             if flat < start + width:
                 tensor = tensor if width == 1 else tensor.columns(flat - start)
-                dtype = Rows(self.graph, [variable]).dtype
+                dtype = InputTensors(self.graph, [variable]).dtype
                 return (tensor.cast("int64"), "int64") if dtype == "bool" else (tensor, dtype)
             start += width
         raise refusal(self.model, f"its column {flat} does not reach it", "give it every column of training")

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from convert.converters import tree_nodes
 from convert.converters.expressions import Tensor, concat, expit, where
 from convert.converters.tree_nodes import LEQ, MEMBER, Tree
-from convert.converters.writers import Answers, Rows, classified, refusal
+from convert.converters.writers import InputTensors, OutputTensors, classified, refusal
 from convert.converters.writers import register as register_writer
 from convert.model.arrays import Array
 
@@ -62,7 +62,7 @@ def categories(model: Any) -> dict[int, Array]:
     return {column: np.asarray(values) for column, values in pairs}
 
 
-def _classifier(rows: Rows, model: Any) -> Answers:
+def _classifier(rows: InputTensors, model: Any) -> OutputTensors:
     """Return `LGBMClassifier.predict_proba` and its argmax; of two classes LightGBM computes the second's."""
     if callable(model.objective) or len(model.classes_) < 2:
         raise refusal(model, "it has an objective of its own, or one class", "train it with a built-in objective")
@@ -74,10 +74,10 @@ def _classifier(rows: Rows, model: Any) -> Answers:
     return classified(rows, model, given if forest.targets > 1 else concat([1.0 - given, given]), raw)
 
 
-def regressor(rows: Rows, model: Any) -> Answers:
+def regressor(rows: InputTensors, model: Any) -> OutputTensors:
     """Return what the objective predicts [rows, targets]; of a Booster the same, of classes their shares."""
     forest = _read(model)
-    return Answers(predict=_answer(_raw(rows, model, forest), model, forest))
+    return OutputTensors(predict=_answer(_raw(rows, model, forest), model, forest))
 
 
 def _answer(raw: Tensor, model: Any, forest: _Forest) -> Tensor:
@@ -107,7 +107,7 @@ class _Forest:
     categorical: list[int]  # columns
 
 
-def _raw(rows: Rows, model: Any, forest: _Forest) -> Tensor:
+def _raw(rows: InputTensors, model: Any, forest: _Forest) -> Tensor:
     """Return `GBDT::PredictRaw` [rows, targets]."""
     if not forest.trees:
         raise refusal(model, "it has no trees", "train it for one iteration at least")
@@ -115,7 +115,7 @@ def _raw(rows: Rows, model: Any, forest: _Forest) -> Tensor:
     return raw / (len(forest.trees) / forest.targets) if forest.averaged else raw
 
 
-def _prepared(rows: Rows, model: Any, forest: _Forest) -> Tensor:
+def _prepared(rows: InputTensors, model: Any, forest: _Forest) -> Tensor:
     """Return the columns with categories as whole numbers from 1 on, and zeros missing where they count as that."""
     x = _columns(rows, model, forest)
     width = _booster(model).num_feature()
@@ -129,7 +129,7 @@ def _prepared(rows: Rows, model: Any, forest: _Forest) -> Tensor:
     return x
 
 
-def _columns(rows: Rows, model: Any, forest: _Forest) -> Tensor:
+def _columns(rows: InputTensors, model: Any, forest: _Forest) -> Tensor:
     """Return all columns as float64: those of pandas' category dtype as the codes they had in training."""
     known = _booster(model).pandas_categorical or []
     if not known:
@@ -153,7 +153,7 @@ def _booster(model: Any) -> Any:
     return model if isinstance(model, lightgbm.Booster) else model.booster_
 
 
-def _mask(rows: Rows, columns: list[int], width: int) -> Tensor:
+def _mask(rows: InputTensors, columns: list[int], width: int) -> Tensor:
     return rows.graph.constant(np.isin(np.arange(width), columns)[None, :])
 
 

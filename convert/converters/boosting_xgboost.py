@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from convert.converters import tree_nodes
 from convert.converters.expressions import Tensor, concat, where
 from convert.converters.tree_nodes import LT, MEMBER, Tree
-from convert.converters.writers import Answers, Rows, classified, refusal
+from convert.converters.writers import InputTensors, OutputTensors, classified, refusal
 from convert.converters.writers import register as register_writer
 from convert.model import sparse_input
 from convert.model.arrays import Array
@@ -46,30 +46,30 @@ def categories(model: Any) -> dict[int, Array]:
     return {column: known for column, known in found.items() if len(known)}
 
 
-def _single(rows: Rows, value: float) -> Tensor:
+def _single(rows: InputTensors, value: float) -> Tensor:
     return rows.graph.constant(value).cast("float32")
 
 
-def _sigmoid(rows: Rows, raw: Tensor) -> Tensor:
+def _sigmoid(rows: InputTensors, raw: Tensor) -> Tensor:
     """Return `Sigmoid` (src/common/math.h), where a half is a half: labels hang on it."""
     return _single(rows, 1.0) / ((-raw).exp() + _single(rows, 1.0))
 
 
-def _softmax(rows: Rows, raw: Tensor) -> Tensor:
+def _softmax(rows: InputTensors, raw: Tensor) -> Tensor:
     """Return `Softmax` (src/common/math.h), which adds up in float64."""
     powers = (raw - raw.max()).exp()
     return powers / powers.cast("float64").sum().cast("float32")
 
 
-def _same(rows: Rows, raw: Tensor) -> Tensor:
+def _same(rows: InputTensors, raw: Tensor) -> Tensor:
     return raw
 
 
-def _exp(rows: Rows, raw: Tensor) -> Tensor:
+def _exp(rows: InputTensors, raw: Tensor) -> Tensor:
     return raw.exp()
 
 
-def _hinge(rows: Rows, raw: Tensor) -> Tensor:
+def _hinge(rows: InputTensors, raw: Tensor) -> Tensor:
     return (raw > _single(rows, 0.0)).cast("float32")
 
 
@@ -78,7 +78,7 @@ def _logit(share: Array) -> Array:
 
 
 # objective -> (what it makes of the user's base score, what it makes of raw scores)
-_Objective = tuple[Callable[[Array], Array], Callable[[Rows, Tensor], Tensor]]
+_Objective = tuple[Callable[[Array], Array], Callable[[InputTensors, Tensor], Tensor]]
 _OBJECTIVES: dict[str, _Objective] = {
     **dict.fromkeys(
         ("reg:squarederror", "reg:squaredlogerror", "reg:pseudohubererror", "reg:absoluteerror", "reg:quantileerror"),
@@ -93,7 +93,7 @@ _OBJECTIVES: dict[str, _Objective] = {
 }
 
 
-def _classifier(rows: Rows, model: Any) -> Answers:
+def _classifier(rows: InputTensors, model: Any) -> OutputTensors:
     """Return `XGBClassifier.predict_proba` and `predict`: of two classes XGBoost computes the second's share."""
     learner = _learner(model)
     if int(learner["learner_model_param"]["num_target"]) > 1:
@@ -108,13 +108,13 @@ def _classifier(rows: Rows, model: Any) -> Answers:
     return classified(rows, model, proba, raw.cast("float64"), index=index)
 
 
-def regressor(rows: Rows, model: Any) -> Answers:
+def regressor(rows: InputTensors, model: Any) -> OutputTensors:
     """Return what the objective predicts [rows, targets]; of a Booster, what it predicts for a DMatrix."""
     learner = _learner(model)
     raw = _raw(rows, model, learner)
     if learner["objective"]["name"] == "multi:softmax":
-        return Answers(predict=raw.argmax().cast("float64").reshape(-1, 1))
-    return Answers(predict=_objective(model, learner)[1](rows, raw).cast("float64"))
+        return OutputTensors(predict=raw.argmax().cast("float64").reshape(-1, 1))
+    return OutputTensors(predict=_objective(model, learner)[1](rows, raw).cast("float64"))
 
 
 def _learner(model: Any) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def _objective(model: Any, learner: dict[str, Any]) -> _Objective:
     return _OBJECTIVES[name]
 
 
-def _raw(rows: Rows, model: Any, learner: dict[str, Any]) -> Tensor:
+def _raw(rows: InputTensors, model: Any, learner: dict[str, Any]) -> Tensor:
     """Return the margins, float32 [rows, targets]: base scores, then tree after tree."""
     parameters = learner["learner_model_param"]
     targets = max(1, int(parameters["num_class"]), int(parameters["num_target"]))
@@ -167,7 +167,7 @@ def _raw(rows: Rows, model: Any, learner: dict[str, Any]) -> Tensor:
     return tree_nodes.summed(x, trees, targets, np.float32)
 
 
-def _prepared(rows: Rows, model: Any, encodings: list[Any], categorical: Array) -> Tensor:
+def _prepared(rows: InputTensors, model: Any, encodings: list[Any], categorical: Array) -> Tensor:
     """Return the columns in float32, categories as whole numbers from 1 on, what stands for missing as NaN."""
     x = _columns(rows, model, encodings)
     if sparse_input.gets_sparse(model):  # before it is rounded: a number too small for float32 is stored
@@ -183,7 +183,7 @@ def _prepared(rows: Rows, model: Any, encodings: list[Any], categorical: Array) 
     return where(rows.graph.constant(categorical[None, :]), whole, x)
 
 
-def _columns(rows: Rows, model: Any, encodings: list[Any]) -> Tensor:
+def _columns(rows: InputTensors, model: Any, encodings: list[Any]) -> Tensor:
     """Return all columns as float64: those of a table's category dtype as the codes they had in training."""
     categories = [_categories(encoding, model) for encoding in encodings]
     if not any(map(len, categories)):

@@ -16,7 +16,7 @@ from sklearn.cluster import (
 
 from convert.converters.distances import partly_squared, squared_by_product
 from convert.converters.expressions import Tensor, concat, where
-from convert.converters.writers import Answers, Rows, refusal
+from convert.converters.writers import InputTensors, OutputTensors, refusal
 from convert.converters.writers import register as register_writer
 
 
@@ -29,24 +29,24 @@ def register() -> None:
     register_writer(FeatureAgglomeration, "transformer", _agglomeration)
 
 
-def _centres(rows: Rows, model: Any) -> Answers:
+def _centres(rows: InputTensors, model: Any) -> OutputTensors:
     """The nearest of cluster_centers_; KMeans also gives the distances to all."""
     centres = getattr(model, "cluster_centers_", np.empty((0, 0)))
     if not len(centres):
         raise refusal(model, "it has no cluster centres", "fit it so that it converges, with affinity='euclidean'")
     by_product = partly_squared(rows.matrix, centres)
     away = squared_by_product(rows.matrix, centres, by_product).sqrt() if hasattr(model, "transform") else None
-    return Answers(by_product.argmin(), transform=away)
+    return OutputTensors(by_product.argmin(), transform=away)
 
 
-def _birch(rows: Rows, model: Any) -> Answers:
+def _birch(rows: InputTensors, model: Any) -> OutputTensors:
     labels = rows.graph.constant(np.asarray(model.subcluster_labels_))
     by_product = partly_squared(rows.matrix, model.subcluster_centers_)
     away = squared_by_product(rows.matrix, model.subcluster_centers_, by_product).sqrt()
-    return Answers(labels.take(by_product.argmin(), axis=0), transform=away)
+    return OutputTensors(labels.take(by_product.argmin(), axis=0), transform=away)
 
 
-def _bisecting(rows: Rows, model: Any) -> Answers:
+def _bisecting(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.cluster.BisectingKMeans._predict_recursive: at each node the nearer of its two centres."""
     shift = getattr(model, "_X_mean", 0.0)
 
@@ -59,7 +59,7 @@ def _bisecting(rows: Rows, model: Any) -> Answers:
 
     root = model._bisecting_tree
     whole = label(root) if root.left is not None else _nearest(rows.matrix, model.cluster_centers_)
-    return Answers(whole, transform=squared_by_product(rows.matrix, model.cluster_centers_).sqrt())
+    return OutputTensors(whole, transform=squared_by_product(rows.matrix, model.cluster_centers_).sqrt())
 
 
 def _nearest(x: Tensor, centres: Any) -> Tensor:
@@ -67,7 +67,7 @@ def _nearest(x: Tensor, centres: Any) -> Tensor:
     return partly_squared(x, centres).argmin()
 
 
-def _agglomeration(rows: Rows, model: Any) -> Answers:
+def _agglomeration(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.cluster.FeatureAgglomeration.transform: the columns of each cluster pooled."""
     labels = np.asarray(model.labels_)
     groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
@@ -81,7 +81,7 @@ def _agglomeration(rows: Rows, model: Any) -> Answers:
     if model.pooling_func not in pools:
         raise refusal(model, "its pooling function has no ONNX form", "use numpy.mean, median, max, min or sum")
     pool = pools[model.pooling_func]
-    return Answers(transform=concat([pool(rows.matrix.columns(*group)) for group in groups]))
+    return OutputTensors(transform=concat([pool(rows.matrix.columns(*group)) for group in groups]))
 
 
 def _median(x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from sklearn.decomposition import FactorAnalysis, FastICA, MiniBatchSparsePCA, S
 from sklearn.neural_network import BernoulliRBM
 
 from convert.converters.expressions import Tensor, expit, row
-from convert.converters.writers import Answers, Rows
+from convert.converters.writers import InputTensors, OutputTensors
 from convert.converters.writers import register as register_writer
 
 
@@ -19,44 +19,46 @@ def register() -> None:
     register_writer(SparsePCA, "transformer", _sparse_pca)
     register_writer(MiniBatchSparsePCA, "transformer", _sparse_pca)
     register_writer(
-        PLSSVD, "transformer", lambda rows, model: Answers(transform=_standardized(rows, model) @ model.x_weights_)
+        PLSSVD,
+        "transformer",
+        lambda rows, model: OutputTensors(transform=_standardized(rows, model) @ model.x_weights_),
     )
     for regressor in (CCA, PLSCanonical, PLSRegression):
         register_writer(regressor, "regressor", _partial_least_squares)
     register_writer(BernoulliRBM, "transformer", _boltzmann_machine)
 
 
-def _factor_analysis(rows: Rows, model: Any) -> Answers:
+def _factor_analysis(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.decomposition.FactorAnalysis.transform (Barber 21.2.33, Bishop 12.66)."""
     weighted = model.components_ / model.noise_variance_
     covariance = np.linalg.inv(np.eye(len(model.components_)) + weighted @ model.components_.T)
-    return Answers(transform=(rows.matrix - row(model.mean_)) @ weighted.T @ covariance)
+    return OutputTensors(transform=(rows.matrix - row(model.mean_)) @ weighted.T @ covariance)
 
 
-def _fast_ica(rows: Rows, model: Any) -> Answers:
+def _fast_ica(rows: InputTensors, model: Any) -> OutputTensors:
     x = rows.matrix - row(model.mean_) if model.whiten else rows.matrix
-    return Answers(transform=x @ np.asarray(model.components_).T)
+    return OutputTensors(transform=x @ np.asarray(model.components_).T)
 
 
-def _sparse_pca(rows: Rows, model: Any) -> Answers:
+def _sparse_pca(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.decomposition.SparsePCA.transform: a ridge regression on the components, in closed form."""
     components = np.asarray(model.components_)
     gram = components @ components.T + model.ridge_alpha * np.eye(len(components))
     solution = np.linalg.solve(gram, components).T
-    return Answers(transform=(rows.matrix - row(model.mean_)) @ solution)
+    return OutputTensors(transform=(rows.matrix - row(model.mean_)) @ solution)
 
 
-def _partial_least_squares(rows: Rows, model: Any) -> Answers:
+def _partial_least_squares(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.cross_decomposition._PLS.predict and transform."""
     centred = rows.matrix - row(model._x_mean)
     prediction = centred.affine(np.asarray(model.coef_).T, row(model.intercept_))
-    return Answers(prediction, transform=_standardized(rows, model) @ np.asarray(model.x_rotations_))
+    return OutputTensors(prediction, transform=_standardized(rows, model) @ np.asarray(model.x_rotations_))
 
 
-def _standardized(rows: Rows, model: Any) -> Tensor:
+def _standardized(rows: InputTensors, model: Any) -> Tensor:
     return (rows.matrix - row(model._x_mean)) / row(model._x_std)
 
 
-def _boltzmann_machine(rows: Rows, model: Any) -> Answers:
+def _boltzmann_machine(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.neural_network.BernoulliRBM.transform: the hidden units' probabilities."""
-    return Answers(transform=expit(rows.matrix @ np.asarray(model.components_).T + row(model.intercept_hidden_)))
+    return OutputTensors(transform=expit(rows.matrix @ np.asarray(model.components_).T + row(model.intercept_hidden_)))

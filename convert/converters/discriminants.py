@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
 
 from convert.converters.expressions import Tensor, concat, expit, row, softmax
-from convert.converters.writers import Answers, Rows, classified
+from convert.converters.writers import InputTensors, OutputTensors, classified
 from convert.converters.writers import register as register_writer
 
 
@@ -16,7 +16,7 @@ def register() -> None:
     register_writer(QuadraticDiscriminantAnalysis, "classifier", _quadratic)
 
 
-def _linear(rows: Rows, model: Any) -> Answers:
+def _linear(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.discriminant_analysis.LinearDiscriminantAnalysis.predict_proba and transform."""
     decision = rows.matrix.affine(np.asarray(model.coef_).T, row(model.intercept_))
     if len(model.classes_) == 2:
@@ -26,7 +26,7 @@ def _linear(rows: Rows, model: Any) -> Answers:
         )
     else:
         answers = classified(rows, model, softmax(decision), decision, decision.argmax())
-    return Answers(
+    return OutputTensors(
         answers.predict, answers.predict_proba, decision, _projection(rows.matrix, model), index=answers.index
     )
 
@@ -38,7 +38,7 @@ def _projection(x: Tensor, model: Any) -> Tensor | None:
     return centred @ np.asarray(model.scalings_)[:, : model._max_components]
 
 
-def _quadratic(rows: Rows, model: Any) -> Answers:
+def _quadratic(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.discriminant_analysis.QuadraticDiscriminantAnalysis._decision_function (ESL, eq. 4.12)."""
     norms = []
     for mean, rotation, scaling in zip(model.means_, model.rotations_, model.scalings_, strict=True):

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
-from convert.converters.writers import Answers, Rows, classified, refusal
+from convert.converters.writers import InputTensors, OutputTensors, classified, refusal
 from convert.converters.writers import register as register_writer
 
 
@@ -15,7 +15,7 @@ def register() -> None:
     register_writer(DummyRegressor, "regressor", _regressor)
 
 
-def _classifier(rows: Rows, model: Any) -> Answers:
+def _classifier(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.dummy.DummyClassifier: its prior, or one class; drawing at random has no place in a graph."""
     prior = np.asarray(model.class_prior_)
     if model.strategy == "prior":
@@ -33,11 +33,11 @@ def _classifier(rows: Rows, model: Any) -> Answers:
     return classified(rows, model, zero + proba[None, :], index=zero.cast("int64").reshape(-1) + chosen)
 
 
-def _regressor(rows: Rows, model: Any) -> Answers:
-    return Answers(_zero(rows) + np.asarray(model.constant_, dtype=np.float64).reshape(1, -1))
+def _regressor(rows: InputTensors, model: Any) -> OutputTensors:
+    return OutputTensors(_zero(rows) + np.asarray(model.constant_, dtype=np.float64).reshape(1, -1))
 
 
-def _zero(rows: Rows) -> Any:
+def _zero(rows: InputTensors) -> Any:
     """Return zeros [n, 1], whatever the rows hold: texts and missing values too."""
     count = rows.tensors[0].op("Shape", start=0, end=1)
     return rows.graph.node("Expand", np.zeros((1, 1)), count.op("Concat", [1], axis=0))

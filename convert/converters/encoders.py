@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, OrdinalEncoder
 
 from convert.converters import tree_nodes
-from convert.converters.answers import Answers, Rows, refuse_rows
+from convert.converters.estimator_tensors import InputTensors, OutputTensors, refuse_rows
 from convert.converters.expressions import Tensor, concat, row
 from convert.converters.writers import register as register_writer
 from convert.model.arrays import Array
@@ -55,7 +55,7 @@ class _Matches:
         return self.found @ membership
 
 
-def _matches(rows: Rows, categories: list[Any]) -> _Matches:
+def _matches(rows: InputTensors, categories: list[Any]) -> _Matches:
     """Compare every column with its categories; columns of one dtype in one go."""
     found, columns, places = [], [], []
     for dtype, tensor, positions in _by_dtype(rows):
@@ -71,13 +71,13 @@ def _matches(rows: Rows, categories: list[Any]) -> _Matches:
     return _Matches(concat(found), np.array(columns), np.array(places))
 
 
-def _by_dtype(rows: Rows) -> list[tuple[str, Tensor, list[int]]]:
+def _by_dtype(rows: InputTensors) -> list[tuple[str, Tensor, list[int]]]:
     """Return (dtype, columns of it as one tensor, their positions): texts as they come, numbers as float64."""
     parts: dict[str, list[Tensor]] = {}
     positions: dict[str, list[int]] = {}
     position = 0
     for variable, tensor in zip(rows.variables, rows.tensors, strict=True):
-        dtype = "string" if Rows(rows.graph, [variable]).dtype == "string" else "float64"
+        dtype = "string" if InputTensors(rows.graph, [variable]).dtype == "string" else "float64"
         parts.setdefault(dtype, []).append(tensor if dtype == "string" else tensor.cast("float64"))
         width = (variable.type.shape[1] if len(variable.type.shape or []) > 1 else 1) or 1
         positions.setdefault(dtype, []).extend(range(position, position + width))
@@ -109,7 +109,7 @@ def _is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float | np.floating) and bool(np.isnan(value)))
 
 
-def _one_hot(rows: Rows, model: Any) -> Answers:
+def _one_hot(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.preprocessing.OneHotEncoder.transform: drop, infrequent categories and unknown ones included."""
     matches = _matches(rows, model.categories_)
     tables = [_one_hot_table(model, i) for i in range(len(model.categories_))]
@@ -118,7 +118,7 @@ def _one_hot(rows: Rows, model: Any) -> Answers:
         encoded = refuse_rows(encoded, matches.known().equals(0.0))
     elif model.handle_unknown != "ignore" and any(infrequent.any() for _, infrequent in tables):
         encoded = encoded + (1.0 - matches.known()) @ _block_diagonal([infrequent for _, infrequent in tables])
-    return Answers(transform=encoded)
+    return OutputTensors(transform=encoded)
 
 
 def _one_hot_table(model: Any, i: int) -> tuple[Array, Array]:
@@ -151,7 +151,7 @@ def _infrequent_mapping(model: Any, i: int) -> Any:
     return model._default_to_infrequent_mappings[i]
 
 
-def _ordinal(rows: Rows, model: Any) -> Answers:
+def _ordinal(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.preprocessing.OrdinalEncoder.transform: each column looks its codes up by itself."""
     refuses = model.handle_unknown == "error"
     codes = [_ordinal_codes(model, i) for i in range(len(model.categories_))]
@@ -163,7 +163,7 @@ def _ordinal(rows: Rows, model: Any) -> Answers:
         keys = np.array([value for _, value in entries], dtype=object if dtype == "string" else np.float64)
         columns.append(tree_nodes.encoded(values, keys, codes[i][[place for place, _ in entries]], unknown))
     result = concat(columns)
-    return Answers(transform=refuse_rows(result, result.equals(unknown)) if refuses else result)
+    return OutputTensors(transform=refuse_rows(result, result.equals(unknown)) if refuses else result)
 
 
 def _ordinal_codes(model: Any, i: int) -> Array:
@@ -182,25 +182,25 @@ def _no_code(codes: list[Array]) -> float:
     return float(np.floor(np.nanmin([0.0, *(np.nanmin([0.0, *column]) for column in codes)])) - 1.0)
 
 
-def _target(rows: Rows, model: Any) -> Answers:
+def _target(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.preprocessing.TargetEncoder.transform; unknown categories get the target's mean."""
     matches = _matches(rows, model.categories_)
     means = np.atleast_1d(np.asarray(model.target_mean_, dtype=np.float64))
     columns, classes = len(model.categories_), len(means)
     tables = [np.stack(model.encodings_[i * classes : (i + 1) * classes], axis=1) for i in range(columns)]
     unknown = (1.0 - matches.known()) @ _block_diagonal([row(means)] * columns)
-    return Answers(transform=matches.times(tables) + unknown)
+    return OutputTensors(transform=matches.times(tables) + unknown)
 
 
-def _bins(rows: Rows, model: Any) -> Answers:
+def _bins(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.preprocessing.KBinsDiscretizer.transform: how many inner edges are not above the value."""
     inner = [np.asarray(edges, dtype=np.float64)[1:-1] for edges in model.bin_edges_]
     most = max(1, *(len(edges) for edges in inner))
     padded = np.stack([np.concatenate([edges, np.full(most - len(edges), np.inf)]) for edges in inner])
     codes = (rows.matrix.expand(2) >= padded[None]).cast("float64").sum(axis=2, keepdims=False)
     if model.encode == "ordinal":
-        return Answers(transform=codes)
+        return OutputTensors(transform=codes)
     bins = [int(count) for count in model.n_bins_]
     spread = codes.columns(*np.repeat(np.arange(len(bins)), bins))
     wanted = np.concatenate([np.arange(count) for count in bins])
-    return Answers(transform=spread.equals(row(wanted)).cast("float64"))
+    return OutputTensors(transform=spread.equals(row(wanted)).cast("float64"))

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from sklearn.covariance import EllipticEnvelope
 
-from convert.converters.writers import Answers, Rows, outlier
+from convert.converters.writers import InputTensors, OutputTensors, outlier
 from convert.converters.writers import register as register_writer
 
 
@@ -14,7 +14,7 @@ def register() -> None:
     register_writer(EllipticEnvelope, "outlier", _envelope)
 
 
-def _envelope(rows: Rows, model: Any) -> Answers:
+def _envelope(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.covariance.EllipticEnvelope.score_samples: minus the squared Mahalanobis distance."""
     centred = rows.matrix - np.asarray(model.location_)[None, :]
     squared = ((centred @ np.asarray(model.get_precision())) * centred).sum()

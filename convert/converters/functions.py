@@ -15,7 +15,7 @@ from sklearn.preprocessing import FunctionTransformer
 from appliance.errors import ConversionRefused
 from convert.converters import elementwise, reads, rehearsal
 from convert.converters.expressions import Tensor, concat, erf, expit, expm1, log1p, ndtr, where
-from convert.converters.writers import Answers, Rows, refusal
+from convert.converters.writers import InputTensors, OutputTensors, refusal
 from convert.converters.writers import register as register_writer
 
 _REWRITE = (
@@ -378,6 +378,6 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _function(rows: Rows, model: Any) -> Answers:
+def _function(rows: InputTensors, model: Any) -> OutputTensors:
     names = getattr(model, "feature_names_in_", None)
-    return Answers(transform=traced(rows.matrix, model, model.func, model.kw_args, names))
+    return OutputTensors(transform=traced(rows.matrix, model, model.func, model.kw_args, names))

@@ -12,7 +12,7 @@ from convert.converters.distances import distances, reduced_distances
 from convert.converters.expressions import Tensor, concat, erf
 from convert.converters.kernels import pairwise_kernel, power
 from convert.converters.multiclass import one_vs_one, one_vs_rest
-from convert.converters.writers import Answers, Rows, classified, refusal
+from convert.converters.writers import InputTensors, OutputTensors, classified, refusal
 from convert.converters.writers import register as register_writer
 
 # Williams & Barber's five error functions; sklearn.gaussian_process._gpc has them as LAMBDAS and COEFS.
@@ -93,16 +93,16 @@ def _constant(x: Tensor, points: Any, value: float) -> Tensor:
     return x.columns(0) * 0.0 + np.full((1, len(points)), value)
 
 
-def _regressor(rows: Rows, model: Any) -> Answers:
+def _regressor(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.gaussian_process.GaussianProcessRegressor.predict (Rasmussen & Williams, algorithm 2.1)."""
     if not hasattr(model, "X_train_"):
         raise refusal(model, "it is not fitted", "fit it first")
     alpha = np.asarray(model.alpha_).reshape(len(model.X_train_), -1)
     mean = kernel_values(rows.matrix, model.X_train_, model.kernel_) @ alpha
-    return Answers(mean * np.reshape(model._y_train_std, (1, -1)) + np.reshape(model._y_train_mean, (1, -1)))
+    return OutputTensors(mean * np.reshape(model._y_train_std, (1, -1)) + np.reshape(model._y_train_mean, (1, -1)))
 
 
-def _classifier(rows: Rows, model: Any) -> Answers:
+def _classifier(rows: InputTensors, model: Any) -> OutputTensors:
     inner = model.base_estimator_
     if model.n_classes_ == 2:
         return _binary(rows, inner)
@@ -111,7 +111,7 @@ def _classifier(rows: Rows, model: Any) -> Answers:
     return one_vs_one(rows, inner)
 
 
-def _binary(rows: Rows, model: Any) -> Answers:
+def _binary(rows: InputTensors, model: Any) -> OutputTensors:
     """As _BinaryGaussianProcessClassifierLaplace.predict_proba (Rasmussen & Williams, algorithm 3.2)."""
     near = kernel_values(rows.matrix, model.X_train_, model.kernel_)
     mean = near @ np.asarray(model.y_train_ - model.pi_).reshape(-1, 1)

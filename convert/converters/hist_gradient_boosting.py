@@ -10,7 +10,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from convert.converters import tree_nodes
 from convert.converters.expressions import Tensor, concat, expit
 from convert.converters.tree_nodes import LEQ, MEMBER, Tree
-from convert.converters.writers import Answers, Rows, classified, refusal
+from convert.converters.writers import InputTensors, OutputTensors, classified, refusal
 from convert.converters.writers import register as register_writer
 from convert.model.arrays import Array
 
@@ -24,7 +24,7 @@ def register() -> None:
     register_writer(HistGradientBoostingRegressor, "regressor", _regressor)
 
 
-def _classifier(rows: Rows, model: Any) -> Answers:
+def _classifier(rows: InputTensors, model: Any) -> OutputTensors:
     raw = _raw_predict(rows, model)
     if len(model.classes_) > 2:
         return classified(rows, model, proba=raw.op("Softmax", axis=1), decision=raw, index=raw.argmax())
@@ -33,15 +33,15 @@ def _classifier(rows: Rows, model: Any) -> Answers:
     return classified(rows, model, proba=concat([1.0 - positive, positive]), decision=raw, index=index)
 
 
-def _regressor(rows: Rows, model: Any) -> Answers:
+def _regressor(rows: InputTensors, model: Any) -> OutputTensors:
     raw = _raw_predict(rows, model)
     link = type(model._loss.link).__name__
     if link not in ("IdentityLink", "LogLink"):
         raise refusal(model, f"its loss has the link {link}", "use one of scikit-learn's own losses")
-    return Answers(predict=raw.exp() if link == "LogLink" else raw)
+    return OutputTensors(predict=raw.exp() if link == "LogLink" else raw)
 
 
-def _raw_predict(rows: Rows, model: Any) -> Tensor:
+def _raw_predict(rows: InputTensors, model: Any) -> Tensor:
     """Return `_raw_predict` [rows, trees an iteration] (sklearn/ensemble/_hist_gradient_boosting)."""
     targets = model.n_trees_per_iteration_
     start = np.ravel(model._baseline_prediction)
@@ -77,7 +77,7 @@ def _members(bitset: Array) -> Array:
     return np.asarray(_BITS[(bitset[_BITS // 32] >> (_BITS % 32)) & 1 == 1] + 1)
 
 
-def _preprocessed(rows: Rows, model: Any) -> Tensor:
+def _preprocessed(rows: InputTensors, model: Any) -> Tensor:
     """Return the columns as the trees number them: categories as codes first, then the others as they are.
 
     As the model's own `_preprocessor`: unknown and missing categories are NaN. Codes start at 1, from which on
@@ -98,7 +98,7 @@ def _preprocessed(rows: Rows, model: Any) -> Tensor:
     return concat(columns)
 
 
-def _codes(rows: Rows, index: int, categories: Array, model: Any) -> Tensor:
+def _codes(rows: InputTensors, index: int, categories: Array, model: Any) -> Tensor:
     """Return a categorical column's codes, as its OrdinalEncoder's plus one."""
     column, kind = tree_nodes.column(rows.graph, rows.variables, index)
     known = np.array([value is not None and value == value for value in categories.tolist()], dtype=bool)

@@ -6,10 +6,10 @@ import numpy as np
 from skl2onnx.common.data_types import Int64TensorType, StringTensorType
 from sklearn.impute import KNNImputer, MissingIndicator, SimpleImputer
 
-from convert.converters.answers import REFUSED_TIE
 from convert.converters.distances import nan_euclidean
+from convert.converters.estimator_tensors import REFUSED_TIE
 from convert.converters.expressions import Tensor, concat, row, where
-from convert.converters.writers import Answers, Rows, refusal, refuse_rows, register_type
+from convert.converters.writers import InputTensors, OutputTensors, refusal, refuse_rows, register_type
 from convert.converters.writers import register as register_writer
 from convert.model.schema import NONE_TEXT, text_of_null
 
@@ -38,13 +38,13 @@ def is_missing(tensor: Tensor, missing_values: Any, dtype: str) -> Tensor:
     return tensor.cast("float64").isnan()
 
 
-def _missing(rows: Rows, model: Any) -> Tensor:
+def _missing(rows: InputTensors, model: Any) -> Tensor:
     """Return where an imputer or indicator finds its missing value, bool [n, features]; texts and numbers apart."""
     columns = rows.typed if rows.dtype == "string" else [(rows.matrix, "float64")]
     return concat([is_missing(tensor, model.missing_values, dtype) for tensor, dtype in columns])
 
 
-def _simple(rows: Rows, model: Any) -> Answers:
+def _simple(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.impute.SimpleImputer.transform: a column's statistic in every gap, empty columns left out."""
     dtype = "string" if rows.dtype == "string" else "float64"
     statistics = np.asarray(model.statistics_, dtype=object)
@@ -61,10 +61,10 @@ def _simple(rows: Rows, model: Any) -> Answers:
         filled = where(missing, np.array([[float(value) for value in statistics]]), x)
     filled = filled if len(kept) == len(statistics) else filled.columns(*kept)
     if not model.add_indicator:
-        return Answers(transform=filled, dtype=dtype)
+        return OutputTensors(transform=filled, dtype=dtype)
     if dtype == "string":
         raise refusal(model, "it joins texts and indicators", "put a MissingIndicator beside it in a FeatureUnion")
-    return Answers(transform=_with_indicator(filled, missing, model))
+    return OutputTensors(transform=_with_indicator(filled, missing, model))
 
 
 def _simple_type(model: Any, inputs: Any, number: Any) -> Any:
@@ -79,16 +79,16 @@ def _with_indicator(filled: Tensor, missing: Tensor, model: Any) -> Tensor:
     return concat([filled, missing.cast("float64").columns(*chosen)]) if len(chosen) else filled
 
 
-def _indicator(rows: Rows, model: Any) -> Answers:
+def _indicator(rows: InputTensors, model: Any) -> OutputTensors:
     missing = _missing(rows, model).cast("float64")
     result = missing.columns(*model.features_)
     fresh = np.setdiff1d(np.arange(model._n_features), model.features_)
     if model.features == "missing-only" and model.error_on_new and len(fresh):
         result = refuse_rows(result, missing.columns(*fresh) > 0.0)
-    return Answers(transform=result)
+    return OutputTensors(transform=result)
 
 
-def _neighbours(rows: Rows, model: Any) -> Answers:
+def _neighbours(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.impute.KNNImputer.transform: the (weighed) mean of the nearest rows that have the column.
 
     Which of equally near rows count is what numpy.argpartition leaves in front, which has no rule of its own: a row
@@ -113,7 +113,7 @@ def _neighbours(rows: Rows, model: Any) -> Answers:
         elif model.keep_empty_features:
             columns.append(rows.matrix.columns(i) * 0.0)
     filled = concat(columns)
-    return Answers(transform=_with_indicator(filled, missing, model) if model.add_indicator else filled)
+    return OutputTensors(transform=_with_indicator(filled, missing, model) if model.add_indicator else filled)
 
 
 def _true(flags: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from sklearn.ensemble._iforest import _average_path_length
 from convert.converters import tree_nodes
 from convert.converters.expressions import where
 from convert.converters.tree_nodes import of_sklearn, rounded
-from convert.converters.writers import Answers, Rows
+from convert.converters.writers import InputTensors, OutputTensors
 from convert.converters.writers import register as register_writer
 from convert.model import sparse_input
 
@@ -24,7 +24,7 @@ def register() -> None:
     register_writer(IsolationForest, "outlier", _isolation_forest)
 
 
-def _isolation_forest(rows: Rows, model: Any) -> Answers:
+def _isolation_forest(rows: InputTensors, model: Any) -> OutputTensors:
     """Return labels, decision function and score, as `_compute_score_samples` (sklearn/ensemble/_iforest.py)."""
     trees = [
         of_sklearn(estimator.tree_, value=lengths + averages - 1.0, features=features)
@@ -45,7 +45,7 @@ def _isolation_forest(rows: Rows, model: Any) -> Answers:
     score = -(rows.graph.constant(2.0) ** -share)
     # The offset is often the score of a training row itself: on the sum of depths, which is exact, no power rounds.
     label = where(depths < _least_inlier(model), -1, 1).reshape(-1)
-    return Answers(predict=label, decision_function=score - float(model.offset_), score_samples=score)
+    return OutputTensors(predict=label, decision_function=score - float(model.offset_), score_samples=score)
 
 
 def _denominator(model: Any) -> float:

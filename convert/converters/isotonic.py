@@ -7,7 +7,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.isotonic import IsotonicRegression
 
 from convert.converters.expressions import Tensor, concat, expit, interpolate, row, softmax, where
-from convert.converters.writers import Answers, Rows, ask, ask_score, classified, refuse_rows
+from convert.converters.writers import InputTensors, OutputTensors, ask, ask_score, classified, refuse_rows
 from convert.converters.writers import register as register_writer
 
 
@@ -29,12 +29,12 @@ def isotonic_regression(x: Tensor, model: Any) -> Tensor:
     return refuse_rows(result, beyond) if model.out_of_bounds == "raise" else where(beyond, np.nan, result)
 
 
-def _isotonic(rows: Rows, model: Any) -> Answers:
+def _isotonic(rows: InputTensors, model: Any) -> OutputTensors:
     result = isotonic_regression(rows.matrix, model)
-    return Answers(result, transform=result)
+    return OutputTensors(result, transform=result)
 
 
-def _calibrated(rows: Rows, model: Any) -> Answers:
+def _calibrated(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.calibration.CalibratedClassifierCV.predict_proba: the mean of what its folds' classifiers say."""
     parts = [_fold(rows, fold) for fold in model.calibrated_classifiers_]
     total = parts[0]
@@ -43,7 +43,7 @@ def _calibrated(rows: Rows, model: Any) -> Answers:
     return classified(rows, model, total / float(len(parts)))
 
 
-def _fold(rows: Rows, fold: Any) -> Tensor:
+def _fold(rows: InputTensors, fold: Any) -> Tensor:
     """As sklearn.calibration._CalibratedClassifier.predict_proba."""
     if fold.method == "temperature":
         proba = _temperature(rows, fold)
@@ -78,7 +78,7 @@ def _calibrator(score: Tensor, calibrator: Any) -> Tensor:
     return expit(-(score * float(calibrator.a_) + float(calibrator.b_)))
 
 
-def _temperature(rows: Rows, fold: Any) -> Tensor:
+def _temperature(rows: InputTensors, fold: Any) -> Tensor:
     """As sklearn.calibration._TemperatureScaling.predict; probabilities become logits first."""
     beta = float(fold.calibrators[0].beta_)
     if not hasattr(fold.estimator, "decision_function"):

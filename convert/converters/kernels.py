@@ -11,7 +11,7 @@ from sklearn.preprocessing import KernelCenterer
 
 from convert.converters.distances import accumulated, distances
 from convert.converters.expressions import Tensor, row, where
-from convert.converters.writers import Answers, Rows, refusal
+from convert.converters.writers import InputTensors, OutputTensors, refusal
 from convert.converters.writers import register as register_writer
 from convert.model.arrays import Array, dense
 
@@ -22,9 +22,13 @@ def register() -> None:
     """Register every estimator of this family with skl2onnx."""
     register_writer(KernelRidge, "regressor", _kernel_ridge)
     register_writer(
-        KernelPCA, "transformer", lambda rows, model: Answers(transform=kernel_pca_of(_own_kernel(rows, model), model))
+        KernelPCA,
+        "transformer",
+        lambda rows, model: OutputTensors(transform=kernel_pca_of(_own_kernel(rows, model), model)),
     )
-    register_writer(KernelCenterer, "transformer", lambda rows, model: Answers(transform=_centered(rows.matrix, model)))
+    register_writer(
+        KernelCenterer, "transformer", lambda rows, model: OutputTensors(transform=_centered(rows.matrix, model))
+    )
     register_writer(Nystroem, "transformer", _nystroem)
 
 
@@ -104,20 +108,20 @@ def _centered(kernel: Tensor, centerer: Any) -> Tensor:
     return kernel - (kernel.mean() + row(rows - float(centerer.K_fit_all_)))
 
 
-def _own_kernel(rows: Rows, model: Any) -> Tensor:
+def _own_kernel(rows: InputTensors, model: Any) -> Tensor:
     parameters = {"gamma": getattr(model, "gamma_", model.gamma), "degree": model.degree, "coef0": model.coef0}
     return pairwise_kernel(rows.matrix, model.X_fit_, model, model.kernel, **parameters)
 
 
-def _kernel_ridge(rows: Rows, model: Any) -> Answers:
+def _kernel_ridge(rows: InputTensors, model: Any) -> OutputTensors:
     parameters = {"gamma": model.gamma, "degree": model.degree, "coef0": model.coef0}
     kernel = pairwise_kernel(rows.matrix, model.X_fit_, model, model.kernel, **parameters)
-    return Answers(kernel @ np.asarray(model.dual_coef_).reshape(len(model.dual_coef_), -1))
+    return OutputTensors(kernel @ np.asarray(model.dual_coef_).reshape(len(model.dual_coef_), -1))
 
 
-def _nystroem(rows: Rows, model: Any) -> Answers:
+def _nystroem(rows: InputTensors, model: Any) -> OutputTensors:
     kernel = pairwise_kernel(rows.matrix, model.components_, model, model.kernel, **model._get_kernel_params())
-    return Answers(transform=kernel @ np.asarray(model.normalization_).T)
+    return OutputTensors(transform=kernel @ np.asarray(model.normalization_).T)
 
 
 def _additive_chi2(x: Tensor, points: Any) -> Tensor:

@@ -7,7 +7,7 @@ from sklearn import linear_model
 from sklearn.svm import LinearSVC
 
 from convert.converters.expressions import Tensor, concat, expit, softmax, where
-from convert.converters.writers import Answers, Rows, classified, outlier
+from convert.converters.writers import InputTensors, OutputTensors, classified, outlier
 from convert.converters.writers import register as register_writer
 from convert.model.arrays import dense
 
@@ -29,19 +29,19 @@ def register() -> None:
         register_writer(getattr(linear_model, name), "regressor", _regressor, alone=False)
 
 
-def _classifier(rows: Rows, model: Any) -> Answers:
+def _classifier(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.linear_model._base.LinearClassifierMixin.decision_function, and each model's own probabilities."""
     decision = rows.matrix.affine(*_coefficients(model))
     index = decision.argmax() if len(model.classes_) > 2 else (decision > 0.0).cast("int64").reshape(-1)
     return classified(rows, model, _probabilities(decision, model), decision, index)
 
 
-def _regressor(rows: Rows, model: Any) -> Answers:
+def _regressor(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.linear_model._base.LinearModel.predict."""
-    return Answers(predict=rows.matrix.affine(*_coefficients(model)))
+    return OutputTensors(predict=rows.matrix.affine(*_coefficients(model)))
 
 
-def _one_class(rows: Rows, model: Any) -> Answers:
+def _one_class(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.linear_model.SGDOneClassSVM.score_samples; a score of just 0 is an inlier's."""
     return outlier(rows.matrix @ dense(model.coef_).T, float(np.ravel(model.offset_)[0]))
 

@@ -8,7 +8,7 @@ from sklearn.manifold import Isomap, LocallyLinearEmbedding
 from convert.converters.expressions import Tensor, concat, where
 from convert.converters.kernels import kernel_pca_of
 from convert.converters.neighbours import k_nearest
-from convert.converters.writers import Answers, Rows, refusal
+from convert.converters.writers import InputTensors, OutputTensors, refusal
 from convert.converters.writers import register as register_writer
 from convert.model.arrays import dense
 
@@ -19,17 +19,17 @@ def register() -> None:
     register_writer(LocallyLinearEmbedding, "transformer", _locally_linear)
 
 
-def _isomap(rows: Rows, model: Any) -> Answers:
+def _isomap(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.manifold.Isomap.transform: the shortest way to every training point through a neighbour."""
     if model.n_neighbors is not None:
         near, index = k_nearest(rows.matrix, model.nbrs_, model.nbrs_.n_neighbors)
         through = rows.graph.constant(np.asarray(model.dist_matrix_)).take(index, axis=0) + near.expand(2)
         ways = through.min(axis=1, keepdims=False)
-        return Answers(transform=kernel_pca_of(ways * ways * -0.5, model.kernel_pca_))
+        return OutputTensors(transform=kernel_pca_of(ways * ways * -0.5, model.kernel_pca_))
     raise refusal(model, "it searches neighbours by radius", "use n_neighbors instead of radius")
 
 
-def _locally_linear(rows: Rows, model: Any) -> Answers:
+def _locally_linear(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.manifold.LocallyLinearEmbedding.transform: the row as a weighed mean of its neighbours."""
     _, index = k_nearest(rows.matrix, model.nbrs_, model.n_neighbors)
     offsets = rows.graph.constant(dense(model.nbrs_._fit_X)).take(index, axis=0) - rows.matrix.expand(1)
@@ -40,7 +40,7 @@ def _locally_linear(rows: Rows, model: Any) -> Answers:
     weights = _solved(gram / where(trace > 0.0, trace, 1.0) + float(model.reg) * identity, model.n_neighbors)
     weights = weights / weights.sum(axis=1)
     places = rows.graph.constant(np.asarray(model.embedding_)).take(index, axis=0)
-    return Answers(transform=(places * weights).sum(axis=1, keepdims=False))
+    return OutputTensors(transform=(places * weights).sum(axis=1, keepdims=False))
 
 
 def _solved(matrix: Tensor, size: int) -> Tensor:

@@ -10,7 +10,7 @@ from sklearn.neighbors import KernelDensity
 
 from convert.converters.distances import distances
 from convert.converters.expressions import Tensor, concat, row, softmax, where
-from convert.converters.writers import Answers, Rows, refusal
+from convert.converters.writers import InputTensors, OutputTensors, refusal
 from convert.converters.writers import register as register_writer
 
 
@@ -21,7 +21,7 @@ def register() -> None:
     register_writer(KernelDensity, "density", _kernel_density)
 
 
-def _mixture(rows: Rows, model: Any) -> Answers:
+def _mixture(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.mixture._base.BaseMixture.predict_proba.
 
     A component's weighted log density is its value at the component's mean, less half the squared distance from it.
@@ -35,7 +35,7 @@ def _mixture(rows: Rows, model: Any) -> Answers:
     scores = concat(squared) * -0.5 + at_means[None, :]
     top = scores.max()
     density = (scores - top).exp().sum().log() + top
-    return Answers(scores.argmax(), softmax(scores), score_samples=density)
+    return OutputTensors(scores.argmax(), softmax(scores), score_samples=density)
 
 
 def _whitened(centred: Tensor, model: Any, k: int) -> Tensor:
@@ -47,7 +47,7 @@ def _whitened(centred: Tensor, model: Any, k: int) -> Tensor:
     return centred * row(factor)
 
 
-def _kernel_density(rows: Rows, model: Any) -> Answers:
+def _kernel_density(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.neighbors.KernelDensity.score_samples: the log of the mean of kernels around the training points."""
     points = np.asarray(model.tree_.data, dtype=np.float64)
     weights = model.tree_.sample_weight
@@ -59,7 +59,7 @@ def _kernel_density(rows: Rows, model: Any) -> Answers:
     top = logs.max().clip(-1e300, None)
     total = (logs - top).exp().sum().log() + top
     density = total - float(size * np.log(width) + np.log(weights.sum()))
-    return Answers(density, score_samples=density)
+    return OutputTensors(density, score_samples=density)
 
 
 def _log_kernel(u: Tensor, model: Any, size: int) -> Tensor:

@@ -15,9 +15,9 @@ from convert.converters.expressions import Tensor, concat, expit, row, where
 from convert.converters.linear import is_one_by_one
 from convert.converters.support_vectors import votes_and_confidences
 from convert.converters.writers import (
-    Answers,
     EstimatorKind,
-    Rows,
+    InputTensors,
+    OutputTensors,
     ask,
     ask_index,
     ask_score,
@@ -46,7 +46,7 @@ def _kind_vs_rest(model: Any) -> EstimatorKind:
     return "multilabel" if getattr(model, "multilabel_", False) else "classifier"
 
 
-def one_vs_rest(rows: Rows, model: Any) -> Answers:
+def one_vs_rest(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.multiclass.OneVsRestClassifier: the largest score of one classifier per class."""
     if getattr(model, "multilabel_", False):
         return _labels_vs_rest(rows, model)
@@ -67,18 +67,18 @@ def one_vs_rest(rows: Rows, model: Any) -> Answers:
     return classified(rows, model, proba, decision, index=index)
 
 
-def _labels_vs_rest(rows: Rows, model: Any) -> Answers:
+def _labels_vs_rest(rows: InputTensors, model: Any) -> OutputTensors:
     """Return whether each label's own classifier says yes, as 0 and 1 [n, labels]."""
     threshold = 0.0 if _has_decision(model.estimators_[0]) else 0.5
     scores = concat([_binary_score(rows, part) for part in model.estimators_])
-    return Answers((scores > threshold).cast("int64"), decision_function=scores)
+    return OutputTensors((scores > threshold).cast("int64"), decision_function=scores)
 
 
 def _is_logistic(part: Any) -> bool:
     return type(part) is LogisticRegression and len(part.classes_) == 2 and is_one_by_one(part)
 
 
-def _logistic_vs_rest(rows: Rows, model: Any) -> Answers:
+def _logistic_vs_rest(rows: InputTensors, model: Any) -> OutputTensors:
     """Return `one_vs_rest` of logistic regressions, whose scores are one product together."""
     weights = np.vstack([part.coef_ for part in model.estimators_]).T
     scores = rows.matrix.affine(weights, row([part.intercept_[0] for part in model.estimators_]))
@@ -102,7 +102,7 @@ def _last_of_equals_wins() -> bool:
     return bool(undecided.predict([[0]])[0] == 2)
 
 
-def one_vs_one(rows: Rows, model: Any) -> Answers:
+def one_vs_one(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.multiclass.OneVsOneClassifier.decision_function: votes of the pairs, ties broken by confidence."""
     if getattr(model, "pairwise_indices_", None) is not None:
         raise refusal(model, "its kernel is precomputed", "use a kernel by name")
@@ -116,13 +116,13 @@ def one_vs_one(rows: Rows, model: Any) -> Answers:
     return classified(rows, model, decision=decision, index=(decision > threshold).cast("int64").reshape(-1))
 
 
-def _output_code(rows: Rows, model: Any) -> Answers:
+def _output_code(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.multiclass.OutputCodeClassifier.predict: the class whose code is nearest to the scores."""
     scores = concat([_binary_score(rows, part) for part in model.estimators_])
     return classified(rows, model, index=nearest(scores, model.code_book_))
 
 
-def _classifier_chain(rows: Rows, model: Any) -> Answers:
+def _classifier_chain(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.multioutput.ClassifierChain: each classifier sees the answers of those before it."""
     method = getattr(model, "chain_method_", "predict")
     found: dict[str, list[Tensor]] = {"predict": [], "predict_proba": [], "decision_function": []}
@@ -135,10 +135,10 @@ def _classifier_chain(rows: Rows, model: Any) -> Answers:
         seen = concat([seen, _chain_answer(here, part, method)])
     order = [int(i) for i in np.argsort(model.order_)]
     complete = {name: concat(parts).columns(*order) for name, parts in found.items() if len(parts) == len(order)}
-    return Answers(complete["predict"], complete.get("predict_proba"), complete.get("decision_function"))
+    return OutputTensors(complete["predict"], complete.get("predict_proba"), complete.get("decision_function"))
 
 
-def _chain_answer(rows: Rows, part: Any, method: str) -> Tensor:
+def _chain_answer(rows: InputTensors, part: Any, method: str) -> Tensor:
     """Return one label's answer, float64 [n, 1]; of probabilities the second class's."""
     if method == "predict":
         return rows.graph.constant(label_constants(part.classes_).astype(np.float64)).take(
@@ -149,23 +149,23 @@ def _chain_answer(rows: Rows, part: Any, method: str) -> Tensor:
     return ask_score(rows, part, (method,))
 
 
-def _regressor_chain(rows: Rows, model: Any) -> Answers:
+def _regressor_chain(rows: InputTensors, model: Any) -> OutputTensors:
     seen, found = rows.matrix, []
     for position, part in enumerate(model.estimators_):
         found.append(ask(rows.of(seen, model.n_features_in_ + position), part, "predict"))
         seen = concat([seen, found[-1]])
-    return Answers(concat(found).columns(*(int(i) for i in np.argsort(model.order_))))
+    return OutputTensors(concat(found).columns(*(int(i) for i in np.argsort(model.order_))))
 
 
-def _multi_output(rows: Rows, model: Any) -> Answers:
-    return Answers(concat([ask(rows, part, "predict") for part in model.estimators_]))
+def _multi_output(rows: InputTensors, model: Any) -> OutputTensors:
+    return OutputTensors(concat([ask(rows, part, "predict") for part in model.estimators_]))
 
 
-def _multi_output_classifier(rows: Rows, model: Any) -> Answers:
+def _multi_output_classifier(rows: InputTensors, model: Any) -> OutputTensors:
     return several(rows, model, [ask_index(rows, part) for part in model.estimators_])
 
 
-def _binary_score(rows: Rows, part: Any) -> Tensor:
+def _binary_score(rows: InputTensors, part: Any) -> Tensor:
     """As sklearn.multiclass._predict_binary, [n, 1]."""
     if not hasattr(part, "classes_") and hasattr(part, "y_"):  # _ConstantPredictor: one class was all it saw
         return _constant(rows, float(part.y_[0]))
@@ -174,13 +174,13 @@ def _binary_score(rows: Rows, part: Any) -> Tensor:
     return ask_score(rows, part)
 
 
-def _second(rows: Rows, part: Any) -> Tensor:
+def _second(rows: InputTensors, part: Any) -> Tensor:
     if not hasattr(part, "classes_") and hasattr(part, "y_"):
         return _constant(rows, float(part.y_[0]))
     return ask(rows, part, "predict_proba").columns(1)
 
 
-def _constant(rows: Rows, value: float) -> Tensor:
+def _constant(rows: InputTensors, value: float) -> Tensor:
     return rows.matrix.columns(0) * 0.0 + value
 
 

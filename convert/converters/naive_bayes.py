@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.naive_bayes import CategoricalNB
 
 from convert.converters.expressions import Tensor, one_hot, softmax
-from convert.converters.writers import Answers, Rows, classified, refuse_rows
+from convert.converters.writers import InputTensors, OutputTensors, classified, refuse_rows
 from convert.converters.writers import register as register_writer
 
 
@@ -15,7 +15,7 @@ def register() -> None:
     register_writer(CategoricalNB, "classifier", _categorical)
 
 
-def _categorical(rows: Rows, model: Any) -> Answers:
+def _categorical(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.naive_bayes.CategoricalNB._joint_log_likelihood; it refuses categories beyond those of training."""
     codes = rows.matrix.cast("int64")
     total: Tensor | None = None

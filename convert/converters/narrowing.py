@@ -28,10 +28,11 @@ _EXACT = ("Abs", "Floor", "Neg", "Sign")
 _ROUNDED_ONCE = ("Add", "Sub", "Mul", "Div", "Sqrt")
 _TELLS = ("ArgMax", "ArgMin", "IsNaN")  # what they answer is no float
 _BELOW, _ABOVE = -np.inf, np.inf
-_COMPARISONS = {  # where the limit goes that a float32 on the left (or, turned round, on the right) is compared with
+# Where the limit goes that a float32 on the left (or, with the sides swapped, on the right) is compared with.
+_COMPARISONS = {
     "Less": _ABOVE, "GreaterOrEqual": _ABOVE, "Greater": _BELOW, "LessOrEqual": _BELOW, "Equal": None,
 }  # fmt: skip
-_TURNED = {"Less": "Greater", "Greater": "Less", "LessOrEqual": "GreaterOrEqual", "GreaterOrEqual": "LessOrEqual"}
+_SWAPPED = {"Less": "Greater", "Greater": "Less", "LessOrEqual": "GreaterOrEqual", "GreaterOrEqual": "LessOrEqual"}
 
 
 def narrow(model: onnx.ModelProto) -> None:
@@ -194,8 +195,8 @@ class _Narrowing:
         if right in self.constants:
             return self._with_inputs(node, [self._exact(left), self._limits(right, node.op_type)])
         if left in self.constants:
-            turned = _TURNED.get(node.op_type, node.op_type)
-            return self._with_inputs(node, [self._limits(left, turned), self._exact(right)])
+            swapped = _SWAPPED.get(node.op_type, node.op_type)
+            return self._with_inputs(node, [self._limits(left, swapped), self._exact(right)])
         return self._with_inputs(node, [self._exact(left), self._exact(right)])
 
     def _constant_type(self, name: str) -> int:

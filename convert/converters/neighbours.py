@@ -17,7 +17,7 @@ from sklearn.neighbors import (
 from convert.converters import neighbour_ties
 from convert.converters.distances import distances, finished, reduced_distances, reduced_radius
 from convert.converters.expressions import Tensor, maximum, one_hot, softmax, where
-from convert.converters.writers import Answers, Rows, classified, outlier, refusal, refuse_rows
+from convert.converters.writers import InputTensors, OutputTensors, classified, outlier, refusal, refuse_rows
 from convert.converters.writers import register as register_writer
 from convert.model.arrays import dense
 
@@ -49,7 +49,7 @@ def k_nearest(x: Tensor, model: Any, k: int) -> tuple[Tensor, Tensor]:
     return finished(nearest, metric, parameters), index
 
 
-def _k_classifier(rows: Rows, model: Any) -> Answers:
+def _k_classifier(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.neighbors.KNeighborsClassifier.predict_proba: votes of the neighbours, weighed."""
     near, index = k_nearest(rows.matrix, model, model.n_neighbors)
     votes = one_hot(rows.graph.constant(np.asarray(model._y).reshape(-1)).take(index, axis=0), len(model.classes_))
@@ -58,23 +58,23 @@ def _k_classifier(rows: Rows, model: Any) -> Answers:
     return classified(rows, model, sums / sums.sum(), index=sums.argmax())
 
 
-def _k_regressor(rows: Rows, model: Any) -> Answers:
+def _k_regressor(rows: InputTensors, model: Any) -> OutputTensors:
     near, index = k_nearest(rows.matrix, model, model.n_neighbors)
     values = rows.graph.constant(_values(model)).take(index, axis=0)
     weights = _weights(near, model)
     if weights is None:
-        return Answers(values.mean(axis=1, keepdims=False))
-    return Answers((values * weights.expand(2)).sum(axis=1, keepdims=False) / weights.sum())
+        return OutputTensors(values.mean(axis=1, keepdims=False))
+    return OutputTensors((values * weights.expand(2)).sum(axis=1, keepdims=False) / weights.sum())
 
 
-def _k_transformer(rows: Rows, model: Any) -> Answers:
+def _k_transformer(rows: InputTensors, model: Any) -> OutputTensors:
     near, index = k_nearest(rows.matrix, model, model.n_neighbors + int(model.mode == "distance"))
     values = near if model.mode == "distance" else near * 0.0 + 1.0
     empty = where(_is_far(rows.matrix, model), 0.0, 0.0)
-    return Answers(transform=empty.op("ScatterElements", index, values, axis=1))
+    return OutputTensors(transform=empty.op("ScatterElements", index, values, axis=1))
 
 
-def _radius_classifier(rows: Rows, model: Any) -> Answers:
+def _radius_classifier(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.neighbors.RadiusNeighborsClassifier.predict_proba, outliers included."""
     _one_output(model)
     weights = _radius_weights(rows.matrix, model)
@@ -92,20 +92,20 @@ def _radius_classifier(rows: Rows, model: Any) -> Answers:
     return classified(rows, model, sums / sums.sum(), index=sums.argmax())
 
 
-def _radius_regressor(rows: Rows, model: Any) -> Answers:
+def _radius_regressor(rows: InputTensors, model: Any) -> OutputTensors:
     weights = _radius_weights(rows.matrix, model)
-    return Answers((weights @ _values(model)) / weights.sum())
+    return OutputTensors((weights @ _values(model)) / weights.sum())
 
 
-def _radius_transformer(rows: Rows, model: Any) -> Answers:
+def _radius_transformer(rows: InputTensors, model: Any) -> OutputTensors:
     metric, parameters = _metric(model)
     near = ~_is_far(rows.matrix, model)
     if model.mode == "connectivity":
-        return Answers(transform=near.cast("float64"))
-    return Answers(transform=where(near, distances(rows.matrix, model._fit_X, metric, parameters), 0.0))
+        return OutputTensors(transform=near.cast("float64"))
+    return OutputTensors(transform=where(near, distances(rows.matrix, model._fit_X, metric, parameters), 0.0))
 
 
-def _nearest_centroid(rows: Rows, model: Any) -> Answers:
+def _nearest_centroid(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.neighbors.NearestCentroid: the nearest where all priors are equal, else its discriminant scores."""
     priors = np.asarray(getattr(model, "class_prior_", np.full(len(model.classes_), 1 / len(model.classes_))))
     index = reduced_distances(rows.matrix, model.centroids_, model.metric).argmin()
@@ -121,7 +121,7 @@ def _nearest_centroid(rows: Rows, model: Any) -> Answers:
     return classified(rows, model, softmax(scores), decision, index=index)
 
 
-def _local_outlier_factor(rows: Rows, model: Any) -> Answers:
+def _local_outlier_factor(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.neighbors.LocalOutlierFactor.score_samples, which answers new rows under novelty=True only."""
     near, index = k_nearest(rows.matrix, model, model.n_neighbors_)
     reach = rows.graph.constant(np.asarray(model._distances_fit_X_)[:, model.n_neighbors_ - 1]).take(index, axis=0)

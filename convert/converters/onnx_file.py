@@ -32,7 +32,7 @@ class GraphInput:
 
 
 @dataclass(slots=True)
-class Graph:
+class PrebuiltGraph:
     """A graph under change; `labels` are its classes, where it names them."""
 
     model: onnx.ModelProto
@@ -93,7 +93,7 @@ class Graph:
         return bytes(self.model.SerializeToString(deterministic=True))
 
 
-def read(path: Path) -> Graph:
+def read(path: Path) -> PrebuiltGraph:
     """Return the graph in a file, with the weights that it keeps in files beside it.
 
     ZipMap nodes at the end are taken off: a device answers tensors. The digest is over the file and those beside it.
@@ -110,7 +110,7 @@ def read(path: Path) -> Graph:
     except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
         found = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConversionRefused(f"read {path.name}", found, "export the model to ONNX again") from error
-    return Graph(model, total.hexdigest(), _without_zip_maps(model.graph))
+    return PrebuiltGraph(model, total.hexdigest(), _without_zip_maps(model.graph))
 
 
 def _input(entry: onnx.ValueInfoProto) -> GraphInput:

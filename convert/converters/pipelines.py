@@ -23,9 +23,16 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from convert.converters.answers import FLOATS
+from convert.converters.estimator_tensors import FLOATS
 from convert.converters.expressions import Graph
-from convert.converters.writers import Rows, number_type, predictors_that_transform, transformed, unwrapped, width
+from convert.converters.writers import (
+    InputTensors,
+    number_type,
+    predictors_that_transform,
+    transformed,
+    unwrapped,
+    width,
+)
 from convert.model.steps import before_last, column_positions, hashed_columns, is_dropped, stages
 
 _ALIAS = "ApplianceTransform"
@@ -38,7 +45,7 @@ class _Step:
         self.model = model
 
 
-class _Apart(ColumnTransformer):  # type: ignore[misc]
+class _MixedColumns(ColumnTransformer):  # type: ignore[misc]
     """A part of a ColumnTransformer that takes texts and numbers: skl2onnx makes one tensor of them for all others."""
 
     def __init__(self, step: Any) -> None:
@@ -51,7 +58,7 @@ def register() -> None:
     update_registered_parser(Pipeline, _parse_pipeline)
     update_registered_parser(FeatureUnion, _parse_union)
     update_registered_parser(ColumnTransformer, _parse_columns)
-    update_registered_parser(_Apart, _parse_apart)
+    update_registered_parser(_MixedColumns, _parse_mixed)
     _parse._fetch_input_slice = _slice
 
 
@@ -62,9 +69,9 @@ def _parse_pipeline(scope: Any, model: Any, inputs: Any, custom_parsers: Any = N
         if step is not None and not passes(step):
             custom = _transforming()
             if step is before[-1] and hashed_columns(end):
-                custom[ColumnTransformer] = _parse_columns_apart
+                custom[ColumnTransformer] = _parse_columns_singly
             if isinstance(step, SimpleImputer) and _are_mixed(inputs) and _keeps_all(step):
-                inputs = _parse_imputer_apart(scope, step, inputs)
+                inputs = _parse_imputer_singly(scope, step, inputs)
             else:
                 inputs = _parse_sklearn(scope, step, inputs, custom_parsers=custom)
     if last is None or (isinstance(last, str) and last == "passthrough"):
@@ -89,7 +96,7 @@ def _parse_columns(scope: Any, model: Any, inputs: Any, custom_parsers: Any = No
     return _parse_sklearn_column_transformer(scope, model, inputs, custom_parsers=_transforming())
 
 
-def _parse_columns_apart(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
+def _parse_columns_singly(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
     """Return an output for each transformer, and for each column that passes: texts and numbers fit no one tensor."""
     model = _by_position(model, inputs)
     outputs = []
@@ -127,7 +134,7 @@ def _by_position(model: Any, inputs: Any) -> Any:
         if not (named and _are_names(columns)):
             columns = column_positions(model, part)
         takes_both = not isinstance(step, str) and not passes(step) and _are_mixed(_taken(inputs, columns))
-        numbered.transformers_.append((part, _Apart(step) if takes_both else step, columns))
+        numbered.transformers_.append((part, _MixedColumns(step) if takes_both else step, columns))
     return numbered
 
 
@@ -145,7 +152,7 @@ def _keeps_all(imputer: Any) -> bool:
     return not imputer.add_indicator and all(value == value for value in imputer.statistics_)
 
 
-def _parse_imputer_apart(scope: Any, model: Any, inputs: Any) -> Any:
+def _parse_imputer_singly(scope: Any, model: Any, inputs: Any) -> Any:
     """Return an output for each input, for a step that tells them apart: texts and numbers fit no one tensor."""
     outputs: list[Any] = []
     start = 0
@@ -161,7 +168,7 @@ def _parse_imputer_apart(scope: Any, model: Any, inputs: Any) -> Any:
     return outputs
 
 
-def _parse_apart(scope: Any, part: _Apart, inputs: Any, custom_parsers: Any = None) -> Any:
+def _parse_mixed(scope: Any, part: _MixedColumns, inputs: Any, custom_parsers: Any = None) -> Any:
     return _parse_sklearn(scope, part.step, inputs, custom_parsers=custom_parsers)
 
 
@@ -201,7 +208,7 @@ def _shape(operator: Any) -> None:
 
 
 def _convert(scope: Any, operator: Any, container: Any) -> None:
-    rows = Rows(Graph(scope, container), list(operator.inputs)).widened()
+    rows = InputTensors(Graph(scope, container), list(operator.inputs)).widened()
     result = transformed(rows, operator.raw_operator.model).matrix
     to = operator.outputs[0].type.to_onnx_type().tensor_type.elem_type
     container.add_node("Cast", [result.name], [operator.outputs[0].onnx_name], name=f"cast {result.name}", to=to)

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.preprocessing import Binarizer, PolynomialFeatures
 
 from convert.converters.expressions import Tensor, concat
-from convert.converters.writers import Answers, Rows
+from convert.converters.writers import InputTensors, OutputTensors
 from convert.converters.writers import register as register_writer
 
 
@@ -16,7 +16,7 @@ def register() -> None:
     register_writer(Binarizer, "transformer", _binarizer)
 
 
-def _polynomial(rows: Rows, model: Any) -> Answers:
+def _polynomial(rows: InputTensors, model: Any) -> OutputTensors:
     """Each output column is a product of as many input columns as its degree, the constant 1 filling it up."""
     powers = np.asarray(model.powers_)
     degree = max(1, int(powers.sum(axis=1).max()))
@@ -29,8 +29,8 @@ def _polynomial(rows: Rows, model: Any) -> Answers:
     product: Tensor = padded.columns(*factors[:, 0])
     for position in range(1, degree):
         product = product * padded.columns(*factors[:, position])
-    return Answers(transform=product)
+    return OutputTensors(transform=product)
 
 
-def _binarizer(rows: Rows, model: Any) -> Answers:
-    return Answers(transform=(rows.matrix > float(model.threshold)).cast("float64"))
+def _binarizer(rows: InputTensors, model: Any) -> OutputTensors:
+    return OutputTensors(transform=(rows.matrix > float(model.threshold)).cast("float64"))

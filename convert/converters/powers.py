@@ -7,7 +7,7 @@ from scipy import stats
 from sklearn.preprocessing import PowerTransformer, QuantileTransformer
 
 from convert.converters.expressions import Tensor, concat, expm1, interpolate, log1p, ndtr, ndtri, row, where
-from convert.converters.writers import Answers, Rows, refuse_rows
+from convert.converters.writers import InputTensors, OutputTensors, refuse_rows
 from convert.converters.writers import register as register_writer
 from convert.model import sparse_input
 
@@ -45,17 +45,17 @@ def inverse_quantile(y: Tensor, model: Any) -> Tensor:
     return concat(columns)
 
 
-def _power(rows: Rows, model: Any) -> Answers:
+def _power(rows: InputTensors, model: Any) -> OutputTensors:
     x = rows.matrix
     powers = np.asarray(model.lambdas_, dtype=np.float64)
     if model.method == "box-cox":
         x = refuse_rows(x, x <= 0.0)
     elif model.standardize and _is_plain(powers, model._scaler.scale_):
-        return Answers(transform=_plain_yeo_johnson(x, powers, model._scaler))
+        return OutputTensors(transform=_plain_yeo_johnson(x, powers, model._scaler))
     y = _box_cox(x, powers) if model.method == "box-cox" else _yeo_johnson(x, powers)
     if model.standardize:
         y = (y - row(model._scaler.mean_)) / row(model._scaler.scale_)
-    return Answers(transform=y)
+    return OutputTensors(transform=y)
 
 
 def _grown(logarithm: Tensor, powers: Any, none: Any) -> Tensor:
@@ -105,14 +105,14 @@ def _inverse_yeo_johnson(y: Tensor, power: float) -> Tensor:
     return where(y >= 0.0, above, below)
 
 
-def _quantile(rows: Rows, model: Any) -> Answers:
+def _quantile(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.preprocessing.QuantileTransformer._transform: of a sparse matrix what is stored alone is changed."""
     quantiles = np.asarray(model.quantiles_)
     columns = [_levels(rows.matrix.columns(i), quantiles[:, i], model) for i in range(quantiles.shape[1])]
     changed = concat(columns)
     if sparse_input.gets_sparse(model):
         changed = where(rows.matrix.equals(0.0), 0.0, changed)
-    return Answers(transform=changed)
+    return OutputTensors(transform=changed)
 
 
 def _levels(x: Tensor, quantiles: Any, model: Any) -> Tensor:

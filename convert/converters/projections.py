@@ -7,7 +7,7 @@ from sklearn.kernel_approximation import AdditiveChi2Sampler, PolynomialCountSke
 from sklearn.random_projection import GaussianRandomProjection, SparseRandomProjection
 
 from convert.converters.expressions import Tensor, concat, where
-from convert.converters.writers import Answers, Rows, refuse_rows
+from convert.converters.writers import InputTensors, OutputTensors, refuse_rows
 from convert.converters.writers import register as register_writer
 from convert.model.arrays import dense
 
@@ -18,11 +18,15 @@ def register() -> None:
     """Register every estimator of this family with skl2onnx."""
     register_writer(AdditiveChi2Sampler, "transformer", _additive_chi2)
     register_writer(SkewedChi2Sampler, "transformer", _skewed_chi2)
-    register_writer(RBFSampler, "transformer", lambda rows, model: Answers(transform=_fourier(rows.matrix, model)))
+    register_writer(
+        RBFSampler, "transformer", lambda rows, model: OutputTensors(transform=_fourier(rows.matrix, model))
+    )
     register_writer(PolynomialCountSketch, "transformer", _count_sketch)
     for projection in (SparseRandomProjection, GaussianRandomProjection):
         register_writer(
-            projection, "transformer", lambda rows, model: Answers(transform=rows.matrix @ dense(model.components_).T)
+            projection,
+            "transformer",
+            lambda rows, model: OutputTensors(transform=rows.matrix @ dense(model.components_).T),
         )
 
 
@@ -32,12 +36,12 @@ def _fourier(x: Tensor, model: Any) -> Tensor:
     return angles.op("Cos") * float((2.0 / model.n_components) ** 0.5)
 
 
-def _skewed_chi2(rows: Rows, model: Any) -> Answers:
+def _skewed_chi2(rows: InputTensors, model: Any) -> OutputTensors:
     x = refuse_rows(rows.matrix, rows.matrix <= -float(model.skewedness))
-    return Answers(transform=_fourier((x + float(model.skewedness)).log(), model))
+    return OutputTensors(transform=_fourier((x + float(model.skewedness)).log(), model))
 
 
-def _additive_chi2(rows: Rows, model: Any) -> Answers:
+def _additive_chi2(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.kernel_approximation.AdditiveChi2Sampler._transform_dense; zeros stay zeros."""
     x = refuse_rows(rows.matrix, rows.matrix < 0.0)
     interval = model.sample_interval or {1: 0.8, 2: 0.5, 3: 0.4}[model.sample_steps]
@@ -49,10 +53,10 @@ def _additive_chi2(rows: Rows, model: Any) -> Answers:
         factor = (positive * float(2 * interval / np.cosh(np.pi * step * interval))).sqrt()
         for wave in ("Cos", "Sin"):
             parts.append(where(zero, 0.0, factor * (logarithm * float(step)).op(wave)))
-    return Answers(transform=concat(parts))
+    return OutputTensors(transform=concat(parts))
 
 
-def _count_sketch(rows: Rows, model: Any) -> Answers:
+def _count_sketch(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.kernel_approximation.PolynomialCountSketch.transform (Pham & Pagh 2013).
 
     The sketches are convolved as such, where scikit-learn multiplies their Fourier transforms: that leaves in every
@@ -71,7 +75,7 @@ def _count_sketch(rows: Rows, model: Any) -> Answers:
         portions = np.array_split(np.arange(len(offsets)), -(-len(offsets) * size // _COPIED))
         parts = [_turned(convolved, weights.columns(*portion), offsets[portion], size) for portion in portions]
         convolved = sum(parts[1:], parts[0])
-    return Answers(transform=convolved)
+    return OutputTensors(transform=convolved)
 
 
 def _turned(x: Tensor, weights: Tensor, offsets: Any, size: int) -> Tensor:

@@ -7,7 +7,7 @@ from sklearn.feature_extraction.image import PatchExtractor
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.impute._iterative import IterativeImputer  # public only after an experimental import
 
-from convert.converters.writers import Answers, Rows, refusal
+from convert.converters.writers import InputTensors, OutputTensors, refusal
 from convert.converters.writers import register as register_writer
 
 _SOLVER = "it solves for each batch of rows by an iteration whose end depends on the batch"
@@ -45,5 +45,5 @@ def reason(model: Any) -> tuple[str, str] | None:
     return _REFUSED.get(type(model))
 
 
-def _refuse(rows: Rows, model: Any) -> Answers:
+def _refuse(rows: InputTensors, model: Any) -> OutputTensors:
     raise refusal(model, *_REFUSED[type(model)])

@@ -7,7 +7,7 @@ from sklearn.semi_supervised import LabelPropagation, LabelSpreading
 
 from convert.converters.kernels import pairwise_kernel
 from convert.converters.neighbours import k_nearest
-from convert.converters.writers import Answers, Rows, classified
+from convert.converters.writers import InputTensors, OutputTensors, classified
 from convert.converters.writers import register as register_writer
 
 
@@ -17,7 +17,7 @@ def register() -> None:
         register_writer(model, "classifier", _propagation)
 
 
-def _propagation(rows: Rows, model: Any) -> Answers:
+def _propagation(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.semi_supervised._label_propagation.BaseLabelPropagation.predict_proba."""
     distributions = np.asarray(model.label_distributions_)
     if model.kernel == "knn":

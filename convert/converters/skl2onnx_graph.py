@@ -41,7 +41,7 @@ from convert.converters import (
     reads,
     trees,
 )
-from convert.converters.answers import refusal
+from convert.converters.estimator_tensors import refusal
 from convert.converters.narrowing import narrow
 from convert.model import sparse_input, training_values
 from convert.model.arrays import Answers

@@ -8,7 +8,7 @@ from sklearn.preprocessing import SplineTransformer
 
 from convert.converters.elementwise import remainder
 from convert.converters.expressions import Tensor, concat, where
-from convert.converters.writers import Answers, Rows, refuse_rows
+from convert.converters.writers import InputTensors, OutputTensors, refuse_rows
 from convert.converters.writers import register as register_writer
 from convert.model.arrays import Array
 
@@ -18,13 +18,13 @@ def register() -> None:
     register_writer(SplineTransformer, "transformer", _splines)
 
 
-def _splines(rows: Rows, model: Any) -> Answers:
+def _splines(rows: InputTensors, model: Any) -> OutputTensors:
     parts, degree = [], model.degree
     for i, spline in enumerate(model.bsplines_):
         parts.append(_basis(rows.matrix.columns(i), spline, model, degree))
         # scikit-learn raises its own variable here, and so places the next column's boundary knots elsewhere.
         degree += int(model.extrapolation == "linear" and degree <= 1)
-    return Answers(transform=concat(parts))
+    return OutputTensors(transform=concat(parts))
 
 
 def _basis(x: Tensor, spline: Any, model: Any, degree: int) -> Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.ensemble import StackingClassifier, StackingRegressor, VotingClassifier, VotingRegressor
 
 from convert.converters.expressions import Tensor, concat, one_hot
-from convert.converters.writers import Answers, Rows, ask, classified, refusal
+from convert.converters.writers import InputTensors, OutputTensors, ask, classified, refusal
 from convert.converters.writers import register as register_writer
 
 
@@ -18,7 +18,7 @@ def register() -> None:
     register_writer(StackingRegressor, "regressor", _stacking_regressor)
 
 
-def _voting_classifier(rows: Rows, model: Any) -> Answers:
+def _voting_classifier(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.ensemble.VotingClassifier: the mean of probabilities, or the class with most votes."""
     _one_label(model)
     weights = _weights(model)
@@ -31,13 +31,13 @@ def _voting_classifier(rows: Rows, model: Any) -> Answers:
     return classified(rows, model, index=votes.argmax())
 
 
-def _voting_regressor(rows: Rows, model: Any) -> Answers:
+def _voting_regressor(rows: InputTensors, model: Any) -> OutputTensors:
     weights = _weights(model)
     parts = [ask(rows, part, "predict") for part in model.estimators_]
-    return Answers(_weighed(parts, weights) / float(sum(weights)), transform=concat(parts))
+    return OutputTensors(_weighed(parts, weights) / float(sum(weights)), transform=concat(parts))
 
 
-def _stacking_classifier(rows: Rows, model: Any) -> Answers:
+def _stacking_classifier(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.ensemble.StackingClassifier: the final estimator predicts positions in classes_."""
     _one_label(model)
     stacked = _stacked(rows, model, len(model.classes_))
@@ -51,11 +51,11 @@ def _stacking_classifier(rows: Rows, model: Any) -> Answers:
     return classified(rows, model, proba, decision, index=ask(stacked, final, "predict").reshape(-1))
 
 
-def _stacking_regressor(rows: Rows, model: Any) -> Answers:
-    return Answers(ask(_stacked(rows, model, 0), model.final_estimator_, "predict"))
+def _stacking_regressor(rows: InputTensors, model: Any) -> OutputTensors:
+    return OutputTensors(ask(_stacked(rows, model, 0), model.final_estimator_, "predict"))
 
 
-def _stacked(rows: Rows, model: Any, classes: int) -> Rows:
+def _stacked(rows: InputTensors, model: Any, classes: int) -> InputTensors:
     """As sklearn.ensemble._stacking._BaseStacking._concatenate_predictions."""
     parts = []
     methods = [method for method in model.stack_method_ if method is not None]

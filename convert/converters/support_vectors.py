@@ -9,7 +9,7 @@ from sklearn.svm import SVC, SVR, NuSVC, NuSVR, OneClassSVM
 
 from convert.converters.expressions import Tensor, concat, row, where
 from convert.converters.kernels import pairwise_kernel, weighed_gaussian
-from convert.converters.writers import Answers, Rows, classified
+from convert.converters.writers import InputTensors, OutputTensors, classified
 from convert.converters.writers import register as register_writer
 from convert.model.arrays import dense
 
@@ -19,7 +19,7 @@ def register() -> None:
     for classifier in (SVC, NuSVC):
         register_writer(classifier, "classifier", _classifier)
     for regressor in (SVR, NuSVR):
-        register_writer(regressor, "regressor", lambda rows, model: Answers(_distance(rows.matrix, model)))
+        register_writer(regressor, "regressor", lambda rows, model: OutputTensors(_distance(rows.matrix, model)))
     register_writer(OneClassSVM, "outlier", _one_class)
 
 
@@ -55,13 +55,13 @@ def _weighed(x: Tensor, model: Any, weights: Any, offsets: Any) -> Tensor:
     return _kernel(x, model).affine(weights, offsets)
 
 
-def _one_class(rows: Rows, model: Any) -> Answers:
+def _one_class(rows: InputTensors, model: Any) -> OutputTensors:
     decision = _distance(rows.matrix, model)
     label = where(decision > 0.0, 1, -1).reshape(-1)
-    return Answers(label, decision_function=decision, score_samples=decision + float(np.ravel(model.offset_)[0]))
+    return OutputTensors(label, decision_function=decision, score_samples=decision + float(np.ravel(model.offset_)[0]))
 
 
-def _classifier(rows: Rows, model: Any) -> Answers:
+def _classifier(rows: InputTensors, model: Any) -> OutputTensors:
     """As libsvm's svm_predict_values and svm_predict, and sklearn.svm._base.BaseSVC around them."""
     classes = len(model.classes_)
     # Of each pair libsvm's value has the sign of the earlier class, scikit-learn's that of the later: here the latter.

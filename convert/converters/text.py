@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer, TfidfVectorizer
 
-from convert.converters.answers import refuse_rows
+from convert.converters.estimator_tensors import refuse_rows
 from convert.converters.expressions import Graph, Tensor, concat, where
-from convert.converters.writers import Answers, Rows, refusal
+from convert.converters.writers import InputTensors, OutputTensors, refusal
 from convert.converters.writers import register as register_writer
 
 _WORD = r"\p{L}\p{N}_"
@@ -29,13 +29,15 @@ _REWRITE = r"use the default token_pattern, r'(?u)\b\w+\b' or a plain character 
 
 def register() -> None:
     """Register every estimator of this family with skl2onnx."""
-    register_writer(CountVectorizer, "transformer", lambda rows, model: Answers(transform=_counts(rows, model)))
+    register_writer(CountVectorizer, "transformer", lambda rows, model: OutputTensors(transform=_counts(rows, model)))
     register_writer(TfidfVectorizer, "transformer", _tfidf_vectorizer)
-    register_writer(TfidfTransformer, "transformer", lambda rows, model: Answers(transform=_tfidf(rows.matrix, model)))
+    register_writer(
+        TfidfTransformer, "transformer", lambda rows, model: OutputTensors(transform=_tfidf(rows.matrix, model))
+    )
 
 
-def _tfidf_vectorizer(rows: Rows, model: Any) -> Answers:
-    return Answers(transform=_tfidf(_counts(rows, model), model._tfidf))
+def _tfidf_vectorizer(rows: InputTensors, model: Any) -> OutputTensors:
+    return OutputTensors(transform=_tfidf(_counts(rows, model), model._tfidf))
 
 
 def _tfidf(counts: Tensor, model: Any) -> Tensor:
@@ -50,7 +52,7 @@ def _tfidf(counts: Tensor, model: Any) -> Tensor:
     return counts.op("LpNormalization", axis=1, p=2 if model.norm == "l2" else 1)  # zeros stay zeros
 
 
-def _counts(rows: Rows, model: Any) -> Tensor:
+def _counts(rows: InputTensors, model: Any) -> Tensor:
     """As sklearn.feature_extraction.text.CountVectorizer.transform, float64 [n, terms]."""
     if callable(model.analyzer) or model.preprocessor is not None or model.tokenizer is not None:
         raise refusal(model, "it calls a function of its own on texts", _REWRITE)

@@ -19,7 +19,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTre
 from convert.converters import tree_nodes
 from convert.converters.expressions import Tensor, concat, expit
 from convert.converters.tree_nodes import Tree, of_sklearn, rounded
-from convert.converters.writers import Answers, Rows, ask, classified, several
+from convert.converters.writers import InputTensors, OutputTensors, ask, classified, several
 from convert.converters.writers import register as register_writer
 
 _CLASSIFIERS = (DecisionTreeClassifier, ExtraTreeClassifier, RandomForestClassifier, ExtraTreesClassifier)
@@ -49,7 +49,7 @@ def _leaves(model: Any) -> tuple[list[Tree], list[Any]]:
     return [of_sklearn(tree) for tree in forest], [tree.value.reshape(tree.node_count, -1) for tree in forest]
 
 
-def _classifier(rows: Rows, model: Any) -> Answers:
+def _classifier(rows: InputTensors, model: Any) -> OutputTensors:
     """As `_accumulate_prediction` (sklearn/ensemble/_forest.py): the trees' answers are added up, then divided."""
     trees, values = _leaves(model)
     total = tree_nodes.summed_leaves(rows.matrix, trees, values)
@@ -61,22 +61,22 @@ def _classifier(rows: Rows, model: Any) -> Answers:
     return classified(rows, model, averaged, index=index)
 
 
-def _several(rows: Rows, model: Any, averaged: Tensor) -> Answers:
+def _several(rows: InputTensors, model: Any, averaged: Tensor) -> OutputTensors:
     """Return the labels of several outputs, whose classes stand side by side [rows, outputs x most classes]."""
     width = max(len(classes) for classes in model.classes_)
     parts = [averaged.columns(*range(k * width, k * width + len(c))) for k, c in enumerate(model.classes_)]
     return several(rows, model, [part.argmax() for part in parts])
 
 
-def _regressor(rows: Rows, model: Any) -> Answers:
+def _regressor(rows: InputTensors, model: Any) -> OutputTensors:
     trees, values = _leaves(model)
     if values[0].shape[1] == 1:
-        return Answers(predict=tree_nodes.averaged(rounded(rows.matrix), trees))
+        return OutputTensors(predict=tree_nodes.averaged(rounded(rows.matrix), trees))
     total = tree_nodes.summed_leaves(rows.matrix, trees, values)
-    return Answers(predict=total if len(trees) == 1 else total / float(len(trees)))
+    return OutputTensors(predict=total if len(trees) == 1 else total / float(len(trees)))
 
 
-def _boosted(rows: Rows, model: Any) -> Tensor:
+def _boosted(rows: InputTensors, model: Any) -> Tensor:
     """Return `_raw_predict` (sklearn/ensemble/_gb.py) [rows, trees an iteration]: the start and the scaled trees."""
     stages = model.estimators_
     trees = [
@@ -93,7 +93,7 @@ def _boosted(rows: Rows, model: Any) -> Tensor:
     return start + tree_nodes.summed(x, trees, stages.shape[1])
 
 
-def _start(rows: Rows, model: Any) -> Tensor:
+def _start(rows: InputTensors, model: Any) -> Tensor:
     """Return `_init_raw_predictions` (sklearn/ensemble/_gb.py): the link of what the estimator `init` predicts."""
     if not hasattr(model, "classes_"):
         return ask(rows, model.init_, "predict")
@@ -106,7 +106,7 @@ def _start(rows: Rows, model: Any) -> Tensor:
     return odds * 0.5 if model.loss == "exponential" else odds
 
 
-def _boosted_classifier(rows: Rows, model: Any) -> Answers:
+def _boosted_classifier(rows: InputTensors, model: Any) -> OutputTensors:
     raw = _boosted(rows, model)
     if len(model.classes_) > 2:
         return classified(rows, model, proba=raw.op("Softmax", axis=1), decision=raw, index=raw.argmax())
@@ -115,11 +115,11 @@ def _boosted_classifier(rows: Rows, model: Any) -> Answers:
     return classified(rows, model, proba=concat([1.0 - positive, positive]), decision=raw, index=index)
 
 
-def _boosted_regressor(rows: Rows, model: Any) -> Answers:
-    return Answers(predict=_boosted(rows, model))
+def _boosted_regressor(rows: InputTensors, model: Any) -> OutputTensors:
+    return OutputTensors(predict=_boosted(rows, model))
 
 
-def _embedding(rows: Rows, model: Any) -> Answers:
+def _embedding(rows: InputTensors, model: Any) -> OutputTensors:
     """Return one-hot leaves, in the order of the model's `one_hot_encoder_` (sklearn/ensemble/_forest.py).
 
     Every tree gives the place of its leaf among the encoder's columns; a leaf that no training row reached has none.
@@ -133,4 +133,4 @@ def _embedding(rows: Rows, model: Any) -> Answers:
         first += len(categories)
     places_reached = tree_nodes.summed(rounded(rows.matrix), trees, len(trees)).cast("int64")
     hit = places_reached.expand(2).equals(np.arange(first)[None, None, :]).cast("float64")
-    return Answers(transform=hit.max(axis=1, keepdims=False))
+    return OutputTensors(transform=hit.max(axis=1, keepdims=False))

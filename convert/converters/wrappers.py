@@ -12,9 +12,9 @@ from sklearn.semi_supervised import SelfTrainingClassifier
 
 from convert.converters.inverses import inverse_transform
 from convert.converters.writers import (
-    Answers,
     EstimatorKind,
-    Rows,
+    InputTensors,
+    OutputTensors,
     ask,
     ask_index,
     classified,
@@ -60,7 +60,7 @@ def _first(model: Any, *names: str) -> Any:
     return next(getattr(model, name) for name in names if hasattr(model, name))
 
 
-def _fixed_threshold(rows: Rows, model: Any) -> Answers:
+def _fixed_threshold(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.model_selection.FixedThresholdClassifier.predict; probabilities are the estimator's own."""
     estimator = getattr(model, "estimator_", model.estimator)
     method = _response_method(estimator, model.response_method)
@@ -70,7 +70,7 @@ def _fixed_threshold(rows: Rows, model: Any) -> Answers:
     return _thresholded(rows, model, estimator, method, float(threshold), model.pos_label)
 
 
-def _tuned_threshold(rows: Rows, model: Any) -> Answers:
+def _tuned_threshold(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.model_selection.TunedThresholdClassifierCV.predict."""
     method = _response_method(model.estimator_, model.response_method)
     positive = model._curve_scorer._get_pos_label()
@@ -83,7 +83,9 @@ def _response_method(estimator: Any, wanted: str) -> str:
     return next(name for name in ("predict_proba", "decision_function") if hasattr(estimator, name))
 
 
-def _thresholded(rows: Rows, model: Any, estimator: Any, method: str, threshold: float, positive: Any) -> Answers:
+def _thresholded(
+    rows: InputTensors, model: Any, estimator: Any, method: str, threshold: float, positive: Any
+) -> OutputTensors:
     """As sklearn.metrics._scorer._threshold_scores_to_class_labels."""
     position = 1 if positive is None else int(np.flatnonzero(model.classes_ == positive)[0])
     answer = ask(rows, estimator, method)
@@ -95,21 +97,21 @@ def _thresholded(rows: Rows, model: Any, estimator: Any, method: str, threshold:
     return classified(rows, model, proba, decision, index=passed if position == 1 else 1 - passed)
 
 
-def _transformed_target(rows: Rows, model: Any) -> Answers:
+def _transformed_target(rows: InputTensors, model: Any) -> OutputTensors:
     prediction = ask(rows, model.regressor_, "predict")
-    return Answers(inverse_transform(prediction, model.transformer_))
+    return OutputTensors(inverse_transform(prediction, model.transformer_))
 
 
 def _kind_of_predictor(model: Any) -> EstimatorKind:
     return "classifier" if is_classifier(model) else "regressor"
 
 
-def _eliminated(rows: Rows, model: Any) -> Answers:
+def _eliminated(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.feature_selection.RFE: its estimator on the columns it kept."""
     kept = rows.matrix.columns(*np.flatnonzero(model.support_))
     inner = rows.of(kept, int(model.n_features_))
     if not is_classifier(model):
-        return Answers(ask(inner, model.estimator_, "predict"), transform=kept)
+        return OutputTensors(ask(inner, model.estimator_, "predict"), transform=kept)
     method = "predict_proba" if hasattr(model.estimator_, "predict_proba") else "decision_function"
     answer = ask(inner, model.estimator_, method)
     proba, decision = (answer, None) if method == "predict_proba" else (None, answer)
@@ -117,5 +119,5 @@ def _eliminated(rows: Rows, model: Any) -> Answers:
     return replace(answers, transform=kept)
 
 
-def _selected(rows: Rows, model: Any) -> Answers:
-    return Answers(transform=rows.matrix.columns(*np.flatnonzero(model.get_support())))
+def _selected(rows: InputTensors, model: Any) -> OutputTensors:
+    return OutputTensors(transform=rows.matrix.columns(*np.flatnonzero(model.get_support())))

@@ -1,8 +1,8 @@
 """Knows how an estimator is written into a graph: ours as expressions, everyone else's through skl2onnx.
 
-A *writer* is a function `(rows, model) -> Answers`: the input rows as tensors in, a tensor for each of the estimator's
-methods out. `register` makes skl2onnx use it, alone, in pipelines and inside other estimators; `ask` lets one writer
-use another estimator's answers, whoever writes that one.
+A *writer* is a function `(rows, model) -> OutputTensors`: it takes the input rows as tensors and returns a tensor for
+each of the estimator's methods. `register` makes skl2onnx use it, alone, in pipelines and inside other estimators.
+`ask` lets one writer use another estimator's answers, whoever writes that one.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, Int64T
 from sklearn.base import is_classifier
 from sklearn.pipeline import Pipeline
 
-from convert.converters.answers import (
+from convert.converters.estimator_tensors import (
     FLOATS,
-    Answers,
-    Rows,
+    InputTensors,
+    OutputTensors,
     classified,
     label_constants,
     labels,
@@ -36,9 +36,9 @@ from convert.converters.expressions import Graph, Tensor, one_hot
 from convert.model.steps import stages
 
 __all__ = [
-    "Answers",
     "EstimatorKind",
-    "Rows",
+    "InputTensors",
+    "OutputTensors",
     "Writer",
     "ask",
     "ask_index",
@@ -62,7 +62,7 @@ __all__ = [
 ]
 
 EstimatorKind = Literal["classifier", "multilabel", "regressor", "transformer", "cluster", "outlier", "density"]
-Writer = Callable[[Rows, Any], Answers]
+Writer = Callable[[InputTensors, Any], OutputTensors]
 
 _OPTIONS = {
     "zipmap": [True, False, "columns"],
@@ -107,7 +107,7 @@ def register(
             output.set_type(variable_type)
 
     def convert(scope: Any, operator: Any, container: Any) -> None:
-        rows = Rows(Graph(scope, container), list(operator.inputs)).widened()
+        rows = InputTensors(Graph(scope, container), list(operator.inputs)).widened()
         model = operator.raw_operator
         answers = writer(rows, model)
         raw = scope.get_options(model, {"raw_scores": False}, fail=False)["raw_scores"]
@@ -130,7 +130,7 @@ def register_wrapper(estimator: type | None, inner: Callable[[Any], Any]) -> Non
         return _parse_sklearn(scope, part, inputs, custom_parsers=custom_parsers)
 
     def convert(scope: Any, operator: Any, container: Any) -> None:
-        rows = Rows(Graph(scope, container), list(operator.inputs))
+        rows = InputTensors(Graph(scope, container), list(operator.inputs))
         for output, inner_output in zip(operator.outputs, _parse(rows, unwrapped(operator.raw_operator)), strict=False):
             _give(rows.graph.tensor(inner_output.onnx_name), output)
 
@@ -150,8 +150,8 @@ def unwrapped(model: Any) -> Any:
     return model
 
 
-def ask(rows: Rows, model: Any, method: str) -> Tensor:
-    """Return what `model` answers to `method`, shaped as in Answers.
+def ask(rows: InputTensors, model: Any, method: str) -> Tensor:
+    """Return what `model` answers to `method`, shaped as in OutputTensors.
 
     Raises ConversionRefused when the model has no such answer.
     """
@@ -164,14 +164,14 @@ def ask(rows: Rows, model: Any, method: str) -> Tensor:
     if model is None or isinstance(model, str):
         return rows.matrix
     if type(model) not in _writers:
-        return _foreign(rows, model, method)
+        return _of_skl2onnx(rows, model, method)
     answer = getattr(_written(rows, model), method)
     if not isinstance(answer, Tensor):
         raise refusal(model, f"it has no {method} in ONNX", "use an estimator that has it")
     return answer
 
 
-def ask_index(rows: Rows, model: Any) -> Tensor:
+def ask_index(rows: InputTensors, model: Any) -> Tensor:
     """Return the class that a classifier predicts, int64 [n], as a position in its `classes_`."""
     model = unwrapped(model)
     if isinstance(model, Pipeline):
@@ -187,7 +187,9 @@ def ask_index(rows: Rows, model: Any) -> Tensor:
     return labels.equals(label_constants(model.classes_)[None, :]).cast("int64").argmax()
 
 
-def ask_score(rows: Rows, model: Any, methods: tuple[str, ...] = ("decision_function", "predict_proba")) -> Tensor:
+def ask_score(
+    rows: InputTensors, model: Any, methods: tuple[str, ...] = ("decision_function", "predict_proba")
+) -> Tensor:
     """Return the first of `methods` that the model has, and of two classes the second's column alone [n, 1].
 
     As sklearn.utils._response._get_response_values.
@@ -197,7 +199,7 @@ def ask_score(rows: Rows, model: Any, methods: tuple[str, ...] = ("decision_func
     return answer.columns(1) if method == "predict_proba" and len(model.classes_) == 2 else answer
 
 
-def transformed(rows: Rows, step: Any) -> Rows:
+def transformed(rows: InputTensors, step: Any) -> InputTensors:
     """Return rows after a transformer; "passthrough" and None change nothing."""
     step = unwrapped(step)
     if step is None or (isinstance(step, str) and step == "passthrough"):
@@ -209,7 +211,7 @@ def transformed(rows: Rows, step: Any) -> Rows:
     return rows.once(step, "transformed", lambda: _transformed(rows, step))
 
 
-def _transformed(rows: Rows, step: Any) -> Rows:
+def _transformed(rows: InputTensors, step: Any) -> InputTensors:
     if type(step) in _writers:
         answers = _written(rows, step)
         if answers.transform is None:
@@ -217,7 +219,7 @@ def _transformed(rows: Rows, step: Any) -> Rows:
         return rows.of(answers.transform, width(step), answers.dtype)
     output = _parse(rows, step)[0]
     if isinstance(output.type, StringTensorType):
-        return Rows(rows.graph, [output])
+        return InputTensors(rows.graph, [output])
     # skl2onnx settles an output's type only when it comes to write it: what is declared now may still change.
     return rows.of(rows.graph.tensor(output.onnx_name).cast("float64"), width(step))
 
@@ -230,12 +232,12 @@ def width(model: Any) -> int | None:
         return None
 
 
-def _written(rows: Rows, model: Any) -> Answers:
+def _written(rows: InputTensors, model: Any) -> OutputTensors:
     """Return the answers of an estimator of ours."""
     return rows.once(model, "answers", lambda: _writers[type(model)](rows, model))
 
 
-def _foreign(rows: Rows, model: Any, method: str) -> Tensor:
+def _of_skl2onnx(rows: InputTensors, model: Any, method: str) -> Tensor:
     """Return the answer of an estimator that skl2onnx writes."""
     graph = rows.graph
     if is_classifier(model):
@@ -263,11 +265,11 @@ def _foreign(rows: Rows, model: Any, method: str) -> Tensor:
     return tensor if many else tensor.reshape(-1, 1) if not is_classifier(model) else tensor.take([-1])
 
 
-def _parse(rows: Rows, model: Any) -> Any:
+def _parse(rows: InputTensors, model: Any) -> Any:
     return _parse_sklearn(rows.graph.scope, model, _merged(rows, model).variables)
 
 
-def _merged(rows: Rows, model: Any) -> Rows:
+def _merged(rows: InputTensors, model: Any) -> InputTensors:
     """Return numeric columns as one matrix for an estimator that does not find its columns by name."""
     if len(rows.variables) == 1 or rows.dtype == "string" or hasattr(model, "transformers_"):
         return rows
@@ -338,7 +340,7 @@ def number_type(inputs: Any, scope: Any) -> Any:
     return FloatTensorType if single else DoubleTensorType
 
 
-def _in_order(kind: EstimatorKind, model: Any, answers: Answers, raw_scores: bool) -> list[Tensor]:
+def _in_order(kind: EstimatorKind, model: Any, answers: OutputTensors, raw_scores: bool) -> list[Tensor]:
     """Return the tensors for the operator's outputs."""
     if kind == "transformer":
         return [given for given in (answers.transform,) if given is not None]

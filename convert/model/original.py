@@ -114,7 +114,7 @@ class Original:
         return {name: (values[own], rows[own].astype(int)) for name, own in found.items() if own.any()}
 
     @property
-    def turns(self) -> bool:
+    def jumps(self) -> bool:
         """Whether trees or bins are in the model: its answer jumps where a column passes a threshold."""
         return any(_is_tree(step) or hasattr(step, "bin_edges_") for _, step in steps(self.model))
 
@@ -134,7 +134,7 @@ class Original:
         """Return what the model answers where its own formula is computed with fewer rounding errors; often nothing."""
         if not any(reference_precision.knows(step, len(frame)) for _, step in steps(self.model)):
             return []
-        return [self._asked(frame, self.methods, self._computed_closely)]
+        return [self._asked(frame, self.methods, self._in_reference_precision)]
 
     def shares_drawn(self, frame: pd.DataFrame) -> Array | None:
         """Return the probabilities [rows, labels] between which rounding errors may draw a label, None for most models.
@@ -149,7 +149,7 @@ class Original:
             return _dense(self.model.predict_proba(rows))
 
     @cached_property
-    def _computed_closely(self) -> Any:
+    def _in_reference_precision(self) -> Any:
         """A copy of the model that computes with fewer rounding errors."""
         model = copy.deepcopy(self.model)
         for _, step in steps(model):

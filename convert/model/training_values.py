@@ -12,7 +12,7 @@ import pandas as pd
 from convert.model.arrays import Array
 from convert.model.steps import before_last, hashed_columns
 
-_seen: dict[int, list[Array]] = {}
+_known: dict[int, list[Array]] = {}
 
 
 @contextmanager
@@ -23,16 +23,16 @@ def rows(model: Any, sample: Callable[[], Any]) -> Iterator[None]:
         reaching = sample()
         for step in steps:
             reaching = step.transform(reaching)
-        _seen[id(last)] = [_column(reaching, index) for index in columns]
+        _known[id(last)] = [_column(reaching, index) for index in columns]
     try:
         yield
     finally:
-        _seen.pop(id(last), None)
+        _known.pop(id(last), None)
 
 
 def values(model: Any) -> list[Array] | None:
     """Return the sample's values in each of an estimator's hashed columns, or None where that is not known."""
-    return _seen.get(id(model))
+    return _known.get(id(model))
 
 
 def _column(table: Any, index: int) -> Array:

@@ -52,7 +52,7 @@ class BothSides:
         if self.candidate.float_type == "float32":
             found += float32_rows.search(original, self.candidate, limits, self.tolerance)
         found += boundaries.search(schema, limits, original.answers)
-        if original.turns:
+        if original.jumps:
             found += boundaries.jumps(schema, limits, original.last_answer)
         return found
 

@@ -10,7 +10,7 @@ from convert.model.arrays import Array, Mask
 from convert.model.schema import Limits, Schema
 from convert.proof.rows import MOST_CELLS, SEED, Batch, decimals
 
-Answering = Callable[[pd.DataFrame], Mapping[str, Array]]
+Ask = Callable[[pd.DataFrame], Mapping[str, Array]]
 
 PAIRS = 48
 MOST_JUMPS = 512
@@ -22,7 +22,7 @@ _ASIDE = 2.0**-10  # of the stretch between both rows: as far from the boundary 
 _CLOSE = 2.0**-18  # nearer than half of a tolerance of 1e-5, which float32 inputs have to keep
 
 
-def search(schema: Schema, limits: Limits, answers: Answering) -> list[Batch]:
+def search(schema: Schema, limits: Limits, answers: Ask) -> list[Batch]:
     """Return rows beside the boundaries between `answers`, the same rounded as readings are, and rows on them.
 
     A stretch between two rows, all numbers changing or one of them, is cut into sections over and over; of those the
@@ -62,7 +62,7 @@ def search(schema: Schema, limits: Limits, answers: Answering) -> list[Batch]:
     return [batch for batch in batches if len(batch.frame)]
 
 
-def jumps(schema: Schema, limits: Limits, answers: Answering) -> list[Batch]:
+def jumps(schema: Schema, limits: Limits, answers: Ask) -> list[Batch]:
     """Return rows just beside where the numbers of an answer jump along one column: trees' thresholds, edges of bins.
 
     Whatever lies before the trees, the rows reach the split that parts them, since the answer says so. They lie a few
@@ -82,14 +82,14 @@ def jumps(schema: Schema, limits: Limits, answers: Answering) -> list[Batch]:
 class _Stretch:
     """The way from some rows (`start`) to others (`end`) that the model answers differently."""
 
-    def __init__(self, start: pd.DataFrame, end: pd.DataFrame, whole: dict[str, bool], answers: Answering) -> None:
+    def __init__(self, start: pd.DataFrame, end: pd.DataFrame, whole: dict[str, bool], answers: Ask) -> None:
         self.start, self.end = start, end
         self.whole = whole
         self.answers = answers
 
     @classmethod
     def between_rows(
-        cls, schema: Schema, limits: Limits, answers: Answering, pairs: int = PAIRS, alone: bool = False
+        cls, schema: Schema, limits: Limits, answers: Ask, pairs: int = PAIRS, alone: bool = False
     ) -> "_Stretch":
         """Return stretches between random rows of the sample: half of them along all numbers, half along one.
 

@@ -12,7 +12,7 @@ from appliance.errors import InvalidInput
 from appliance.inference.session import Session
 from appliance.inference.tensors import InputSchema
 from convert.converters import graphs
-from convert.converters.answers import REFUSED_TIE
+from convert.converters.estimator_tensors import REFUSED_TIE
 from convert.model.answer_cache import AnswerCache
 from convert.model.arrays import Answers
 from convert.model.original import Original

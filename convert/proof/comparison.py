@@ -31,7 +31,7 @@ _AS_GIVEN = frozenset({"sample", "alone", "trial"})
 _ONE_BY_ONE = 8
 
 
-class Answering(Protocol):
+class Oracle(Protocol):
     """The side that is right: the original model, or answers written down."""
 
     @property
@@ -90,7 +90,7 @@ class _Total:
 class ParityComparison:
     """One comparison under way: batch by batch, with the sums of all of them."""
 
-    def __init__(self, original: Answering, candidate: Candidate, tolerance: Tolerance) -> None:
+    def __init__(self, original: Oracle, candidate: Candidate, tolerance: Tolerance) -> None:
         self.original = original
         self.candidate = candidate
         self.tolerance = tolerance

@@ -57,7 +57,7 @@ def draw(
 ) -> list[Batch]:
     """Return the proof's rows; the same arguments and SEED give the same rows.
 
-    `thresholds` are {column: values at which a tree turns, and for each the row of the sample that comes there},
+    `thresholds` are {column: values at which a tree splits, and for each the row of the sample that comes there},
     `specials` {column: values at which a step may do something of its own}. Only values that `limits` lets in are
     drawn, since the device refuses the others; for numbers nearer to 0 than `least`, 0 is drawn.
     """
@@ -65,20 +65,20 @@ def draw(
     sample = schema.frame
     if len(sample) > MOST_SAMPLE_ROWS:
         sample = sample.iloc[np.sort(rng.choice(len(sample), MOST_SAMPLE_ROWS, replace=False))]
-    source = _Source(schema, limits, rng, least)
+    drawer = _RowDrawer(schema, limits, rng, least)
     batches = [
         Batch("sample", f"the sample's rows, at most {MOST_SAMPLE_ROWS}", sample.reset_index(drop=True)),
-        source.changed("noise", "numbers moved by normal noise of a tenth of their deviation", _noise),
-        source.changed("rounded", "the same, rounded to the decimals that the column has", _rounded_noise),
-        source.changed("shuffled", "each column shuffled by itself", _shuffled),
-        source.changed("float32 neighbours", "the next float32 above or below", _neighbour("float32")),
-        source.changed("float64 neighbours", "the next float64 above or below", _neighbour("float64")),
-        source.edges(),
-        source.turning(thresholds),
-        source.midpoints(),
-        source.magnitudes(),
-        *source.singled_out(specials or {}),
-        *source.special(),
+        drawer.changed("noise", "numbers moved by normal noise of a tenth of their deviation", _noise),
+        drawer.changed("rounded", "the same, rounded to the decimals that the column has", _rounded_noise),
+        drawer.changed("shuffled", "each column shuffled by itself", _shuffled),
+        drawer.changed("float32 neighbours", "the next float32 above or below", _neighbour("float32")),
+        drawer.changed("float64 neighbours", "the next float64 above or below", _neighbour("float64")),
+        drawer.edges(),
+        drawer.on_thresholds(thresholds),
+        drawer.midpoints(),
+        drawer.magnitudes(),
+        *drawer.singled_out(specials or {}),
+        *drawer.special(),
     ]
     return [batch for batch in batches if len(batch.frame)]
 
@@ -111,7 +111,7 @@ def whole(value: float) -> int:
     return round(min(max(value, -_WHOLE), _WHOLE))
 
 
-class _Source:
+class _RowDrawer:
     """Draws batches from one sample; columns that take only certain values keep to them."""
 
     def __init__(self, schema: Schema, limits: Limits, rng: np.random.Generator, least: float) -> None:
@@ -148,15 +148,15 @@ class _Source:
             frame[column.name] = _fitting(column, values, self.schema.frame[column.name].dtype)
         return Batch("edges", "columns at least, greatest, and half the range beyond either", frame)
 
-    def turning(self, thresholds: Mapping[str, tuple[Array, Array]]) -> Batch:
+    def on_thresholds(self, thresholds: Mapping[str, tuple[Array, Array]]) -> Batch:
         """Return rows that come to a split of a tree, on its threshold or next to it as float32 or float64."""
-        turns = [(name, value, row) for name, own in thresholds.items() for value, row in zip(*own, strict=True)]
+        splits = [(name, value, row) for name, own in thresholds.items() for value, row in zip(*own, strict=True)]
         most = max(self.count, MOST_CELLS // len(self.schema.columns) // 4)
-        turns = [turns[index] for index in self.rng.permutation(len(turns))[:most]]
-        frame = self.schema.frame.iloc[[row for _, _, row in turns]].reset_index(drop=True)
+        splits = [splits[index] for index in self.rng.permutation(len(splits))[:most]]
+        frame = self.schema.frame.iloc[[row for _, _, row in splits]].reset_index(drop=True)
         for name in thresholds:
-            rows = np.array([index for index, turn in enumerate(turns) if turn[0] == name], dtype=int)
-            values = np.array([turns[index][1] for index in rows], dtype="float64")
+            rows = np.array([index for index, split in enumerate(splits) if split[0] == name], dtype=int)
+            values = np.array([splits[index][1] for index in rows], dtype="float64")
             near = [values, values.astype("float32").astype("float64")]
             near += [change(values, self.rng) for change in (_neighbour("float32"), _neighbour("float64"))]
             column = frame[name].to_numpy().copy()

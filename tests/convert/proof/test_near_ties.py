@@ -212,24 +212,24 @@ def test_density_and_imputer_are_also_computed_with_fewer_roundings(readings):
     model = make_pipeline(StandardScaler(), KernelDensity()).fit(readings)
     original = Original(model, infer(model, readings))
     far = pd.DataFrame({"x0": [20.0, 75.0], "x1": [20.0, 75.0]})
-    (closely,) = original.equivalents(far)
+    (precise,) = original.equivalents(far)
     scaled, points = (model[0].transform(x) for x in (far.to_numpy(), readings))
     squares = ((scaled[:, None] - points) ** 2).sum(axis=2)
     most = squares.min(axis=1)
     summed = np.log(np.exp((most[:, None] - squares) / 2).sum(axis=1)) - most / 2
-    assert np.allclose(closely["prediction"], summed - np.log(2 * np.pi) - np.log(len(points)), rtol=1e-12)
+    assert np.allclose(precise["prediction"], summed - np.log(2 * np.pi) - np.log(len(points)), rtol=1e-12)
     assert model[1].tree_.get_arrays()[3].shape[0] > 1  # the model itself is as it was
     gaps = readings.copy()
     gaps[::7, 1] = np.nan
     imputer = KNNImputer(n_neighbors=3, weights="distance").fit(gaps)
     asked = pd.DataFrame({"x0": [20.03], "x1": [np.nan]})
-    (closely,) = Original(imputer, infer(imputer, gaps)).equivalents(asked)
-    assert np.allclose(closely["prediction"], imputer.transform(asked.to_numpy()), rtol=1e-6)
+    (precise,) = Original(imputer, infer(imputer, gaps)).equivalents(asked)
+    assert np.allclose(precise["prediction"], imputer.transform(asked.to_numpy()), rtol=1e-6)
     marked = np.where(np.isnan(gaps), -1.0, gaps)
     imputer = KNNImputer(missing_values=-1.0, n_neighbors=3, weights="distance").fit(marked)
     asked = pd.DataFrame({"x0": [20.03], "x1": [-1.0]})
-    (closely,) = Original(imputer, infer(imputer, marked)).equivalents(asked)
-    assert np.allclose(closely["prediction"], imputer.transform(asked.to_numpy()), rtol=1e-6)
+    (precise,) = Original(imputer, infer(imputer, marked)).equivalents(asked)
+    assert np.allclose(precise["prediction"], imputer.transform(asked.to_numpy()), rtol=1e-6)
     search = GridSearchCV(KernelDensity(), {"bandwidth": [0.5, 1.0]}, cv=2).fit(readings)
     assert len(Original(search, infer(search, readings)).equivalents(far)) == 1
     plain = DecisionTreeClassifier().fit(readings, readings[:, 0] > 20)
@@ -241,8 +241,8 @@ def test_count_sketch_is_also_convolved(readings, options):
     model = PolynomialCountSketch(random_state=0, **options).fit(readings)
     original = Original(model, infer(model, readings))
     frame = original.schema.frame
-    (closely,) = original.equivalents(frame)
-    assert np.allclose(closely["prediction"], model.transform(readings), rtol=1e-9, atol=1e-7)
+    (precise,) = original.equivalents(frame)
+    assert np.allclose(precise["prediction"], model.transform(readings), rtol=1e-9, atol=1e-7)
     assert "transform" not in vars(model)  # the model itself is as it was
 
 

@@ -159,7 +159,7 @@ def test_trees_that_see_more_than_the_columns_are_left_out(readings):
 def test_rows_lie_roundings_aside_of_thresholds_whatever_lies_before_them(readings, model):
     model.fit(readings, readings[:, 0] * readings[:, 1])
     original = Original(model, infer(model, readings))
-    assert original.turns
+    assert original.jumps
     (batch,) = boundaries.jumps(original.schema, Limits(), original.last_answer)
     below, above = np.split(batch.frame.to_numpy(), 2)
     assert len(below) > 100
@@ -172,7 +172,7 @@ def test_trees_inside_a_calibration_are_found(readings):
     forest = make_pipeline(StandardScaler(), RandomForestClassifier(5, random_state=0))
     model = CalibratedClassifierCV(forest, cv=2).fit(readings, readings[:, 0] > readings[:, 1])
     original = Original(model, infer(model, readings))
-    assert original.turns
+    assert original.jumps
     assert kept_from(model, original.schema.columns) == "RandomForestClassifier"
 
 

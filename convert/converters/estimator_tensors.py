@@ -25,7 +25,7 @@ Written = TypeVar("Written")
 
 
 @dataclass(frozen=True)
-class Answers:
+class OutputTensors:
     """What an estimator answers, a tensor for each method it has; `n` rows, float64 unless said.
 
     predict: class labels [n] or, of several outputs, [n, outputs]; a regressor's numbers [n, targets], one target too.
@@ -42,7 +42,7 @@ class Answers:
     dtype: str = "float64"
 
 
-class Rows:
+class InputTensors:
     """The rows an estimator is asked about: skl2onnx's variables, and the same as one float64 matrix."""
 
     def __init__(self, graph: Graph, variables: list[Any]) -> None:
@@ -95,16 +95,16 @@ class Rows:
             return self.matrix
         return concat([tensor.cast(self.dtype) if self.dtype == "string" else tensor for tensor in self.tensors])
 
-    def of(self, tensor: Tensor, width: int | None, dtype: str = "float64", name: str = "rows") -> Rows:
+    def of(self, tensor: Tensor, width: int | None, dtype: str = "float64", name: str = "rows") -> InputTensors:
         """Return computed columns as rows for another estimator; a ColumnTransformer finds them by `name`."""
         kind = {"float64": DoubleTensorType, "int64": Int64TensorType, "string": StringTensorType}[dtype]
         variable = self.graph.scope.declare_local_variable(name, kind([None, width]))
         self.graph.container.add_node(
             "Identity", [tensor.name], [variable.onnx_name], name=f"rows {variable.onnx_name}"
         )
-        return Rows(self.graph, [variable])
+        return InputTensors(self.graph, [variable])
 
-    def widened(self) -> Rows:
+    def widened(self) -> InputTensors:
         """Return the rows with float32 columns as float64: what is computed from them then rounds as the original."""
         variables = []
         for variable in self.variables:
@@ -114,7 +114,7 @@ class Rows:
                 variables += self.of(tensor, columns, name=variable.raw_name).variables
             else:
                 variables.append(variable)
-        rows = Rows(self.graph, variables)
+        rows = InputTensors(self.graph, variables)
         rows.is_single = all(isinstance(variable.type, FloatTensorType) for variable in self.variables)
         return rows
 
@@ -131,21 +131,21 @@ def _labels(graph: Graph, constants: Any, index: Tensor) -> Tensor:
 
 
 def classified(
-    rows: Rows,
+    rows: InputTensors,
     model: Any,
     proba: Tensor | None = None,
     decision: Tensor | None = None,
     index: Tensor | None = None,
-) -> Answers:
+) -> OutputTensors:
     """Return a classifier's answers; unless `index` is given, the class of the largest score is predicted."""
     if isinstance(model.classes_, list):
         raise refusal(model, "it answers several outputs at once", "train one classifier for each output")
     if index is None:
         index = _largest(model, proba, decision)
-    return Answers(labels(rows.graph, model, index), proba, decision, index=index)
+    return OutputTensors(labels(rows.graph, model, index), proba, decision, index=index)
 
 
-def several(rows: Rows, model: Any, indices: list[Tensor]) -> Answers:
+def several(rows: InputTensors, model: Any, indices: list[Tensor]) -> OutputTensors:
     """Return labels of several outputs side by side; `indices` are int64 [n] positions in each of `model.classes_`."""
     constants = [label_constants(classes) for classes in model.classes_]
     if len({values.dtype.kind for values in constants}) > 1:
@@ -153,16 +153,16 @@ def several(rows: Rows, model: Any, indices: list[Tensor]) -> Answers:
     positions = concat([index.reshape(-1, 1) for index in indices])
     decision = positions.cast("float64")
     if all(np.array_equal(values, constants[0]) for values in constants):
-        return Answers(_labels(rows.graph, constants[0], positions), decision_function=decision)
+        return OutputTensors(_labels(rows.graph, constants[0], positions), decision_function=decision)
     starts = np.cumsum([0, *map(len, constants[:-1])])  # all labels in one row, so that one node picks those of a row
-    return Answers(_labels(rows.graph, np.concatenate(constants), positions + starts), decision_function=decision)
+    return OutputTensors(_labels(rows.graph, np.concatenate(constants), positions + starts), decision_function=decision)
 
 
-def outlier(scores: Tensor, offset: float) -> Answers:
+def outlier(scores: Tensor, offset: float) -> OutputTensors:
     """Return an outlier detector's answers for `score_samples` [n, 1]: -1 (outlier) where they are under `offset`."""
     decision = scores - offset
     label = where(decision >= 0.0, 1, -1).reshape(-1)
-    return Answers(label, decision_function=decision, score_samples=scores)
+    return OutputTensors(label, decision_function=decision, score_samples=scores)
 
 
 def refuse_rows(tensor: Tensor, refused: Tensor, why: str = "") -> Tensor:
