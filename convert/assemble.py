@@ -70,7 +70,7 @@ class Conversion:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(partial).chmod(0o644)  # mkstemp's 0600 would keep the operations team out
+            Path(partial).chmod(0o644)  # mkstemp makes 0600, which only the owner can read
             Path(partial).replace(path)
         finally:
             Path(partial).unlink(missing_ok=True)
@@ -127,7 +127,7 @@ def assemble(
 
 
 def libraries(model: Any = None) -> dict[str, str]:
-    """Return {library: version} of what converts, and of the boosting libraries that `model` is made of."""
+    """Return {library: version} of the converting libraries, and of the boosting libraries that `model` uses."""
     here = {name: importlib.metadata.version(name) for name in LIBRARIES}
     if model is None:
         return here
@@ -136,7 +136,7 @@ def libraries(model: Any = None) -> dict[str, str]:
 
 
 def _examples(made: Candidate, proof: Proof) -> bytes:
-    """Return examples.npz: rows of every kind of the proof, half of them the sample's, with the original's answers."""
+    """Return examples.npz: rows of every kind in the proof, half from the sample, with the original's answers."""
     share = MOST_EXAMPLES // 2 // max(1, len(proof.evidence) - 1)
     frames, answers = [], []
     for batch, known in proof.evidence:

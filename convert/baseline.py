@@ -1,4 +1,4 @@
-"""Sums up the sample and the original's answers to it, for drift to be seen against."""
+"""Summarizes the sample and the original's answers to it: the reference that drift is measured against."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ from appliance.bundle.manifest import Label
 from appliance.inference import binning
 from convert.model.arrays import Array
 
-_DISTINCT = 20  # whole numbers with at most so many values are categories: codes, levels, counts of a few
+_DISTINCT = 20  # whole numbers with at most this many values count as categories: codes, levels, small counts
 _FENCE = 1.5  # times the distance of the outermost quantiles: how far beyond them a fence stands
 _NORMAL_SPREAD = 4.65  # deviations between the 1 % and the 99 % quantile of a normal distribution
 _ROUNDING = 1e-5  # relative: by which a graph's answer may differ from the original's
@@ -173,7 +173,7 @@ def _categories(present: Any, missing: float) -> Categories:
 
 
 def _rounded(count: int) -> int:
-    """Return a count to the nearest multiple of LEAST_COUNT, so that no smaller one can be found by subtraction."""
+    """Round a count to a multiple of LEAST_COUNT: then no smaller count can be computed by subtraction."""
     return (count + LEAST_COUNT // 2) // LEAST_COUNT * LEAST_COUNT
 
 

@@ -98,14 +98,14 @@ class _Recipe:
                 proof = _with_story(proof, attempts, self.kept_from_float32, self.schema.wide)
                 self.reports(proof.report)
                 if refused := self.original.watch.refusal():
-                    raise refused  # the proof's rows have shown it
+                    raise refused  # found while the proof asked its rows
                 if proof.report.passed:
                     return self._conversion(made, proof)
                 raise parity.failure(proof.report)
             except ConversionRefused as error:
                 failures.append(error)
                 attempts.append(Attempt(float_type, f"{error.tried}: {error.found}".splitlines()[0]))
-        # What the graph answered wrongly tells more than why the other type could not be converted.
+        # A wrong answer of one graph says more than why the other type could not be converted.
         raise next((error for error in reversed(failures) if isinstance(error, ParityFailed)), failures[0])
 
     def _check_sample(self) -> None:
@@ -120,7 +120,7 @@ class _Recipe:
             ) from refusal
 
     def _float_types(self) -> tuple[TensorType, ...]:
-        """Return the types to try; for texts alone there is nothing to choose."""
+        """Return the floating-point types to try; a table of texts alone has nothing to choose."""
         if all(column.kind == "string" for column in self.schema.columns):
             return ("float32",)
         return ("float64",) if self.kept_from_float32 else ("float32", "float64")
@@ -164,8 +164,8 @@ class _Recipe:
 def original_of(model: Any, sample: Any, outputs: list[str] | None = None) -> Original:
     """Return the original with the table it takes, asked in float64 where it compares what it computes.
 
-    Of columns of float32 it computes in float32, and what it then compares hangs on that rounding: the nearest of two
-    neighbours may be the other one. Raises what `schema.infer` and `Original` raise.
+    From float32 columns it computes in float32, and what it then compares depends on that rounding: another of two
+    neighbours may be the nearest. Raises what `schema.infer` and `Original` raise.
     """
     table = schema.infer(model, sample, boosting.categories_of_training)
     compares = float32_inputs.kept_from(model, table.columns)
@@ -196,7 +196,7 @@ def _digest(model: Any) -> str:
     """Return the SHA-256 of a model in memory, as pickled."""
     try:
         return hashlib.sha256(pickle.dumps(model, protocol=5)).hexdigest()
-    except Exception as error:  # what refuses to be pickled raises what it likes
+    except Exception as error:  # an object that cannot be pickled may raise anything
         raise ConversionRefused(
             "take the model's digest", f"it cannot be pickled ({error})", "replace lambdas"
         ) from error

@@ -1,7 +1,7 @@
-"""Runs a job in a process of its own: what the model's code breaks, hangs or eats up ends there, as a clear refusal.
+"""Runs a job in its own process: if the model's code crashes, hangs or takes too much memory, only that process ends.
 
-The process is a guard against accidents, not a prison: a pickle's code has the rights of whoever runs the conversion.
-Messages cross as MessagePack, never as pickles, so that nothing of the model's runs on this side.
+The process guards against accidents, not against attacks: a pickle's code has the rights of the user who runs the
+conversion. Messages are MessagePack, never pickles, so that no code of the model runs on this side.
 """
 
 import multiprocessing
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from convert.assemble import Conversion
     from convert.lint import Finding
 
-START = 120.0  # seconds until the process does the first step; heavy imports and a busy machine, nothing of the model's
+START = 120.0  # seconds until the process begins its first step: time for heavy imports on a busy machine
 PATIENCE = 10  # a proof asks the model many times: it may take this many times the limit of one conversion
 MEMORY_SHARE = 0.8  # of this machine's
 
@@ -43,7 +43,7 @@ class _Report(msgspec.Struct, tag=True):
 
 
 class _Done(msgspec.Struct, tag=True):
-    """What came of it, encoded, and what is to be noted of it."""
+    """The result, encoded, and notes on it."""
 
     result: msgspec.Raw
     notes: list[str]
@@ -90,7 +90,7 @@ def lint(job: LintJob, memory: int | None = None) -> "list[Finding]":
 def _ask(
     tried: str, job: Job | LintJob, progress: Callable[[str], None], reports: Callable[[Any], None], memory: int | None
 ) -> _Done:
-    """Return what comes of a job in a process of its own; `tried` says in an error what was tried."""
+    """Return the result of a job in its own process; `tried` is the first part of an error."""
     context = multiprocessing.get_context("spawn")  # a fork would share the registries' open connections
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(job, sender, memory or _memory()))
@@ -125,8 +125,8 @@ def _ask(
 def _work(job: Job | LintJob, sender: Connection, memory: int) -> None:
     """Run the job and send what comes of it; the child's standard output is this command's standard error."""
     if sys.platform != "win32":
-        os.setsid()  # so that whatever it starts ends with it
-    os.dup2(2, 1)  # what the model's code prints must not stand in the report
+        os.setsid()  # so that processes it starts end with it
+    os.dup2(2, 1)  # what the model's code prints must not appear in the report
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _limit_memory(memory)
 
@@ -152,7 +152,7 @@ def _work(job: Job | LintJob, sender: Connection, memory: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process, and those that it started, when the command ends that wanted the answer: it may be killed."""
+    """End this process and those that it started when the command that waits for it ends, even if it is killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
@@ -168,7 +168,7 @@ def _error(failed: _Failed) -> ApplianceError:
 
 
 def _memory() -> int:
-    """Return MEMORY_SHARE of this machine's memory, in bytes; where the system does not tell, no limit."""
+    """Return MEMORY_SHARE of this machine's memory, in bytes; no limit where the system does not tell its size."""
     try:
         return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * MEMORY_SHARE)
     except (AttributeError, ValueError, OSError):
@@ -176,7 +176,7 @@ def _memory() -> int:
 
 
 def _limit_memory(memory: int) -> None:
-    """Let allocations beyond the limit fail; only where the system knows such limits."""
+    """Let allocations beyond the limit fail, on systems that have such limits."""
     if sys.platform != "win32":
         import resource
 

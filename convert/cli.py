@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # scikit-learn and its kind load when a conversion runs, not 
     from convert.assemble import Conversion
     from convert.proof.certificate import Parity
 
-_LEAST_SHARE = 0.001  # of the tolerance, that is worth telling
+_LEAST_SHARE = 0.001  # share of the tolerance that is worth reporting
 
 
 @click.command()
@@ -100,7 +100,7 @@ def convert(
     from convert.job import Job
 
     agreed = _tolerance(tolerance)
-    private_key, password = _key(key_file, password_file)  # before the long work: a mistake is told at once
+    private_key, password = _key(key_file, password_file)  # before the long work, so that a mistake is reported at once
     memory = _bytes(memory_limit)
     reports: list[Parity] = []
     with tempfile.TemporaryDirectory(prefix="appliance-convert-") as fetch_folder:

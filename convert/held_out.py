@@ -1,4 +1,4 @@
-"""What an unseen sample with its true answers tells: how probabilities are calibrated, and how far predictions err."""
+"""Measures a model on rows it was not trained on, with their true answers: calibration and errors."""
 
 from dataclasses import dataclass
 
@@ -33,7 +33,7 @@ def judged(
 ) -> tuple[list[CalibrationBin], Conformal | None]:
     """Return calibration and conformal quantiles of the answers ({output: array [rows, ...]}) to an unseen sample.
 
-    Nothing is said of a sample that the model was trained on: it knows those rows too well. `roles` are
+    A sample that the model was trained on gives nothing: its errors there are too small. `roles` are
     {output: which part of a prediction it is}. Raises InvalidInput where the truth does not fit the prediction.
     """
     by_role = {role: answers[output] for output, role in roles.items()}
@@ -50,13 +50,13 @@ def judged(
 
 
 def _of_labels(probability: Array, truth: Array) -> tuple[list[CalibrationBin], Conformal | None]:
-    """Return what probabilities [rows, labels] tell beside the numbers of the true labels [rows]."""
+    """Compare probabilities [rows, labels] with the numbers of the true labels [rows]."""
     own = np.where(truth >= 0, probability[np.arange(len(truth)), truth], 0.0)
     return baseline.calibration(probability, truth), baseline.conformal("label", 1 - own[:, None])
 
 
 def _of_numbers(prediction: Array, truth: pd.DataFrame) -> Conformal | None:
-    """Return what predicted numbers [rows] or [rows, columns] tell beside the true ones."""
+    """Compare predicted numbers [rows] or [rows, columns] with the true ones."""
     flat = prediction.reshape(len(prediction), -1)
     if flat.dtype.kind != "f" or flat.shape[1] != truth.shape[1]:
         return None
@@ -65,7 +65,7 @@ def _of_numbers(prediction: Array, truth: pd.DataFrame) -> Conformal | None:
     except (TypeError, ValueError) as error:
         next_step = "name the columns of true answers with --target"
         raise InvalidInput(
-            "read the true answers", "they are no numbers, and the model predicts numbers", next_step
+            "read the true answers", "they are not numbers, and the model predicts numbers", next_step
         ) from error
     return baseline.conformal("absolute", np.abs(right - flat))
 

@@ -1,4 +1,4 @@
-"""One conversion, or one lint of a model, as it was asked for: from a fetched model on, all in this process."""
+"""One conversion or lint of a fetched model, from loading to result, all in this process."""
 
 import sys
 from dataclasses import dataclass, replace
@@ -21,10 +21,10 @@ FEW_ROWS = 20
 
 
 class Progress(Protocol):
-    """What hears of each step that begins."""
+    """Called at the start of each step."""
 
     def __call__(self, message: str, loads: bool = False) -> None:
-        """Take the name of the step; `loads` says that it only loads the model, which takes no longer than one call."""
+        """Take the name of the step. `loads`: it only loads the model, so the time limit of one call holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def run_lint(job: LintJob, progress: Progress) -> "list[Finding]":
 
 
 def run(job: Job, progress: Progress, reports: "Reports") -> "tuple[Conversion, tuple[str, ...]]":
-    """Load the model, convert and prove it; return the conversion and what is to be noted of it.
+    """Load the model, convert and prove it; return the conversion and notes on it.
 
     Loading a pickle runs the code in it, here. Raises what `convert_model` and `convert_graph` raise, and Misuse when
     there are no rows to prove the model with.
@@ -124,7 +124,9 @@ def run(job: Job, progress: Progress, reports: "Reports") -> "tuple[Conversion, 
 
 def _take_code(fetched: Fetched) -> None:
     """Let a pickle import the modules that came with it."""
-    if fetched.code is not None and fetched.runs_code:  # else a module there could stand in for one of ours
+    if (
+        fetched.code is not None and fetched.runs_code
+    ):  # last on the path: else a module there could replace one of ours
         sys.path.append(str(fetched.code))
 
 

@@ -1,4 +1,4 @@
-"""Says which steps of an estimator convert, which do not and what to use instead; it need not be trained for that."""
+"""Says which steps of an estimator convert, which do not, and what to use instead. It need not be trained."""
 
 from typing import Any, Literal
 
@@ -37,7 +37,7 @@ class Finding(msgspec.Struct, frozen=True):
 def lint(model: Any) -> list[Finding]:
     """Return a finding for each estimator in `model`, outermost first; `model` may be trained or not.
 
-    A step that converts may still be refused in its place, for what only the data show: `appliance convert` proves
+    A step that converts may still be refused later, for reasons that only the data show: `appliance convert` proves
     the trained model on rows. Raises ConversionRefused for what is no estimator.
     """
     for module in OWN_CONVERTERS:

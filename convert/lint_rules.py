@@ -1,4 +1,4 @@
-"""Knows the options that no graph can keep, as far as they show before training: functions, random draws, kernels."""
+"""Knows the options that no graph can represent and that show before training: functions, random draws, kernels."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -44,7 +44,9 @@ _KERNELS = (
 
 
 def refused_option(model: Any) -> Reason | None:
-    """Return why an estimator of a known class cannot be converted as it is set, or None. Our converters registered."""
+    """Return why an estimator of a known class cannot be converted with its options, or None.
+
+    Precondition: our converters are registered."""
     return next((reason for rule in _RULES for reason in rule(model)), None)
 
 
@@ -105,7 +107,7 @@ def _boosters(model: Any) -> Iterator[Reason]:
     objective = options.get("loss_function" if library == "catboost" else "objective")
     if callable(objective) and (
         library != "lightgbm" or is_classifier(model)
-    ):  # a LightGBM regressor then gives it raw
+    ):  # a LightGBM regressor then gives raw scores, which convert
         yield "it has an objective of its own", "train it with a built-in objective"
     if options.get("booster") == "gblinear":
         yield "its booster is linear", "use scikit-learn's linear models, or booster='gbtree'"
@@ -119,7 +121,7 @@ def _boosters(model: Any) -> Iterator[Reason]:
 
 
 def _texts(model: Any) -> Iterator[Reason]:
-    """Yield what the converter says of the patterns and functions of a bag of words, asked with one word."""
+    """Yield why the converter refuses the patterns or functions of a bag of words; one word is enough to ask it."""
     if isinstance(model, CountVectorizer):  # TfidfVectorizer is one too
         options = {name: getattr(model, name) for name in CountVectorizer().get_params()}
         bag = CountVectorizer(**options)
@@ -144,7 +146,9 @@ def traced(model: Any, columns: int | None = None) -> Reason | None:
 
 
 def converter_says(model: Any, columns: Any) -> Reason | None:
-    """Return why the converter of this estimator refuses it, or None; other errors say nothing: it is not trained."""
+    """Return why the converter of this estimator refuses it, or None.
+
+    Other errors mean nothing here: the estimator may not be trained."""
     types = [("columns", columns)]
     try:
         skl2onnx.convert_sklearn(model, initial_types=types, target_opset=TARGET_OPSET)

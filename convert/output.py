@@ -1,4 +1,4 @@
-"""The one way from `convert` and `lint` to a terminal: whatever is printed is made plain first."""
+"""The one way from `convert` and `lint` to a terminal: control characters are taken out before printing."""
 
 import click
 
@@ -18,5 +18,5 @@ def print_json(document: object) -> None:
 
 
 def notice(message: str) -> None:
-    """Say on standard error what a person must know, whatever reads the output."""
+    """Print a notice for a person on standard error, also where a program reads the output."""
     echo(f"notice: {message}", err=True)

@@ -1,4 +1,4 @@
-"""The recipe for an ONNX graph made elsewhere: instead of a model to ask, a table with the answers expected of it."""
+"""The recipe for an ONNX graph made elsewhere: there is no model to ask, but a table with the expected answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ from convert.proof.certificate import Parity, Reports
 from convert.proof.comparison import ParityComparison
 from convert.proof.rows import MOST_SAMPLE_ROWS, SEED, Batch
 
-_SUM_OF_SHARES = 1e-3  # how far probabilities, as written in a table, may sum from 1
+_SUM_OF_SHARES = 1e-3  # how far the sum of probabilities written in a table may be from 1
 
 
 def convert_graph(
@@ -56,9 +56,9 @@ def convert_graph(
     """Return the graph in `path`, proved to give the answers that `sample` expects of it, or refuse.
 
     `expected` holds `COLUMN[,COLUMN]` or `OUTPUT=COLUMN[,COLUMN]`; the sample's other columns fill the inputs, by name
-    where every input is one column, else in order. Outputs of which nothing is expected are left out: what is not
-    proved does not travel. `known` says whether the model was trained on the sample, and its true answers. Raises
-    Misuse, InvalidInput, ConversionRefused, and ParityFailed for other answers.
+    where every input is one column, else in order. Outputs without an expected answer are left out of the bundle: they
+    are not proved. `known` says whether the model was trained on the sample, and its true answers. Raises Misuse,
+    InvalidInput, ConversionRefused, and ParityFailed for other answers.
     """
     check_name(name)
     check_version(version)
@@ -111,7 +111,7 @@ class _GraphSchema(Schema):
 
 @dataclass(frozen=True, slots=True)
 class _Recorded:
-    """The answers that a table expects, each row knowing its number in the column `row`."""
+    """The answers that a table expects; the column `row` holds each row's number."""
 
     methods: dict[str, str]
     roles: dict[str, Role]
@@ -125,11 +125,11 @@ class _Recorded:
         return {name: array[frame[self.row].to_numpy()] for name, array in self.known.items()}
 
     def equivalents(self, frame: pd.DataFrame) -> list[Answers]:
-        """Return nothing: what is written down is all there is."""
+        """Return nothing: only the written answers are known."""
         return []
 
     def shares_drawn(self, frame: pd.DataFrame) -> None:
-        """Return nothing: no label is drawn."""
+        """Return nothing: no label depends on rounding errors."""
 
 
 def _expected_columns(outputs: list[str], sample: pd.DataFrame, expected: Sequence[str]) -> dict[str, list[str]]:
@@ -213,7 +213,7 @@ def _candidate(
 
 
 def _first_answers(graph: PrebuiltGraph, table: _GraphSchema, outputs: list[str]) -> Answers:
-    """Return what the graph says of the first rows: the shapes and dtypes of its outputs."""
+    """Return the graph's answers to the first rows, which show the shapes and dtypes of its outputs."""
     try:
         rows = feeds(table, table.frame.head(3), "float32", Limits())
         return dict(zip(outputs, Session(graph.serialized()).run(rows, outputs), strict=True))
@@ -239,7 +239,7 @@ def _as_answer(output: str, frame: pd.DataFrame, given: Array) -> Array:
 
 
 def _roles(known: Answers) -> dict[str, Role]:
-    """Return which part of a prediction each output is: labels and shares are told by what is expected of them."""
+    """Return which part of a prediction each output is, found from the expected answers."""
     if len(known) == 1:
         return dict.fromkeys(known, "prediction")
     labels = [output for output, array in known.items() if array.ndim == 1 and array.dtype.kind in "Oiub"]
@@ -271,7 +271,7 @@ def _task(roles: dict[str, Role], known: Answers, named: list[Label]) -> tuple[T
 
 
 def _prove(recorded: _Recorded, made: Candidate, tolerance: Tolerance) -> parity.Proof:
-    """Return the proof on the table's rows: all at once, the other way round, and some alone."""
+    """Return the proof on the table's rows: all at once, in reverse order, and some one by one."""
     rows = made.schema.frame.assign(**{recorded.row: np.arange(len(made.schema.frame))})
     backwards = rows.iloc[::-1].reset_index(drop=True)
     comparison = ParityComparison(recorded, made, tolerance)

@@ -28,7 +28,9 @@ def _classifier(rows: InputTensors, model: Any) -> OutputTensors:
     """Return `AdaBoostClassifier.decision_function` and what follows from it (sklearn/ensemble/_weight_boosting.py)."""
     if model.n_classes_ < 2:
         raise refusal(model, "it knows one class only", "train it with two classes at least")
-    by_shares = getattr(model, "algorithm", "SAMME") == "SAMME.R"  # the default until scikit-learn 1.6, then gone
+    by_shares = (
+        getattr(model, "algorithm", "SAMME") == "SAMME.R"
+    )  # the default until scikit-learn 1.6, which removed it
     total = _logarithms(rows, model) if by_shares else _votes(rows, model)
     decision = total / float(model.estimator_weights_.sum())
     if model.n_classes_ > 2:

@@ -1,4 +1,4 @@
-"""Converts LightGBM's, XGBoost's and CatBoost's models, those of the three that are installed."""
+"""Converts LightGBM's, XGBoost's and CatBoost's models, as far as these libraries are installed."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def categories_of_training(model: Any) -> dict[int, Any]:
             from convert.converters import boosting_xgboost
 
             return boosting_xgboost.categories(model)
-    except ConversionRefused:  # told in full when the model is converted
+    except ConversionRefused:  # the full reason is given when the model is converted
         pass
     return {}
 
 
 def register() -> None:
-    """Make skl2onnx write the models of every library of the three that is here."""
+    """Make skl2onnx write the models of those of the three libraries that are installed."""
     tree_nodes.allow_opset()
     if find_spec("lightgbm"):
         import lightgbm

@@ -96,7 +96,7 @@ def _binary_border(model: Any) -> float:
 
 
 def _raw(rows: InputTensors, model: Any, losses: tuple[str, ...]) -> tuple[Tensor, str]:
-    """Return the prediction type RawFormulaVal [rows, dimensions], and the loss, which is to be one of `losses`."""
+    """Return the prediction type RawFormulaVal [rows, dimensions], and the loss, which must be one of `losses`."""
     for kind in ("text", "embedding"):
         if getattr(model, f"get_{kind}_feature_indices")():
             raise refusal(model, f"it has {kind} features", "make numbers of them with scikit-learn and train on those")
@@ -117,11 +117,11 @@ def _raw(rows: InputTensors, model: Any, losses: tuple[str, ...]) -> tuple[Tenso
 
 
 def _oblivious(tree: dict[str, Any], placed: Placed, dimensions: int) -> tuple[Tree, Array]:
-    """Return a tree that splits alike on each level, and its leaves' values [nodes, dimensions].
+    """Return a symmetric tree (one split for each level), and its leaves' values [nodes, dimensions].
 
     A leaf's number has a bit for each split, the first split's the lowest: the last split is the root's.
     """
-    splits = (tree["splits"] or [])[::-1]  # null where nothing was worth a split
+    splits = (tree["splits"] or [])[::-1]  # null in a tree without splits
     inner = 2 ** len(splits) - 1
     levels = np.repeat(np.arange(len(splits)), 2 ** np.arange(len(splits)))
     children = 2 * np.arange(inner) + 1

@@ -22,10 +22,10 @@ from convert.model.arrays import Array
 
 Hashes = NDArray[np.uint64]
 Export = Callable[[Any], dict[str, Any]]
-"""Gives the model's JSON for a pool, whose texts it lists with their hashes."""
+"""Returns the model's JSON; for a pool, it also lists the pool's texts with their hashes."""
 
 UNKNOWN = 2**40
-"""Stands for the hash of an unseen category, which CatBoost finds in no table either. Hashes are int32."""
+"""Stands for the hash of an unseen category: no table holds it, since hashes are int32."""
 _FACTOR = 0x4906BA494954CB65
 _MODULUS = 2**64
 _EMPTY_KEY = _MODULUS - 1
@@ -115,7 +115,7 @@ def is_whole(content: Mapping[str, Any], columns: Sequence[Ctr]) -> bool:
     """Return whether the JSON holds each table of target statistics.
 
     It names them by columns and type: of several ways to cut the target, or several targets, it keeps the last
-    (`ModelCtrBaseToStr` in json_model_helpers.cpp leaves TargetBorderClassifierIdx out), and answers otherwise.
+    (`ModelCtrBaseToStr` in json_model_helpers.cpp leaves TargetBorderClassifierIdx out), and then gives other answers.
     """
     params = content["model_info"]["params"]
     if params["loss_function"]["type"].startswith("MultiRMSE") and any(ctr.kind not in _COUNTS for ctr in columns):
@@ -133,7 +133,7 @@ def _table(entry: Mapping[str, Any]) -> Table:
     stride, flat = entry["hash_stride"], entry["hash_map"]
     keys = np.array([int(key) for key in flat[::stride]], dtype=np.uint64)
     counts = np.array([flat[start::stride] for start in range(1, stride)]).T.reshape(len(keys), stride - 1)
-    kept = keys != _EMPTY_KEY  # an unused place of the hash table, written with the first entry's counts
+    kept = keys != _EMPTY_KEY  # an unused entry of the hash table, which is written with the counts of the first one
     return Table(keys[kept], counts[kept], entry["counter_denominator"])
 
 
@@ -181,11 +181,11 @@ def known(columns: Sequence[Array], model: Any, export: Export) -> tuple[Known, 
     wanted = list(dict.fromkeys(text for column in texts for text in column))
     found: dict[str, int] = {}
     content: dict[str, Any] = {}
-    while missing := [text for text in wanted if text not in found]:  # of two texts with one hash it lists one
+    while missing := [text for text in wanted if text not in found]:  # it lists one of two texts with the same hash
         content = export(_pool(model, missing))
         listed = {entry["value"]: entry["hash"] for entry in content["features_info"]["cat_features_hash"]}
         if not listed.keys() & set(missing):
-            raise refusal(model, f"CatBoost spells the category {missing[0]!r} otherwise", "rename that category")
+            raise refusal(model, f"CatBoost writes the category {missing[0]!r} in another way", "rename that category")
         found |= {text: int(np.uint32(hashed).astype(np.int32)) for text, hashed in listed.items()}
     hashes = [np.array([found[text] for text in column], dtype=np.int64) for column in texts]
     rows = np.column_stack([of_column[codes] for of_column, (codes, _) in zip(hashes, coded, strict=True)])
@@ -193,7 +193,7 @@ def known(columns: Sequence[Array], model: Any, export: Export) -> tuple[Known, 
 
 
 def text_of(value: Any) -> str:
-    """Return the text that CatBoost hashes for a category: of a number its digits, of a truth value 0 or 1."""
+    """Return the text that CatBoost hashes for a category: the digits of a number, 0 or 1 for a boolean."""
     return value if isinstance(value, str) else str(int(value))
 
 
@@ -211,8 +211,8 @@ def _pool(model: Any, texts: Sequence[str]) -> Any:
 def lacking(content: Mapping[str, Any], columns: Sequence[Ctr], known: Known) -> Iterator[tuple[tuple[int, ...], int]]:
     """Yield what the model knows and the sample lacks: categorical columns, and how many of their categories.
 
-    For several columns it is combinations, of which some column's category is lacking. None is yielded for a
-    combination of columns whose own tables prove the sample to hold all categories.
+    For several columns these are combinations with an unknown category. Nothing is yielded for a combination of columns
+    whose own tables prove that the sample holds all their categories.
     """
     absent: dict[int, set[int]] = {}
     proved: set[int] = set()
@@ -265,7 +265,7 @@ def _inverted(keys: Hashes, elements: Sequence[Element], known: Array) -> Array:
 
 
 def _unexplained(keys: Hashes, elements: Sequence[Element], known: Known) -> Hashes:
-    """Return the keys that no combination of the sample's categories gives; those too many to be tried are kept."""
+    """Return the keys that no combination of the sample's categories gives; all keys where those are too many."""
     weights = np.array(factors(len(elements)), dtype=np.uint64)
     categories = [element.index for element in elements if element.kind == "category"]
     flags = len(elements) - len(categories)
@@ -282,7 +282,7 @@ def _unexplained(keys: Hashes, elements: Sequence[Element], known: Known) -> Has
 
 
 def _without(keys: Hashes, weights: Sequence[int], values: Sequence[Hashes]) -> Hashes:
-    """Return keys [n, combinations] less weight * value for each way to choose one of each of `values`."""
+    """Return keys [n, combinations] minus weight * value, for each way to choose one of each of `values`."""
     rest = keys[:, None]
     for weight, choices in zip(weights, values, strict=True):
         rest = (rest[:, :, None] - choices * np.uint64(weight)).reshape(len(keys), rest.shape[1] * len(choices))

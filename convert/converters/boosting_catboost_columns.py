@@ -72,7 +72,7 @@ def _number_place(split: dict[str, Any], floats: dict[int, Any], position: int |
 
 
 def _check_sample(model: Any, content: dict[str, Any], columns: Sequence[Ctr], categories: Known) -> None:
-    """Raise ConversionRefused for what the model knows and the sample lacks: it would answer as for the unseen."""
+    """Raise ConversionRefused for categories that the model knows and the sample lacks; the graph would lack them."""
     features = content["features_info"]["categorical_features"]
     names = [repr(feature.get("feature_name") or feature["flat_feature_index"]) for feature in features]
     parts = []
@@ -116,7 +116,7 @@ class _Writer:
         statistics = self._statistics(numbers) if self.combined else []
         parts = [*([] if numbers is None else [numbers]), *(flag.cast("float64") for flag in flags), *statistics]
         if not parts:
-            raise refusal(self.model, "it has no splits", "train it on columns that tell rows apart")
+            raise refusal(self.model, "it has no splits", "train it on columns that differ between rows")
         matrix = concat(parts)
         matrix.is_single = True
         return Columns(matrix, self._places())
@@ -138,7 +138,9 @@ class _Writer:
                 return float(flags[split["cat_feature_index"], split["value"]]), 0.5, 1.0
             position, border = borders[split["split_index"] - before]
             if border != split["border"]:
-                raise refusal(self.model, "its splits are numbered otherwise", "save it with another CatBoost version")
+                raise refusal(
+                    self.model, "its splits are numbered in an unknown way", "save it with another CatBoost version"
+                )
             return float(position), float(border), 1.0
 
         return place
@@ -209,7 +211,7 @@ class _Writer:
         return [_read(hashed, group) for hashed, group in zip(hashes, self.combined.values(), strict=True)]
 
     def _block(self, kind: str, elements: Sequence[Element], numbers: Tensor | None) -> Tensor:
-        """Return what elements of one kind are worth, int64 [rows, elements]."""
+        """Return the values of elements of one kind in a combination's hash, int64 [rows, elements]."""
         if kind == "float" and numbers is not None:
             above = numbers.columns(*(self.used.index(element.index) for element in elements))
             flags = above > row([np.float32(element.border) for element in elements])

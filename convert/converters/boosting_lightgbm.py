@@ -75,13 +75,13 @@ def _classifier(rows: InputTensors, model: Any) -> OutputTensors:
 
 
 def regressor(rows: InputTensors, model: Any) -> OutputTensors:
-    """Return what the objective predicts [rows, targets]; of a Booster the same, of classes their shares."""
+    """Return what the objective predicts [rows, targets]; for a Booster of classes, their probabilities."""
     forest = _read(model)
     return OutputTensors(predict=_answer(_raw(rows, model, forest), model, forest))
 
 
 def _answer(raw: Tensor, model: Any, forest: _Forest) -> Tensor:
-    """Return what the objective makes of the raw scores."""
+    """Return the objective's prediction from the raw scores."""
     name, *settings = forest.objective.split()
     options = dict(setting.split(":") for setting in settings if ":" in setting)
     if not name or callable(getattr(model, "objective", None)) or (name in _IDENTITY and "sqrt" not in settings):
@@ -116,11 +116,11 @@ def _raw(rows: InputTensors, model: Any, forest: _Forest) -> Tensor:
 
 
 def _prepared(rows: InputTensors, model: Any, forest: _Forest) -> Tensor:
-    """Return the columns with categories as whole numbers from 1 on, and zeros missing where they count as that."""
+    """Return the columns, categories as whole numbers from 1 on, and zeros as NaN where they count as missing."""
     x = _columns(rows, model, forest)
     width = _booster(model).num_feature()
     if forest.categorical:
-        # A category is cut to an integer as C does; one more, since onnxruntime keeps sets from 1 on as bits.
+        # A category is truncated to an integer, as in C. Plus 1, since onnxruntime keeps sets as bits from 1 on.
         whole = x.op("Sign") * x.abs().floor() + 1.0
         x = where(_mask(rows, forest.categorical, width), whole, x)
     if forest.zero_is_missing:
@@ -188,9 +188,9 @@ def _read(model: Any) -> _Forest:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Let LightGBM use one thread: in a forked process OpenMP would wait for ever for those that it had before.
+    """Let LightGBM use one thread: in a forked process OpenMP waits for ever for the threads of its parent.
 
-    Its number is its own (LGBM_SetMaxThreads, include/LightGBM/c_api.h), beside OpenMP's.
+    LightGBM has its own limit of threads (LGBM_SetMaxThreads, include/LightGBM/c_api.h), beside OpenMP's.
     """
     library, before = vars(lightgbm.basic)["_LIB"], ctypes.c_int()
     library.LGBM_GetMaxThreads(ctypes.byref(before))
@@ -203,7 +203,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _declared_categorical(text: str) -> set[int]:
-    """Return the columns that were declared as categories, of which not all may be in a tree."""
+    """Return the columns that were declared as categories; a tree need not use all of them."""
     for line in text.split("\n"):
         if line.startswith("[categorical_feature: "):
             columns = line.removeprefix("[categorical_feature: ").removesuffix("]")
@@ -230,7 +230,7 @@ def _tree(fields: dict[str, str], target: int) -> Tree:
     none = np.full(leaves, -1)
     categorical = kinds & _CATEGORICAL > 0
     missing = (kinds >> _MISSING_SHIFT) & 3
-    # A missing value that is none to this node is zero to it; a category that is missing goes right.
+    # A node that does not treat NaN as missing takes it as zero; a missing category goes right.
     as_zero = np.where(missing == 0, thresholds >= 0.0, kinds & _DEFAULT_LEFT > 0)
     words = _numbers(fields.get("cat_threshold", ""), int)
     bounds = _numbers(fields.get("cat_boundaries", ""), int)
@@ -252,7 +252,7 @@ def _tree(fields: dict[str, str], target: int) -> Tree:
 
 
 def _as_compared(thresholds: Array) -> Array:
-    """Return thresholds that part rows as LightGBM's do after it has made zero of all that is close to it."""
+    """Return thresholds that split rows as LightGBM does after it sets numbers near zero to zero."""
     below = np.nextafter(-_ALMOST_ZERO, -np.inf)
     return np.where(np.abs(thresholds) > _ALMOST_ZERO, thresholds, np.where(thresholds < 0, below, _ALMOST_ZERO))
 
@@ -263,6 +263,6 @@ def _children(text: str, inner: int) -> Array:
 
 
 def _members(words: Array) -> Array:
-    """Return the categories in a bitset of 32-bit words, one more than LightGBM counts them."""
+    """Return the categories in a bitset of 32-bit words, each plus 1."""
     bits = np.arange(32 * len(words))
     return np.asarray(bits[(words[bits // 32] >> (bits % 32)) & 1 == 1] + 1)

@@ -24,7 +24,7 @@ from convert.converters.writers import register as register_writer
 from convert.model import sparse_input
 from convert.model.arrays import Array
 
-_MOST_CATEGORY = 2**24  # from which on a float32 cannot tell two categories apart
+_MOST_CATEGORY = 2**24  # from here on a float32 cannot hold every category's code
 
 
 def register() -> None:
@@ -51,7 +51,7 @@ def _single(rows: InputTensors, value: float) -> Tensor:
 
 
 def _sigmoid(rows: InputTensors, raw: Tensor) -> Tensor:
-    """Return `Sigmoid` (src/common/math.h), where a half is a half: labels hang on it."""
+    """Return `Sigmoid` (src/common/math.h), exactly 0.5 for 0: labels depend on it."""
     return _single(rows, 1.0) / ((-raw).exp() + _single(rows, 1.0))
 
 
@@ -94,7 +94,7 @@ _OBJECTIVES: dict[str, _Objective] = {
 
 
 def _classifier(rows: InputTensors, model: Any) -> OutputTensors:
-    """Return `XGBClassifier.predict_proba` and `predict`: of two classes XGBoost computes the second's share."""
+    """Return `XGBClassifier.predict_proba` and `predict`: for two classes XGBoost computes the second's probability."""
     learner = _learner(model)
     if int(learner["learner_model_param"]["num_target"]) > 1:
         raise refusal(model, "it answers several outputs at once", "train one classifier for each output")
@@ -119,7 +119,7 @@ def regressor(rows: InputTensors, model: Any) -> OutputTensors:
 
 def _learner(model: Any) -> dict[str, Any]:
     """Return the JSON of the iterations that `predict` uses."""
-    # A conversion runs in a forked process, where OpenMP waits for ever for the threads that it had before.
+    # A conversion runs in a forked process, where OpenMP waits for ever for the threads of its parent.
     with threadpool_limits(limits=1, user_api="openmp"):
         content = bytes(_booster(model).save_raw("json"))
     learner: dict[str, Any] = json.loads(content)["learner"]
@@ -137,7 +137,7 @@ def _booster(model: Any) -> xgboost.Booster:
     booster: xgboost.Booster = model.get_booster()
     try:
         return booster[: model.best_iteration + 1]
-    except AttributeError:  # trained to the end, it has no best iteration
+    except AttributeError:  # without early stopping it has no best iteration
         return booster
 
 
@@ -170,7 +170,7 @@ def _raw(rows: InputTensors, model: Any, learner: dict[str, Any]) -> Tensor:
 def _prepared(rows: InputTensors, model: Any, encodings: list[Any], categorical: Array) -> Tensor:
     """Return the columns in float32, categories as whole numbers from 1 on, what stands for missing as NaN."""
     x = _columns(rows, model, encodings)
-    if sparse_input.gets_sparse(model):  # before it is rounded: a number too small for float32 is stored
+    if sparse_input.gets_sparse(model):  # before rounding: a number too small for float32 still counts as stored
         x = where(x.equals(0.0), np.nan, x)
     x = x.cast("float32")
     missing = getattr(model, "missing", np.nan)
@@ -178,7 +178,7 @@ def _prepared(rows: InputTensors, model: Any, encodings: list[Any], categorical:
         x = where(x.equals(_single(rows, missing)), _single(rows, np.nan), x)
     if not categorical.any():
         return x
-    # One more than XGBoost counts, since onnxruntime keeps sets from 1 on as bits; a negative one is in no set.
+    # XGBoost's code plus 1, since onnxruntime keeps sets as bits from 1 on; a negative code is in no set.
     whole = where(x < _single(rows, 0.0), _single(rows, -1.0), x.floor() + _single(rows, 1.0))
     return where(rows.graph.constant(categorical[None, :]), whole, x)
 
@@ -203,14 +203,14 @@ def _categories(encoding: dict[str, Any], model: Any) -> Array:
     if "offsets" not in encoding:
         return np.asarray(encoding["values"])
     content = bytes(value % 256 for value in encoding["values"])
-    if not content.isascii():  # XGBoost 3.2 counts characters where it means bytes, and keeps parts of the names
+    if not content.isascii():  # XGBoost 3.2 counts characters instead of bytes, and keeps only parts of the names
         raise refusal(model, "it has categories that are not ASCII, of which XGBoost loses letters", "rename them")
     bounds = encoding["offsets"]
     return np.array([content[a:b].decode() for a, b in itertools.pairwise(bounds)], dtype=object)
 
 
 def _tree(parts: dict[str, Any], target: int, weight: np.float32) -> Tree:
-    """Return one tree. In a categorical node the rows that are in the set go right: there the sides are changed."""
+    """Return one tree. In a categorical node rows that are in the set go right, so its children are swapped."""
     left, right = np.asarray(parts["left_children"]), np.asarray(parts["right_children"])
     conditions = np.asarray(parts["split_conditions"], dtype=np.float32)
     categorical = (np.asarray(parts["split_type"]) == 1) & (left >= 0)

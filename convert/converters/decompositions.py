@@ -1,4 +1,4 @@
-"""Writes projections learnt from data (sklearn.decomposition, sklearn.cross_decomposition): a shift and a matrix."""
+"""Writes projections learned from data (sklearn.decomposition, sklearn.cross_decomposition): a shift and a matrix."""
 
 from typing import Any
 

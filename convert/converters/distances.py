@@ -70,7 +70,7 @@ def finished(reduced: Tensor, metric: str, parameters: dict[str, Any] | None = N
 def nan_euclidean(x: Tensor, points: Points) -> Tensor:
     """Return sklearn.metrics.pairwise.nan_euclidean_distances, of coordinates that both sides have.
 
-    Without any in common it is infinite, there NaN.
+    Where they have none in common it is infinite; scikit-learn's is NaN.
     """
     present, here = where(x.isnan(), 0.0, 1.0), (~np.isnan(points)).astype(np.float64)
     filled, known = where(x.isnan(), 0.0, x), np.nan_to_num(points)
@@ -92,7 +92,7 @@ def squared_by_product(x: Tensor, points: Points, partly: Tensor | None = None) 
 
 
 def partly_squared(x: Tensor, points: Points) -> Tensor:
-    """Return y.y - 2 x.y [n, m]: squared distances but for x.x, which is the same for all points of a row."""
+    """Return y.y - 2 x.y [n, m]: squared distances without x.x, which is the same for all points of a row."""
     points = dense(points)
     return x.affine(-2.0 * points.T, row((points**2).sum(axis=1)))
 
@@ -152,8 +152,8 @@ def accumulated(
 ) -> Tensor:
     """Return the sum (or the largest) over coordinates of term(x, point), [n, m], one coordinate after another.
 
-    Of several x [n, d] and several points [m, d] the term gets a value of each. What is small is written out column by
-    column; else each row is taken by itself, which needs memory for [d, m] only and finds it near.
+    For several x [n, d] and several points [m, d] the term gets a value of each. Small problems are written column by
+    column. Otherwise each row is taken alone: that needs memory for [d, m] only, which stays in the cache.
     """
     rows = [x] if isinstance(x, Tensor) else list(x)
     sides = [points] if isinstance(points, np.ndarray) else list(points)

@@ -16,7 +16,7 @@ def register() -> None:
 
 
 def _classifier(rows: InputTensors, model: Any) -> OutputTensors:
-    """As sklearn.dummy.DummyClassifier: its prior, or one class; drawing at random has no place in a graph."""
+    """As sklearn.dummy.DummyClassifier: its prior, or one class; a graph cannot draw at random."""
     prior = np.asarray(model.class_prior_)
     if model.strategy == "prior":
         proba, chosen = prior, int(prior.argmax())

@@ -1,6 +1,7 @@
 """Expressions of NumPy's functions of single elements that ONNX has no operator for, exact where NumPy is.
 
-Rounding down or a comparison may follow: `floor(log10(1000))` is 3, and 2 where a logarithm is off by its last digit.
+They must be exact, since rounding or a comparison may follow: `floor(log10(1000))` is 3, but 2 if the last digit is
+off.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def floor_divide(a: Tensor, b: Any) -> Tensor:
     divisor = a.graph.constant(b)
     quotient = (a - rest) / divisor
     quotient = where(_has_other_sign(rest, divisor), quotient - 1.0, quotient)
-    down = quotient.floor()  # of what is a whole number but for rounding
+    down = quotient.floor()  # for results that are whole numbers except for rounding
     down = where(quotient - down > 0.5, down + 1.0, down)
     return where(divisor.equals(0.0), a / divisor, down)
 
@@ -85,11 +86,11 @@ def _has_other_sign(rest: Tensor, divisor: Tensor) -> Tensor:
 
 
 def _logarithm(a: Tensor, base: float) -> Tensor:
-    """Return the logarithm to a base; near the base's powers from its distance to them, so that of them it is whole."""
+    """Return the logarithm to a base; near powers of the base from the distance to them, so that it is exact there."""
     plain = a.log() / float(np.log(base))
     whole = plain.op("Round")
     nearest = a.graph.constant(base) ** whole
     beyond = (a - nearest) / nearest
-    # Below 1e-300 a power has few digits, and itself alone is whole.
+    # Below 1e-300 a power has few digits: only the power itself has a whole logarithm.
     is_near = beyond.equals(0.0) | ((beyond.abs() < 1e-3) & (nearest > 1e-300))
     return where(is_near, whole + log1p(where(is_near, beyond, 0.0)) / float(np.log(base)), plain)

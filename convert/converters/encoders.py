@@ -39,7 +39,7 @@ class _Matches:
     places: Array
 
     def times(self, tables: list[Array]) -> Tensor:
-        """Return what `tables`, one [categories, outputs] for each column, say of the values, side by side."""
+        """Return the rows of `tables` (one [categories, outputs] for each column) for the values, side by side."""
         widths = [table.shape[1] for table in tables]
         starts = np.cumsum([0, *widths])
         weights = np.zeros((len(self.columns), starts[-1]))
@@ -93,7 +93,7 @@ def _entries(categories: Any, dtype: str) -> list[tuple[int, Any]]:
 
 
 def _text(value: Any) -> str:
-    """Return a category as a graph writes it that an imputer put among texts: ONNX writes booleans as numbers."""
+    """Return the text of a category that an imputer put among texts: ONNX writes booleans as numbers."""
     return str(int(value)) if isinstance(value, bool | np.bool_) else str(value)
 
 
@@ -122,7 +122,7 @@ def _one_hot(rows: InputTensors, model: Any) -> OutputTensors:
 
 
 def _one_hot_table(model: Any, i: int) -> tuple[Array, Array]:
-    """Return which output column each category of column `i` lights [categories, outputs], and the infrequent one's."""
+    """Return each category's output column as 0 and 1 [categories, outputs] for column `i`, and the infrequent's."""
     mapping = _infrequent_mapping(model, i)
     codes = np.arange(len(model.categories_[i])) if mapping is None else np.asarray(mapping)
     table: Array = np.eye(int(codes.max()) + 1)[codes]
@@ -193,7 +193,7 @@ def _target(rows: InputTensors, model: Any) -> OutputTensors:
 
 
 def _bins(rows: InputTensors, model: Any) -> OutputTensors:
-    """As sklearn.preprocessing.KBinsDiscretizer.transform: how many inner edges are not above the value."""
+    """As sklearn.preprocessing.KBinsDiscretizer.transform: the number of inner edges that are at most the value."""
     inner = [np.asarray(edges, dtype=np.float64)[1:-1] for edges in model.bin_edges_]
     most = max(1, *(len(edges) for edges in inner))
     padded = np.stack([np.concatenate([edges, np.full(most - len(edges), np.inf)]) for edges in inner])

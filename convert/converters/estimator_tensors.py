@@ -20,7 +20,7 @@ from convert.converters.expressions import Graph, Tensor, concat, where
 
 FLOATS = (FloatTensorType, DoubleTensorType)
 REFUSED_TIE = "training rows with other values are as near as the last neighbour:"
-"""What a graph says that refuses a row whose answer depends on the order in which the original meets its neighbours."""
+"""The message of a graph that refuses a row whose answer depends on the order of the original's neighbours."""
 Written = TypeVar("Written")
 
 
@@ -43,7 +43,7 @@ class OutputTensors:
 
 
 class InputTensors:
-    """The rows an estimator is asked about: skl2onnx's variables, and the same as one float64 matrix."""
+    """The rows that an estimator gets: skl2onnx's variables, and the same as one float64 matrix."""
 
     def __init__(self, graph: Graph, variables: list[Any]) -> None:
         self.graph = graph
@@ -69,7 +69,7 @@ class InputTensors:
         """Return `write()`, the same for the same `model` and `what`: its nodes are written once only."""
         key = (id(model), what)
         if key not in self._written:
-            self._written[key] = (model, write())  # the model is kept: ids are used again
+            self._written[key] = (model, write())  # the model is kept, since Python reuses ids
         found: Written = self._written[key][1]
         return found
 
@@ -125,7 +125,7 @@ def labels(graph: Graph, model: Any, index: Tensor) -> Tensor:
 
 
 def _labels(graph: Graph, constants: Any, index: Tensor) -> Tensor:
-    if np.array_equal(constants, np.arange(len(constants))):  # texts are never equal to numbers
+    if np.array_equal(constants, np.arange(len(constants))):  # texts never equal numbers
         return index
     return graph.constant(constants).take(index, axis=0)
 
@@ -168,8 +168,8 @@ def outlier(scores: Tensor, offset: float) -> OutputTensors:
 def refuse_rows(tensor: Tensor, refused: Tensor, why: str = "") -> Tensor:
     """Return `tensor`, and let the graph fail where any of `refused` (bool) is true, as the original does.
 
-    ONNX has no way to raise: a Gather beyond its data is what onnxruntime reports, with the node's name, which is `why`
-    where it is given.
+    ONNX has no operator that raises. So a Gather reads beyond its data, and onnxruntime reports the node by its name;
+    the name begins with `why`.
     """
     any_refused = refused.cast("int64").reshape(-1).max(axis=0)
     zero = tensor.graph.constant([0.0])
@@ -187,7 +187,7 @@ def label_constants(classes: Any) -> Any:
 
 
 def refusal(model: Any, found: str, next_step: str) -> ConversionRefused:
-    """Return the error for a model that we do not write, naming its type."""
+    """Return the error for a model that we cannot write; it names the model's type."""
     return ConversionRefused(f"convert {type(model).__name__} to ONNX", f"{type(model).__name__}: {found}", next_step)
 
 

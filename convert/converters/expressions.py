@@ -1,7 +1,7 @@
 """Writes ONNX nodes (operator set 18 and newer) as NumPy writes arrays: `(x - mean) / scale`, `x.sum(axis=1)`.
 
-A converter that reads like scikit-learn's own formula can be checked against it line by line. Numbers are float64
-unless they are counted (int64): that is what scikit-learn computes in.
+A converter that reads like scikit-learn's own formula can be checked against it line by line. Numbers are float64, as
+in scikit-learn; counts and positions are int64.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class Graph:
     def loop(self, step: Callable[..., tuple[Tensor, Tensor]], limit: Value, state: Tensor, fixed: Tensor) -> Tensor:
         """Return `state` after up to `limit` times `go_on, state = step(state, fixed, turn)`; `go_on` is one bool.
 
-        State is a float64 matrix, `fixed` has three axes; it is handed on, as a body should not reach outside for it.
+        `state` is a float64 matrix, `fixed` has three axes. It is passed in, since a body should not read outer
+        tensors.
         """
         inner = Graph(self.scope, _Body())
         names = [self._free_name(seed) for seed in ("iteration", "condition", "state", "fixed")]
@@ -92,7 +93,7 @@ class Graph:
         return helper.make_graph(self.container.nodes, "body", inputs, outputs, self.container.initializers)
 
     def keep(self, model: Any) -> None:
-        """Keep `model` alive as long as the graph: skl2onnx tells models apart by id."""
+        """Keep `model` alive as long as the graph: skl2onnx identifies models by their id."""
         if not hasattr(self.container, "kept_models"):
             self.container.kept_models = []
         self.container.kept_models.append(model)
@@ -102,7 +103,7 @@ class Graph:
 
 
 class _Body:
-    """What a subgraph keeps: the part of skl2onnx's container that Graph uses."""
+    """The nodes of a subgraph: the part of skl2onnx's container that Graph uses."""
 
     def __init__(self) -> None:
         self.nodes: list[NodeProto] = []
@@ -113,9 +114,9 @@ class _Body:
 
 
 class Tensor:
-    """A tensor of the graph; operators and methods mean what they mean on a NumPy array of the same numbers."""
+    """A tensor of the graph; its operators and methods work as those of a NumPy array."""
 
-    __array_ufunc__ = None  # so that `array - tensor` asks the tensor, not NumPy
+    __array_ufunc__ = None  # so that `array - tensor` calls the tensor's method, not NumPy's
 
     def __init__(self, graph: Graph, name: str) -> None:
         self.graph = graph
@@ -255,7 +256,7 @@ class Tensor:
         return self.op("Reshape", np.array(shape, dtype=np.int64))
 
     def transpose(self, *permutation: int) -> Tensor:
-        """Return the axes in another order; without one, a matrix turned over."""
+        """Return the axes in another order; without one, the transpose of a matrix."""
         return self.op("Transpose", perm=list(permutation or (1, 0)))
 
     def expand(self, axis: int) -> Tensor:
@@ -267,7 +268,7 @@ class Tensor:
         return self.op("Gather", indices, axis=axis)
 
     def columns(self, *indices: int) -> Tensor:
-        """Return some columns of a matrix of numbers or texts, as a matrix; a sixth of what Gather takes for many."""
+        """Return some columns of a matrix of numbers or texts, as a matrix; for many, six times as fast as Gather."""
         return self.op("ArrayFeatureExtractor", [int(index) for index in indices], domain=ML_DOMAIN)
 
 

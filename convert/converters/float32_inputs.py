@@ -1,14 +1,13 @@
-"""Knows which models may be given their numbers as float32: those that no comparison keeps from it.
+"""Knows which models may get their numbers as float32: those in which no comparison depends on the lost digits.
 
-A float32 input is a reading rounded to seven digits. Three things may come of that, and the tables here say of each
-estimator which; what stands in none of them has float64 inputs.
+A float32 input is a reading rounded to seven digits. There are three cases, and the tables here say which one holds for
+each estimator. An estimator that stands in no table gets float64 inputs.
 
-- Trees that round their columns to float32 themselves see what they always see: their answers stay the same.
-- What follows its columns without a jump (sums, products, kernels) moves by about as little as they do. The proof says
-  by how much, and asks for a margin (convert/proof/parity.py).
-- What compares (neighbours, bins, knots, trees in float64, categories among numbers) answers otherwise where a reading,
-  or what was computed of it, is within that rounding of the other side: by as much as two neighbours differ, and on so
-  few rows that a proof may miss them all.
+- Trees that round their columns to float32 themselves: their answers stay the same. - Continuous functions of the
+columns (sums, products, kernels): the answer changes about as little as the columns. The proof measures by how much,
+and asks for a margin (convert/proof/parity.py). - Comparisons (neighbours, bins, knots, trees in float64, categories
+among numbers): where the rounding moves a number to the other side, the answer is another one, however far that is.
+There are so few such rows that a proof may miss all.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,14 +26,14 @@ Columns = Sequence[Column | None]
 
 
 class _Given(IntEnum):
-    """What a step is given, beside what it is given in the original; the greatest of several counts."""
+    """What a step is given, compared with what it is given in the original; of several the greatest counts."""
 
     EQUAL = 0
     """The same: texts, flags, whole numbers that stay whole, and what trees answer."""
     ROUNDED = 1
     """The table's numbers, each rounded to float32."""
     COMPUTED = 2
-    """Numbers that were computed from rounded ones: near the original's, and neither these nor their float32."""
+    """Numbers computed from rounded ones: near the original's, but neither equal to them nor to their float32."""
 
 
 def _names(*lines: str) -> frozenset[str]:
@@ -53,9 +52,9 @@ _PICKING = _names(
     "SequentialFeatureSelector SelectFromModel",
 )
 _FILLING = _names("SimpleImputer MissingIndicator")
-"""They pick too, where it is NaN that they look for."""
+"""They pick too, where the missing value is NaN."""
 _COUNTING = _names("OneHotEncoder OrdinalEncoder CountVectorizer DictVectorizer LabelBinarizer MultiLabelBinarizer")
-"""What they make of texts and whole numbers is whole numbers."""
+"""From texts and whole numbers they make whole numbers."""
 _CONTINUOUS = _names(
     "ARDRegression BayesianRidge ElasticNet ElasticNetCV GammaRegressor HuberRegressor Lars LarsCV Lasso LassoCV",
     "LassoLars LassoLarsCV LassoLarsIC LinearRegression LogisticRegression LogisticRegressionCV MultiTaskElasticNet",
@@ -78,20 +77,20 @@ _BLENDING = _names(
     "GridSearchCV RandomizedSearchCV HalvingGridSearchCV HalvingRandomSearchCV FrozenEstimator SelfTrainingClassifier",
     "FixedThresholdClassifier RFE RFECV RANSACRegressor",
 )
-"""They hand on, or blend without a jump, what the estimators in them answer."""
+"""Their answer is that of the estimators in them, or a continuous function of it."""
 _CHOOSING = _names(
     "AdaBoostClassifier AdaBoostRegressor BaggingClassifier CalibratedClassifierCV ClassifierChain OneVsOneClassifier",
     "OutputCodeClassifier TunedThresholdClassifierCV VotingClassifier",
 )
-"""They count votes, choose or compare: the answers in them have to be equal; for exceptions see `_blends`."""
+"""They count votes, choose or compare, so the answers of their estimators must be equal; exceptions: `_blends`."""
 _FUNCTIONS = _names("absolute arctan cos exp expm1 negative positive sin square tanh")
 _FUNCTIONS_OF_READINGS = _names("log log1p log2 log10 sqrt cbrt reciprocal")
-"""Steep near 0, so that there only what was not computed keeps its digits."""
+"""Steep near 0, so there the digits stay only for numbers that were not computed."""
 _SCALED_BACK = _names("StandardScaler MinMaxScaler MaxAbsScaler RobustScaler")
 
 
 class _Compares(Exception):
-    """The name of an estimator that compares what is not the same as in the original."""
+    """The name of an estimator that compares numbers that differ from the original's."""
 
 
 def kept_from(model: Any, columns: Sequence[Column]) -> str:
@@ -107,7 +106,7 @@ def kept_from(model: Any, columns: Sequence[Column]) -> str:
 
 
 def _fitted(model: Any, columns: Sequence[Column]) -> Columns:
-    """Return the columns that the model was trained on in their places; those that it drops may not be known."""
+    """Return the columns at their positions in training; None for a dropped column that the schema leaves out."""
     names = [str(name) for name in getattr(model, "feature_names_in_", ())]
     if len(names) <= len(columns):
         return columns
@@ -116,16 +115,16 @@ def _fitted(model: Any, columns: Sequence[Column]) -> Columns:
 
 
 def _read(columns: Iterable[Column | None], encoded: bool) -> _Given:
-    """Return what the first step is given of these columns; whole numbers stay so for an encoder alone."""
+    """Return what the first step is given of these columns; whole numbers stay whole only for an encoder."""
     kept = ("string", "bool", "int64") if encoded else ("string", "bool")
     equal = all(column.kind in kept or column.levels for column in columns if column)
     return _Given.EQUAL if equal else _Given.ROUNDED
 
 
 def _answered(step: Any, given: _Given, columns: Columns | None = None) -> _Given:
-    """Return what `step` answers, or gives to the next; `columns` are those of the table where it sees the table.
+    """Return the kind of numbers that `step` gives; `columns` are the table's, where the step sees the table.
 
-    Raises _Compares where that may be another answer.
+    Raises _Compares where the step's answer may differ from the original's.
     """
     if step is None or isinstance(step, str):  # "passthrough" and "drop"
         return given
@@ -156,7 +155,7 @@ def _equal(step: Any, given: _Given, most: _Given, answered: _Given = _Given.EQU
 
 
 def _together(model: Any, given: _Given, columns: Columns | None) -> _Given:
-    """Return what the parts of a model come to: of a pipeline the last one's answer, else the greatest of them."""
+    """Return what the parts of a model give together: a pipeline's last answer, else the greatest of all."""
     found = [_Given.EQUAL]
     for part in asked_parts(model):
         if is_dropped(part.estimator):
@@ -173,7 +172,7 @@ def _together(model: Any, given: _Given, columns: Columns | None) -> _Given:
 
 
 def _picked(model: Any, part: Any, given: _Given, own: Columns) -> _Given:
-    """Return what a part is given of its `own` columns: a ColumnTransformer finds each by itself, as it was read."""
+    """Return what a part is given of its `own` columns; a ColumnTransformer reads each of them by itself."""
     if not isinstance(model, ColumnTransformer):
         return given
     return _read(own, not isinstance(part, str) and first_encodes(part))
@@ -215,31 +214,31 @@ _CONTAINERS = {
 
 
 def _held(model: Any, given: _Given, columns: Columns | None) -> _Given:
-    """Return what the trained estimators in a model come to, or what the model itself makes of their answers."""
+    """Return what the trained estimators in a model give together; raise _Compares where it compares their answers."""
     asked = [part.estimator for part in asked_parts(model)]
     found = _together(model, given, columns) if asked else _Given.COMPUTED
     return found if _blends(model, asked) else _equal(model, found, _Given.EQUAL)
 
 
 def _blends(model: Any, fitted: Sequence[Any]) -> bool:
-    """Return whether a model's answer follows the answers in it without a jump."""
+    """Return whether a model's answer is a continuous function of its estimators' answers."""
     name = type(model).__name__
     if name == "BaggingClassifier":  # else they vote
         return all(hasattr(part, "predict_proba") for part in fitted)
     if name == "VotingClassifier":
         return bool(model.voting == "soft")
-    if name == "CalibratedClassifierCV":  # steps of "isotonic" are as steep as two scores of training were near
+    if name == "CalibratedClassifierCV":  # "isotonic" has steps, which may be as steep as a jump
         return bool(model.method != "isotonic")
     return bool(name in _BLENDING)
 
 
 def _follows(function: Any, arguments: Any, given: _Given) -> bool:
-    """Return whether a function is one of NumPy's that follows its argument without a jump."""
+    """Return whether a function is a continuous one of NumPy's."""
     name = function.__name__ if isinstance(function, np.ufunc) else ""
     known = name in _FUNCTIONS or (name in _FUNCTIONS_OF_READINGS and given <= _Given.ROUNDED)
     return function is None or (known and not arguments)
 
 
 def _is_gap(missing_values: Any) -> bool:
-    """Return whether an imputer fills gaps, NaN or pandas' NA, and no number or text that stands for one."""
+    """Return whether an imputer fills gaps (NaN, pandas' NA), not a number or text that stands for missing."""
     return missing_values is pd.NA or bool(missing_values != missing_values)

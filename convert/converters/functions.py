@@ -1,7 +1,7 @@
-"""Writes FunctionTransformer (sklearn.preprocessing) by running its function on tensors that note what is done to them.
+"""Writes FunctionTransformer (sklearn.preprocessing) by running its function on tensors that record the operations.
 
-NumPy functions, arithmetic, comparisons and column slices are understood; what looks at the numbers themselves
-(`if x.mean() > 0`, `x.sort()`) is refused, since it cannot be written down without the rows.
+NumPy functions, arithmetic, comparisons and column slices are understood. A function that looks at the numbers
+themselves (`if x.mean() > 0`, `x.sort()`) is refused, since they are not known at the conversion.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def traced(
 ) -> Tensor:
     """Return `function(tensor, **arguments)` as expressions; None is the identity.
 
-    Raises ConversionRefused where the function does something that has no expression, or uses something beside its
-    tensor and arguments: the graph would keep for ever what that said today.
+    Raises ConversionRefused where the function does something that has no expression, or uses something besides
+    its tensor and arguments: the graph would keep that value for ever.
     """
     if function is None:
         return tensor
@@ -158,17 +158,17 @@ class Traced:
         return _reduce(self, "min", axis, keepdims)
 
     def astype(self, dtype: Any, copy: bool = True) -> Traced:
-        """Return the same numbers: float64 is all there is here."""
+        """Return the same numbers: here all are float64."""
         if np.dtype(dtype) != np.float64:
             raise TypeError(f"numbers as {np.dtype(dtype)}")
         return self.like(self.matrix())
 
     def to_numpy(self) -> Traced:
-        """Return itself: an array is what it stands for."""
+        """Return itself: it represents an array."""
         return Traced(self.tensor, None, self.column, self.boolean)
 
     def toarray(self) -> Traced:
-        """Return itself: of a sparse matrix the numbers are what it stands for."""
+        """Return itself: it represents the numbers of a sparse matrix."""
         return self.to_numpy()
 
     todense = toarray

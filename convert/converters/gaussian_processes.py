@@ -40,7 +40,7 @@ def kernel_values(x: Tensor, points: Any, kernel: Any) -> Tensor:
         return power(kernel_values(x, points, kernel.kernel), float(kernel.exponent))
     if isinstance(kernel, gp.ConstantKernel):
         return _constant(x, points, float(kernel.constant_value))
-    if isinstance(kernel, gp.WhiteKernel):  # noise is between a point and itself alone
+    if isinstance(kernel, gp.WhiteKernel):  # noise counts only between a point and itself
         return _constant(x, points, 0.0)
     if isinstance(kernel, gp.DotProduct):
         return x @ np.asarray(points).T + float(kernel.sigma_0) ** 2
@@ -62,7 +62,7 @@ def kernel_diagonal(x: Tensor, kernel: Any) -> Tensor:
         return (x * x).sum() + float(kernel.sigma_0) ** 2
     if isinstance(kernel, gp.PairwiseKernel):
         raise refusal(kernel, "its variance depends on the rows", "use RBF or Matern")
-    constant = float(kernel.diag(np.zeros((1, 1)))[0])  # every other kernel has one value there
+    constant = float(kernel.diag(np.zeros((1, 1)))[0])  # every other kernel has one constant value there
     return x.columns(0) * 0.0 + constant
 
 

@@ -15,8 +15,8 @@ TENSOR_TYPES: dict[str, int] = {
 }
 
 # Release, ai.onnx opset, ai.onnx.ml opset and IR version that it knows: onnxruntime's own table
-# (docs/reference/compatibility.md in its repository); ai.onnx.ml 5 is not in it: tried here, 1.20.2 has no kernel for
-# its TreeEnsemble, 1.21.1 answers as later ones do.
+# (docs/reference/compatibility.md in its repository); ai.onnx.ml 5 is not in it: in our test, 1.20.2 has no kernel for
+# its TreeEnsemble, and 1.21.1 answers as later releases do.
 _RELEASES = (
     ("1.14.0", 18, 3, 8),
     ("1.16.0", 19, 3, 9),
@@ -42,7 +42,7 @@ def free_names(graph: onnx.GraphProto, wanted: Iterable[str]) -> None:
     """Rename tensors inside `graph` whose names are wanted for its inputs or outputs."""
     taken = _names(graph)
     new_names: dict[str, str] = {}
-    for name in sorted(taken & set(wanted)):  # a set's order differs from run to run
+    for name in sorted(taken & set(wanted)):  # the order of a set differs from run to run
         inner = name
         while inner in taken or inner in new_names.values():
             inner += "_"
@@ -66,9 +66,9 @@ def prune(graph: onnx.GraphProto, outputs: Iterable[str]) -> None:
 
 
 def drop_identities(graph: onnx.GraphProto) -> None:
-    """Let readers of an Identity read what it copies; onnxruntime would run those before an output that others read.
+    """Let readers of an Identity read its input instead; onnxruntime keeps some Identity nodes and runs them.
 
-    One stays where an output is an input or a constant, or the same as another output.
+    An Identity stays where an output is an input or a constant, or the same as another output.
     """
     outputs = {output.name for output in graph.output}
     made = {name for node in graph.node for name in node.output}
@@ -109,7 +109,7 @@ def put_after(graph: onnx.GraphProto, output: str, nodes: list[onnx.NodeProto], 
 
 
 def tidy(model: onnx.ModelProto) -> None:
-    """Settle what would differ between runs or devices: doc strings, doubled opset entries, the locale of texts."""
+    """Make the graph the same for all runs and devices: doc strings, double opset entries, the locale of texts."""
     model.doc_string = ""
     model.graph.doc_string = ""
     for node in model.graph.node:
@@ -140,7 +140,7 @@ def opsets(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def least_onnxruntime(model: onnx.ModelProto, proved_with: str) -> str:
-    """Return the least onnxruntime that knows the model's opsets and IR; beyond our table, the one that proved it."""
+    """Return the least onnxruntime that knows the model's opsets and IR; for newer ones, the one of the proof."""
     versions = opsets(model)
     for release, opset, ml_opset, ir in _RELEASES:
         if versions.get("", 0) <= opset and versions.get("ai.onnx.ml", 0) <= ml_opset and model.ir_version <= ir:
@@ -159,6 +159,6 @@ def _names(graph: onnx.GraphProto) -> set[str]:
 
 def _replace(field: object, entries: Sequence[object]) -> None:
     """Set a repeated protobuf field, which takes no assignment, to copies of `entries`."""
-    copies = copy.deepcopy(list(entries))  # deleting would leave the originals without an owner
+    copies = copy.deepcopy(list(entries))  # copies first: deleting the field would free the originals
     del field[:]  # type: ignore[attr-defined]
     field.extend(copies)  # type: ignore[attr-defined]

@@ -80,8 +80,8 @@ def _members(bitset: Array) -> Array:
 def _preprocessed(rows: InputTensors, model: Any) -> Tensor:
     """Return the columns as the trees number them: categories as codes first, then the others as they are.
 
-    As the model's own `_preprocessor`: unknown and missing categories are NaN. Codes start at 1, from which on
-    onnxruntime keeps sets of them as bits.
+    As the model's own `_preprocessor`: unknown and missing categories are NaN. Codes start at 1, since
+    onnxruntime keeps sets as bits from 1 on.
     """
     if model._preprocessor is None:
         return rows.matrix
@@ -93,7 +93,9 @@ def _preprocessed(rows: InputTensors, model: Any) -> Tensor:
     for index in np.flatnonzero(~model.is_categorical_):
         column, kind = tree_nodes.column(rows.graph, rows.variables, int(index))
         if kind == "string":
-            raise refusal(model, f"column {index} holds texts but is no category", "declare it in categorical_features")
+            raise refusal(
+                model, f"column {index} holds texts but is not categorical", "declare it in categorical_features"
+            )
         columns.append(column)
     return concat(columns)
 
@@ -107,6 +109,8 @@ def _codes(rows: InputTensors, index: int, categories: Array, model: Any) -> Ten
     if len(texts) > 1:
         raise refusal(model, f"the categories of column {index} mix texts and numbers", "use one kind")
     if texts and (kind == "string") != texts.pop():
-        raise refusal(model, f"column {index} is not of its categories' kind", "give the sample as in training")
+        raise refusal(
+            model, f"column {index} is not of the same kind as its categories", "give the sample as in training"
+        )
     values = categories[known]
     return tree_nodes.encoded(column, values.astype(str) if kind == "string" else values.astype(np.float64), codes)

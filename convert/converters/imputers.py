@@ -31,7 +31,7 @@ def is_missing(tensor: Tensor, missing_values: Any, dtype: str) -> Tensor:
     if dtype == "string":
         text = text_of_null(missing_values) if gap else str(missing_values)
         found = tensor.equals(np.array([[text]], dtype=object))
-        # NA is a gap however it is written, as pandas.isna.
+        # every form of NA is a gap, as in pandas.isna
         return found | tensor.equals(np.array([[NONE_TEXT]], dtype=object)) if is_na else found
     if not gap:
         return tensor.equals(int(missing_values) if dtype == "int64" else float(missing_values))
@@ -39,7 +39,7 @@ def is_missing(tensor: Tensor, missing_values: Any, dtype: str) -> Tensor:
 
 
 def _missing(rows: InputTensors, model: Any) -> Tensor:
-    """Return where an imputer or indicator finds its missing value, bool [n, features]; texts and numbers apart."""
+    """Return where an imputer or indicator finds its missing value, bool [n, features], of texts and numbers."""
     columns = rows.typed if rows.dtype == "string" else [(rows.matrix, "float64")]
     return concat([is_missing(tensor, model.missing_values, dtype) for tensor, dtype in columns])
 
@@ -49,7 +49,7 @@ def _simple(rows: InputTensors, model: Any) -> OutputTensors:
     dtype = "string" if rows.dtype == "string" else "float64"
     statistics = np.asarray(model.statistics_, dtype=object)
     if dtype == "string" and any(isinstance(value, float) and value == value for value in statistics):
-        next_step = "let an encoder follow it in the same Pipeline, or impute them apart in a ColumnTransformer"
+        next_step = "let an encoder follow it in the same Pipeline, or impute them separately in a ColumnTransformer"
         raise refusal(model, "it makes one table of texts and decimals", next_step)
     x = rows.joined() if dtype == "string" else rows.matrix
     missing = _missing(rows, model)
@@ -91,8 +91,8 @@ def _indicator(rows: InputTensors, model: Any) -> OutputTensors:
 def _neighbours(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.impute.KNNImputer.transform: the (weighed) mean of the nearest rows that have the column.
 
-    Which of equally near rows count is what numpy.argpartition leaves in front, which has no rule of its own: a row
-    whose value hangs on that is refused.
+    numpy.argpartition decides which of equally near rows count, and has no rule for it. So the graph refuses a row
+    whose value depends on that.
     """
     if model.metric != "nan_euclidean":
         raise refusal(model, "its metric is a function", "use metric='nan_euclidean'")
@@ -148,19 +148,19 @@ def _imputed(apart: Tensor, size: Tensor, known: Any, model: Any) -> Tensor:
     imputed = where(total.equals(0.0), float(np.mean(known[donors])), mean)
     if doubtful is None:
         return imputed
-    some = doubtful.op("Concat", np.array([[False]]), axis=0)  # of no flags at all none is the largest
+    some = doubtful.op("Concat", np.array([[False]]), axis=0)  # ReduceMax of no flags has no value
     return refuse_rows(imputed, some, REFUSED_TIE)
 
 
 def _hang_on_ties(apart: Tensor, nearest: Tensor, values: Any, noise: Tensor) -> Tensor:
-    """Return whether values hang on which of equally near rows count, [rows with such a tie, 1].
+    """Return whether values depend on which of equally near rows count, [rows with such a tie, 1].
 
     That is where the last neighbour and the next row are equally near, and the rows that are so near differ in value.
     Squares of distances that only `noise` parts [n, 1] are equal: scikit-learn takes them as x.x - 2 x.y + y.y.
     """
     last, following = (nearest.take([place]) for place in (-2, -1))
     tied = (following * following - last * last <= noise) & (last < np.inf)
-    rows = _true(tied.reshape(-1))  # most often none: then the rest costs nothing
+    rows = _true(tied.reshape(-1))  # usually none, and then the rest costs nothing
     last, beside = last.take(rows, axis=0), apart.take(rows, axis=0)
     as_near = (beside * beside - last * last).abs() <= noise.take(rows, axis=0)
     return _differ(as_near, row(values))

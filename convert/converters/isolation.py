@@ -1,4 +1,4 @@
-"""Runs a conversion in a child process, so that one that never ends is ended."""
+"""Runs a conversion in a child process, which is ended when it takes too long."""
 
 import multiprocessing
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from multiprocessing.connection import Connection
 
 from appliance.errors import ConversionRefused
 
-TIME_LIMIT = 120.0  # seconds; honest conversions take a few
+TIME_LIMIT = 120.0  # seconds; a usual conversion takes a few
 
 
 class ConverterError(Exception):
@@ -57,7 +57,7 @@ def _child(work: Callable[[], bytes], sender: Connection) -> None:
 
 
 def _attempt(work: Callable[[], bytes]) -> tuple[bytes, str, str]:
-    """Return what `work` gives and empty texts, or nothing, what it raised, and what to do instead."""
+    """Return the result of `work` and empty texts; or no result, the error's text, and what to do instead."""
     try:
         return work(), "", ""
     except ConversionRefused as error:

@@ -43,7 +43,7 @@ def _isolation_forest(rows: InputTensors, model: Any) -> OutputTensors:
     longest = _denominator(model)
     share = depths / longest if longest else depths * 0.0 + 1.0
     score = -(rows.graph.constant(2.0) ** -share)
-    # The offset is often the score of a training row itself: on the sum of depths, which is exact, no power rounds.
+    # The offset is often the score of a training row. So the sum of depths is compared, which is exact.
     label = where(depths < _least_inlier(model), -1, 1).reshape(-1)
     return OutputTensors(predict=label, decision_function=score - float(model.offset_), score_samples=score)
 

@@ -35,7 +35,7 @@ def _isotonic(rows: InputTensors, model: Any) -> OutputTensors:
 
 
 def _calibrated(rows: InputTensors, model: Any) -> OutputTensors:
-    """As sklearn.calibration.CalibratedClassifierCV.predict_proba: the mean of what its folds' classifiers say."""
+    """As sklearn.calibration.CalibratedClassifierCV.predict_proba: the mean of its folds' classifiers."""
     parts = [_fold(rows, fold) for fold in model.calibrated_classifiers_]
     total = parts[0]
     for part in parts[1:]:
@@ -53,7 +53,7 @@ def _fold(rows: InputTensors, fold: Any) -> Tensor:
 
 
 def _one_by_one(scores: Tensor, fold: Any) -> Tensor:
-    """Return calibrated probabilities of each class against the rest, brought to a sum of 1."""
+    """Return calibrated probabilities of each class against the rest, scaled to a sum of 1."""
     classes = [*fold.classes]
     if fold.method == "sigmoid" and len(fold.calibrators) == len(classes) > 2:
         slopes, offsets = (row([getattr(one, name) for one in fold.calibrators]) for name in ("a_", "b_"))

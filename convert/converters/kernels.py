@@ -74,7 +74,7 @@ def weighed_gaussian(x: Tensor, points: Array, gamma: float, weights: Array, off
     """Return `exp(-gamma |x - y|^2) @ weights + offsets`, offsets [1, k], in fewer nodes than with the kernel first.
 
     What depends on the points alone, exp(-gamma |y|^2), stands in the weights. It and the other factor, which is at
-    most exp(gamma |y|^2), have to be numbers far from overflow; where they are not, the kernel does come first.
+    most exp(gamma |y|^2), must be far from overflow; otherwise the kernel is computed first.
     """
     exponents = gamma * (points**2).sum(axis=1)
     if exponents.max(initial=0.0) > _FAR:

@@ -42,7 +42,7 @@ def _regressor(rows: InputTensors, model: Any) -> OutputTensors:
 
 
 def _one_class(rows: InputTensors, model: Any) -> OutputTensors:
-    """As sklearn.linear_model.SGDOneClassSVM.score_samples; a score of just 0 is an inlier's."""
+    """As sklearn.linear_model.SGDOneClassSVM.score_samples; a score of exactly 0 is an inlier's."""
     return outlier(rows.matrix @ dense(model.coef_).T, float(np.ravel(model.offset_)[0]))
 
 
@@ -71,7 +71,7 @@ def _probabilities(decision: Tensor, model: Any) -> Tensor | None:
 
 
 def _shares(proba: Tensor, classes: int) -> Tensor:
-    """Return probabilities of each class alone brought to a sum of 1; equal ones where all are 0."""
+    """Return the probabilities of each class alone, scaled to a sum of 1; equal ones where all are 0."""
     if classes == 2:
         return concat([1.0 - proba, proba])
     total = proba.sum()

@@ -36,7 +36,7 @@ def _locally_linear(rows: InputTensors, model: Any) -> OutputTensors:
     gram = offsets @ offsets.transpose(0, 2, 1)
     identity = np.eye(model.n_neighbors)[None]
     trace = (gram * identity).sum(axis=2).sum(axis=1)
-    # Divided by its trace, so that no pivot is far from 1: the weights' size goes away with their sum.
+    # Divided by its trace, so that no pivot is far from 1; the weights are divided by their sum later.
     weights = _solved(gram / where(trace > 0.0, trace, 1.0) + float(model.reg) * identity, model.n_neighbors)
     weights = weights / weights.sum(axis=1)
     places = rows.graph.constant(np.asarray(model.embedding_)).take(index, axis=0)

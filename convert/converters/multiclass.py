@@ -167,7 +167,7 @@ def _multi_output_classifier(rows: InputTensors, model: Any) -> OutputTensors:
 
 def _binary_score(rows: InputTensors, part: Any) -> Tensor:
     """As sklearn.multiclass._predict_binary, [n, 1]."""
-    if not hasattr(part, "classes_") and hasattr(part, "y_"):  # _ConstantPredictor: one class was all it saw
+    if not hasattr(part, "classes_") and hasattr(part, "y_"):  # _ConstantPredictor: it was trained on one class only
         return _constant(rows, float(part.y_[0]))
     if is_regressor(part):
         return ask(rows, part, "predict")

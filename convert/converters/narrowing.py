@@ -1,9 +1,10 @@
 """Knows which float64 steps of a graph give the same numbers in float32, to the bit, and writes them so.
 
-Rows that come in as float32 are widened for the steps that need it. Where a step only picks, moves or compares numbers,
-or does one operation whose result is rounded to float32 at once, the widening changes nothing but the cost: +, -, *, /
-and square root of float32 numbers, done in float64 and then rounded, are the float32 operation's own result (S. A.
-Figueroa, "When is double rounding innocuous?", SIGNUM Newsletter 30(3), 1995), subnormal results below 1e-38 apart.
+Rows that come in as float32 are widened for the steps that need it. In two cases the widening changes nothing but the
+cost: where a step only picks, moves or compares numbers, and where the result of one operation is rounded to float32 at
+once. For +, -, *, / and square root of float32 numbers, that rounded result equals the float32 operation's own (S. A.
+Figueroa, "When is double rounding innocuous?", SIGNUM Newsletter 30(3), 1995); subnormal results below 1e-38 are an
+exception.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _PICKS = {  # which inputs of an operator are the numbers that it picks from or 
 }  # fmt: skip
 _EXACT = ("Abs", "Floor", "Neg", "Sign")
 _ROUNDED_ONCE = ("Add", "Sub", "Mul", "Div", "Sqrt")
-_TELLS = ("ArgMax", "ArgMin", "IsNaN")  # what they answer is no float
+_TELLS = ("ArgMax", "ArgMin", "IsNaN")  # their result is not a float
 _BELOW, _ABOVE = -np.inf, np.inf
 # Where the limit goes that a float32 on the left (or, with the sides swapped, on the right) is compared with.
 _COMPARISONS = {
@@ -49,17 +50,17 @@ def narrow(model: onnx.ModelProto) -> None:
 def _typed(model: onnx.ModelProto) -> GraphProto:
     """Return the graph with the types of its tensors.
 
-    What is not ONNX's own has to be told: of a text without a type, onnx 1.23's inference ends the whole process.
+    Types of operators beyond ONNX must be given: for a text without a type, onnx 1.23's inference ends the process.
     """
-    told = onnx.ModelProto()
-    told.CopyFrom(model)
+    typed = onnx.ModelProto()
+    typed.CopyFrom(model)
     tokens = [node.output[0] for node in model.graph.node if node.op_type == "Tokenizer"]
-    told.graph.value_info.extend(helper.make_tensor_value_info(name, TensorProto.STRING, None) for name in tokens)
-    return onnx.shape_inference.infer_shapes(told).graph
+    typed.graph.value_info.extend(helper.make_tensor_value_info(name, TensorProto.STRING, None) for name in tokens)
+    return onnx.shape_inference.infer_shapes(typed).graph
 
 
 class _Narrowing:
-    """The work on one graph; a name of "" says that a tensor cannot be had in float32."""
+    """The work on one graph; the name "" says that a tensor has no float32 form."""
 
     def __init__(self, graph: GraphProto, inferred: GraphProto) -> None:
         self.graph = graph
@@ -85,7 +86,7 @@ class _Narrowing:
         self.graph.node.extend(nodes)
 
     def _changed(self, node: NodeProto) -> NodeProto | None:
-        """Return what `node` becomes, what it needs in `written`; None where it stays."""
+        """Return the float32 form of `node`, and write what it needs; None where the node stays."""
         if _casts_to(node, TensorProto.FLOAT) and self.types.get(node.input[0]) == TensorProto.DOUBLE:
             source = self._rounded(node.input[0])
             return helper.make_node("Identity", [source], node.output, name=node.name) if source else None
@@ -143,7 +144,7 @@ class _Narrowing:
         return self._again(node, [self._exact(node.input[0])]) if node.op_type in _EXACT else ""
 
     def _own(self, name: str) -> NodeProto | None:
-        """Return the node that makes `name` for one reader alone: for more, the work would be done twice."""
+        """Return the node that computes `name`, if it has one reader: with more, it would be computed twice."""
         node = self.makers.get(name)
         wide = node is not None and self.types.get(name) == TensorProto.DOUBLE and len(node.output) == 1
         return node if wide and self.uses[name] == 1 else None
@@ -160,7 +161,7 @@ class _Narrowing:
         fills = next((one for one in self.graph.initializer if one.name == inputs[1]), None)
         if asked is None or fills is None or asked.op_type != "IsNaN":
             return ""
-        if not inputs[2] or self._exact(asked.input[0]) != inputs[2]:  # "" is what no float32 has
+        if not inputs[2] or self._exact(asked.input[0]) != inputs[2]:  # "" means: no float32 form
             return ""
         values = numpy_helper.to_array(fills).reshape(-1)
         output = self._free(node.output[0])
@@ -188,7 +189,7 @@ class _Narrowing:
         return changed
 
     def _compared(self, node: NodeProto) -> NodeProto | None:
-        """Return a comparison of float32 numbers with each other, or with limits that divide float32 alike."""
+        """Return a comparison of float32 numbers with each other, or with limits that split float32 the same way."""
         left, right = node.input
         if self.types.get(left, self._constant_type(left)) != TensorProto.DOUBLE:
             return None
@@ -209,7 +210,7 @@ class _Narrowing:
         with np.errstate(over="ignore"):
             single = limits.astype(np.float32)
             following = np.nextafter(single, np.float32(towards or 0.0))
-        if towards is None:  # no float32 equals what is none
+        if towards is None:  # no float32 equals a number that is not a float32
             return self._constant(np.where(single == limits, single, np.float32(np.nan)))
         beyond = single < limits if towards == _ABOVE else single > limits
         return self._constant(np.where(beyond, following, single))

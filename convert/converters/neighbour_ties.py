@@ -2,8 +2,8 @@
 
 A tree of sklearn.neighbors visits the nearer child of each node first and pushes the points of a leaf into a heap of k
 (sklearn/neighbors/_binary_tree.pxi.tp, _query_single_depthfirst; sklearn/utils/_heap.pyx, heap_push). Where the last
-neighbour and the next point are equally far, both steps are taken here; of other rows nothing is computed. Without a
-tree (algorithm='brute') the points come in their order, as they do there where one thread or up to 256 points are.
+neighbour and the next point are equally far, the graph repeats both steps; for other rows it computes nothing. Without
+a tree (algorithm='brute') the points come in their own order, as in scikit-learn with one thread or up to 256 points.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def settled(x: Tensor, reduced: Tensor, nearest: Tensor, index: Tensor, model: A
 def _pushed(heap: Tensor, point: Tensor, k: int) -> Tensor:
     """Return the heap [rows, 2 k] (distances, then indices) after `heap_push` of a point [rows, 2] into it.
 
-    The way that a new distance sinks is that of the larger child from the root on, as far as that one is larger than
-    the new: each place of the heap knows at once whether it is on it.
+    A new distance sinks from the root along the larger child, as long as that one is larger. Each place of the heap can
+    compute at once whether it is on this path.
     """
     places = np.arange(k)
     left, right = (np.where(child < k, child, k) for child in (2 * places + 1, 2 * places + 2))
@@ -60,7 +60,7 @@ def _pushed(heap: Tensor, point: Tensor, k: int) -> Tensor:
     goes_left = wide.columns(*left) >= wide.columns(*right)
     larger = where(goes_left, wide.columns(*left), wide.columns(*right))
     larger_id = where(goes_left, wide_ids.columns(*left), wide_ids.columns(*right))
-    side = row(np.where(places == 0, 2, places % 2))  # 1: a left child; the root is none
+    side = row(np.where(places == 0, 2, places % 2))  # 1 for a left child; the root is not one
     sinks = goes_left.cast("float64").columns(*parent).equals(side) & (values > new)
     root = (new < values.columns(0)).cast("float64") * row(places == 0)
     on_way = root
@@ -74,7 +74,7 @@ def _pushed(heap: Tensor, point: Tensor, k: int) -> Tensor:
 
 
 def _padded(values: Tensor) -> Tensor:
-    """Return values with a column more, which stands for children that the heap has not."""
+    """Return values with one more column, for children beyond the end of the heap."""
     return values.op("Pad", [0, 0, 0, 1], np.array(-np.inf))
 
 
@@ -94,7 +94,7 @@ class _Tree:
 
 
 def _visited(x: Tensor, model: Any, rows: Tensor) -> Tensor:
-    """Return the training points in the order in which they come to the rows x, int64 [rows, m]."""
+    """Return the training points in the order in which the tree visits them for the rows x, int64 [rows, m]."""
     m = model.n_samples_fit_
     if model._tree is None:  # all of them in turn
         return x.graph.node("Expand", np.arange(m)[None, :], rows.op("Shape").op("Concat", [m], axis=0))

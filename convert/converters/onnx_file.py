@@ -1,4 +1,4 @@
-"""Reads an ONNX graph made elsewhere, and lets it take tables and give the outputs that a device serves."""
+"""Reads an ONNX graph made elsewhere, and gives it the inputs and outputs that a device serves."""
 
 import hashlib
 import math
@@ -33,7 +33,7 @@ class GraphInput:
 
 @dataclass(slots=True)
 class PrebuiltGraph:
-    """A graph under change; `labels` are its classes, where it names them."""
+    """A graph that is being edited; `labels` are its classes, where it names them."""
 
     model: onnx.ModelProto
     sha256: str
@@ -50,7 +50,7 @@ class PrebuiltGraph:
         return [_input(entry) for entry in self.model.graph.input if entry.name not in constants]
 
     def take_tables(self, widths: dict[str, int]) -> None:
-        """Let every input be [rows, width]; where the graph wants another shape, a node makes it."""
+        """Make every input [rows, width]; where the graph needs another shape, a node is added."""
         graph, entries, nodes = self.model.graph, [], []
         for entry in graph.input:
             if entry.name not in widths:
@@ -96,8 +96,8 @@ class PrebuiltGraph:
 def read(path: Path) -> PrebuiltGraph:
     """Return the graph in a file, with the weights that it keeps in files beside it.
 
-    ZipMap nodes at the end are taken off: a device answers tensors. The digest is over the file and those beside it.
-    Raises ConversionRefused for what is no ONNX graph, or names files outside its folder.
+    ZipMap nodes at the end are removed: a device answers tensors. The digest is over the file and those beside it.
+    Raises ConversionRefused for a file that is not an ONNX graph, or that names files outside its folder.
     """
     try:
         model = onnx.load(path, load_external_data=False)
@@ -138,7 +138,7 @@ def _shape(entry: onnx.ValueInfoProto) -> list[int | None]:
 
 
 def _without_zip_maps(graph: onnx.GraphProto) -> list[Label]:
-    """Let ZipMap's tensor be the output in its place; return the labels that it put to the columns."""
+    """Make ZipMap's input the output instead; return the labels that it gave to the columns."""
     labels: list[Label] = []
     for node in [node for node in graph.node if node.op_type == "ZipMap"]:
         for attribute in node.attribute:

@@ -1,8 +1,8 @@
-"""Knows what skl2onnx's parsers get wrong: a predictor in the middle of a pipeline is to transform, not to predict.
+"""Corrects skl2onnx's parsers: a predictor in the middle of a pipeline must transform, not predict.
 
-That is so for KMeans and other clusterings, discriminant analysis and partial least squares, before the last step of
-a Pipeline and inside a FeatureUnion or ColumnTransformer. And texts and numbers that one step takes together stay in
-tensors of their own, where skl2onnx would make one of texts: to it 1.0 is then "1", and a gap a text.
+This concerns KMeans and other clusterings, discriminant analysis and partial least squares, before the last step of a
+Pipeline and inside a FeatureUnion or ColumnTransformer. Also, texts and numbers that one step takes together stay in
+separate tensors. skl2onnx would make one tensor of texts, in which 1.0 becomes "1" and a gap becomes a text.
 """
 
 import copy
@@ -46,7 +46,7 @@ class _Step:
 
 
 class _MixedColumns(ColumnTransformer):  # type: ignore[misc]
-    """A part of a ColumnTransformer that takes texts and numbers: skl2onnx makes one tensor of them for all others."""
+    """A part of a ColumnTransformer that takes texts and numbers; for others skl2onnx joins them into one tensor."""
 
     def __init__(self, step: Any) -> None:
         self.step = step
@@ -86,7 +86,7 @@ def _parse_union(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None
     kept = copy.copy(model)
     kept.transformer_list = [part for part in model.transformer_list if not is_dropped(part[1])]
     outputs = _parse_sklearn_feature_union(scope, kept, inputs, custom_parsers=_transforming())
-    if not isinstance(inputs[0].type, FLOATS):  # skl2onnx takes float32 for what is made of others
+    if not isinstance(inputs[0].type, FLOATS):  # skl2onnx assumes float32 for computed columns
         outputs[0].set_type(number_type(inputs, scope)([None, None]))
     return outputs
 
@@ -97,7 +97,7 @@ def _parse_columns(scope: Any, model: Any, inputs: Any, custom_parsers: Any = No
 
 
 def _parse_columns_singly(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
-    """Return an output for each transformer, and for each column that passes: texts and numbers fit no one tensor."""
+    """Return an output for each transformer, and each column that passes: texts and numbers do not fit one tensor."""
     model = _by_position(model, inputs)
     outputs = []
     for name, step, columns in model.transformers_:
@@ -121,8 +121,8 @@ def passes(step: Any) -> bool:
 def _by_position(model: Any, inputs: Any) -> Any:
     """Return the column transformer with positions for names of columns that a step before it made (`set_output`).
 
-    Slices, masks and positions from the end become positions too, of which skl2onnx reads few. What takes texts and
-    numbers is marked.
+    Slices, masks and positions from the end become positions too, since skl2onnx does not read all of them. Parts that
+    take texts and numbers are marked.
     """
     names = [str(name) for name in getattr(model, "feature_names_in_", ())]
     named = len(inputs) > 1 or {variable.raw_name for variable in inputs}.issuperset(names)
@@ -153,7 +153,7 @@ def _keeps_all(imputer: Any) -> bool:
 
 
 def _parse_imputer_singly(scope: Any, model: Any, inputs: Any) -> Any:
-    """Return an output for each input, for a step that tells them apart: texts and numbers fit no one tensor."""
+    """Return an output for each input, for a step that takes texts and numbers: they do not fit one tensor."""
     outputs: list[Any] = []
     start = 0
     for variable in inputs:
@@ -179,7 +179,7 @@ def _are_names(columns: Any) -> bool:
 def _slice(scope: Any, inputs: Any, indices: list[int]) -> Any:
     """Return the columns at `indices` of one input, as skl2onnx's function of this use.
 
-    That one takes as many columns as there are for all of them in their order, also where they are not.
+    skl2onnx's own function compares only the number of columns, and so takes a permutation for the identity.
     """
     kind = inputs[0].type
     if list(indices) == list(range(len(indices))) and kind.shape[1] == len(indices):

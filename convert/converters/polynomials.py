@@ -17,7 +17,7 @@ def register() -> None:
 
 
 def _polynomial(rows: InputTensors, model: Any) -> OutputTensors:
-    """Each output column is a product of as many input columns as its degree, the constant 1 filling it up."""
+    """Each output column is a product of `degree` input columns; the constant 1 fills lower degrees up."""
     powers = np.asarray(model.powers_)
     degree = max(1, int(powers.sum(axis=1).max()))
     one = powers.shape[1]

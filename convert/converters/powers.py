@@ -59,7 +59,7 @@ def _power(rows: InputTensors, model: Any) -> OutputTensors:
 
 
 def _grown(logarithm: Tensor, powers: Any, none: Any) -> Tensor:
-    """Return expm1(power log) / power by column, and log where the power is none at all."""
+    """Return expm1(power log) / power by column, and log where the power is 0."""
     grown = expm1(logarithm * row(powers)) / row(np.where(none, 1.0, powers))
     return where(logarithm.graph.constant(none[None, :]), logarithm, grown) if none.any() else grown
 
@@ -78,7 +78,7 @@ def _yeo_johnson(x: Tensor, powers: Any) -> Tensor:
 
 
 def _is_plain(powers: Any, scale: Any) -> bool:
-    """Return whether the rounding of 1 + x, grown by what it is divided by, stays far below any tolerance."""
+    """Return whether the rounding of 1 + x, divided by the power, stays far below any tolerance."""
     divisors = np.minimum(np.abs(powers), np.abs(2.0 - powers)) * np.asarray(scale)
     return bool((divisors > _LEAST_DIVISOR).all())
 
@@ -106,7 +106,7 @@ def _inverse_yeo_johnson(y: Tensor, power: float) -> Tensor:
 
 
 def _quantile(rows: InputTensors, model: Any) -> OutputTensors:
-    """As sklearn.preprocessing.QuantileTransformer._transform: of a sparse matrix what is stored alone is changed."""
+    """As sklearn.preprocessing.QuantileTransformer._transform: in a sparse matrix only stored entries change."""
     quantiles = np.asarray(model.quantiles_)
     columns = [_levels(rows.matrix.columns(i), quantiles[:, i], model) for i in range(quantiles.shape[1])]
     changed = concat(columns)

@@ -59,8 +59,8 @@ def _additive_chi2(rows: InputTensors, model: Any) -> OutputTensors:
 def _count_sketch(rows: InputTensors, model: Any) -> OutputTensors:
     """As sklearn.kernel_approximation.PolynomialCountSketch.transform (Pham & Pagh 2013).
 
-    The sketches are convolved as such, where scikit-learn multiplies their Fourier transforms: that leaves in every
-    component rounding errors of the largest.
+    The sketches are convolved directly. scikit-learn multiplies their Fourier transforms, which gives every component
+    the rounding errors of the largest one.
     """
     x = rows.matrix * float(np.sqrt(model.gamma))
     if model.coef0 != 0:
@@ -68,7 +68,7 @@ def _count_sketch(rows: InputTensors, model: Any) -> OutputTensors:
     size = int(model.n_components)
     convolved = x @ _sketch(model.indexHash_[0], model.bitHash_[0], size)
     for hashes, signs in zip(model.indexHash_[1:], model.bitHash_[1:], strict=True):
-        # By columns or by components, whichever are fewer: that many copies are made, each turned round by an offset.
+        # By columns or by components, whichever are fewer: one copy each, rotated by an offset.
         by_column = len(hashes) <= size
         offsets = hashes if by_column else np.arange(size)
         weights = x * np.asarray(signs, dtype=np.float64)[None, :] if by_column else x @ _sketch(hashes, signs, size)
@@ -79,7 +79,7 @@ def _count_sketch(rows: InputTensors, model: Any) -> OutputTensors:
 
 
 def _turned(x: Tensor, weights: Tensor, offsets: Any, size: int) -> Tensor:
-    """Return the sum of copies of x [n, size], each turned round by an offset, times their weights [n, offsets]."""
+    """Return the sum of copies of x [n, size], each rotated by an offset, times their weights [n, offsets]."""
     copies = x.take((np.arange(size)[None, :] - offsets[:, None]) % size)
     return (weights.reshape(0, 1, -1) @ copies).reshape(0, size)
 

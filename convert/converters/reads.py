@@ -1,8 +1,8 @@
 """Finds what a function uses besides its input, by following the names in its bytecode to what they stand for.
 
 Names are followed through modules, imports inside the function, defaults, closures, partials, methods and every
-function of other people that is reached; NumPy, SciPy, pandas, scikit-learn and Python's own library are judged by
-their names (`surroundings`). What is reached by other ways is found when the function runs (`rehearsal`).
+third-party function that is reached. Functions of NumPy, SciPy, pandas, scikit-learn and Python's own library are known
+by name (`surroundings`). What is reached in other ways is found when the function runs (`rehearsal`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _IDLE = frozenset(
 )
 _MAKING = ("__new__", "__init__", "__post_init__", "__call__")
 _PLAIN = (str, bytes, int, float, complex, type(None), np.ndarray, np.generic)
-_MOST_NAMES = 5_000  # followed from one function; one that reaches more is not read to its end
+_MOST_NAMES = 5_000  # functions followed from one function; beyond this the rest is not read
 _UNKNOWN = object()
 
 
@@ -46,7 +46,7 @@ def outside(function: Any, arguments: Mapping[str, Any]) -> str | None:
 
 
 def is_trusted(module: str | None) -> bool:
-    """Return whether a module belongs to a library that is judged by its functions' names."""
+    """Return whether a module belongs to a library whose functions are known by name."""
     return (module or "").partition(".")[0] in _TRUSTED
 
 
@@ -54,9 +54,9 @@ class _Reader:
     """Reads one function and all that it reaches, each once."""
 
     def __init__(self) -> None:
-        self._read: dict[int, Any] = {}  # kept, since ids are used again
+        self._read: dict[int, Any] = {}  # kept, since Python reuses ids
         self._asked: set[tuple[int, int]] = set()
-        """Of methods the function and the object: they are made anew each time."""
+        """For methods, the function and the object, since Python makes a new method object each time."""
 
     def value(self, value: Any, name: str) -> Iterator[str]:
         """Yield what is found in a value that a function uses under a name."""
@@ -99,7 +99,7 @@ class _Reader:
             yield from self._class(kind, name, own.__code__.co_names)
 
     def _method(self, function: Any, name: str, owner: Any = _UNKNOWN) -> Iterator[str]:
-        """Yield what a function of other people uses, asked as a method of `owner` where that is known."""
+        """Yield what a third-party function uses, called as a method of `owner` where that is known."""
         key = id(function), id(owner)
         if isinstance(function, FunctionType) and not is_trusted(function.__module__) and key not in self._asked:
             self._asked.add(key)

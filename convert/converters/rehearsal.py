@@ -1,8 +1,8 @@
-"""Runs a function on tensors several times, in other surroundings each time, and notes what it uses beside its input.
+"""Runs a function on tensors several times, each time in another environment, and records what else it uses.
 
-Three watches are kept meanwhile: Python's audit events (files, sockets, processes), the C functions that are called
-(clocks, random numbers, whoever calls them), and what the function keeps between calls. Besides, the clock, the time
-zone and the seeds are others each time: a graph that comes out differently hangs on them.
+Three things are watched meanwhile: Python's audit events (files, sockets, processes), the C functions that are called
+(clocks, random numbers, from any caller), and what the function keeps between calls. The clock, the time zone and the
+seeds also differ in each run: if the graph differs then, it depends on them.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from convert.converters.reads import is_trusted
 from convert.converters.surroundings import CHANCE, ENVIRONMENT, KEPT, MEMORY, of_event, of_value
 
 _WORLDS = ((0.0, None), (34_567_890.0, "AAA-9:17"), (-345_678_901.0, "BBB+8:43"), (456_789_012.0, "CCC-1:01")) * 2
-"""Seconds by which the clock is another, and the time zone (POSIX, TZ); each has seeds of its own.
+"""Seconds added to the clock, and the time zone (POSIX, TZ), of each run; each run also has its own seeds.
 
-A coin that is tossed so often shows both sides.
+There are enough runs that a random choice shows both of its results.
 """
 _OWN = ("convert", "onnx", "google", "skl2onnx")
 _EXCUSED = ("logging", "warnings", "traceback", "linecache")
-"""Modules that read clocks and files, none of which comes into an answer."""
+"""Modules that read clocks and files without effect on an answer."""
 _IMPORTING = "_find_and_load"  # of importlib._bootstrap
 _SHARED: Any = getattr(random.random, "__self__", None)
-"""What draws for the functions of `random`; others were made with a seed, or draw otherwise each time."""
+"""The generator behind the functions of `random`; other generators have a seed, or differ from run to run."""
 _ENVIRON = frozenset(part.__code__ for part in vars(type(os.environ)).values() if isinstance(part, FunctionType))
 _DEPTH = 6
 _MOST_ITEMS = 10_000
@@ -44,11 +44,11 @@ _notes: list[_Notes] = []
 
 
 class Outside(RuntimeError):
-    """Ends what a function was about to do outside of its input."""
+    """Stops a function before it does something outside of its input."""
 
 
 class _Notes:
-    """What was noted first, of the thread that runs the function."""
+    """The first finding in the thread that runs the function."""
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
@@ -61,7 +61,7 @@ class _Notes:
 def outside(trace: Callable[[Tensor], Tensor], function: Any, arguments: Mapping[str, Any]) -> str | None:
     """Return what `trace`, which calls `function` with `arguments`, uses beside its tensor, in words, or None.
 
-    What `trace` raises is no answer: the caller is to run it again.
+    An error of `trace` is not a finding: the caller runs it again and reports it.
     """
     sheets, before = [], {}
     for seed, (seconds, zone) in enumerate(_WORLDS):
@@ -86,7 +86,7 @@ def outside(trace: Callable[[Tensor], Tensor], function: Any, arguments: Mapping
 
 
 class _Sheet:
-    """A graph to be thrown away: scope and container in one, as far as expressions use them."""
+    """A graph that is thrown away: scope and container in one, with the parts that expressions use."""
 
     def __init__(self) -> None:
         self.nodes: list[NodeProto] = []
@@ -110,10 +110,10 @@ class _Sheet:
 
 @contextmanager
 def _watched() -> Iterator[_Notes]:
-    """Note what is done outside, in this thread; a write or a read that Python tells beforehand is ended."""
+    """Record what is done outside, in this thread. Announced writes and reads are stopped."""
     notes = _Notes()
     if not _hooked:
-        sys.addaudithook(_audit)  # it cannot be taken away again, and does nothing while nobody watches
+        sys.addaudithook(_audit)  # an audit hook cannot be removed; it does nothing while nobody watches
         _hooked.append(True)
     profile = sys.getprofile()
     _notes.append(notes)
@@ -140,13 +140,13 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _called(frame: FrameType, event: str, value: Any) -> None:
-    """Note what is called: see sys.setprofile."""
+    """Record what is called; see sys.setprofile."""
     if event == "c_call":
         what = of_value(value)
         caller = str(frame.f_globals.get("__name__"))
         if what is None or caller.partition(".")[0] in _OWN:
             return
-        if is_trusted(caller) and (what == MEMORY or value.__name__ == "urandom"):  # seeds are drawn, then set anew
+        if is_trusted(caller) and (what == MEMORY or value.__name__ == "urandom"):  # seeds are drawn and then replaced
             return
         if what == CHANCE and isinstance(value.__self__, random.Random) and not _is_shared(value.__self__):
             return
@@ -185,7 +185,7 @@ def _is_excused(frame: FrameType | None) -> bool:
 
 @contextmanager
 def _elsewhere(seed: int, seconds: float, zone: str | None) -> Iterator[None]:
-    """Let the clock, the time zone and the random numbers be others."""
+    """Replace the clock, the time zone and the random numbers."""
     now, now_ns, states = time.time, time.time_ns, (random.getstate(), np.random.get_state())
     before = os.environ.get("TZ")
     random.seed(seed)
@@ -206,7 +206,7 @@ def _elsewhere(seed: int, seconds: float, zone: str | None) -> Iterator[None]:
 
 @contextmanager
 def _unheard() -> Iterator[None]:
-    """Let what a function prints be heard from its last run alone."""
+    """Show only the last run's printed output."""
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         yield
 
@@ -221,7 +221,7 @@ def _set_zone(zone: str | None) -> None:
 
 
 def _kept(function: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return {name: what it looks like} of all that a function keeps between calls, or shares with others."""
+    """Return {name: a fingerprint} of all that a function keeps between calls, or shares with others."""
     kept = {name: _look(value, _DEPTH) for name, value in arguments.items()}
     waiting, seen = [function], set()
     while waiting:
@@ -266,7 +266,7 @@ def _is_bound(cell: Any) -> bool:
 
 
 def _look(value: Any, depth: int) -> Any:
-    """Return what tells a value from what it was, to be compared with `==`; what is too deep tells nothing."""
+    """Return a fingerprint of a value, to be compared with `==`; parts that are nested too deeply are left out."""
     if depth == 0 or isinstance(value, ModuleType | type | FunctionType):
         return None
     if isinstance(value, np.ndarray):

@@ -58,7 +58,7 @@ OWN_CONVERTERS: tuple[Any, ...] = (
     bagging,
     boosting,
 )
-"""Modules whose `register()` mends skl2onnx; they are registered where the conversion runs, in its child process."""
+"""Modules whose `register()` corrects skl2onnx, in the child process in which the conversion runs."""
 
 _INNER_TYPES = {
     "float32": FloatTensorType,
@@ -130,7 +130,7 @@ def _skl2onnx(model: Any, parts: list[_Part]) -> bytes:
 
 
 def _check_selections(model: Any) -> None:
-    """Raise ConversionRefused for a selection of columns that hangs on more than the estimator it asks."""
+    """Raise ConversionRefused for a selection of columns that depends on more than the estimator it asks."""
     for _, step in steps(model):
         getter = getattr(step, "importance_getter", None)
         if isinstance(step, SelectFromModel) and callable(getter) and (found := reads.outside(getter, {})):
@@ -139,7 +139,7 @@ def _check_selections(model: Any) -> None:
 
 @contextmanager
 def _culprit_named() -> Iterator[None]:
-    """Put the class of the estimator that skl2onnx was busy with before its message, which seldom tells."""
+    """Put the class of the estimator that skl2onnx was converting before its message, which often lacks it."""
     try:
         yield
     except ConversionRefused:
@@ -185,18 +185,18 @@ def _inner_type(tensor: Input, float_type: TensorType, encoded: bool) -> TensorT
 
 
 def _finds_by_name(model: Any) -> bool:
-    """Return whether a ColumnTransformer looks for columns of a table; one that was fitted on an array counts them."""
+    """Return whether a ColumnTransformer finds columns by name; one that was fitted on an array uses positions."""
     named = (step for step in first_steps(model) if hasattr(step, "feature_names_in_"))
     return any(isinstance(step, ColumnTransformer) for step in named)
 
 
 def first_encodes(model: Any) -> bool:
-    """Return whether all that see the table itself are encoders: whole numbers then stay whole."""
+    """Return whether all steps that see the table itself are encoders: then whole numbers stay whole."""
     return all(isinstance(step, _ENCODERS) for step in first_steps(model))
 
 
 def _encoded_columns(model: Any) -> set[str]:
-    """Return the columns that a ColumnTransformer gives to an encoder first, or as they are to one that hashes them."""
+    """Return the columns that a ColumnTransformer gives to an encoder first, or unchanged to one that hashes them."""
     encoded: set[str] = set()
     hashed = bool(hashed_columns(last_step(model)))
     for step in first_steps(model):
@@ -210,7 +210,7 @@ def _encoded_columns(model: Any) -> set[str]:
 def _name_inputs(graph: onnx.GraphProto, parts: list[_Part], outputs: list[str]) -> None:
     """Give `graph` the device's inputs, with casts and one Concat where skl2onnx's differ from them.
 
-    skl2onnx makes C identifiers of column names; here the originals come back.
+    skl2onnx turns column names into C identifiers; this restores the original names.
     """
     tensors = [tensor for part in parts for tensor in part.inputs]
     inner = [entry.name for entry in graph.input]
@@ -267,7 +267,7 @@ def _run(original: Any, model: onnx.ModelProto, feeds: dict[str, Any]) -> list[A
 
 
 def _finish(graph: onnx.GraphProto, inner: str, name: str, role: Role, given: Any, wanted: Any, is_label: bool) -> None:
-    """Let the output `inner` answer as `name`, shaped [rows] where the original does, labels in its dtype."""
+    """Make the output `inner` the output `name`: shaped [rows] where the original's is, labels in its dtype."""
     nodes, last = [], inner
     if wanted.ndim == 1 and given.ndim == 2 and given.shape[1] == 2 and role == "score":
         # skl2onnx gives both signs of a two-class decision function, in either order; scikit-learn one of them.
@@ -307,11 +307,11 @@ def _plain_tree_nodes() -> Iterator[None]:
 
 
 def _refused(model: Any, message: str, next_step: str = "") -> ConversionRefused:
-    """Return a refusal that names the step at fault, as far as the message tells, and `next_step` where it is known."""
+    """Return a refusal that names the step at fault, if the message tells, and `next_step` where known."""
     named = [(path, step) for path, step in steps(model) if path and type(step).__name__ in message]
     path, culprit = named[-1] if named else ("", model)
     where = f"step {path!r} ({type(culprit).__name__})" if path else type(model).__name__
-    if "Unable to find a" in message:  # skl2onnx's words for a class that nobody registered
+    if "Unable to find a" in message:  # skl2onnx's message for a class without a converter
         message = f"no converter knows {type(culprit).__name__}"
         next_step = "use an estimator of docs/coverage.md; `appliance lint` says of each step whether it converts"
     next_step = next_step or "use another estimator in its place: docs/coverage.md lists what converts exactly"

@@ -22,7 +22,7 @@ def _splines(rows: InputTensors, model: Any) -> OutputTensors:
     parts, degree = [], model.degree
     for i, spline in enumerate(model.bsplines_):
         parts.append(_basis(rows.matrix.columns(i), spline, model, degree))
-        # scikit-learn raises its own variable here, and so places the next column's boundary knots elsewhere.
+        # scikit-learn increases its loop variable here, and so places the next column's boundary knots elsewhere.
         degree += int(model.extrapolation == "linear" and degree <= 1)
     return OutputTensors(transform=concat(parts))
 
@@ -56,7 +56,7 @@ def _extrapolated(x: Tensor, spline: Any, how: str, low: float, high: float, deg
 
 
 def _line(x: Tensor, spline: Any, knot: float, degree: int, front: bool) -> Tensor:
-    """Return the straight continuation of the basis functions beyond a boundary knot, zero but for those at the end."""
+    """Return the linear continuation of the basis functions beyond a boundary knot; 0 except at the end."""
     value, slope = spline(knot), spline(knot, nu=1)
     count = degree + 1 if degree <= 1 else degree
     at_end = np.arange(len(value)) < count if front else np.arange(len(value)) >= len(value) - count

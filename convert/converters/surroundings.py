@@ -1,6 +1,6 @@
 """Knows what a function may not use besides its input: the clock, random numbers, the environment, files, the network.
 
-A graph would keep for ever what such a thing said at the conversion.
+A graph would keep for ever the value that it had at the conversion.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ KEPT = "changes what it keeps between calls"
 _GENERATORS = frozenset({"default_rng", "Generator", "RandomState", "SeedSequence", "BitGenerator"})
 _GENERATORS |= {"PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64"}
 SEEDED = _GENERATORS | {"Random"}
-"""What draws the same numbers again and again, if it is given a seed."""
+"""Sources that draw the same numbers each time if they get a seed."""
 
-# Module -> what its functions do, and those that do not.
+# Module -> what its functions do, and the functions that do not.
 _MODULES: dict[str, tuple[str, frozenset[str]]] = {
     "time": (CLOCK, frozenset({"strptime", "struct_time", "sleep"})),
     "random": (CHANCE, frozenset({"Random"})),
@@ -63,7 +63,7 @@ _OF_PATHS = frozenset({"exists", "lexists", "isfile", "isdir", "islink", "ismoun
 _OF_PATHS |= {"getatime", "getctime", "realpath", "abspath", "expanduser", "expandvars"}
 _OF_NUMPY = frozenset({"load", "loadtxt", "genfromtxt", "fromfile", "memmap", "save", "savez", "savetxt"})
 _OF_NUMPY |= {"savez_compressed"}
-# Of modules that else do no harm, what does.
+# The harmful functions of modules that are otherwise harmless.
 _NAMES: dict[str, tuple[str, frozenset[str]]] = {
     "numpy": (FILES, _OF_NUMPY),
     "posixpath": (FILES, _OF_PATHS),
@@ -156,7 +156,7 @@ def of_attribute(module: ModuleType, name: str) -> str | None:
 
 
 def of_event(event: str) -> str | None:
-    """Return what an audit event tells, or None where it is none of ours."""
+    """Return the meaning of an audit event, or None for an event that does not concern us."""
     return next((what for beginning, what in _EVENTS if event.startswith(beginning)), None)
 
 

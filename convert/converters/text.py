@@ -1,8 +1,8 @@
 """Writes bags of words and of characters (sklearn.feature_extraction.text): tokens by RE2, n-grams by TfIdfVectorizer.
 
-Letters are put into lower case by the C library's rules under C.UTF-8, one by one: a Greek final sigma and the
-Turkish dotted capital I come out unlike Python's, and texts with them are refused. RE2 knows \\w, \\b and \\s for
-ASCII alone, so they are spelt out.
+Letters become lower case one by one, by the C library's rules under C.UTF-8. A Greek final sigma and the Turkish
+dotted capital I differ from Python's there, so texts with them are refused. RE2's \\w, \\b and \\s cover ASCII only,
+so they are written out.
 """
 
 import re
@@ -21,7 +21,7 @@ _SPACE = r"\x09-\x0d\x1c-\x20\x{85}\p{Z}"
 _ANY = r"(?s)."
 # In Python a run of \w between \b is as long as it can be; a greedy run without \b is the same.
 _WORD_RUN = re.compile(r"(?:\(\?u\))?(?:\\b)?((?:\\w)+(?:\+|\{\d+,\}))(?:\\b)?")
-# Capital sigma is final after a letter and before none, marks between them aside (Unicode 16, 3.13, Final_Sigma).
+# Capital sigma is final after a letter and not before one, ignoring marks (Unicode 16, 3.13, Final_Sigma).
 _OTHER_LOWER_CASE = rf"(?s).*(?:\x{{130}}.*|[^{_SPACE}]\x{{3a3}}(?:[^\p{{Lu}}\p{{Ll}}\p{{Lt}}].*)?)"
 _REFUSED_LETTERS = "a text has \u0130, or \u03a3 at the end of a word, whose lower case no graph knows:"
 _REWRITE = r"use the default token_pattern, r'(?u)\b\w+\b' or a plain character class, and no functions"
@@ -75,7 +75,7 @@ def _counts(rows: InputTensors, model: Any) -> Tensor:
 
 
 def _unused(terms: list[str]) -> str:
-    """Return a text that is no part of any term, to fill up short rows of tokens."""
+    """Return a text that is part of no term, to pad short rows of tokens."""
     pad = "\x01"
     while any(pad in term for term in terms):
         pad += "\x01"
@@ -85,7 +85,7 @@ def _unused(terms: list[str]) -> str:
 def _tokenized(text: Tensor, pattern: str, pad: str) -> Tensor:
     """Return the matches of a pattern in each text [n] as texts [n, most matches + 1], filled up with `pad`.
 
-    The column more keeps a batch without any match from having no column at all.
+    The additional column makes sure that a batch without any match has a column.
     """
     attributes = {"mark": 0, "mincharnum": 1, "pad_value": pad, "tokenexp": pattern}
     tokens = text.graph.node("Tokenizer", text, domain="com.microsoft", **attributes)
@@ -189,5 +189,5 @@ def _split(term: str, model: Any) -> tuple[str, ...]:
     if model.ngram_range[1] == 1:
         return (term,)
     if any(" " in token for token in re.findall(model.token_pattern, "a b  c")):
-        raise refusal(model, "its tokens hold spaces, so its n-grams cannot be told apart", _REWRITE)
+        raise refusal(model, "its tokens hold spaces, so different n-grams look the same", _REWRITE)
     return tuple(term.split(" "))

@@ -21,8 +21,8 @@ from convert.model.arrays import Array
 LEQ, LT, MEMBER = 0, 1, 6  # nodes_modes of the operator
 _AVERAGE = 0  # its aggregate_function; a sum is the default
 _ML_OPSET = 5
-_MOST_COUNTED = 2**24  # up to which a float32 counts without gaps
-# onnxruntime reads a set without members as no set at all. Categories are codes from 0 up, so this one never comes.
+_MOST_COUNTED = 2**24  # up to here a float32 holds every whole number
+# onnxruntime does not accept an empty set. Categories are codes from 0 up, so this code never occurs.
 _NO_CATEGORY = -1.0
 
 
@@ -53,7 +53,7 @@ class Tree:
 
 
 def constant_tree(value: float, target: int = 0) -> Tree:
-    """Return a tree that is one leaf: as the first tree of a target it is what the sum starts from."""
+    """Return a tree that is one leaf; as the first tree of a target it is the start of the sum."""
     one, none = np.array([value]), np.array([-1])
     return Tree(none, none, np.array([0]), np.array([0.0]), one, np.array([False]), target=target)
 
@@ -111,12 +111,12 @@ def summed_leaves(rows: Tensor, trees: Sequence[Tree], values: Sequence[Array]) 
         start += int(np.count_nonzero(leaf))
         placed.append(replace(tree, value=places, target=target))
     reached = _summed_counts(rows, placed, len(trees), start).cast("int64").transpose()
-    # onnxruntime adds along the first axis row by row; along another it would pair terms up and round otherwise.
+    # onnxruntime adds along the first axis row by row; along another axis it adds in pairs, which rounds differently.
     return rows.graph.constant(np.concatenate(held)).take(reached, axis=0).sum(axis=0, keepdims=False)
 
 
 def are_votes(trees: Sequence[Tree], values: Sequence[Array]) -> bool:
-    """Return whether each leaf of each tree holds a 1 and else zeros: then `summed_leaves` counts."""
+    """Return whether each leaf of each tree holds one 1 and otherwise zeros: then `summed_leaves` counts votes."""
     held = (of_nodes[tree.is_leaf] for tree, of_nodes in zip(trees, values, strict=True))
     return all(((numbers == 0.0) | (numbers == 1.0)).all() and (numbers.sum(axis=1) == 1.0).all() for numbers in held)
 
@@ -127,7 +127,7 @@ def rounded(x: Tensor) -> Tensor:
 
 
 def allow_opset() -> None:
-    """Let skl2onnx write ai.onnx.ml 5: its version 1.20 believes that onnx stops at 3. Twice is as once."""
+    """Let skl2onnx write ai.onnx.ml 5: its version 1.20 assumes that onnx stops at 3. May be called more than once."""
     original: Callable[[str], Any] = _topology.get_default_opset_for_domain
     if getattr(original, "allows_tree_ensemble", False):
         return

@@ -56,7 +56,7 @@ def _classifier(rows: InputTensors, model: Any) -> OutputTensors:
     averaged = total if len(trees) == 1 else total / float(len(trees))
     if isinstance(model.classes_, list):
         return _several(rows, model, averaged)
-    # Counts are in the same order before and after they are divided; sums of fractions may meet by rounding.
+    # Counts keep their order when they are divided; sums of fractions may become equal by rounding.
     index = total.argmax() if tree_nodes.are_votes(trees, values) else None
     return classified(rows, model, averaged, index=index)
 

@@ -1,4 +1,4 @@
-"""Writes estimators that hand the question on to another one (searches, frozen ones) or move its threshold."""
+"""Writes estimators that ask another one for the answer (searches, frozen ones) or move its threshold."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Knows how an estimator is written into a graph: ours as expressions, everyone else's through skl2onnx.
+"""Knows how an estimator is written into a graph: by our own writers as expressions, all others through skl2onnx.
 
 A *writer* is a function `(rows, model) -> OutputTensors`: it takes the input rows as tensors and returns a tensor for
 each of the estimator's methods. `register` makes skl2onnx use it, alone, in pipelines and inside other estimators.
@@ -79,10 +79,10 @@ _inner: dict[type, Callable[[Any], Any]] = {}
 def register(
     estimator: type | None, kind: EstimatorKind | Callable[[Any], EstimatorKind], writer: Writer, alone: bool = True
 ) -> None:
-    """Make skl2onnx write `estimator` (None, where this scikit-learn has it not, is passed over) through `writer`.
+    """Make skl2onnx write `estimator` through `writer`; None, for a class that this scikit-learn lacks, is ignored.
 
-    An estimator that is of several kinds gives a function of the model for `kind`. Without `alone`, only inside
-    estimators of ours: skl2onnx's own converter stays where that one is as right, and quicker.
+    For an estimator of several kinds, `kind` is a function of the model. Without `alone`, the writer is used only
+    inside other writers: skl2onnx's own converter stays where it is as exact, and faster.
     """
     if estimator is None:
         return
@@ -139,7 +139,7 @@ def register_wrapper(estimator: type | None, inner: Callable[[Any], Any]) -> Non
 
 
 def predictors_that_transform() -> list[type]:
-    """Return the estimators of ours that predict when they are last and transform before."""
+    """Return the estimators with our own writers that predict as the last step and transform before it."""
     return [kind for kind, name in _kinds.items() if name != "transformer" and hasattr(kind, "transform")]
 
 
@@ -220,7 +220,7 @@ def _transformed(rows: InputTensors, step: Any) -> InputTensors:
     output = _parse(rows, step)[0]
     if isinstance(output.type, StringTensorType):
         return InputTensors(rows.graph, [output])
-    # skl2onnx settles an output's type only when it comes to write it: what is declared now may still change.
+    # skl2onnx fixes an output's type only when it writes it: the type declared now may still change.
     return rows.of(rows.graph.tensor(output.onnx_name).cast("float64"), width(step))
 
 
@@ -247,7 +247,7 @@ def _of_skl2onnx(rows: InputTensors, model: Any, method: str) -> Tensor:
         options = {"zipmap": False} if graph.container.has_options(model, "zipmap") else {}
         if method == "decision_function" and hasattr(model, "predict_proba"):
             if not graph.container.has_options(model, "raw_scores"):
-                raise refusal(model, "its decision function cannot be had in ONNX", "use another estimator")
+                raise refusal(model, "its decision function has no ONNX form here", "use another estimator")
             options["raw_scores"] = True
         for holder in (graph.scope, graph.container):
             holder.add_options(id(model), options)

@@ -1,4 +1,4 @@
-"""Keeps what a model answered, so that the same rows are asked once however many parts of a proof want the answer."""
+"""Keeps a model's answers, so that the same rows are asked once, however many parts of a proof need them."""
 
 import hashlib
 import pickle
@@ -12,11 +12,11 @@ import pandas as pd
 from convert.model.arrays import Answers
 
 MOST_BYTES = 64 * 2**20
-"""Of all answers that are kept; the longest unused are dropped first."""
+"""The limit for all answers that are kept; the least recently used are dropped first."""
 
 
 class AnswerCache:
-    """Answers by the rows' content. Not for several threads. Callers do not change the arrays that they are given."""
+    """Answers by the rows' content. For one thread; callers must not change the arrays that they get."""
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self.most_bytes = most_bytes
@@ -24,13 +24,15 @@ class AnswerCache:
         self._bytes = 0
 
     def of(self, frame: pd.DataFrame, ask: Callable[[], Answers], under: Any = None) -> Answers:
-        """Return `ask()`, or what it returned for the same rows under the same object; what it raises is not kept."""
+        """Return `ask()`, or what it returned before for the same rows and the same object `under`.
+
+        Nothing is kept where it raises."""
         key = (id(under), _digest(frame))
         if key in self._kept:
             self._kept.move_to_end(key)
             return dict(self._kept[key][1])
         answers = ask()
-        self._kept[key] = (under, answers)  # the object is kept: ids are used again
+        self._kept[key] = (under, answers)  # the object is kept, since Python reuses ids
         self._bytes += _size(answers)
         while self._bytes > self.most_bytes:
             _, (_, dropped) = self._kept.popitem(last=False)
@@ -39,7 +41,7 @@ class AnswerCache:
 
 
 def _size(answers: Answers) -> int:
-    """Return about how many bytes answers take; of texts what their pointers take."""
+    """Return about how many bytes answers take; for texts, the size of their pointers."""
     return sum(array.nbytes for array in answers.values())
 
 

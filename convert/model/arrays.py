@@ -1,4 +1,4 @@
-"""Names the arrays that conversion passes around, and writes sparse matrices out as plain arrays."""
+"""Names the arrays that conversion passes around, and turns sparse matrices into plain arrays."""
 
 from typing import Any
 
@@ -14,5 +14,5 @@ Answers = dict[str, Array]
 
 
 def dense(points: Any) -> NDArray[np.float64]:
-    """Return points as a float64 array, sparse ones written out."""
+    """Return points, sparse or not, as a plain float64 array."""
     return np.asarray(points.toarray() if hasattr(points, "toarray") else points, dtype=np.float64)

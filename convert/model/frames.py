@@ -1,4 +1,4 @@
-"""The table that a model was trained on, of pandas or polars, and how rows come back to it in that table's dtypes."""
+"""The form of the table that a model was trained on (pandas, polars), and how rows are given to it in that form."""
 
 import importlib
 from collections.abc import Collection, Mapping, Sequence
@@ -12,7 +12,7 @@ from scipy import sparse
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a sample's columns were before they became plain: {column: dtype}, of polars where `polars` says so.
+    """The dtypes of a sample's columns, {column: dtype}, before they became plain; polars' where `polars` is set.
 
     `nulls` are {column: what stands for a missing value} of columns of dtype object. `matrix` is the type of a sample
     that was a sparse matrix, whose absent entries are zeros here.
@@ -24,7 +24,7 @@ class Form:
     matrix: Any = None
 
     def restore(self, frame: pd.DataFrame) -> Any:
-        """Return a plain table [rows, columns] in the sample's own dtypes, as far as no value changes by that.
+        """Return a plain table [rows, columns] in the sample's own dtypes, where that changes no value.
 
         A number that a column's dtype cannot hold (2.5 in one of integers) leaves that column as it is.
         """
@@ -36,7 +36,7 @@ class Form:
         return pd.DataFrame({name: self._of_pandas(frame[name]) for name in frame}, index=frame.index)
 
     def without(self, names: Collection[str]) -> "Form":
-        """Return the form in which these columns were nothing else before."""
+        """Return the form without these columns."""
         return replace(self, dtypes={name: dtype for name, dtype in self.dtypes.items() if name not in names})
 
     def is_categorical(self, name: str) -> bool:

@@ -25,11 +25,11 @@ from convert.model.steps import BOOSTERS, before_last, last_step, steps
 Role = Literal["prediction", "probability", "score", "other"]
 """Which part of a prediction an output is."""
 
-_TRANSFORMING = ("transform", "score_samples")  # a density's only answer is the latter
+_TRANSFORMING = ("transform", "score_samples")  # densities have only the second
 _FEW_ROWS = 2_000
 MOST_SPLITS = 10_000
-_ROWS_LED = 500  # of the sample, through every tree, to see which splits they come to
-_CALLS_PER_BATCH = 200  # halving a batch to find the rows it refuses costs a call each time
+_ROWS_LED = 500  # rows of the sample that go through every tree, to find which splits they reach
+_CALLS_PER_BATCH = 200  # finding the refused rows by halving a batch costs a call each time
 
 
 class Original:
@@ -73,14 +73,14 @@ class Original:
         return len(shape) > 1 and (shape[1] > 1 or isinstance(getattr(self.model, "classes_", None), list))
 
     def _answered(self, methods: dict[Role, str]) -> dict[Role, str]:
-        """Return `methods` less those beside the prediction that the model has and yet refuses to answer.
+        """Return `methods` without those that the model has but refuses to answer; the prediction stays.
 
         Such are the probabilities of scikit-learn's pairwise Gaussian processes.
         """
         rows = self.schema.for_original(self.schema.frame.iloc[:1])
         first = next(iter(methods))
         if not _answers(self.model, methods[first], rows):
-            return methods  # it is the row that is refused, which is told later
+            return methods  # the row is refused, not the method; that is reported later
         return {name: method for name, method in methods.items() if _answers(self.model, method, rows)}
 
     def encoder_categories(self) -> Iterator[Array]:
@@ -92,16 +92,16 @@ class Original:
                 yield np.arange(int(np.max(step.n_categories_)))
 
     def thresholds(self) -> dict[str, tuple[Array, Array]]:
-        """Return {column: values at which a tree turns, and for each a row of the sample that comes to the split}.
+        """Return {column: thresholds of trees, and for each a row of the sample that reaches that split}.
 
-        Of trees that see the float columns as they come, at most MOST_SPLITS splits, spread over the trees.
+        Only trees that see the float columns unchanged count; at most MOST_SPLITS splits, spread over the trees.
         """
         before, last = before_last(self.model)
         if before:
             return {}
         floats = {i: c.name for i, c in enumerate(self.schema.columns) if c.kind == "float" and not c.levels}
         trees = [tree for _, step in steps(last) for tree in _trees(step)]
-        # A chain's or a stack's own trees see more than the columns.
+        # The trees of a chain or a stack see answers beside the columns.
         trees = [tree for tree in trees if tree[0].max() < len(self.schema.columns)]
         if not trees or not floats or not all(column.kind != "string" for column in self.schema.columns):
             return {}
@@ -115,7 +115,7 @@ class Original:
 
     @property
     def jumps(self) -> bool:
-        """Whether trees or bins are in the model: its answer jumps where a column passes a threshold."""
+        """Whether the model holds trees or bins: its answer jumps where a column passes a threshold."""
         return any(_is_tree(step) or hasattr(step, "bin_edges_") for _, step in steps(self.model))
 
     def answers(self, frame: pd.DataFrame) -> Answers:
@@ -126,20 +126,20 @@ class Original:
         return self._kept.of(frame, lambda: self._asked(frame, self.methods))
 
     def last_answer(self, frame: pd.DataFrame) -> Answers:
-        """Return the last output's answer alone, where a model has numbers; see `answers`."""
+        """Return the answer of the last output alone, which holds numbers where the model has any; see `answers`."""
         last = dict([list(self.methods.items())[-1]])
         return self._kept.of(frame, lambda: self._asked(frame, last), under=self.methods)
 
     def equivalents(self, frame: pd.DataFrame) -> list[Answers]:
-        """Return what the model answers where its own formula is computed with fewer rounding errors; often nothing."""
+        """Return the model's answers computed by its own formula with fewer rounding errors; empty for most models."""
         if not any(reference_precision.knows(step, len(frame)) for _, step in steps(self.model)):
             return []
         return [self._asked(frame, self.methods, self._in_reference_precision)]
 
     def shares_drawn(self, frame: pd.DataFrame) -> Array | None:
-        """Return the probabilities [rows, labels] between which rounding errors may draw a label, None for most models.
+        """Return probabilities [rows, labels] so close that rounding may decide the label; None for most models.
 
-        Far from all its rows, all that is left of the probabilities of a Gaussian process are their rounding errors.
+        Far from its training rows, the probabilities of a Gaussian process differ by rounding errors alone.
         """
         rows = self.schema.for_original(frame)
         draws = any(isinstance(step, GaussianProcessClassifier) for _, step in steps(self.model))
@@ -159,7 +159,7 @@ class Original:
     def _asked(self, frame: pd.DataFrame, methods: dict[str, str], model: Any = None) -> Answers:
         model = model or self.model
         rows = self.schema.for_original(frame)
-        # Threads that wait for one another cost more than a few rows do.
+        # For few rows, several threads cost more than they save.
         threads = 1 if len(frame) <= _FEW_ROWS else None
         with _quiet(), self.watch.on(), threadpool_limits(threads, user_api="openmp"):
             found = {name: _dense(getattr(model, method)(rows)) for name, method in methods.items()}
@@ -193,7 +193,7 @@ class Original:
 
 
 def taken(takes: Callable[[pd.DataFrame], bool], frame: pd.DataFrame) -> tuple[Mask, Mask]:
-    """Return for each row whether something `takes` it, and whether it was asked: calls for a batch are limited.
+    """Return for each row whether `takes` accepts it, and whether it was asked: calls for a batch are limited.
 
     A row that was not asked counts as not taken. Rows are asked by halves.
     """
@@ -213,7 +213,7 @@ def taken(takes: Callable[[pd.DataFrame], bool], frame: pd.DataFrame) -> tuple[M
 
 
 def _free_name(output: str, columns: set[str]) -> str:
-    """Return an output's name; where a column has it already, with an underscore more: a graph needs both apart."""
+    """Return a name for an output that no column has: a graph needs different names. Underscores are added."""
     while output in columns:
         output += "_"
     return output
@@ -221,7 +221,7 @@ def _free_name(output: str, columns: set[str]) -> str:
 
 def _trees(step: Any) -> Iterator[tuple[Array, Array, Array, Array]]:
     """Yield (feature, threshold, left, right) by node of a tree or histogram gradient boosting; a leaf has -1."""
-    if hasattr(getattr(step, "tree_", None), "threshold"):  # a density keeps its rows in a tree too
+    if hasattr(getattr(step, "tree_", None), "threshold"):  # a density has a `tree_` too, of its rows
         tree = step.tree_
         yield np.where(tree.feature < 0, -1, tree.feature), tree.threshold, tree.children_left, tree.children_right
     for trees in getattr(step, "_predictors", None) or ():
@@ -231,7 +231,7 @@ def _trees(step: Any) -> Iterator[tuple[Array, Array, Array, Array]]:
 
 
 def _reached(tree: tuple[Array, Array, Array, Array], rows: Array) -> Array:
-    """Return [feature, threshold, row] x splits to which some of the rows come, with one row that does."""
+    """Return [feature, threshold, row] x splits that some of the rows reach; `row` is one of them."""
     feature, threshold, left, right = tree
     found, waiting = [], [(0, np.arange(len(rows)))]
     while waiting:
@@ -262,7 +262,7 @@ def _task(model: Any) -> Task:
         return "transformation"
     found = "it has neither predict nor transform"
     if isinstance(last_step(model), ClusterMixin):
-        found = "it has no predict, only what it was fitted on has answers"
+        found = "it has no predict: it has answers only for the rows it was fitted on"
     raise ConversionRefused(f"use {type(model).__name__}", found, "choose an estimator that answers for new rows")
 
 
@@ -271,7 +271,7 @@ def _methods(model: Any, task: Task) -> dict[Role, str]:
     if task == "transformation":
         return {"prediction": next(method for method in _TRANSFORMING if hasattr(model, method))}
     if not hasattr(model, "predict"):
-        found = "it has no predict, only what it was fitted on has answers"
+        found = "it has no predict: it has answers only for the rows it was fitted on"
         raise ConversionRefused(f"use {type(model).__name__}", found, "choose an estimator that predicts new rows")
     methods: dict[Role, str] = {"prediction": "predict"}
     if hasattr(model, "predict_proba"):
@@ -322,7 +322,7 @@ def _dense(answer: Any) -> Array:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what scikit-learn and NumPy say of odd rows: asking with odd rows is the point."""
+    """Silence the warnings of scikit-learn and NumPy about unusual rows, which a proof asks on purpose."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         yield

@@ -11,23 +11,22 @@ from sklearn.neighbors import KernelDensity, NearestCentroid
 from convert.model.arrays import Array, dense
 
 _KINDS = (KernelDensity, KNNImputer, NearestCentroid, PolynomialCountSketch)
-_MOST_PAIRS = 1_000_000  # of a row and a training row, each a call of some microseconds
+_MOST_PAIRS = 1_000_000  # pairs of a row and a training row; each pair takes some microseconds
 
 
 def knows(step: Any, rows: int) -> bool:
-    """Return whether `compute` changes a step, and it then answers so many rows in seconds."""
+    """Return whether `compute` changes a step, and this many rows then take seconds at most."""
     return isinstance(step, _KINDS) and rows * len(getattr(step, "_fit_X", ())) <= _MOST_PAIRS
 
 
 def compute(step: Any) -> None:
-    """Let a step that is known compute with fewer rounding errors from now on; any other stays as it is.
+    """Make a step compute with fewer rounding errors from now on; a step of an unknown class stays as it is.
 
-    The tree of a density loses small densities far from all its rows: with all of them in one leaf they are simply
-    added. KNNImputer and NearestCentroid subtract squares: with a large number in a row that leaves few digits of the
-    distances. A count sketch takes all of a row from one Fourier transform, so that each number has the rounding errors
-    of the largest.
+    The tree of a density loses small densities far from its rows; with all rows in one leaf it simply adds them.
+    KNNImputer and NearestCentroid subtract squares; with a large number in a row, few digits of the distances remain. A
+    count sketch computes a whole row by one Fourier transform, so each number has the rounding errors of the largest.
     """
-    if isinstance(step, KernelDensity) and hasattr(step, "tree_"):  # a search keeps one that is not fitted
+    if isinstance(step, KernelDensity) and hasattr(step, "tree_"):  # a search also holds one that is not fitted
         tree, parameters = step.tree_, {"metric": step.metric, **(step.metric_params or {})}
         rows = np.asarray(tree.data)
         weights = None if tree.sample_weight is None else np.asarray(tree.sample_weight)

@@ -26,11 +26,11 @@ FEATURES = "features"
 NONE_TEXT, NAN_TEXT = "\ufdd0", "\ufdd1"
 """The texts that stand for null in a column of texts, where the original writes it None, and where NaN or NA.
 
-Noncharacters (Unicode 16, 23.7), which no interchanged text has: any text that may come ("", "nan") would answer as a
-gap does, where the original may know it or find it unknown. Two, since scikit-learn tells None and NaN apart.
+They are noncharacters (Unicode 16, 23.7), which never stand in exchanged text. An ordinary text ("", "nan") would be
+taken for a gap, while the original may know it as a category. There are two, since to scikit-learn None is not NaN.
 """
 _DATES = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64, pd.Period)
-_LOOKED_AT = 100  # values of a column, to see what it holds
+_LOOKED_AT = 100  # how many values of a column are looked at to find its type
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Limits:
     missing: frozenset[str] = frozenset()
     infinite: frozenset[str] = frozenset()
     categories: dict[str, list[Category]] = field(default_factory=dict)
-    """The only values of a column whose others the model refuses."""
+    """{column: its allowed values}, of columns where the model refuses all others."""
     missing_text: dict[str, str] = field(default_factory=dict)
     """The text that stands for null in a string column."""
 
@@ -73,7 +73,7 @@ class Schema:
     wide: tuple[str, ...] = ()
 
     def for_original(self, frame: pd.DataFrame) -> Any:
-        """Return rows as the model was fed when it was fitted: array or matrix [rows, n], table, or list of texts."""
+        """Return rows in the form in which the model was fitted: array or matrix [rows, n], table, or list of texts."""
         frame = frame.astype(dict.fromkeys(self.wide, "float64")) if self.wide else frame
         if self.style == "table":
             return self.form.restore(frame)
@@ -83,18 +83,18 @@ class Schema:
             return np.array(frame.astype(object))
         if self.form.matrix is not None:
             return self.form.matrix(np.array(frame))
-        return np.array(frame, order="C")  # its own: pandas' is read-only, which some kernels do not take
+        return np.array(frame, order="C")  # a copy: pandas' array is read-only, which some kernels do not take
 
     def widened(self) -> "Schema":
-        """Return the schema whose original computes in float64 also of float32 columns."""
+        """Return the schema that gives the original float32 columns as float64."""
         names = tuple(str(name) for name, dtype in self.frame.dtypes.items() if dtype == np.float32)
         return replace(self, form=self.form.without(names), wide=names)
 
     def with_nulls(self, categories: Iterable[Array]) -> "Schema":
         """Return the schema whose missing texts are None, or NaN, where the encoders' `categories` know that one alone.
 
-        Which of them a table holds hangs on how it was read (CSV gives NaN, polars None), and not on the model, to
-        which the other one is a text that training never saw.
+        Which of the two a table holds depends on how it was read (CSV gives NaN, polars None). The model knows only the
+        one of its training; the other is an unknown text to it.
         """
         known = {text_of_null(value) for values in categories for value in values if pd.isna(value)}
         texts = [c for c in self.columns if c.kind == "string" and not self.form.is_categorical(c.name)]
@@ -131,7 +131,7 @@ class Schema:
 
     @property
     def is_mixed(self) -> bool:
-        """Whether the columns are of several kinds, in an array one of objects."""
+        """Whether the columns are of several kinds; an array then holds objects."""
         return len({column.kind for column in self.columns}) > 1
 
     def takes_alike(self, limits: Limits) -> bool:
@@ -203,7 +203,7 @@ def _names(model: Any) -> list[str] | None:
 
 
 def _typed(frame: pd.DataFrame, dropped: frozenset[str]) -> Columns:
-    """Return every column with its kind; one that has none and is dropped anyway is left out."""
+    """Return every column with its kind; a column of no known kind is left out where the model drops it anyway."""
     columns = {}
     for name in frame.columns:
         try:
@@ -215,9 +215,9 @@ def _typed(frame: pd.DataFrame, dropped: frozenset[str]) -> Columns:
 
 
 def _with_categories(model: Any, columns: Columns, form: frames.Form, categories_of: CategoriesOf) -> frames.Form:
-    """Return the form with categories where a booster is asked itself and they came as plain values, as from CSV.
+    """Return the form with categories, for a booster whose categories came as plain values, as from CSV.
 
-    The booster knows those of training; texts it takes in no other dtype.
+    The booster knows the categories of its training, and takes texts in no other dtype.
     """
     if form.polars or type(model).__module__.partition(".")[0] not in ("lightgbm", "xgboost"):
         return form
@@ -287,7 +287,9 @@ def _check_no_dates(name: str, present: "pd.Series[Any]") -> None:
             "make numbers of the parts that matter (month, weekday, hour, seconds since 1970) in columns of their own, "
             "and train the model on those"
         )
-        raise InvalidInput(f"read the column {name!r}", f"it holds dates ({', '.join(dates)}), ONNX none", next_step)
+        raise InvalidInput(
+            f"read the column {name!r}", f"it holds dates ({', '.join(dates)}), which ONNX has not", next_step
+        )
 
 
 def _is_bool(values: "pd.Series[Any]", missing: "pd.Series[Any]") -> bool:
@@ -314,7 +316,7 @@ def _integers(name: str, values: "pd.Series[Any]") -> "pd.Series[Any]":
 
 
 def _texts(name: str, values: "pd.Series[Any]", missing: "pd.Series[Any]") -> tuple[Column, "pd.Series[Any]"]:
-    """Return a column of texts as dtype object, or say what else it holds."""
+    """Return a column of texts as dtype object; raise InvalidInput where it holds something else."""
     present = values[~missing]
     if present.map(type).isin([int, float]).all() and len(present):
         return _column(values.astype("float64"))
@@ -379,4 +381,4 @@ def _check_ragged(path: Path) -> None:
         for row in reader:
             if row and len(row) != width:
                 found = f"line {reader.line_num} has {len(row)} fields and the header {width}"
-                raise InvalidInput(f"read the sample {path.name}", found, "mend the table")
+                raise InvalidInput(f"read the sample {path.name}", found, "repair the table")

@@ -1,7 +1,7 @@
 """Knows which estimators the original asks with a sparse matrix, of those that answer otherwise to a dense one.
 
 XGBoost takes an entry that is not stored as missing, QuantileTransformer leaves it 0, and IsolationForest sends every
-missing value to the right. Whether a step gives a sparse matrix hangs on its options and, in a ColumnTransformer, on
+missing value to the right. Whether a step gives a sparse matrix depends on its options and, in a ColumnTransformer, on
 how much of the training rows was 0 (`sparse_threshold`). So the original is watched while it answers.
 """
 
@@ -22,7 +22,7 @@ _WATCHED = (
     ("sklearn.preprocessing", "QuantileTransformer", "transform", True),
     ("sklearn.ensemble", "IsolationForest", "score_samples", False),
 )
-"""Classes, the method that all answers come from, and whether a stored zero is another than one that is not stored."""
+"""Classes, the method behind all answers, and whether a stored zero differs from one that is not stored."""
 _DENSE = (
     "give it a dense matrix: ColumnTransformer(sparse_threshold=0), sparse_output=False, or a step that calls "
     "toarray(), and train it again"
@@ -31,9 +31,9 @@ _DENSE = (
 
 @dataclass(slots=True)
 class _Reached:
-    """What an estimator was asked with so far."""
+    """What kinds of matrices an estimator got so far."""
 
-    model: Any  # kept, since ids are used again
+    model: Any  # kept, since Python reuses ids
     parts_zeros: bool
     as_sparse: bool = False
     as_dense: bool = False
@@ -57,11 +57,11 @@ class Watch:
 
     @contextmanager
     def on(self) -> Iterator[None]:
-        """Watch what is asked inside, where there is anything to watch."""
+        """Watch the estimators inside this context, where there are any to watch."""
         if not self._needed:
             yield
             return
-        # In processes of its own, as n_jobs may have it, an estimator would be asked unseen.
+        # With n_jobs an estimator may run in other processes, where it cannot be watched.
         with ExitStack() as stack, joblib.parallel_config(backend="sequential"):
             for kind, name, parts_zeros in _watched_classes():
                 method = vars(kind)[name]
@@ -75,7 +75,7 @@ class Watch:
 
     @property
     def parts_zeros(self) -> bool:
-        """Whether an estimator was asked with a sparse matrix in which a stored zero is another than an absent one."""
+        """Whether an estimator got a sparse matrix and treats a stored zero in another way than an absent one."""
         return any(found.parts_zeros and found.as_sparse for found in self._found.values())
 
     def refusal(self) -> ConversionRefused | None:
@@ -96,7 +96,7 @@ _known: list[Watch] = []
 
 @contextmanager
 def known(watch: Watch) -> Iterator[None]:
-    """Let `gets_sparse` know what was seen."""
+    """Make the findings of `watch` available to `gets_sparse`."""
     _known.append(watch)
     try:
         yield
@@ -132,7 +132,7 @@ def _refusal(reached: _Reached) -> ConversionRefused | None:
 
 
 def _watched_classes() -> Iterator[tuple[type, str, bool]]:
-    """Yield the classes that are imported: no model is of another."""
+    """Yield the classes whose modules are imported: a model cannot be of any other."""
     for module, name, method, parts_zeros in _WATCHED:
         if kind := getattr(sys.modules.get(module), name, None):
             yield kind, method, parts_zeros

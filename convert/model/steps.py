@@ -33,14 +33,17 @@ BOOSTERS = ("lightgbm.", "xgboost.", "catboost.")
 """How the modules of the boosting libraries' estimators begin."""
 _SCALERS = (StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, PowerTransformer, QuantileTransformer)
 
-# Parts that are asked in training only, or whose inverse alone is asked (lint_rules judges that).
+# Parts that are used in training only, or whose inverse alone is used (lint_rules checks that).
 _NOT_ASKED = {
     Birch: "n_clusters",
     SelectFromModel: "estimator",
     SequentialFeatureSelector: "estimator",
     TransformedTargetRegressor: "transformer",
 }
-_INNER = ("best_estimator_", "regressor_")  # where searches and target transformers keep what sees what they see
+_INNER = (
+    "best_estimator_",
+    "regressor_",
+)  # where searches and target transformers hold the estimator that sees the same columns as they do
 _CONTAINERS = ("steps", "transformer_list", "transformers_")  # named parts, "passthrough" and "drop" among them
 _ENSEMBLES = ("estimators_", "calibrated_classifiers_")
 
@@ -159,7 +162,7 @@ def parts(estimator: Any) -> list[Part]:
         elif attribute in _CONTAINERS:
             found += _contained(estimator, attribute, value)
         elif attribute in _ENSEMBLES and isinstance(value, list | tuple | np.ndarray):
-            # An ensemble is a sequence too: NumPy would take one in a list apart.
+            # An ensemble is a sequence too: NumPy would split one that stands in a list.
             found += _ensemble(estimator, np.ravel(value) if isinstance(value, np.ndarray) else value)
     if any(part.sees not in (Sees.NOTHING, Sees.TARGET) for part in found):
         return found
@@ -173,7 +176,7 @@ def asked_parts(estimator: Any) -> list[Part]:
 
 
 def _sees(estimator: Any, attribute: str) -> Sees:
-    """Return what the one estimator sees that another holds as `attribute`."""
+    """Return what an estimator that another one holds as `attribute` sees."""
     value = getattr(estimator, attribute)
     if isinstance(value, LabelEncoder | LabelBinarizer):
         return Sees.TARGET
@@ -225,7 +228,7 @@ def _is_estimator(value: Any) -> bool:
 def first_steps(model: Any) -> list[Any]:
     """Return what sees the table itself: of a pipeline its first step, of a search its best, of a union all parts.
 
-    In a union "passthrough" is one of them. An estimator that asks several others sees the table itself.
+    In a union, "passthrough" counts as one. An estimator that asks several others (Voting, Stacking) counts itself.
     """
     if isinstance(model, FeatureUnion):
         return [step for part in parts(model) if not is_dropped(part.estimator) for step in first_steps(part.estimator)]
@@ -285,9 +288,9 @@ def last_step(model: Any) -> Any:
 
 
 def given_steps(model: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every estimator that answers for a model that need not be trained, with its path, outermost first.
+    """Yield every estimator that takes part in the answer of a model, trained or not, with its path, outermost first.
 
-    Those are the estimators that were given to it as options, and of a search that is over its best.
+    Those are the estimators that were given to it as options; of a finished search, the best one.
     """
     yield path, model
     for name, part in _given_parts(model):
@@ -295,7 +298,7 @@ def given_steps(model: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _given_parts(model: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the estimators that were given to `model`, by their name in it; a search that is over has its best."""
+    """Yield the estimators that were given to `model`, by their name in it; of a finished search, the best one."""
     if hasattr(model, "best_estimator_"):
         yield "best_estimator_", model.best_estimator_
         return
@@ -311,7 +314,7 @@ def _given_parts(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _listed(values: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the estimators of a list like a pipeline's: (name, estimator) or (name, estimator, columns)."""
+    """Yield the estimators of a list as pipelines have it: (name, estimator) or (name, estimator, columns)."""
     for item in values:
         if isinstance(item, tuple) and len(item) in (2, 3) and isinstance(item[0], str) and is_given_estimator(item[1]):
             yield item[0], item[1]

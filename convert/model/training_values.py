@@ -17,7 +17,9 @@ _known: dict[int, list[Array]] = {}
 
 @contextmanager
 def rows(model: Any, sample: Callable[[], Any]) -> Iterator[None]:
-    """Let `values` know what reaches the last step of `model` where it hashes: `sample` gives what `model` takes."""
+    """Make available to `values` what reaches the last step of `model`, if that step keeps hashes.
+
+    `sample` returns the rows as `model` takes them."""
     steps, last = before_last(model)
     if columns := hashed_columns(last):
         reaching = sample()

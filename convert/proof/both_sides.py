@@ -14,15 +14,15 @@ from convert.proof import boundaries, float32_rows, specials
 from convert.proof.candidate import Candidate, RefusedTie
 from convert.proof.rows import Batch, draw
 
-_LEAST_STORED = 1e-150  # whose square is still a float64
+_LEAST_STORED = 1e-150  # its square is still a float64
 
 
 @dataclass(frozen=True, slots=True)
 class AnsweredRows:
     """The rows of a batch that both sides answer, and how many others were left out.
 
-    `refused` is how many rows the original refuses, `tied` how many the graph refuses because the original breaks a
-    tie by chance, and `not_asked` how many nobody was asked, since the calls for a batch are limited.
+    `refused` counts rows that the original refuses. `tied` counts rows that the graph refuses, because the original
+    breaks a tie by chance. `not_asked` counts rows that were not tried, since the calls for a batch are limited.
     """
 
     batch: Batch
@@ -34,7 +34,7 @@ class AnsweredRows:
 class BothSides:
     """The one object that a proof asks: it draws the rows, and finds those that both sides answer.
 
-    Either side keeps its answers (AnswerCache): a comparison of the same rows asks neither again.
+    Either side keeps its answers (AnswerCache): comparing the same rows later asks neither of them again.
     """
 
     def __init__(self, original: Original, candidate: Candidate, limits: Limits, tolerance: Tolerance) -> None:
@@ -46,7 +46,7 @@ class BothSides:
     def batches(self) -> list[Batch]:
         """Return the rows of the proof, the sample first."""
         original, schema, limits = self.original, self.original.schema, self.limits
-        # A scaler makes 0 of what is hardly more, and a sparse matrix then stores it: no reading comes so near to 0.
+        # A scaler turns the tiniest numbers into 0, which a sparse matrix then stores. No reading is so near to 0.
         least = _LEAST_STORED if original.watch.parts_zeros else 0.0
         found = draw(schema, limits, original.thresholds(), specials.of(original), least)
         if self.candidate.float_type == "float32":
@@ -71,7 +71,7 @@ class BothSides:
         return AnsweredRows(rows, refused, tied, not_asked)
 
     def _is_untied(self, rows: pd.DataFrame) -> bool:
-        """Return whether the graph does not refuse these rows for a tie that the original breaks by chance."""
+        """Return whether the graph refuses none of these rows for a tie that the original breaks by chance."""
         try:
             self.candidate.answers(rows, self.limits)
         except RefusedTie:

@@ -14,20 +14,20 @@ Ask = Callable[[pd.DataFrame], Mapping[str, Array]]
 
 PAIRS = 48
 MOST_JUMPS = 512
-SECTIONS = 16  # parts that a stretch is cut into at once: a call costs more than its rows
-_STEPS = 15  # 16 ** 14 > 2 ** 53: then the ends differ by a rounding
-_FEW_SECTIONS = 4  # where many stretches are cut at once it is the rows that cost; 4 ** 15 = 2 ** 30
+SECTIONS = 16  # parts that a stretch is cut into at once: one call with more rows costs less than several calls
+_STEPS = 15  # 16 ** 14 > 2 ** 53: then the ends are neighbouring float64
+_FEW_SECTIONS = 4  # for many stretches at once, where the rows cost more than the calls; 4 ** 15 = 2 ** 30
 _ROUNDINGS = 4  # of float32, of the column's value
-_ASIDE = 2.0**-10  # of the stretch between both rows: as far from the boundary as readings come by chance
+_ASIDE = 2.0**-10  # share of the stretch between both rows: about as near to the boundary as readings come by chance
 _CLOSE = 2.0**-18  # nearer than half of a tolerance of 1e-5, which float32 inputs have to keep
 
 
 def search(schema: Schema, limits: Limits, answers: Ask) -> list[Batch]:
     """Return rows beside the boundaries between `answers`, the same rounded as readings are, and rows on them.
 
-    A stretch between two rows, all numbers changing or one of them, is cut into sections over and over; of those the
-    first at whose end the answer is no more that of the start is kept (bisection in more than two parts). What
-    `answers` raises for a row on the way ends the search without rows.
+    Between two rows either all numbers change or one of them. This stretch is cut into sections; the first section at
+    whose end the answer differs from that of the start is cut again, and so on (bisection in more than two parts).
+    If `answers` raises for a row on the way, the search ends without rows.
     """
     stretch = _Stretch.between_rows(schema, limits, answers)
     try:
@@ -65,8 +65,8 @@ def search(schema: Schema, limits: Limits, answers: Ask) -> list[Batch]:
 def jumps(schema: Schema, limits: Limits, answers: Ask) -> list[Batch]:
     """Return rows just beside where the numbers of an answer jump along one column: trees' thresholds, edges of bins.
 
-    Whatever lies before the trees, the rows reach the split that parts them, since the answer says so. They lie a few
-    roundings of float32 aside, where each side has one right answer. What `answers` raises ends the search.
+    The rows reach the split, whatever steps lie before the trees, since their answers differ. They lie a few roundings
+    of float32 beside it, where each side has one right answer. If `answers` raises, the search ends without rows.
     """
     pairs = min(MOST_JUMPS, max(PAIRS, MOST_CELLS // len(schema.columns) // (2 * _FEW_SECTIONS)))
     stretch = _Stretch.between_rows(schema, limits, answers, pairs, alone=True)
@@ -115,9 +115,9 @@ class _Stretch:
         return cls(start, pd.DataFrame(end), whole, answers)
 
     def narrowed(self, follows: Mask, sections: int = SECTIONS) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Return both ends of each stretch, narrowed to where the answer changes; stretches without are left out.
+        """Return both ends of each stretch, narrowed to where the answer changes; those without a change are left out.
 
-        `follows` is for each stretch whether it is the first output that is followed, else the last.
+        `follows` says for each stretch whether the first output is compared, else the last.
         """
         wanted = self._followed(self.start, follows)
         differ = _unlike(self._followed(self.end, follows), wanted)
@@ -132,7 +132,7 @@ class _Stretch:
         return self._jumps(low, high, follows) if len(low) else (low, high)
 
     def _jumps(self, low: pd.DataFrame, high: pd.DataFrame, follows: Mask) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Return the ends, and keep the stretches, between which the answer jumps: a number may change all the way."""
+        """Return the ends between which the answer jumps, and keep their stretches."""
         one, other = self._followed(low, follows), self._followed(high, follows)
         kept = _unlike(one, other) & ~np.isclose(one, other, rtol=1e-6, atol=1e-6, equal_nan=True).all(axis=1)
         self.start, self.end = (rows[kept].reset_index(drop=True) for rows in (self.start, self.end))

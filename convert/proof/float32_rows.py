@@ -1,4 +1,4 @@
-"""The rows on which float32 inputs cost most: numbers halfway between two float32, and a search among such rows."""
+"""The rows on which float32 inputs lose most: numbers halfway between two float32, and a search among them."""
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from convert.proof.candidate import Candidate
 from convert.proof.rows import DRAWN_ROWS, MOST_CELLS, SEED, Batch
 
 _NOISE = 0.3  # of a column's deviation
-_HALF = 0.5 - 2.0**-20  # of the way to the neighbour: at the very half the even one is taken
+_HALF = 0.5 - 2.0**-20  # of the way to the neighbour; at exactly half, rounding takes the even one
 _LARGEST = float(np.finfo(np.float32).max)
 _TURNS = 6
 _KEPT = 32
@@ -22,12 +22,12 @@ Floats = NDArray[np.float64]
 
 
 def search(original: Original, candidate: Candidate, limits: Limits, tolerance: Tolerance) -> list[Batch]:
-    """Return rows around the sample halfway between float32 numbers, and those that cost most, searched for.
+    """Return rows around the sample halfway between float32 numbers, and the worst of such rows, found by a search.
 
-    Readings of few digits are often much nearer to a float32, and so rarely show what a row may lose. Most is lost
-    where the errors of the columns add up in an answer near 0: the rows that take the largest share of `tolerance` are
-    varied over and over, and the farthest kept (an evolution strategy: Beyer and Schwefel 2002). What the original or
-    the graph refuses ends the search.
+    Readings of few digits are often near to a float32, and so rarely show how much a row may lose. The loss is largest
+    where the errors of several columns add up in an answer near 0. So the rows that take the largest share of
+    `tolerance` are varied again and again, and the worst are kept (an evolution strategy: Beyer and Schwefel 2002). The
+    search ends when the original or the graph refuses a row.
     """
     rng = np.random.default_rng(SEED)
     columns = _columns(original.schema, limits)
@@ -66,7 +66,7 @@ def _varied(
         near = values + rng.normal(0.0, noise * (float(finite.std()) if len(finite) else 0.0), len(values))
         near = np.abs(near) if (finite >= 0).all() else near
         near = np.where(rng.random(len(values)) < 0.5, near, values)
-        # Zeros stay: counts and flags have them, and models that take none below 0.
+        # Zeros stay 0: columns of counts and flags have them, and some models take no negative numbers.
         kept = ~np.isfinite(values) | (values == 0) | (np.abs(near) >= _LARGEST)
         moved[name] = pd.Series(np.where(kept, values, _halfway(near, rng)))
     return rows.assign(**moved)

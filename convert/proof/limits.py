@@ -19,7 +19,7 @@ _NAMES_SHOWN = 8
 
 
 def probe(original: Original) -> Limits:
-    """Return what the original takes: missing values, infinity, and values that training never saw, by trying each.
+    """Return what the original takes, found by trying: missing values, infinity, and values unknown in training.
 
     Raises ConversionRefused where the original refuses something that the manifest cannot say.
     """
@@ -38,10 +38,10 @@ def probe(original: Original) -> Limits:
 
 
 def settle(asked: Limits, schema: Schema, agrees: Agrees) -> tuple[Limits, list[str]]:
-    """Return `asked` less what the graph answers otherwise than the original, and a note on each.
+    """Return `asked` without what the graph answers in another way than the original, and a note on each.
 
-    The device then refuses such a value, as it would a value that the original refuses. A tensor whose sample has
-    gaps keeps them: the proof will judge.
+    The device then refuses such a value, as it would a value that the original refuses. If the sample
+    itself has gaps, they stay allowed and the proof decides.
     """
     limits = asked
     # A tensor of many columns takes gaps in all of them or in none.
@@ -67,7 +67,7 @@ def _note(what: str, names: frozenset[str]) -> str:
 def _settle_missing(limits: Limits, schema: Schema, column: Column, needed: bool, agrees: Agrees) -> Limits:
     """Return `limits`, or without missing values in this column where the graph answers them otherwise.
 
-    Where the sample needs them they are kept: the proof will judge.
+    Where the sample has them they stay allowed, and the proof decides.
     """
     if needed or agrees(with_values(schema, {column.name: [column.null] * ROWS_PER_COLUMN}), limits):
         return limits
@@ -83,7 +83,7 @@ def _taken(original: Original, columns: list[Column], values: Callable[[Column],
     schema = original.schema
     if original.takes(with_values(schema, tried)):
         return frozenset(tried)
-    # An array's tensor takes a missing value in all its columns or in none: only gaps of the sample's matter then.
+    # An array's tensor takes missing values in all its columns or in none, so only columns with gaps matter.
     apart = schema.style != "array" or schema.is_mixed
     asked = [column.name for column in columns if apart or column.has_missing]
     return frozenset(name for name in asked if original.takes(with_values(schema, {name: tried[name]})))
@@ -125,7 +125,7 @@ def _known(original: Original, column: Column) -> list[Category]:
         raise ConversionRefused(
             f"list the categories of {column.name!r}", found, "fit the encoder to ignore unknown ones"
         )
-    # One call for each encoder: the lists of two columns, value by value, would take as many as there are values.
+    # One call for each encoder's list; value by value there would be as many calls as values.
     own = [values for values in listed if values and (values <= known or _takes(original, column, values))]
     known.update(*own)
     if not own and (rest := sorted(set().union(*listed) - known)):
@@ -145,7 +145,7 @@ def _plain(value: Any) -> Any:
 def _for_one_tensor(schema: Schema, limits: Limits) -> Limits:
     """Return limits that hold for every column of the `features` tensor alike: the manifest has one entry for it.
 
-    Where the columns must differ they are tensors of their own, and so are the limits.
+    Where the columns must differ, each is its own tensor with its own limits.
     """
     if not schema.takes_alike(limits):
         return limits

@@ -1,7 +1,7 @@
-"""Where a graph answers otherwise than the original, asks the original again one rounding of its inputs further.
+"""Where a graph differs from the original, asks the original again with its inputs moved by one rounding.
 
-An answer that the original itself does not keep over one rounding (ULP) of its inputs is no answer to hold a graph to:
-that of a label at a decision boundary, or of a difference of two large numbers that leaves only their rounding errors.
+If one rounding (ULP) of its inputs changes the original's own answer, the graph need not give exactly that answer.
+Examples are a label at a decision boundary, and a difference of two large numbers that leaves only rounding errors.
 """
 
 from typing import Any
@@ -14,21 +14,21 @@ from convert.model.schema import Limits
 from convert.proof.rows import SEED
 
 MOST_ROWS = 2_000
-"""So many rows at once may be near-ties; where more are off, something else is wrong."""
+"""At most this many rows may be near-ties; where more differ, something else is wrong."""
 _TURNS = 16
 _WIDER_ULPS = (2, 3, 4)
 _WIDER_TURNS = 8
 _DRAWN = 1e-12
-"""Probabilities as near as this are equal but for rounding: Gaussian processes add terms of some thousand for them."""
+"""Probabilities this near are equal except for rounding: Gaussian processes add terms of some thousands to get them."""
 
 
 def moved(frame: pd.DataFrame, limits: Limits) -> list[pd.DataFrame]:
-    """Return the rows over and over, each float moved to the float64 above or below: all up, all down, then mixed."""
+    """Return copies of the rows, each float moved to the float64 above or below: all up, all down, then mixed."""
     return [_moved(frame, limits, 1, turn) for turn in range(_TURNS)]
 
 
 def moved_wider_ulp(frame: pd.DataFrame, limits: Limits) -> list[pd.DataFrame]:
-    """Return the rows over and over, each float moved by two, three, then four float64.
+    """Return copies of the rows, each float moved by two, three, then four float64.
 
     One step gives few different roundings where a single column is large.
     """
@@ -38,7 +38,7 @@ def moved_wider_ulp(frame: pd.DataFrame, limits: Limits) -> list[pd.DataFrame]:
 def _moved(frame: pd.DataFrame, limits: Limits, ulps: int, turn: int) -> pd.DataFrame:
     """Return the rows with each float moved by so many float64: up in turn 0, down in turn 1, then either way.
 
-    Infinity is no rounding of any number, and stays; so does 0, whose neighbour below some models refuse.
+    Infinity stays, since no number rounds to it. 0 stays, since some models refuse negative numbers.
     """
     rng = np.random.default_rng((SEED, ulps, turn))
     names = [name for name in frame if frame[name].dtype.kind == "f" and name not in limits.categories]
@@ -56,9 +56,9 @@ def _moved(frame: pd.DataFrame, limits: Limits, ulps: int, turn: int) -> pd.Data
 def nearest(found: Array, expected: Array, around: list[Array]) -> Array:
     """Return the numbers nearest to `found` in the range that the original's answers span: `expected`, and `around`.
 
-    The range is widened by itself on either side: so few answers do not reach the ends of what rounding may do, and a
-    graph that adds in another order has roundings of its own. NaN and infinity are no range: they are near only where
-    one of the answers is the same.
+    The range is widened by its own width on either side: a few answers do not show all that rounding may do, and a
+    graph that adds in another order rounds in its own way. NaN and infinity match only the same value in one of the
+    answers.
     """
     if found.dtype.kind not in "fiub":
         return expected
@@ -77,7 +77,7 @@ def nearest(found: Array, expected: Array, around: list[Array]) -> Array:
 
 
 def drawn(own: Array, given: Array, labels: list[Any], shares: Array) -> Array:
-    """Return where rounding errors draw the label: the original's probabilities of both labels are equal but for them.
+    """Return where rounding decides the label: the original's probabilities of both labels differ by rounding alone.
 
     `own` and `given` are the original's and the graph's label of each row, of `labels`; `shares` the original's
     probabilities [rows, labels].

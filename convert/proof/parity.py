@@ -1,4 +1,4 @@
-"""The gate: the original model and the ONNX graph answer the same rows, and one report says how far apart they are."""
+"""The gate: asks the original model and the ONNX graph the same rows, and reports how far their answers differ."""
 
 from typing import Any
 
@@ -17,12 +17,12 @@ from convert.proof.limits import settle
 from convert.proof.rows import SEED, Batch
 
 MARGIN = 0.5
-"""The share of the tolerance that float32 inputs may take of the rows of a proof: others round worse."""
+"""The share of the tolerance that float32 inputs may take on a proof's rows: other rows may round worse."""
 _SLIGHT = 1e-3  # a relative difference up to which rounding may be to blame
 
 
 class Proof(msgspec.Struct, frozen=True):
-    """A report with what it rests on: the limits it holds under, and the rows with the original's answers."""
+    """A report, the limits under which it holds, and its rows with the original's answers."""
 
     report: Parity
     limits: Limits
@@ -30,7 +30,7 @@ class Proof(msgspec.Struct, frozen=True):
 
 
 def check_tolerance(tolerance: Tolerance | None) -> Tolerance:
-    """Return the tolerance to prove under, the default for None; raise Misuse for one under which anything passes."""
+    """Return the tolerance of the proof, the default for None; raise Misuse for one that proves nothing."""
     tolerance = tolerance or Tolerance()
     if not (0 <= tolerance.absolute < 1 and 0 <= tolerance.relative < 1):  # NaN is neither
         found = f"{tolerance.absolute:g} absolute and {tolerance.relative:g} relative are not both from 0 to below 1"
@@ -54,7 +54,7 @@ def prove(
         rows = sides.answered(batch)
         if len(rows.batch.frame):
             answers = comparison.compare(rows.batch, limits)
-            # A device tests itself with rows that have one right answer.
+            # The device's self-test needs rows that have one right answer.
             sure = batch.beside is None and batch.kind not in comparison.by_rounding
             evidence += [(rows.batch, answers)] if sure else []
         kinds.append(comparison.kind(rows.batch, rows.refused, rows.tied, rows.not_asked))
@@ -76,7 +76,7 @@ def prove(
 
 
 def little_left(comparison: ParityComparison) -> list[str]:
-    """Return a note where the rows asked come so near to the tolerance that others may be beyond it."""
+    """Return a note where rows come so near to the tolerance that other rows may exceed it."""
     if not comparison.passed or comparison.share <= MARGIN:
         return []
     return [

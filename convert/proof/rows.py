@@ -12,15 +12,15 @@ from convert.model.schema import Column, Limits, Schema
 
 SEED = 20240611
 MOST_SAMPLE_ROWS = 20_000
-MOST_CELLS = 2_000_000  # of one kind: a wide table is proved with fewer rows
+MOST_CELLS = 2_000_000  # of one kind of rows: a wide table is proved with fewer rows
 DRAWN_ROWS = 1_000
 ROWS_PER_COLUMN = 16
 MOST_MIDPOINTS = 4_000
 UNSEEN_TEXTS = ("never seen in training", "", "ünsèen Ω", "UNSEEN-2, again.", " ", "nan", "None")
 SCALES = (1e6, 1e-6)
 ALWAYS = (0.0, 1.0, -1.0)
-"""What is asked of every column of numbers, and -0.0: what the sample lacks may be what a step waits for."""
-MOST_LISTED = 256  # of the only values that a column takes
+"""Values tried in every column of numbers, beside -0.0: a step may treat them specially."""
+MOST_LISTED = 256  # of the allowed values of a column
 MOST_TOGETHER = 256
 _SPECIAL_ROWS = 4  # of the sample for each special value; ROWS_PER_COLUMN for those of every column
 _WHOLE = 2.0**62
@@ -29,10 +29,10 @@ WHOLE_NUMBERS = (float(2**24 + 1), 1_700_000_001.0)  # the first that float32 ca
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows of one kind, and in words how they were drawn.
+    """Rows of one kind, and a text that says how they were drawn.
 
-    `beside` holds for each row one that differs by the rounding of a float64, where the original may answer otherwise:
-    either answer is then right.
+    `beside` holds for each row a neighbour that differs by one float64 rounding. The original may answer it
+    differently; then both answers are right.
     """
 
     kind: str
@@ -58,7 +58,7 @@ def draw(
     """Return the proof's rows; the same arguments and SEED give the same rows.
 
     `thresholds` are {column: values at which a tree splits, and for each the row of the sample that comes there},
-    `specials` {column: values at which a step may do something of its own}. Only values that `limits` lets in are
+    `specials` {column: values that a step may treat specially}. Only values that `limits` lets in are
     drawn, since the device refuses the others; for numbers nearer to 0 than `least`, 0 is drawn.
     """
     rng = np.random.default_rng(SEED)
@@ -92,8 +92,8 @@ def with_values(schema: Schema, values: Mapping[str, list[Any]]) -> pd.DataFrame
     for name, own in values.items():
         columns[name][start : start + len(own)] = own
         start += len(own)
-    # Built in one go: assigning to a wide table column by column takes minutes. The dtype is said, since pandas would
-    # make its own text type of objects, in which None becomes NaN.
+    # Built at once: assigning to a wide table column by column takes minutes. The dtype is given, since pandas would
+    # turn objects into its own text type, in which None becomes NaN.
     return pd.DataFrame({name: pd.Series(array, dtype=array.dtype) for name, array in columns.items()})
 
 
@@ -167,8 +167,8 @@ class _RowDrawer:
     def midpoints(self) -> Batch:
         """Return rows of the sample with one column halfway to the next greater value that the sample has of it.
 
-        There a tree splits, whatever lies before it that works on single columns: the row reaches the split that parts
-        it from the other, and stands on it. A graph that rounds otherwise sends it to the other side.
+        A tree splits there, whatever single-column steps lie before it: the row reaches the split between both values,
+        and lies exactly on it. A graph that rounds differently sends it to the other side.
         """
         columns = [c for c in self.schema.columns if c.kind in ("float", "int64")]
         columns = [c for c in columns if c.name not in self.limits.categories]

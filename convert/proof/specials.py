@@ -1,6 +1,6 @@
-"""Knows the values of a column at which a step may do something of its own, whether or not the sample holds them.
+"""Knows the values of a column that a step may treat specially, whether or not the sample holds them.
 
-Such are what an imputer fills in or takes as missing, a scaler's middle and ends, the edges of bins, the knots of
+Examples: what an imputer fills in or takes as missing, a scaler's centre and limits, the edges of bins, the knots of
 splines, an encoder's categories, and the numbers written in a function.
 """
 
@@ -100,7 +100,7 @@ def _of_all(step: Any) -> Iterator[Any]:
 
 
 def _constants(code: CodeType | None) -> list[float]:
-    """Return the numbers written in a function, and in those written inside it."""
+    """Return the constant numbers in a function's code, and in functions defined inside it."""
     found: list[float] = []
     waiting = [code] if code else []
     while waiting:

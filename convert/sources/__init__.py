@@ -43,7 +43,7 @@ def fetch(url: str, folder: Path) -> Fetched:
         known = ", ".join(f"{name}:" for name in _SCHEMES)
         raise Misuse(f"fetch {url}", f"the scheme {scheme[1]!r} is unknown", f"give a path, or a URL with {known}")
     if ".." in re.split(r"[/@#:]", url):
-        raise Misuse(f"fetch {url}", "its path climbs with '..'", "name the model straight")
+        raise Misuse(f"fetch {url}", "its path contains '..'", "give the path without '..'")
     module, library, extra = _SCHEMES[scheme[1]]
     try:
         source = cast(_Source, importlib.import_module(module))
@@ -56,7 +56,7 @@ def fetch(url: str, folder: Path) -> Fetched:
 
 
 def is_trusted(fetched: Fetched, url: str, prefixes: Sequence[str]) -> bool:
-    """Return whether a prefix names the source, as it was asked for or as it was found; it ends at a part's end.
+    """Return whether a trusted prefix covers the source, by the URL asked for or the one found; whole path parts only.
 
     `s3://models` names `s3://models/iris.pkl` and not `s3://models-of-others/iris.pkl`.
     """
@@ -64,9 +64,9 @@ def is_trusted(fetched: Fetched, url: str, prefixes: Sequence[str]) -> bool:
 
 
 def check_trust(fetched: Fetched, url: str, prefixes: Sequence[str], notice: Callable[[str], None]) -> None:
-    """Give notice that a pickle's code will run, or raise ConversionRefused when nobody said that it may.
+    """Print a notice that a pickle's code will run; raise ConversionRefused where that was not allowed.
 
-    Files of this machine's own may; those of a registry only by a prefix of `--trust`.
+    Local files are allowed; a registry's need a prefix given with `--trust`.
     """
     if not fetched.runs_code:
         return

@@ -9,7 +9,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-os.environ.setdefault("DVC_NO_ANALYTICS", "1")  # nothing phones home
+os.environ.setdefault("DVC_NO_ANALYTICS", "1")  # no telemetry
 
 from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
@@ -25,7 +25,7 @@ _URL = re.compile(r"dvc:(?:(?P<repository>[^#]+)#)?(?P<path>[^#@]+)(?:@(?P<rev>[
 def fetch(url: str, folder: Path) -> Fetched:
     """Return the model of `url`, put into `folder`; its run is the Git commit.
 
-    Without `@REV` the repository's own files are taken as they are, or another repository's default branch. Raises
+    Without `@REV`: the working files of the local repository, or the default branch of another one. Raises
     NotFound, NotReady when the repository or its remote does not answer, and Misuse for a malformed URL.
     """
     parts = _URL.fullmatch(url)

@@ -1,4 +1,4 @@
-"""What a source gives: one model file on this machine's disk, and the story of where it came from."""
+"""What a source gives: one model file on this machine's disk, and where it came from."""
 
 import hashlib
 import re
@@ -50,7 +50,7 @@ class Fetched:
 
     @property
     def runs_code(self) -> bool:
-        """Whether loading the file does whatever its author wanted."""
+        """Whether loading the file runs code from it."""
         return self.format == "pickle"
 
 

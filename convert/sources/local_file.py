@@ -33,8 +33,8 @@ _OWN_CLASSES = (
 class SourceModel:
     """A trained model and where it came from.
 
-    `file_name` is a file's name without its folders, or a registry's URL. `warnings` are what loading it complained
-    about; `run` and `trained_with` (library -> version) are what the registry says.
+    `file_name` is a file's name without its folders, or a registry's URL. `warnings` are the warnings of loading it;
+    `run` and `trained_with` (library -> version) are what the registry says.
     """
 
     model: Any
@@ -49,7 +49,7 @@ def load(path: Path, form: Format | None = None) -> SourceModel:
     """Return the model that `path` holds; loading a pickle runs whatever code it was given.
 
     `form` says how to read it, where the ending does not. Raises NotFound when there is no such file, Misuse for an
-    unknown ending, a graph that is no model to convert, and a library that is not installed, and ConversionRefused
+    unknown ending, an ONNX graph (which is not converted), and a library that is not installed, and ConversionRefused
     when the file cannot be loaded or a skops file holds types that are not known to be harmless.
     """
     if not path.is_file():
@@ -58,7 +58,7 @@ def load(path: Path, form: Format | None = None) -> SourceModel:
     if form == "onnx":
         found = "it is an ONNX graph already"
         raise Misuse(f"load {path.name} as a trained model", found, "give it to `appliance convert` with --expected")
-    sha256 = digest(path)  # before its own code may touch it
+    sha256 = digest(path)  # before its own code can change it
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model = _read(path, form)
@@ -81,7 +81,7 @@ def _load_pickle(path: Path) -> Any:
 
 
 def _load_skops(path: Path) -> Any:
-    """Return the model of a skops file after every type in it was judged by name."""
+    """Return the model of a skops file, after checking the name of every type in it."""
     try:
         unknown = skops.io.get_untrusted_types(file=path)
         refused = [name for name in unknown if not _is_own_class(name)]
@@ -91,7 +91,7 @@ def _load_skops(path: Path) -> Any:
         found = f"{type(error).__name__}: {error}"
         raise ConversionRefused(f"load {path.name}", found, "write it again with skops.io.dump") from error
     found = f"it holds types that are not known to be harmless: {', '.join(refused)}"
-    raise ConversionRefused(f"load {path.name}", found, "train without them, or give a pickle from a hand you trust")
+    raise ConversionRefused(f"load {path.name}", found, "train without them, or give a pickle from an author you trust")
 
 
 def _is_own_class(name: str) -> bool:

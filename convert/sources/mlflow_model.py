@@ -101,7 +101,9 @@ def _story(folder: Path, source: str) -> dict[str, Any]:
         found = str(error).splitlines()[0]
         raise ConversionRefused(f"read {source}/MLmodel", found, "give a folder that MLflow wrote") from error
     if not isinstance(story, dict) or not isinstance(story.get("flavors") or {}, dict):
-        raise ConversionRefused(f"read {source}/MLmodel", "it is no MLflow model", "give a folder that MLflow wrote")
+        raise ConversionRefused(
+            f"read {source}/MLmodel", "it is not an MLflow model", "give a folder that MLflow wrote"
+        )
     return story
 
 
@@ -109,9 +111,9 @@ def _inside(folder: Path, name: str, source: str) -> Path:
     """Return a file of the folder, or refuse a name that leads out of it."""
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
-        raise ConversionRefused(f"read {source}/MLmodel", f"{name!r} leads out of the model's folder", "log it anew")
+        raise ConversionRefused(f"read {source}/MLmodel", f"{name!r} leads out of the model's folder", "log it again")
     if not path.exists():
-        raise ConversionRefused(f"read {source}/MLmodel", f"{name!r} is not in the model's folder", "log it anew")
+        raise ConversionRefused(f"read {source}/MLmodel", f"{name!r} is not in the model's folder", "log it again")
     return path
 
 

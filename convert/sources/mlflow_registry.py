@@ -8,7 +8,7 @@ import os
 import re
 from pathlib import Path
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing phones home
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # no telemetry
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its own seven retries take minutes
 
@@ -26,7 +26,7 @@ _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 
 
 def fetch(url: str, folder: Path) -> Fetched:
-    """Return the model of `url`, put into `folder`; an alias is settled first, and its version is what is told.
+    """Return the model of `url`, put into `folder`. An alias is resolved first; the result names its version.
 
     Raises NotFound, NotReady when the server does not answer or does not let us in, Misuse for a malformed URL, and
     ConversionRefused for a model that we cannot read.

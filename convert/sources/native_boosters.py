@@ -1,7 +1,7 @@
 """Files that LightGBM, XGBoost and CatBoost write themselves: read without running code, as scikit-learn estimators.
 
-Such a file knows the trees and the objective, not the labels' names: classes are numbered from 0, as the library
-numbers them.
+Such a file holds the trees and the objective, not the labels' names: classes are numbered from 0, as in the
+library.
 """
 
 import json

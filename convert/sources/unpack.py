@@ -1,4 +1,4 @@
-"""Opens what was fetched: a model file, or an archive that a stranger wrote, unpacked with suspicion."""
+"""Opens what was fetched: a model file, or an untrusted archive, which is checked before it is unpacked."""
 
 import shutil
 import tarfile
@@ -30,8 +30,8 @@ def open_model(path: Path, folder: Path, member: str, url: str) -> Fetched:
 def unpack(archive: Path, folder: Path) -> None:
     """Write the files of a tar archive, compressed or not, below `folder`.
 
-    Everything is judged before the first file is written. Raises ConversionRefused for a damaged archive, for links
-    and devices, for paths that climb or are absolute, for two files at one place and for more than the limits.
+    Everything is checked before the first file is written. Raises ConversionRefused for a damaged archive, for links
+    and devices, for paths that are absolute or contain '..', for two files at one place and for more than the limits.
     """
     try:
         with tarfile.open(archive) as tar:
@@ -89,7 +89,7 @@ def _judged(tar: tarfile.TarFile, name: str) -> dict[PurePosixPath, tarfile.TarI
 
 
 def _read_to_the_end(tar: tarfile.TarFile, name: str) -> None:
-    """Read what follows the last member: the compression's own check sum comes after it."""
+    """Read what follows the last member: the checksum of the compression comes there."""
     left = MOST_BYTES
     while tar.fileobj is not None and (chunk := tar.fileobj.read(1 << 20)):
         left -= len(chunk)
@@ -98,4 +98,4 @@ def _read_to_the_end(tar: tarfile.TarFile, name: str) -> None:
 
 
 def _refused(name: str, found: str) -> ConversionRefused:
-    return ConversionRefused(f"unpack {name}", found, "pack the model's files anew, with tar -czf")
+    return ConversionRefused(f"unpack {name}", found, "pack the model's files again, with tar -czf")

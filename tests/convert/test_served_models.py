@@ -71,7 +71,7 @@ def test_characters_of_texts_become_columns(ask):
 
 
 def test_clustering_that_answers_for_its_own_rows_only_is_refused(readings):
-    with pytest.raises(ConversionRefused, match="only what it was fitted on has answers"):
+    with pytest.raises(ConversionRefused, match="it has answers only for the rows it was fitted on"):
         convert_model(AgglomerativeClustering().fit(readings), readings)
 
 

@@ -367,5 +367,5 @@ def test_text_that_catboost_does_not_give_back_is_refused(table):
     rows, score = table
     model = CatBoostClassifier(**CAT).fit(rows, score > 1)
     silent = {"features_info": {"cat_features_hash": [{"value": "other", "hash": 1}]}}
-    with pytest.raises(ConversionRefused, match="spells the category"):
+    with pytest.raises(ConversionRefused, match="writes the category"):
         categories.known([rows[name] for name in NAMES], model, lambda pool: silent)
