@@ -11,9 +11,12 @@ def echo(line: object, *, err: bool = False) -> None:
 
 
 def print_json(document: object) -> None:
-    """Print one JSON document on standard output."""
+    """Print the command's one JSON document; an error after it is written to standard error alone."""
     import msgspec
 
+    context = click.get_current_context(silent=True)
+    if context is not None and hasattr(context.find_root().obj, "json"):
+        context.find_root().obj.json = False
     click.echo(plain_json(msgspec.json.format(msgspec.json.encode(document), indent=1).decode()))
 
 
