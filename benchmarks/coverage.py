@@ -218,12 +218,12 @@ and {len(others) - exact - refused} wrong.
 
 A model is trained on 90 rows measured to two decimals, converted, and asked 120 fresh rows around them, half of them
 rounded to two decimals. *Exact*: labels all equal, and numbers within 1e-5 + 1e-5 of their size of scikit-learn's
-float64 answer, with the better of float64 and float32 inputs. *Refused*: `appliance convert` says so and names the
-step; why and what to use instead stand at the end. *Not served*: the graph is exact, but `appliance convert` refuses
-the model as it was trained here, for what stands at the end. *Wrong*: a graph that answers otherwise; the proof on the
-model's own rows is there to let none of these through. *None*: skl2onnx has no converter; *error*: its
-converter fails, or onnxruntime does not take its graph. The difference is the largest of any number, absolute; of
-labels it says how many differ.
+float64 answer, with the better of float64 and float32 inputs. *Refused*: `appliance convert` refuses the model
+and names the step; the reasons, and what to use instead, are at the end. *Not served*: the graph is exact, but
+`appliance convert` refuses the model as it was trained here; the reasons are at the end. *Wrong*: the graph gives
+another answer; the proof exists to stop such graphs. *None*: skl2onnx has no converter. *Error*: its converter fails,
+or onnxruntime does not load its graph. The difference is the largest absolute difference of any number, or the number
+of labels that differ.
 """
 
 
