@@ -26,7 +26,7 @@ def notify(state: str) -> bool:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as messenger:
             messenger.sendto(state.encode(), address)
     except OSError as error:
-        log.warning("the service manager cannot be told", extra={"state": state, "error": str(error)})
+        log.warning("the service manager cannot be notified", extra={"state": state, "error": str(error)})
         return False
     return True
 

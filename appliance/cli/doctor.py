@@ -189,7 +189,7 @@ def check_keys(files: Sequence[str]) -> Finding:
         try:
             keys.load_public_keys(keys.read_file(Path(file)))
         except ApplianceError as error:
-            return Finding(check, "fail", str(error), "put a public key (PEM) there, or mend [store] trusted_keys")
+            return Finding(check, "fail", str(error), "put a public key (PEM) there, or correct [store] trusted_keys")
     return Finding(check, "ok", ", ".join(files))
 
 
@@ -211,7 +211,7 @@ def check_disk(folder: Path) -> Finding:
     """Return whether there is room for a bundle."""
     free = condition.look(folder).free_bytes
     if free is None:
-        return Finding("disk", "fail", "the free space cannot be told", "see the line on the state folder")
+        return Finding("disk", "fail", "the free space cannot be read", "see the line on the state folder")
     found = f"{free // 1024**2} MiB free"
     if free >= WANTED_DISK_BYTES:
         return Finding("disk", "ok", found)
@@ -289,7 +289,7 @@ def check_versions(store: Store, limit: int) -> Finding:
     try:
         active = {name: activation.read(store, name).active for name in store.names()}
     except ApplianceError as error:
-        return Finding(check, "fail", str(error), "mend the state folder")
+        return Finding(check, "fail", str(error), "repair the state folder")
     versions = [(name, version) for name, version in sorted(active.items()) if version]
     known = [(one, trials.read(store.models_dir / one[0]).get(one[1])) for one in versions]
     tried = [(one, trial) for one, trial in known if trial]

@@ -187,7 +187,7 @@ class Client:
             self._check(self._paho.loop_write())  # what is published next must come after it
 
     def unsubscribe(self, filters: Sequence[str]) -> None:
-        """Ask for no more messages of these filters."""
+        """Unsubscribe from these filters."""
         if self._paho and filters:
             self._paho.unsubscribe(list(filters))
 

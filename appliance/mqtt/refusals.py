@@ -40,7 +40,7 @@ class Refusals:
         return now >= self._next
 
     def due(self, now: float, first: int) -> list[int]:
-        """Return the answers whose time has come, by number; those before `first` are on disk no more: forget them."""
+        """Return the answers whose time has come, by number; forget those before `first`, no longer on disk."""
         found = []
         for topic in [topic for topic, due in self._due.items() if due <= now]:
             waiting = self._waiting[topic]

@@ -143,7 +143,7 @@ class StatusReporter:
         found += [problem for link in self._links for problem in link.refusals()]
         if self._flow.parking.count:
             found.append(f"{self._flow.parking.count} messages wait for a model that is not ready")
-        found += [f"messages wait for {name!r}, which is subscribed to no more" for name in self._flow.lost()]
+        found += [f"messages wait for {name!r}, which is no longer subscribed to" for name in self._flow.lost()]
         if self._disk.set_aside:
             found.append(f"the outbox was damaged and set aside as {self._disk.set_aside}")
         return found

@@ -184,7 +184,11 @@ class Registry:
         if not url or self._token:
             return False
         if self._reference.base.startswith("https:") and not url.startswith("https:"):
-            raise Refused(f"fetch {url}", "the registry asks for a token to be had without TLS", "mend the registry")
+            raise Refused(
+                f"fetch {url}",
+                "the registry asks for a token to be fetched without TLS",
+                "configure TLS at the registry",
+            )
         self._check_named(url)
         answer = self._transfer.get(url, MAX_DOCUMENT_BYTES, {}, deadline, self._allowed)
         if answer.status != 200:

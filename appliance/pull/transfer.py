@@ -126,7 +126,7 @@ class Transfer:
                 return response
             response.close()  # without reading what came with it
             place = _next(place, location)
-        raise NotReady(f"fetch {url}", f"more than {MAX_REDIRECTS} redirects", "mend the server")
+        raise NotReady(f"fetch {url}", f"more than {MAX_REDIRECTS} redirects", "correct the server's redirects")
 
 
 def authorization(token_file: str) -> str:
@@ -152,9 +152,11 @@ def _next(place: str, location: str) -> str:
     following = urljoin(place, quote(location, safe=string.punctuation, encoding="iso-8859-1", errors="replace"))
     scheme = urlsplit(following).scheme
     if place.startswith("https:") and scheme != "https":
-        raise Refused(f"fetch {place}", f"the server points to {following[:200]}, without TLS", "mend the server")
+        raise Refused(
+            f"fetch {place}", f"the server points to {following[:200]}, without TLS", "correct the server's redirect"
+        )
     if scheme not in ("http", "https"):
-        raise NotReady(f"fetch {place}", f"the server points to {following[:200]}", "mend the server")
+        raise NotReady(f"fetch {place}", f"the server points to {following[:200]}", "correct the server's redirect")
     return following
 
 

@@ -50,7 +50,7 @@ fi
 case $arch in arm64) openssl="linux-aarch64 $openssl" ;; amd64) openssl="linux-x86_64 $openssl" ;; *) echo "unknown processor $arch" >&2; exit 2 ;; esac
 
 # CPython from Debian 12's source package: upstream's archive, and of Debian's patches those that came later from upstream:
-# they mend security. The ones before them change where things lie.
+# they fix security problems. The ones before them change where things lie.
 apt="-o APT::Sandbox::User=root -o Dir::Etc::SourceList=$work/list -o Dir::Etc::SourceParts=- -o Dir::State::Lists=$work/lists -o Dir::Cache=$work"
 mkdir -p "$work/lists/partial" "$work/archives/partial"
 printf 'deb-src %s bookworm main\ndeb-src %s trixie main\n' "$mirror" "$mirror" > "$work/list"
