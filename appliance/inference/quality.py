@@ -51,6 +51,7 @@ class QualityJudge:
         inputs = baseline.inputs if baseline else {}
         self._tensors = [_Tensor(tensor, inputs) for tensor in manifest.inputs]
         self._conformal = baseline.conformal if baseline else None
+        self._reach = self._conformal.quantiles if self._conformal else []
         self._labels = manifest.class_labels
         outputs = {output.role: output for output in reversed(manifest.outputs)}
         prediction, probability = outputs.get("prediction"), outputs.get("probability")
@@ -95,14 +96,15 @@ class QualityJudge:
 
     def _intervals(self, prediction: Array) -> list[Any]:
         """Return [low, high] of each row, or a list of them where there are several columns."""
-        assert self._conformal is not None  # noqa: S101 - as above
-        values: NDArray[Any] = prediction.reshape(len(prediction), -1).astype(np.float64)
-        reach = np.array(self._conformal.quantiles)
-        if reach.shape != (values.shape[1],):
-            return [UNSET] * len(values)
-        found = np.stack([values - reach, values + reach], axis=-1)
-        plain: list[Any] = (found[:, 0] if prediction.ndim == 1 or prediction.shape[1:] == (1,) else found).tolist()
-        return plain
+        if len(self._reach) == 1 and prediction.size == len(prediction):
+            reach = self._reach[0]
+            values: list[float] = prediction.reshape(-1).tolist()
+            return [[value - reach, value + reach] for value in values]
+        wide: NDArray[Any] = prediction.reshape(len(prediction), -1).astype(np.float64)
+        if wide.shape[1] != len(self._reach):
+            return [UNSET] * len(wide)
+        found: list[Any] = np.stack([wide - self._reach, wide + self._reach], axis=-1).tolist()
+        return found
 
     def _label_sets(self, probability: Array) -> list[list[Label]]:
         """Return the label set of each row."""
@@ -130,18 +132,17 @@ class _Tensor:
         self._numbers = tensor.type not in ("string", "bool")
         dtype: Any = tensor.type if self._numbers and self._floats else "float64"
         self._low, self._high = np.array(self._lows, dtype), np.array(self._highs, dtype)
-        self._unbounded = not any(fenced)
+        self._looks = self._numbers and (any(fenced) or tensor.missing)
         self._known = {
             place: _held(one, tensor.type)
             for place, one in enumerate(summaries)
             if isinstance(one, Categories) and one.counts and not one.others
         }
         self._gap = tensor.missing_text if tensor.missing and tensor.type == "string" else None
-        self._has_gaps = tensor.missing
 
     def look(self, array: Array, flags: list[RowQuality]) -> None:
         """Put the flags of rows [rows, columns] in place, where they are worse."""
-        if self._numbers and not (self._unbounded and not self._has_gaps):
+        if self._looks:
             self._look_at_numbers(array, flags)
         for place, known in self._known.items():
             for row, value in enumerate(array[:, place].tolist()):
@@ -154,8 +155,9 @@ class _Tensor:
     def _look_at_numbers(self, array: Array, flags: list[RowQuality]) -> None:
         """Look for values beyond the fences, and for gaps."""
         if len(flags) <= _FEW:
+            lows, highs = self._lows, self._highs
             for row, values in enumerate(array.tolist()):
-                if not (all(map(lt, self._lows, values)) and all(map(le, values, self._highs))):
+                if not (all(map(lt, lows, values)) and all(map(le, values, highs))):
                     self._mark_numbers(array, flags, [row])
             return
         numbers: Any = array
