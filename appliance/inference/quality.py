@@ -32,7 +32,7 @@ class RowQuality(msgspec.Struct, frozen=True, omit_defaults=True):
     flag: Flag
     column: str = ""
     """The one that the flag is of; "" for `good`."""
-    interval: list[float] | list[list[float]] | UnsetType = UNSET
+    interval: list[float | list[float]] | UnsetType = UNSET
     """Of numbers: [low, high], or one of those for each column of the prediction."""
     labels: list[Label] | UnsetType = UNSET
     """Of classes: those of which one is right."""
