@@ -8,7 +8,7 @@ PORT ?= 8080
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test sources-test lint audit bench bench-mqtt coverage lock clean help
+.PHONY: run test sources-test lint audit bench bench-mqtt bench-log coverage lock clean help
 
 help:
 	@echo 'make run    train, convert with proof, install, activate and serve the iris model: HTTP on $(HOST):$(PORT), MQTT'
@@ -19,6 +19,7 @@ help:
 	@echo 'make attack what was tried against the appliance, under limits of memory, and a fuzzer over every decoder'
 	@echo 'make typed-client  a client generated from /openapi.json, in an environment of its own'
 	@echo 'make bench  speed, memory and size against references (PEERS=1: also against mlserver and kserve)'
+	@echo 'make bench-log  the prediction log: a million rows written, verified and replayed, and its memory'
 	@echo 'make bench-mqtt  the same of MQTT (MINUTES=10: also whether memory stays flat)'
 	@echo 'make docs   the documentation site in dist/docs, which opens from a file too'
 	@echo 'make settings-docs  the tables of docs/configuration.md, from appliance/config/'
@@ -57,6 +58,9 @@ audit: .cache/audit/.done
 
 bench: $(VENV)/.dev $(VENV)/.system
 	$(BIN)/python -m benchmarks.rest $(if $(PEERS),--peers)
+
+bench-log: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.prediction_log
 
 bench-mqtt: $(VENV)/.dev $(VENV)/.system
 	$(BIN)/python -m benchmarks.mqtt $(if $(MINUTES),--minutes $(MINUTES))

@@ -21,7 +21,7 @@ class SentRows:
 
     def __init__(self, values: Any, rows: int) -> None:
         """`values` are rows (lists or objects), or {column: values}, or {tensor: array}; nobody changes them."""
-        self.step = -(-rows // MOST)
+        self.step = 1 if rows <= MOST else -(-rows // MOST)
         """Every so many rows are kept, from the first on."""
         self.values = values if self.step == 1 else _every(values, self.step)
 
@@ -31,7 +31,7 @@ class SentRows:
         fewer.step, fewer.values = self.step * step, _every(self.values, step)
         return fewer
 
-    def size(self, texts: bool) -> int:
+    def size(self, *, texts: bool) -> int:
         """Return the memory that the rows take, near enough; `texts`: some columns are texts, which may be long."""
         values = self.values
         if isinstance(values, Mapping):

@@ -38,7 +38,7 @@ class SentFeeds(dict[str, Array]):
     __slots__ = ("sent",)
 
     def __init__(self, feeds: Feeds, sent: SentRows) -> None:
-        super().__init__(feeds)
+        dict.__init__(self, feeds)
         self.sent = sent
 
 

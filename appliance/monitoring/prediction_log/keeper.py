@@ -6,16 +6,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from appliance.config import PredictionLogConfig
 from appliance.errors import ApplianceError
 from appliance.monitoring.prediction_log import lines, retention
-from appliance.monitoring.prediction_log.layout import Answered, Layout
+from appliance.monitoring.prediction_log.layout import Answered, Layout, whole
 from appliance.monitoring.prediction_log.segments import Writer
 from appliance.monitoring.prediction_log.writer import BLOCK, SegmentWriter, wants_rotation
+from appliance.predictor import Prediction
 
+TOGETHER = 16
+"""Lines that are made and written at once."""
 SEAL_SECONDS, EMPTY_SEAL_SECONDS = 1.0, 900.0
 
 log = logging.getLogger(__name__)
@@ -29,18 +35,18 @@ class Ticket:
     failure: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """Something that waits to be written."""
+class Item(msgspec.Struct):  # a frozen dataclass takes ten times as long to make
+    """Something that waits to be written: a prediction, what is kept of a large one, or lines."""
 
     layout: Layout
-    answered: Answered | None
-    made: Sequence[Any]
-    """Lines that are whole but for their nonce."""
     rows: int
     size: int
     time: float
-    ticket: Ticket | None
+    ticket: Ticket | None = None
+    prediction: Prediction | None = None
+    answered: Answered | None = None
+    made: Sequence[Any] = ()
+    """Lines that are whole but for their nonce."""
 
 
 @dataclass(slots=True)
@@ -132,25 +138,31 @@ class Keeper:
 
     def _write_group(self, items: Sequence[Item]) -> tuple[int, int, Exception | None]:
         """Write the items of one version; return (lines written, lines that there are, why not all)."""
-        made = [line for item in items for line in self._lines(item)]
-        written = 0
+        wanted, written = sum(item.rows for item in items), 0
+        made = (line for item in items for line in self._lines(item))
         try:
             writer = self._writer(items[0].layout).writer
-            written = writer.append(made)
-            if written < len(made):
-                self._prune()
-                written += writer.append(made[written:])
+            # Few at once: each write lets go of the interpreter, and those that answer do not wait long for it.
+            while part := list(islice(made, TOGETHER)):
+                done = writer.append(part)
+                if done < len(part):
+                    self._prune()
+                    done += writer.append(part[done:])
+                written += done
+                if done < len(part):
+                    return written, wanted, writer.fault
             # A label's sender is told that it is kept; so is, with "always", whoever asked for a prediction.
-            if self._config.sync == "always" or any(item.ticket and not item.answered for item in items):
+            if self._config.sync == "always" or any(item.ticket and item.made for item in items):
                 writer.sync()
         except (OSError, ApplianceError) as error:
-            return min(written, len(made) - 1), len(made), error
-        return written, len(made), writer.fault if written < len(made) else None
+            return min(written, wanted - 1), wanted, error
+        return written, wanted, None
 
     def _lines(self, item: Item) -> Iterator[bytes]:
         """Yield an item's lines."""
-        if item.answered:
-            for row in item.layout.rows(item.answered, self._nonces):
+        answered = item.answered or (whole(item.prediction) if item.prediction else None)
+        if answered:
+            for row in item.layout.rows(answered, self._nonces):
                 yield lines.line_of(row)
         for line in item.made:
             line.n = next(self._nonces)

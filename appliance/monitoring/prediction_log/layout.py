@@ -7,27 +7,30 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from appliance.config import PredictionLogConfig
+from appliance.inference.json_output import output_bytes
 from appliance.inference.sent import SentRows
 from appliance.inference.session import Array
+from appliance.inference.tensors import SentFeeds
 from appliance.inference.values import to_values
 from appliance.inference.version import LoadedVersion
 from appliance.monitoring.prediction_log import lines, policy
 from appliance.monitoring.prediction_log.policy import Change
+from appliance.predictor import Prediction
 from appliance.response import response_format
 
 FORM = 1
 """Number of the lines' form."""
+_ITEM_BYTES, _ROW_BYTES, _VALUE_BYTES = 512, 128, 32
 _SHORT = 16  # probabilities up to which float32's are written with no more digits than they have
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(msgspec.Struct):
     """One run's rows and answers, as they wait for the log."""
 
-    layout: "Layout"
     outputs: Mapping[str, Array]
     """{name: [rows kept, ...]}"""
     sent: SentRows | None
@@ -61,6 +64,8 @@ class Layout:
     policy: dict[str, str]
     texts: bool
     """Whether some column is of texts."""
+    row_bytes: int
+    """Memory that a row and its answer take while they wait, without texts."""
     changes: list[tuple[int, Change]] = field(repr=False)
 
     @classmethod
@@ -82,8 +87,14 @@ class Layout:
             config.inputs,
             kept,
             any(one.type == "string" for one in manifest.inputs),
+            _ROW_BYTES + _VALUE_BYTES * len(columns) + sum(map(output_bytes, manifest.outputs)),
             policy.changes(kept, columns, key),
         )
+
+    def size(self, rows: int, sent: SentRows | None) -> int:
+        """Return the memory that rows take while they wait, near enough."""
+        size = _ITEM_BYTES + rows * self.row_bytes
+        return size + sent.size(texts=True) if self.texts and sent else size
 
     def header(self, slot: int, segment: int, prev: str, key: list[int] | None) -> lines.Header:
         """Return the header of a segment."""
@@ -131,6 +142,43 @@ class Layout:
             row[place] = change(row[place])
         values, cut = lines.written_row(row, texts=self.texts)
         return values, cut or None
+
+
+def sent_of(prediction: Prediction) -> SentRows | None:
+    """Return the rows of a prediction as they were sent, None where they were not kept."""
+    inputs = prediction.inputs
+    return inputs.sent if type(inputs) is SentFeeds else None
+
+
+def whole(prediction: Prediction) -> Answered:
+    """Return all rows of a prediction."""
+    ids = prediction.shared_by or ((prediction.request_id, prediction.rows),)
+    return _answered(prediction, prediction.outputs, sent_of(prediction), ids, 1)
+
+
+def strided(prediction: Prediction, most: int) -> Answered:
+    """Return `most` rows of one large request at most: every so many, without keeping the others in memory."""
+    identifier = prediction.shared_by[0][0] if prediction.shared_by else prediction.request_id
+    sent = sent_of(prediction)
+    first = sent.step if sent else 1
+    second = -(-prediction.rows // (most * first))
+    step = first * second
+    outputs = {name: array[::step].copy() for name, array in prediction.outputs.items()}
+    ids = ((identifier, -(-prediction.rows // step)),)
+    return _answered(prediction, outputs, sent.every(second) if sent else None, ids, step)
+
+
+def _answered(
+    prediction: Prediction,
+    outputs: Mapping[str, Array],
+    sent: SentRows | None,
+    ids: Sequence[tuple[str, int]],
+    step: int,
+) -> Answered:
+    milliseconds = 1000 * (prediction.prepare_seconds + prediction.run_seconds)
+    return Answered(
+        outputs, sent, ids, step, prediction.rows, prediction.time, milliseconds, prediction.listener, prediction.arm
+    )
 
 
 def _values(outputs: Mapping[str, Array], name: str | None) -> list[Any] | None:

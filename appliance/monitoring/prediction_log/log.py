@@ -12,6 +12,7 @@ import logging
 import secrets
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,13 +21,12 @@ from weakref import WeakKeyDictionary
 from appliance.config import PredictionLogConfig
 from appliance.correlation import request_id
 from appliance.errors import ApplianceError, NotLogged, StoreError
-from appliance.inference.tensors import SentFeeds
 from appliance.inference.version import LoadedVersion
 from appliance.labels import GivenLabel
 from appliance.monitoring.prediction_log import lines, policy
 from appliance.monitoring.prediction_log.hash_key import hash_key
 from appliance.monitoring.prediction_log.keeper import Gap, Item, Keeper, Ticket
-from appliance.monitoring.prediction_log.layout import Answered, Layout
+from appliance.monitoring.prediction_log.layout import Layout, sent_of, strided
 from appliance.monitoring.prediction_log.writer import BLOCK
 from appliance.predictor import Models, Prediction
 
@@ -66,6 +66,7 @@ class PredictionLog:
         self._clock = clock
         self._key = _key(state_dir) if policy.hashes(config.columns) else b""
         self._layouts: WeakKeyDictionary[LoadedVersion, Layout | None] = WeakKeyDictionary()
+        self._last: tuple[Callable[[], LoadedVersion | None], Layout | None] = lambda: None, None
         self._lock = threading.Lock()
         self._waiting: deque[Item] = deque()
         self._rows = self._bytes = 0
@@ -78,6 +79,11 @@ class PredictionLog:
     def required(self) -> bool:
         """Whether an answer waits for the log."""
         return self.config.required
+
+    @property
+    def waiting(self) -> int:
+        """Rows that wait to be written."""
+        return self._rows
 
     def start(self) -> None:
         """Begin to write; in the process that answers, since a fork takes no thread along."""
@@ -98,12 +104,17 @@ class PredictionLog:
         layout = self._layout(version)
         if layout is None or (self.config.sample < 1 and not self._sampled(prediction)):
             return
-        answered, size = _trimmed(layout, prediction)
-        rows = sum(count for _, count in answered.ids)
-        ticket = Ticket() if self.config.required else None
-        taken = self._put(Item(layout, answered, (), rows, size, prediction.time, ticket))
-        if ticket:
-            self._await(ticket if taken else None)
+        rows, answered = prediction.rows, None
+        if rows > STRIDE and len(prediction.shared_by) < 2:
+            answered = strided(prediction, STRIDE)
+            rows = answered.ids[0][1]
+        size = layout.size(rows, answered.sent if answered else sent_of(prediction))
+        item = Item(layout, rows, size, prediction.time, None, None if answered else prediction, answered)
+        if self.config.required:
+            item.ticket = ticket = Ticket()
+            self._await(ticket if self._put(item) else None)
+        else:
+            self._put(item)
 
     def predicted(self, prediction: Prediction) -> None:
         """Do nothing: record() is told before the answer is given."""
@@ -124,7 +135,7 @@ class PredictionLog:
         reason = getattr(error, "reason", "") or type(error).__name__
         column = getattr(error, "column", "") or ""
         line = lines.Row(identifier[:256], round(now, 3), error=str(reason), column=str(column)[:256])
-        self._put(Item(layout, None, (line,), 1, 256, now, None))
+        self._put(Item(layout, 1, 256, now, made=(line,)))
 
     def take_labels(self, model: str, labels: list[GivenLabel], source: str) -> None:
         """Write labels of a model's predictions; as TakeLabels. Raises NotFound, NotReady, NotLogged."""
@@ -147,7 +158,7 @@ class PredictionLog:
         for start in range(0, len(found), BLOCK):
             part = found[start : start + BLOCK]
             ticket = Ticket()
-            taken = self._put(Item(layout, None, part, len(part), 256 * len(part), self._clock(), ticket))
+            taken = self._put(Item(layout, len(part), 256 * len(part), self._clock(), ticket, made=part))
             self._await(ticket if taken else None)
 
     def _await(self, ticket: Ticket | None) -> None:
@@ -161,12 +172,15 @@ class PredictionLog:
 
     def _layout(self, version: LoadedVersion) -> Layout | None:
         """Return how a version is logged, None where it is not."""
-        try:
-            return self._layouts[version]
-        except KeyError:
-            wanted = not self.config.models or version.name in self.config.models
-            layout = self._layouts[version] = Layout.of(version, self.config, self._key) if wanted else None
+        reference, layout = self._last
+        if reference() is version:  # nearly always: to look it up takes longer than all else
             return layout
+        if version not in self._layouts:
+            wanted = not self.config.models or version.name in self.config.models
+            self._layouts[version] = Layout.of(version, self.config, self._key) if wanted else None
+        layout = self._layouts[version]
+        self._last = weakref.ref(version), layout
+        return layout
 
     def _sampled(self, prediction: Prediction) -> bool:
         return _share(prediction.request_id) < self.config.sample
@@ -185,9 +199,10 @@ class PredictionLog:
             if not item.ticket:
                 self.miss(item.layout, item.rows, item.time, QUEUE_FULL)
             return False
-        if item.ticket or rows >= BLOCK:
+        hurry = item.ticket is not None or rows >= BLOCK
+        if hurry and not self._hurry.is_set():
             self._hurry.set()
-        if item.ticket or rows == item.rows or rows >= BLOCK:
+        if (hurry or rows == item.rows) and not self._wake.is_set():
             self._wake.set()
         return True
 
@@ -224,11 +239,11 @@ class PredictionLog:
             log.exception("prediction log failed and goes on")
 
     def _taken(self) -> list[Item]:
-        """Return what waits, a few blocks of it at most."""
+        """Return what waits, about a block of it."""
         taken: list[Item] = []
         rows = 0
         with self._lock:
-            while self._waiting and rows < 4 * BLOCK:
+            while self._waiting and rows < BLOCK:
                 item = self._waiting.popleft()
                 taken.append(item)
                 rows += item.rows
@@ -246,30 +261,6 @@ class PredictionLog:
                     later = self._gaps.setdefault(key, Gap(gap.layout, 0, gap.since, gap.reason))
                     later.rows += gap.rows
                     later.since = gap.since
-
-
-def _trimmed(layout: Layout, prediction: Prediction) -> tuple[Answered, int]:
-    """Return what is kept of a prediction, of a large request a part, and the memory that it takes."""
-    sent = prediction.inputs.sent if isinstance(prediction.inputs, SentFeeds) else None
-    ids, outputs, step = prediction.shared_by, prediction.outputs, 1
-    if len(ids) < 2:
-        identifier = ids[0][0] if ids else prediction.request_id
-        kept = prediction.rows
-        if kept > STRIDE:
-            first = sent.step if sent else 1
-            second = -(-kept // (STRIDE * first))
-            step = first * second
-            sent = sent.every(second) if sent else None
-            outputs = {name: array[::step].copy() for name, array in outputs.items()}
-            kept = -(-kept // step)
-        ids = ((identifier, kept),)
-    milliseconds = 1000 * (prediction.prepare_seconds + prediction.run_seconds)
-    answered = Answered(
-        layout, outputs, sent, ids, step, prediction.rows, prediction.time, milliseconds, prediction.listener,
-        getattr(prediction, "arm", ""),
-    )  # fmt: skip
-    size = 512 + sum(array.nbytes for array in outputs.values()) + (sent.size(layout.texts) if sent else 0)
-    return answered, size
 
 
 def _key(state_dir: Path) -> bytes:
