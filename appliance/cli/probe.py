@@ -206,7 +206,8 @@ def _ask_once(
     body, headers = _request(asked, rows)
     if token:
         headers["Authorization"] = f"Bearer {token}"
-    tried = f"ask the service at {connection.host}:{connection.port}"
+    scheme = "https" if isinstance(connection, http.client.HTTPSConnection) else "http"
+    tried = f"ask the service at {scheme}://{connection.host}:{connection.port}"
     try:
         connection.connect() if connection.sock is None else None
         start = time.perf_counter()
