@@ -23,6 +23,8 @@ help:
 	@echo 'make bench-mqtt  the same of MQTT (MINUTES=10: also whether memory stays flat)'
 	@echo 'make docs   the documentation site in dist/docs, which opens from a file too'
 	@echo 'make settings-docs  the tables of docs/configuration.md, from appliance/config/'
+	@echo 'make bench-score  whole files beside bare inference (PEERS=1: also MLflow and MLServer; ROWS=N)'
+	@echo 'make score-coverage-test  score answers as /predict for every model of docs/coverage.md: about an hour'
 	@echo 'make coverage  try every estimator and write docs/coverage.md, beside plain skl2onnx'
 	@echo 'make images container images for amd64 and arm64 in dist/images; make images-test runs them'
 	@echo 'make kit    the offline kit for hosts without Python and internet, in dist; make deb the Debian package'

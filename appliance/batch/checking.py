@@ -5,7 +5,7 @@ cells that may be meant, each is asked alone, and what is still refused is halve
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +57,7 @@ def check(schema: InputSchema, columns: Columns, rows: int) -> Checked:
         for name in (name for name in tensor.columns if name in known):
             for place, reason in _bad_values(tensor, name, known[name]):
                 found.setdefault(place, Bad(place, name, reason))
-    good = np.array([place for place in range(rows) if place not in found], np.int64)
+    good = _others(rows, found)
     bad = [found[place] for place in sorted(found)]
     if not len(good):
         return Checked(None, good, bad)
@@ -87,6 +87,13 @@ def take(values: Sequence[Any] | Array, places: Places) -> Sequence[Any] | Array
     return values[places] if isinstance(values, np.ndarray) else [values[place] for place in places.tolist()]
 
 
+def _others(rows: int, places: Iterable[int]) -> Places:
+    """Return the rows that are not at these places."""
+    left = np.ones(rows, bool)
+    left[list(places)] = False
+    return np.flatnonzero(left)
+
+
 def refused(judge: Callable[[int, int], str], first: int, last: int) -> Iterator[tuple[int, str]]:
     """Yield (place, reason) of each place in `first` to before `last` that is refused, by halving."""
     reason = judge(first, last) if last > first else ""
@@ -108,7 +115,7 @@ def _bad_values(tensor: Input, name: str, values: Sequence[Any] | Array) -> Iter
     suspects = _suspects(tensor, values)
     bad = {place: reason for place in suspects if (reason := judge(values[place : place + 1]))}
     yield from bad.items()
-    rest = np.array([place for place in range(len(values)) if place not in bad], np.int64)
+    rest = _others(len(values), bad)
     left = take(values, rest)
     for place, reason in refused(lambda first, last: judge(left[first:last]), 0, len(rest)):
         yield int(rest[place]), reason
@@ -133,7 +140,12 @@ def _judge(tensor: Input, name: str) -> Judge:
 def _suspects(tensor: Input, values: Sequence[Any] | Array) -> list[int]:
     """Return the places of values that a cheap look finds unusual: too many or too few, but never all in vain."""
     if isinstance(values, np.ndarray) and values.dtype.kind != "O":
-        return [] if values.dtype.kind not in "f" else np.flatnonzero(~np.isfinite(values)).tolist()
+        if values.dtype.kind != "f":
+            return []
+        with np.errstate(over="ignore", invalid="ignore"):
+            narrow = values.astype(tensor.type) if tensor.type.startswith("float") else values
+        found: list[int] = np.flatnonzero(~np.isfinite(narrow)).tolist()
+        return found
     known = None if tensor.categories is None else {value for value in tensor.categories if value == value}
     return [place for place, value in enumerate(values) if _is_suspect(tensor, value, known)]
 

@@ -29,11 +29,15 @@ from appliance.errors import ApplianceError, Unfinished
 SLOT_BYTES = 8 * 1024 * 1024
 """Of memory for one block's text, or its result; what is not used takes none."""
 _AHEAD = 2  # blocks that a process has at most
+_PATIENCE = 15.0  # seconds for a process to end, as to write what it keeps for the log
 _TRIM = 64  # blocks after which a process gives back what it no longer needs
 
 
 class Work(Protocol):
     """What a process does, once it is loaded."""
+
+    close: Callable[[], None]
+    """Called when it has no more to do."""
 
     def facts(self, choose: bool) -> Facts:
         """Return what is known once it is loaded; with `choose` how many rows a block has, too."""
@@ -76,7 +80,9 @@ class Inline:
                 memory.give_back()
 
     def close(self) -> None:
-        """Do nothing."""
+        """Let what was loaded end its work."""
+        if self._work is not None:
+            self._work.close()
 
 
 class _Meta(msgspec.Struct, array_like=True):
@@ -193,7 +199,7 @@ class _Member:
     def close(self) -> None:
         """End the process."""
         self.connection.close()
-        self._process.join(5)
+        self._process.join(_PATIENCE)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
@@ -229,10 +235,13 @@ def _serve(
         except ApplianceError as error:
             connection.send_bytes(b"!" + msgspec.msgpack.encode(_plain(error)))
             os._exit(1)
-        for done in count(1):
-            _answer(work, connection, given, taken)
-            if done % _TRIM == 0:
-                memory.give_back()
+        try:
+            for done in count(1):
+                _answer(work, connection, given, taken)
+                if done % _TRIM == 0:
+                    memory.give_back()
+        finally:
+            work.close()
 
 
 def _answer(work: Work, connection: Any, given: list[mmap.mmap], taken: list[mmap.mmap]) -> None:

@@ -20,7 +20,7 @@ from appliance.inference.overflow import check_overflow
 from appliance.inference.tensors import Feeds
 from appliance.inference.values import Array
 from appliance.inference.version import LoadedVersion
-from appliance.predictor import Observer, Prediction, Predictor
+from appliance.predictor import Observer, Prediction, Predictor, Recorder
 from appliance.response import ResponseFormat, response_format
 
 LISTENER = "batch"
@@ -50,14 +50,21 @@ class Scorer:
     """Scores blocks of rows with one loaded version, by the same schema, session and rules as /predict."""
 
     def __init__(
-        self, version: LoadedVersion, *, refuse_overflow: bool = True, observers: Sequence[Observer] = ()
+        self,
+        version: LoadedVersion,
+        *,
+        refuse_overflow: bool = True,
+        observers: Sequence[Observer] = (),
+        recorder: Recorder | None = None,
     ) -> None:
-        """`refuse_overflow` as in Predictor; `observers` are told of each block's prediction."""
+        """`refuse_overflow` as in Predictor; `observers` and the `recorder` are told of each block's prediction."""
         self.version = version
         self.schema = version.schema
         self._form = response_format(version)
         self._refuse = refuse_overflow
-        self._predictor = Predictor(OneVersion(version), observers, refuse_overflow=refuse_overflow, listener=LISTENER)
+        self._predictor = Predictor(
+            OneVersion(version), observers, refuse_overflow=refuse_overflow, listener=LISTENER, recorder=recorder
+        )
         outputs = version.session.run(version.example_feeds(1), self._form.outputs)
         sample = answer_columns(self._form, dict(zip(self._form.outputs, outputs, strict=True)))
         self.answers = [AnswerColumn(name, _type_of(array)) for name, array in sample.items()]

@@ -1,7 +1,7 @@
 """What one process does with a block: read, check, run, write as the output has it; and how many rows a block has."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -165,7 +165,9 @@ def file_has_header(spec: Spec) -> bool:
 class Work:
     """Scores blocks of text with one scorer; one in each process."""
 
-    def __init__(self, scorer: Scorer, spec: Spec) -> None:
+    def __init__(self, scorer: Scorer, spec: Spec, close: Callable[[], None] = lambda: None) -> None:
+        """`close` is called when the process has no more to do."""
+        self.close = close
         self._scorer = scorer
         self._spec = spec
         self._readers: dict[int, Reader] = {}

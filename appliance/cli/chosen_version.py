@@ -1,6 +1,6 @@
 """The version that a command asks without a service: one of the store, or a bundle's file that is not installed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from appliance.config import Config
 from appliance.errors import ConfigError, Misuse, NotReady
 from appliance.inference.tensors import InputSchema
 from appliance.inference.version import LoadedVersion
-from appliance.predictor import Observer
 from appliance.store import activation
 from appliance.store.versions import Store
 from appliance.trials import Trials
@@ -45,12 +44,26 @@ class Chosen:
         """Return it, loaded with one thread; `run_seconds` ends a run that takes longer, 0 none."""
         return self.load_now(run_seconds)
 
-    def observers(self, wanted: bool) -> Callable[[LoadedVersion], Sequence[Observer]]:
-        """Return what makes the observers of a loaded version, in the process that scores."""
-        if wanted:
-            found = "no observer of predictions is configured on this host"
-            raise ConfigError("score with --observe", found, "leave --observe out")
-        return lambda loaded: ()
+    def recorder_of(self, config: Config, wanted: bool) -> Callable[[LoadedVersion], Any]:
+        """Return what makes the prediction log of a loaded version, or nothing, in the process that scores.
+
+        Raises ConfigError where a log is `wanted` and is off.
+        """
+        if not wanted:
+            return lambda loaded: None
+        if not config.log.predictions.enabled:
+            found = "[log.predictions] is not enabled, so nothing would see the rows"
+            raise ConfigError("score with --observe", found, "enable it, or leave --observe out")
+
+        def made(loaded: LoadedVersion) -> Any:
+            from appliance.batch.scoring import OneVersion
+            from appliance.monitoring.prediction_log.log import PredictionLog
+
+            log = PredictionLog(config.log.predictions, config.state_dir, OneVersion(loaded))
+            log.start()
+            return log
+
+        return made
 
 
 def choose(config: Config, model: str, version: str | None) -> Chosen:

@@ -52,7 +52,7 @@ version_option = click.option("--version", "version", help="The version that ans
 @click.option("--processes", type=click.IntRange(1), help="How many score (default: as many as there are processors).")
 @click.option("--shard", metavar="I/N", help="Score only the I-th of N parts.")
 @click.option("--resume/--no-resume", default=None, help="Go on where a run stopped (default), or begin anew.")
-@click.option("--observe", is_flag=True, help="Let the prediction log and drift see the rows.")
+@click.option("--observe", is_flag=True, help="Let the prediction log ([log.predictions]) have a sample of the rows.")
 @as_json
 @common_options
 def score(model: str, inputs: tuple[str, ...], output: str, as_json: bool, **said: Any) -> None:
@@ -73,12 +73,12 @@ def score(model: str, inputs: tuple[str, ...], output: str, as_json: bool, **sai
     if order.output.startswith("s3://"):
         order = replace(order, scratch=_scratch(config, order))
     processes = said["processes"] or _processors()
-    observers = chosen.observers(said["observe"])
+    recorder_of = chosen.recorder_of(config, said["observe"])
     progress = _Progress(as_json)
     stop = _Stop()
     from appliance.batch import local
 
-    outcome = local.run(order, partial(_engine, chosen, processes, observers), progress.told, stop.asked)
+    outcome = local.run(order, partial(_engine, chosen, processes, recorder_of), progress.told, stop.asked)
     progress.end()
     _tell(chosen, order, outcome, as_json)
     if outcome.bad > most_bad(outcome.rows):
@@ -171,7 +171,7 @@ def lower_priority() -> None:
     os.setpriority(os.PRIO_PROCESS, 0, max(current, NICE))
 
 
-def _engine(chosen: "Chosen", processes: int, observers: Any, spec: "Spec") -> "Engine":
+def _engine(chosen: "Chosen", processes: int, recorder_of: Any, spec: "Spec") -> "Engine":
     """Return what scores blocks."""
     from appliance.batch.pool import Inline, Pool
     from appliance.batch.scoring import Scorer
@@ -180,8 +180,9 @@ def _engine(chosen: "Chosen", processes: int, observers: Any, spec: "Spec") -> "
     def load() -> Work:
         memory.keep_little()
         loaded = chosen.load()
-        scorer = Scorer(loaded, refuse_overflow=spec.refuse_overflow, observers=observers(loaded))
-        return Work(scorer, spec)
+        recorder = recorder_of(loaded)
+        scorer = Scorer(loaded, refuse_overflow=spec.refuse_overflow, recorder=recorder)
+        return Work(scorer, spec, recorder.stop) if recorder else Work(scorer, spec)
 
     return Inline(load) if processes == 1 else Pool(load, processes)
 

@@ -5,7 +5,7 @@ where they are few, and the whole block cell by cell where they are many.
 """
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import compress
 from typing import Any
 
@@ -19,6 +19,7 @@ from appliance.batch.tables.text import Table
 from appliance.errors import InvalidInput
 from appliance.inference.csv_rows import has_stray_quote, header_names, read_cells
 from appliance.inference.tensors import InputSchema
+from appliance.inference.values import plain_floats
 
 _TRIED = "read the CSV"
 _COMMA, _LF = 44, 10
@@ -87,54 +88,44 @@ class CsvReader:
 
     def _quick(self, data: bytes, lines: list[bytes]) -> Checked | None:
         """Return a block of plain numbers; None where there is more to it than a few lines."""
-        checked = self._numbers(lines, data.rstrip(b"\r\n").replace(b"\r\n", b"\n") if len(lines) else b"")
-        if checked is not None:
+        body = data.rstrip(b"\r\n").replace(b"\r\n", b"\n")
+        checked = self._numbers(body, len(lines), _decode_numbers)
+        if checked is not None or not lines:
             return checked
+        takes_gaps = self._schema.plain is not None and self._schema.plain.missing
         body = b"\n".join(lines)
-        marks = np.frombuffer(body, np.uint8)
-        plain = _plain_lines(marks, len(lines))
-        if plain is None or not len(places := np.flatnonzero(plain)) or len(places) < len(lines) // 2:
+        plain = _plain_lines(np.frombuffer(body, np.uint8), len(lines), takes_gaps)
+        if plain is None or plain.sum() <= len(lines) // 2:
             return None
-        few = np.flatnonzero(~plain)
-        rest = self._numbers([lines[place] for place in places.tolist()])
-        if rest is None or not len(few):
+        few, places = np.flatnonzero(~plain), np.flatnonzero(plain)
+        if len(few):
+            body = b"\n".join(compress(lines, plain.tolist()))
+        rest = self._numbers(body, len(places), _decode_filled if takes_gaps else _decode_numbers)
+        if rest is None:
             return None
-        apart = self._slow([lines[place] for place in few.tolist()])
-        return joined([(places, rest), (few, apart)], [])
+        return joined([(places, rest), (few, self._slow([lines[place] for place in few.tolist()]))], [])
 
-    def _numbers(self, lines: list[bytes], body: bytes | None = None) -> Checked | None:
-        """Return rows of nothing but plain numbers; None where they are not, or the schema refuses one."""
-        rows, width = len(lines), len(self._names)
-        body = b"\n".join(lines) if body is None else body
-        if not rows or not _is_even(body, rows, width):
+    def _numbers(self, body: bytes, rows: int, decode: Callable[[bytes], list[Any]]) -> Checked | None:
+        """Return rows of nothing but plain numbers; None where they are not."""
+        width = len(self._names)
+        if not rows or not _is_even(np.frombuffer(body, np.uint8), rows, width):
             return None
-        values = self._decoded(body.replace(b"\n", b","), rows * width)
-        if values is None:
+        try:
+            values = decode(b"[" + body.replace(b"\n", b",") + b"]")
+        except msgspec.MsgspecError:
             return None
+        if len(values) != rows * width:
+            return None
+        table: Any = None
         try:
             if self._in_order:
-                feeds = self._schema.from_numbers(values, rows)
-            else:
-                table = np.array(values, np.float64).reshape(rows, width)[:, self._order]
-                feeds = self._schema.from_tensors({self._schema.inputs[0].name: table})
+                return Checked(self._schema.from_numbers(values, rows), np.arange(rows), [])
+            table = plain_floats(values).reshape(rows, width)[:, self._order]
+            feeds = self._schema.from_tensors({self._schema.inputs[0].name: table})
+            return Checked(feeds, np.arange(rows), [])
         except InvalidInput:
-            return None
-        return Checked(feeds, np.arange(rows), [])
-
-    def _decoded(self, body: bytes, count: int) -> list[Any] | None:
-        """Return so many numbers with commas between them; None for anything else."""
-        tensor = self._schema.plain
-        try:
-            values: list[Any] = _decode_numbers(b"[" + body + b"]")
-        except msgspec.MsgspecError:
-            if tensor is None or not tensor.missing:
-                return None
-            filled = (b"," + body + b",").replace(b",,", b",null,").replace(b",,", b",null,")[1:-1]
-            try:
-                values = _decode_gaps(b"[" + filled + b"]")
-            except msgspec.MsgspecError:
-                return None
-        return values if len(values) == count else None
+            table = plain_floats(values).reshape(rows, width) if table is None else table
+            return check(self._schema, dict(zip(self._schema.columns, table.T, strict=True)), rows)
 
     def _slow(self, lines: list[bytes]) -> Checked:
         """Return rows read cell by cell."""
@@ -179,28 +170,42 @@ def _cells(line: bytes, width: int) -> tuple[list[str] | None, str]:
     return (cells, "") if len(cells) == width else (None, f"it has {len(cells)} values for {width} columns")
 
 
-def _is_even(body: bytes, rows: int, width: int) -> bool:
+def _is_even(marks: NDArray[np.uint8], rows: int, width: int) -> bool:
     """Return whether every line of a text without a last line end has so many cells."""
-    if body.count(b"\n") != rows - 1 or body.count(b",") != rows * (width - 1):
-        return False
-    marks = np.frombuffer(body, np.uint8)
     ends = np.flatnonzero(marks == _LF)
+    commas = np.flatnonzero(marks == _COMMA)
+    if len(ends) != rows - 1 or len(commas) != rows * (width - 1):
+        return False
     if width == 1 or rows == 1:
         return True
-    commas = np.flatnonzero(marks == _COMMA).reshape(rows, width - 1)
-    return bool((commas[:-1, -1] < ends).all() and (commas[1:, 0] > ends).all())
+    by_line = commas.reshape(rows, width - 1)
+    return bool((by_line[:-1, -1] < ends).all() and (by_line[1:, 0] > ends).all())
 
 
-def _plain_lines(marks: NDArray[np.uint8], rows: int) -> NDArray[np.bool_] | None:
-    """Return of each line whether it looks like plain numbers, none of them empty; None where lines are not `rows`."""
-    separators = (marks == _COMMA) | (marks == _LF)
-    odd = ~_PLAIN[marks]
-    odd[1:] |= separators[1:] & separators[:-1]
-    odd[:1] |= separators[:1]
-    odd[-1:] |= separators[-1:]
+def _decode_filled(body: bytes) -> list[Any]:
+    """Return numbers with commas between them, in brackets; where there is none, None."""
+    marks = np.frombuffer(body, np.uint8)
+    separators = marks == _COMMA
+    separators[0] = separators[-1] = True  # the brackets
+    gaps = (np.flatnonzero(separators[1:] & separators[:-1]) + 1).tolist()
+    pieces = [body[start:end] for start, end in zip([0, *gaps], [*gaps, len(body)], strict=True)]
+    return _decode_gaps(b"null".join(pieces))
+
+
+def _plain_lines(marks: NDArray[np.uint8], rows: int, takes_gaps: bool) -> NDArray[np.bool_] | None:
+    """Return of each line whether it looks like plain numbers; None where lines are not `rows`.
+
+    A line with an empty cell does not, unless the model `takes_gaps`.
+    """
     ends = np.flatnonzero(marks == _LF)
     if len(ends) != rows - 1:
         return None
+    odd = ~_PLAIN[marks]
+    if not takes_gaps:
+        separators = (marks == _COMMA) | (marks == _LF)
+        odd[1:] |= separators[1:] & separators[:-1]
+        odd[:1] |= separators[:1]
+        odd[-1:] |= separators[-1:]
     plain = np.ones(rows, bool)
     plain[np.searchsorted(ends, np.flatnonzero(odd))] = False
     return plain

@@ -17,7 +17,7 @@ from appliance.bundle.manifest import Input
 from appliance.errors import InvalidInput
 from appliance.inference import lenient_json
 from appliance.inference.tensors import InputSchema
-from appliance.inference.values import kind_of, quoted
+from appliance.inference.values import kind_of, plain_floats, quoted
 
 _FAILURES = (msgspec.MsgspecError, ValueError, RecursionError, InvalidInput)
 _NAME_THEM = "name the columns to keep by --keep"
@@ -73,11 +73,12 @@ class JsonLinesReader:
     def _checked(self, rows: list[tuple[Any, ...]]) -> Checked:
         """Return rows of the columns' own types."""
         if self._schema.plain is not None:
+            flat = list(chain.from_iterable(rows))
             try:
-                flat = list(chain.from_iterable(rows))
                 return Checked(self._schema.from_numbers(flat, len(rows)), np.arange(len(rows)), [])
             except InvalidInput:
-                pass
+                table = plain_floats(flat).reshape(len(rows), -1)
+                return check(self._schema, dict(zip(self._schema.columns, table.T, strict=True)), len(rows))
         columns = dict(zip(self._schema.columns, zip(*rows, strict=True), strict=True))
         return check(self._schema, columns, len(rows))
 

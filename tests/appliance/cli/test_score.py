@@ -1,6 +1,7 @@
 """The commands score and predict: what they print, how they end, and that they ask no service."""
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -234,3 +235,25 @@ def test_first_rows_come_soon(run, source, tmp_path):
     begun = time.monotonic()
     result = run("score", "iris", source, "-o", tmp_path / "out.csv", "--json", "--processes", "1")
     assert json.loads(result.stdout)["first_row_seconds"] <= time.monotonic() - begun
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_log_has_a_sample_of_the_rows_under_the_ids_of_the_provenance(make_bundle, source, tmp_path, processes):
+    state = tmp_path / "state"
+    config = tmp_path / "appliance.toml"
+    config.write_text("[log.predictions]\nenabled = true\n")
+    assert invoke(state, "install", make_bundle(tmp_path)).exit_code == 0
+    assert invoke(state, "activate", "iris", "1.0.0").exit_code == 0
+    output = tmp_path / "out.jsonl"
+    command = ["score", "iris", source, "-o", output, "--observe", "--provenance", "--processes", processes]
+    result = invoke(state, *command, "--config", config)
+    assert result.exit_code == 0, result.output
+    logged = [
+        json.loads(line)
+        for path in (state / "log" / "iris" / "1.0.0").rglob("*.jsonl*")
+        for line in (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()).splitlines()
+    ]
+    answers = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [line["id"] for line in logged if "id" in line] == [one["id"] for one in answers]
+    assert [line["y"] for line in logged if "id" in line] == [one["prediction"] for one in answers]
+    assert {line["listener"] for line in logged if "id" in line} == {"batch"}
