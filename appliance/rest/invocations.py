@@ -19,7 +19,7 @@ from appliance.rest.csv_body import text_of
 from appliance.rest.http_types import Context, Request, Response, json_response
 from appliance.rest.instances import Parameters, Predictions, answer_predictions, from_instances, is_numbered, take_none
 from appliance.rest.json_body import decode_values
-from appliance.rest.lines import ANYTHING, FORMS, answer_lines, form_wanted, media_type, read_lines
+from appliance.rest.lines import FORMS, JSON_ACCEPTS, answer_lines, form_wanted, media_type, read_lines
 from appliance.rest.problems import UnsupportedMedia, mlflow_json
 from appliance.rest.routed import settled, version_for
 from appliance.rest.routes import AT_LEAST_ONE, Route
@@ -103,8 +103,7 @@ def invoke(context: Context, request: Request, variables: dict[str, str]) -> Res
         raise UnsupportedMedia("read the body", f"Content-Type is {media}", f"send {known}")
     if request.routed is not None:
         version = settled(request, version, feeds)
-    accept = request.environ.get("HTTP_ACCEPT")
-    if accept and accept != ANYTHING and (form := form_wanted(accept)):
+    if (accept := request.environ.get("HTTP_ACCEPT", "")) not in JSON_ACCEPTS and (form := form_wanted(accept)):
         return answer_lines(context, request, version, feeds, form)
     return answer_predictions(context, request, version, feeds)
 

@@ -21,7 +21,7 @@ from appliance.inference.values import kind_of, to_values
 from appliance.inference.version import LoadedVersion
 from appliance.response import ResponseFormat, response_format
 from appliance.rest.csv_body import read_csv
-from appliance.rest.http_types import Context, Request, Response, encode_json
+from appliance.rest.http_types import JSON, Context, Request, Response, encode_json
 from appliance.rest.json_body import decode_lines
 
 V = TypeVar("V")
@@ -40,7 +40,10 @@ MEDIA: dict[Form, str] = {"csv": "text/csv; charset=utf-8", "json lines": "appli
 LINE = 64
 """Bytes that a line of an answer has beside its values at most."""
 
-ANYTHING = "*/*"  # what curl and requests accept
+JSON_TYPES = frozenset({"", JSON, "application/x-www-form-urlencoded"})
+"""Content-Types that clients send with JSON, told apart from lines without a look at their parts."""
+JSON_ACCEPTS = frozenset({"", "*/*", JSON})
+"""What clients accept who want JSON, likewise."""
 
 _FEATURES = "features"
 _FLOATS = {float("inf"): "inf", float("-inf"): "-inf"}
@@ -77,7 +80,7 @@ def form_wanted(accept: str) -> Form | None:
     for item in accept.split(","):
         media, parameters = media_type(item)
         found = FORMS.get(media)
-        if found or media in ("application/json", "application/*", ANYTHING):
+        if found or media in (JSON, "application/*", "*/*"):
             quality = _quality(parameters.get("q", "1"))
             if quality > best:
                 best, form = quality, found

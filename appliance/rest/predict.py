@@ -9,9 +9,9 @@ from appliance.inference.tensors import Feeds
 from appliance.inference.values import Scalar
 from appliance.inference.version import LoadedVersion
 from appliance.response import PredictAnswer, as_rows, response_format
-from appliance.rest.http_types import JSON, Context, Request, Response
+from appliance.rest.http_types import Context, Request, Response
 from appliance.rest.json_body import decode_values
-from appliance.rest.lines import ANYTHING, FORMS, answer_lines, form_wanted, media_type, read_lines
+from appliance.rest.lines import FORMS, JSON_ACCEPTS, JSON_TYPES, answer_lines, form_wanted, media_type, read_lines
 from appliance.rest.routed import settled, version_for
 from appliance.rest.routes import AT_LEAST_ONE, Route
 
@@ -40,8 +40,7 @@ def predict(context: Context, request: Request, variables: dict[str, str]) -> Re
     Raises InvalidInput, TooLarge, NotFound for an unknown model or version, NotReady when none is active.
     """
     version = version_for(context, request, variables.get("name"), variables.get("version"))
-    content_type = request.environ.get("CONTENT_TYPE")
-    if content_type and content_type != JSON:
+    if (content_type := request.environ.get("CONTENT_TYPE", "")) not in JSON_TYPES:
         media, parameters = media_type(content_type)
         if media in FORMS:
             feeds = read_lines(context, request, version, FORMS[media], parameters)
@@ -61,8 +60,7 @@ def _answer(
     """Run the model and answer in the form that is asked for."""
     if request.routed is not None:
         version = settled(request, version, feeds)
-    accept = request.environ.get("HTTP_ACCEPT")
-    if accept and accept != ANYTHING and (wanted := form_wanted(accept)):
+    if (accept := request.environ.get("HTTP_ACCEPT", "")) not in JSON_ACCEPTS and (wanted := form_wanted(accept)):
         return answer_lines(context, request, version, feeds, wanted)
     form = response_format(version)
     count = len(next(iter(feeds.values())))
