@@ -8,7 +8,7 @@ PORT ?= 8080
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test sources-test lint audit bench bench-mqtt bench-log coverage lock clean help
+.PHONY: run test sources-test lint audit bench bench-mqtt bench-log bench-tls coverage lock clean help
 
 help:
 	@echo 'make run    train, convert with proof, install, activate and serve the iris model: HTTP on $(HOST):$(PORT), MQTT'
@@ -21,6 +21,7 @@ help:
 	@echo 'make bench  speed, memory and size against references (PEERS=1: also against mlserver and kserve)'
 	@echo 'make bench-log  the prediction log: a million rows written, verified and replayed, and its memory'
 	@echo 'make bench-mqtt  the same of MQTT (MINUTES=10: also whether memory stays flat)'
+	@echo 'make bench-tls  what TLS on the port costs beside a plain port'
 	@echo 'make docs   the documentation site in dist/docs, which opens from a file too'
 	@echo 'make settings-docs  the tables of docs/configuration.md, from appliance/config/'
 	@echo 'make bench-score  whole files beside bare inference (PEERS=1: also MLflow and MLServer; ROWS=N)'
@@ -63,6 +64,9 @@ bench: $(VENV)/.dev $(VENV)/.system
 
 bench-log: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.prediction_log
+
+bench-tls: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.tls
 
 bench-mqtt: $(VENV)/.dev $(VENV)/.system
 	$(BIN)/python -m benchmarks.mqtt $(if $(MINUTES),--minutes $(MINUTES))

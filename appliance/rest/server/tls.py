@@ -1,8 +1,9 @@
 """TLS on the port itself: certificates that are read again when their files change, and connections that speak it.
 
-TLS runs in the loop, as everything small does: with a P-256 key a handshake takes about half a millisecond of it, and
-what a request costs beside that is little (benchmarks/README.md); a thread for each handshake would cost more than it
-takes. A connection that does not finish its handshake counts as a request that does not arrive.
+TLS runs in the loop, as everything small does: with a P-256 key a handshake takes about a millisecond of it, and a
+request on an open connection no more than a plain one (benchmarks/README.md, "TLS"). A thread for each handshake would
+share the same running thread of Python. A connection that does not finish its handshake counts as a request that does
+not arrive.
 
 Threads: the loop's thread shakes hands and reads; the thread that answers a request sends. OpenSSL lets no two use one
 connection at once, so TlsSocket has a lock; no call under it waits, since the socket does not block.
@@ -25,6 +26,9 @@ from appliance.rest.server.channel import Channel
 
 LOOK_SECONDS = 1.0
 """Between two looks at whether a file changed; it is looked when a connection comes."""
+FULL = 16 * 1024
+"""Bytes of a record that is full (RFC 8446, 5.1): behind a smaller one there is hardly ever another yet, and to be told
+so by an error costs more than another turn of the loop."""
 RECORDS = 16
 """Records (of up to 16 KiB) that are read of one connection before others have their turn."""
 
@@ -171,7 +175,7 @@ class TlsChannel(Channel):
                 self.handle_close()
                 self.connected = False
                 return
-            if not self.received(data) or self.unread or not self.connected:
+            if not self.received(data) or self.unread or not self.connected or len(data) < FULL:
                 return
 
     def send(self, data: bytes, do_close: bool = True) -> int:
