@@ -31,6 +31,38 @@ def test_the_command_that_a_state_needs(state, version, words):
     assert store.plan(RECORD, state, version)[0] == words
 
 
+CANARY = {"kind": "canary", "arms": [{"version": "1.1.0", "share": 1.0}, {"version": "1.2.0", "share": 0.0}]}
+
+
+@pytest.mark.parametrize(
+    ("record", "state", "version", "words"),
+    [
+        (RECORD, "canary", "1.2.0", ("canary", "iris", "1.2.0")),
+        (RECORD, "canary", "1.1.0", ()),
+        ({**RECORD, "experiment": CANARY}, "canary", "1.2.0", ()),
+        ({**RECORD, "experiment": CANARY}, "canary", "1.3.0", ("canary", "iris", "1.3.0")),  # which the host refuses
+        ({**RECORD, "active": None}, "canary", "1.1.0", ("activate", "iris", "1.1.0")),
+        ({**RECORD, "experiment": CANARY}, "back", "1.1.0", ("abort", "iris")),
+        ({**RECORD, "experiment": CANARY}, "back", "", ("abort", "iris")),
+        ({**RECORD, "experiment": None}, "back", "1.1.0", ()),
+    ],
+)
+def test_a_canary_begins_once_and_going_back_ends_it(record, state, version, words):
+    assert store.plan(record, state, version)[0] == words
+
+
+def test_the_verdict_of_a_host_on_its_canary():
+    text = "step 1 of 4: 200 more requests"
+    running = {"running": True, "kind": "canary", "id": "00aa11bb", "evidence": {"verdict": {"text": text}}}
+    assert store.verdict(running, "1.2.0") == (False, text)
+    assert store.verdict({**running, "evidence": None}, "1.2.0") == (False, "canary 00aa11bb still runs")
+    ended = {"running": False, "last": {"outcome": "promoted", "version": "1.2.0", "why": ""}}
+    assert store.verdict(ended, "1.2.0") == (True, "")
+    back = {"running": False, "last": {"outcome": "taken back", "version": "1.2.0", "why": "9 of 10 failed"}}
+    assert store.verdict(back, "1.2.0") == (True, "its canary was taken back: 9 of 10 failed")
+    assert store.verdict({"running": False, "last": None}, "1.2.0")[0]
+
+
 def test_a_model_of_which_none_serves_needs_nothing_to_be_inactive():
     assert store.plan({**RECORD, "active": None}, "inactive", "")[0] == ()
 

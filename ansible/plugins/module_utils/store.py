@@ -48,8 +48,8 @@ def record_of(listed, name):
 def plan(record, state, version):
     """Return (the command's words that bring a model into a state, the record afterwards); ((), record) if none.
 
-    `state` is installed, active, good, back or inactive; `version` is the one meant, "" for whichever: see the module
-    `model`.
+    `state` is installed, active, canary, good, back or inactive; `version` is the one meant, "" for whichever: see the
+    module `model`.
     """
     after = dict(record)
     if state == "installed":
@@ -65,8 +65,29 @@ def plan(record, state, version):
         if record["active"] is None:
             return (), after
         return ("deactivate", record["name"]), dict(after, active=None, previous=record["active"], state="probation")
+    running = record.get("experiment")
+    if state == "back" and running and version in ("", record["active"]):
+        return ("abort", record["name"]), dict(after, experiment=None)
     if record["active"] == version and version:
         return (), after
+    if state == "canary" and record["active"] is not None:
+        if running and running["kind"] == "canary" and version in [arm["version"] for arm in running["arms"]]:
+            return (), after
+        return ("canary", record["name"], version), after
     if state == "back" and version in ("", record["previous"]):
         return ("rollback", record["name"]), dict(after, active=record["previous"], previous=None)
     return ("activate", record["name"], version), dict(after, active=version, state="probation")
+
+
+def verdict(told, version):
+    """Return (whether a canary of `version` has ended, why it did not become active, "" where it did).
+
+    `told` is what `appliance experiment NAME --json` prints.
+    """
+    if told["running"]:
+        found = (told.get("evidence") or {}).get("verdict") or {}
+        return False, found.get("text") or f"{told['kind']} {told['id']} still runs"
+    last = told.get("last") or {}
+    if last.get("outcome") == "promoted" and last.get("version") == version:
+        return True, ""
+    return True, f"its canary was {last.get('outcome') or 'ended'}: {last.get('why') or 'no reason is on record'}"

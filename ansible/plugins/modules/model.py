@@ -25,11 +25,18 @@ options:
   state:
     description:
       - V(installed) puts O(file) into the store; V(active) makes the version serve.
-      - V(good) ends the active version's probation; V(back) returns to the version before, or to O(version).
+      - V(canary) lets it answer a rising share of the requests beside the version that serves, until the host itself
+        makes it active or takes it back; where no version serves, it is the same as V(active).
+      - V(good) ends the active version's probation; V(back) returns to the version before, or to O(version), and ends
+        an experiment.
       - V(inactive) lets no version serve; what is installed stays.
     type: str
-    choices: [installed, active, good, back, inactive]
+    choices: [installed, active, canary, good, back, inactive]
     required: true
+  wait:
+    description: Seconds within which the host must have ended a canary, for O(state=canary); 0 does not wait.
+    type: float
+    default: 0
   file:
     description: The bundle on the host, for O(state=installed).
     type: path
@@ -87,10 +94,14 @@ refused:
   returned: failure
 """
 
+import time  # noqa: E402 - Ansible wants the documentation first
+
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402 - Ansible wants the documentation first
 from ansible_collections.inference.appliance.plugins.module_utils import store  # noqa: E402
 
-STATES = ["installed", "active", "good", "back", "inactive"]
+STATES = ["installed", "active", "canary", "good", "back", "inactive"]
+PAUSE_SECONDS = 5.0
+"""Between two looks at a canary that is waited for."""
 SHOWN = ("versions", "active", "state", "previous")
 
 
@@ -101,13 +112,14 @@ def main():
             "name": {"type": "str", "required": True},
             "version": {"type": "str", "default": ""},
             "state": {"type": "str", "choices": STATES, "required": True},
+            "wait": {"type": "float", "default": 0},
             "file": {"type": "path"},
             "sha256": {"type": "str", "default": ""},
             "keys": {"type": "list", "elements": "path", "default": [], "no_log": False},  # paths, not secrets
             "why": {"type": "str", "default": "Ansible"},
             "command": {"type": "path", "default": store.COMMAND},
         },
-        required_if=[("state", "installed", ("version",)), ("state", "active", ("version",))],
+        required_if=[("state", state, ("version",)) for state in ("installed", "active", "canary")],
         supports_check_mode=True,
     )
     try:
@@ -132,8 +144,27 @@ def brought(module):
         if words == ("install",):
             words += (checked(module),)
         store.ask(module.run_command, command, *words, "--why", asked["why"])
+    waits = asked["state"] == "canary" and asked["wait"] and before["active"] not in (None, asked["version"])
+    if waits and not module.check_mode:
+        awaited(module)
+    if (words or waits) and not module.check_mode:
         after = store.record_of(store.ask(module.run_command, command, "models"), asked["name"])
     return {"changed": bool(words), "model": after, "diff": {"before": _shown(before), "after": _shown(after)}}
+
+
+def awaited(module):
+    """Wait until the host has made a canary active; fail with its reason where it has not. Raises store.Failed."""
+    asked = module.params
+    deadline = time.monotonic() + asked["wait"]
+    while True:
+        told = store.ask(module.run_command, asked["command"], "experiment", asked["name"])
+        ended, why = store.verdict(told, asked["version"])
+        if ended and not why:
+            return
+        if ended or time.monotonic() >= deadline:
+            late = "" if ended else f" (within {asked['wait']:g} s)"
+            module.fail_json(msg=f"{asked['name']} {asked['version']} is not active{late}: {why}", refused=ended)
+        time.sleep(PAUSE_SECONDS)
 
 
 def checked(module):
