@@ -8,7 +8,7 @@ PORT ?= 8080
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test sources-test lint audit bench bench-mqtt bench-log bench-tls coverage lock clean help
+.PHONY: run test sources-test lint audit bench bench-drift bench-mqtt bench-log bench-tls coverage lock clean help
 
 help:
 	@echo 'make run    train, convert with proof, install, activate and serve the iris model: HTTP on $(HOST):$(PORT), MQTT'
@@ -20,6 +20,7 @@ help:
 	@echo 'make typed-client  a client generated from /openapi.json, in an environment of its own'
 	@echo 'make bench  speed, memory and size against references (PEERS=1: also against mlserver and kserve)'
 	@echo 'make bench-log  the prediction log: a million rows written, verified and replayed, and its memory'
+	@echo 'make bench-drift  false alarms and detection of drift (YEARS=10: of ten years; PEERS=1: also Evidently, NannyML)'
 	@echo 'make bench-mqtt  the same of MQTT (MINUTES=10: also whether memory stays flat)'
 	@echo 'make bench-tls  what TLS on the port costs beside a plain port'
 	@echo 'make docs   the documentation site in dist/docs, which opens from a file too'
@@ -67,6 +68,9 @@ bench-log: $(VENV)/.dev
 
 bench-tls: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.tls
+
+bench-drift: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.drift $(if $(YEARS),--years $(YEARS)) $(if $(PEERS),--peers)
 
 bench-mqtt: $(VENV)/.dev $(VENV)/.system
 	$(BIN)/python -m benchmarks.mqtt $(if $(MINUTES),--minutes $(MINUTES))

@@ -5,6 +5,7 @@ of processes, of blocks of a window and of windows add up.
 """
 
 import math
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -66,6 +67,11 @@ class ColumnSpec:
         """How many bins there are."""
         return len(self.reference)
 
+    def sum_of_bins(self) -> int:
+        """Return a number that differs where the bins do."""
+        bins = repr(sorted(map(str, self.bin_of))) if self.edges is None else repr(self.edges.tolist())
+        return zlib.crc32(bins.encode())
+
     @property
     def own(self) -> int:
         """The cell after the bins."""
@@ -89,7 +95,8 @@ class Tables:
         self.size = start + TAIL
         self.tail = start
         probability = next((one for one in manifest.outputs if one.role == "probability"), None)
-        self.probability = probability.name if probability and baseline.calibration else ""
+        judged = probability is not None and len(probability.shape) == 2 and baseline.calibration
+        self.probability = probability.name if probability and judged else ""
 
     @cached_property
     def by_tensor(self) -> dict[tuple[bool, str], list[ColumnSpec]]:
@@ -101,8 +108,8 @@ class Tables:
 
     @property
     def layout(self) -> list[str]:
-        """What tells whether counts that were kept are of these bins: each column's name and number of bins."""
-        return [f"{column.name}:{column.bins}" for column in self.columns]
+        """What tells whether counts that were kept are of these bins: each column's name, and a sum over its bins."""
+        return [f"{column.name}:{column.bins}:{column.sum_of_bins():08x}" for column in self.columns]
 
     def rows(self, cells: Table) -> Table:
         """Return the rows of cells [..., size]."""

@@ -192,8 +192,16 @@ class DriftWatch:
             groups.setdefault(((one.model, one.version), frozenset(one.outputs)), []).append(one)
         for (key, _), predictions in groups.items():
             if key in self._counters:
-                self._add(key, predictions)
+                self._add_safely(key, predictions)
         self._unseen.write({key: counter.unseen for key, counter in self._counters.items() if counter.unseen})
+
+    def _add_safely(self, key: Key, predictions: list[Prediction]) -> None:
+        """Count predictions of one version; one whose rows cannot be counted is watched no more, the others are."""
+        try:
+            self._add(key, predictions)
+        except Exception:
+            log.exception("drift is not watched any more", extra={"model": key[0], "version": key[1]})
+            del self._counters[key]
 
     def _add(self, key: Key, predictions: list[Prediction]) -> None:
         """Count predictions of one version that have the same outputs, CHUNK rows together."""

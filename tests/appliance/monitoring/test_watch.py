@@ -229,6 +229,22 @@ def test_processes_add_up_and_the_first_one_judges(tmp_path, make_bundle, rng):
     assert by_name(report)[COLUMNS[0]].refused == 30
 
 
+def test_a_version_whose_rows_cannot_be_counted_does_not_end_the_watch(host, rng, caplog):
+    bad = Prediction("iris", "1.0.0", {"features": np.zeros(4, np.float32)}, {"prediction": None}, 1, "1", "", 0, 0, 0)
+    host.watches[0].predicted(bad)
+    host.tick()
+    host.tick()
+    assert caplog.messages.count("drift is not watched any more") == 1
+
+
+def test_counts_of_other_bins_are_begun_anew(host, rng, make_bundle, tmp_path):
+    tables = Tables(host.loaded.manifest, host.loaded.baseline)
+    column = msgspec.structs.replace(host.loaded.baseline.inputs[COLUMNS[0]], edges=[float(n) for n in range(15)])
+    other = msgspec.structs.replace(host.loaded.baseline, inputs={**host.loaded.baseline.inputs, COLUMNS[0]: column})
+    assert len(column.edges) == len(host.loaded.baseline.inputs[COLUMNS[0]].edges)
+    assert Tables(host.loaded.manifest, other).layout != tables.layout
+
+
 def test_many_rows_are_thinned_and_a_large_request_keeps_rows_spread_over_it(host, rng):
     rows = rng.normal(size=(10_000, 4)).astype(np.float32)
     host.predictors[0].run(host.loaded, {"features": rows})
