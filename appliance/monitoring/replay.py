@@ -144,6 +144,8 @@ def _replayable(rows: Iterable[Logged], result: Replayed) -> Iterator[Logged]:
             why = f"columns are not kept as they were sent: {changed}"
         elif logged.row.cut:
             why = "a long text was cut"
+        elif not len(logged.row.x) == len(logged.header.columns) == len(logged.header.types):
+            why = "the row is damaged"
         if why:
             result.skipped[why] = result.skipped.get(why, 0) + 1
         else:

@@ -1,12 +1,13 @@
 """Finds lines by id, proves one of them, erases them, and reads rows of a time: what the commands do with the log."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from appliance import nofollow
-from appliance.errors import NotFound, NotReady
+from appliance.errors import NotFound, NotReady, StoreError
 from appliance.monitoring.prediction_log import index, lines, segments, tree
 from appliance.monitoring.prediction_log.index import Index
 from appliance.monitoring.prediction_log.segments import LOCK, Segment, Writer
@@ -71,7 +72,12 @@ def prove(state_dir: Path, model: str, identifier: str) -> dict[str, Any]:
         raise NotFound(
             f"prove {identifier}", "the log has no such prediction", "see: appliance log tail, or log export"
         )
-    one = rows[-1]
+    with _damage_told(rows[-1].segment):
+        return _prove(rows[-1], identifier)
+
+
+def _prove(one: Found, identifier: str) -> dict[str, Any]:
+    """Return the proof of a line."""
     whole, _ = segments.split(one.segment.read())
     header = segments.header_of(whole)
     leaves: list[bytes] = []
@@ -150,7 +156,8 @@ def erase(state_dir: Path, model: str, ids: Sequence[str], why: str) -> int:
         for one in lines_:
             by_segment.setdefault(one.segment, []).append(one)
     for segment, ones in by_segment.items():
-        count += _erase(segment, ones)
+        with _damage_told(segment):
+            count += _erase(segment, ones)
         what = f"slot {segment.writer.slot}, segment {segment.number}, {len(ones)} lines" + (f": {why}" if why else "")
         receipts.append(
             state_dir / "receipts",
@@ -200,6 +207,15 @@ def _erase(segment: Segment, ones: Sequence[Found]) -> int:
     if count:
         replace(segment, b"".join([*parts, content[last:]]))
     return count
+
+
+@contextmanager
+def _damage_told(segment: Segment) -> Iterator[None]:
+    """Turn what cannot be read of a segment into an error that says so."""
+    try:
+        yield
+    except lines.FAILURES as error:
+        raise StoreError(f"read {segment.path}", f"it is damaged ({error})", "see: appliance log verify") from error
 
 
 def _line_at(content: bytes, offset: int) -> bytes:

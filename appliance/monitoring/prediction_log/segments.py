@@ -179,24 +179,37 @@ def head_of(segment: Segment) -> Head:
         if line.startswith(lines.SEAL):
             with suppress(*lines.FAILURES):
                 seal = lines.read_seal(line)
-                return Head(segment.number, seal.seal, seal.chain, seal.t)
+                if is_chain(seal.chain):
+                    return Head(segment.number, seal.seal, seal.chain, seal.t)
     raise StoreError(f"read {segment.path}", "it has no seal", "see: appliance log verify")
 
 
 def kept_head(writer: Writer) -> Head | None:
     """Return the head when the last segment was sealed; None before it, or where its file is damaged."""
     try:
-        return msgspec.json.decode(nofollow.read(writer.folder / HEAD, within=writer.state_dir), type=Head)
-    except (FileNotFoundError, msgspec.MsgspecError):
+        found = msgspec.json.decode(nofollow.read(writer.folder / HEAD, within=writer.state_dir), type=Head)
+    except (FileNotFoundError, *lines.FAILURES):
         return None
+    return found if is_chain(found.chain) else None
+
+
+def is_chain(text: str) -> bool:
+    """Return whether a text is a chain as it is written: 64 hex digits."""
+    return re.fullmatch("[0-9a-f]{64}", text) is not None
 
 
 def heads(state_dir: Path) -> list[dict[str, object]]:
-    """Return the head of every writer: {model, version, slot, segment, seal, chain, t}."""
+    """Return the head of every writer: {model, version, slot, segment, seal, chain, t}.
+
+    One whose files are damaged has none here; verify() says what is wrong with them.
+    """
     found = []
     for model in models(state_dir):
         for writer in writers(state_dir, model):
-            if now := head(writer):
+            now = None
+            with suppress(StoreError):
+                now = head(writer)
+            if now:
                 named = {"model": model, "version": writer.version, "slot": writer.slot}
                 found.append(named | msgspec.structs.asdict(now))
     return found

@@ -13,6 +13,7 @@ One thread at a time uses a writer; the erasing command asks for a rotation by t
 """
 
 import io
+import logging
 import os
 import time
 import zlib
@@ -29,6 +30,8 @@ from appliance.monitoring.prediction_log.index import Index, hash_of
 from appliance.monitoring.prediction_log.sealing import WriterKey
 from appliance.monitoring.prediction_log.segments import HEAD, LOCK, PACKED, PLAIN, Head, Segment, Writer
 from appliance.store import durable
+
+log = logging.getLogger(__name__)
 
 BLOCK = 256
 """Lines after which a block is sealed."""
@@ -73,12 +76,21 @@ class SegmentWriter:
             lock = durable.try_lock(taken.folder / LOCK, within=taken.state_dir)
             if lock is None:
                 continue
+            own = None
             try:
                 own = cls(taken, lock, make_header, clock)
                 own._recover()
+            except StoreError as error:  # damaged beyond what a kill leaves: it stays as it is, for verify
+                log.error("a prediction log is damaged; another slot is taken", extra={"error": str(error)})
+                own.abandon() if own else os.close(lock)
+                continue
+            except BaseException:
+                own.abandon() if own else os.close(lock)
+                raise
+            try:
                 own._begin()
             except BaseException:
-                os.close(lock)
+                own.abandon()
                 raise
             return own
         raise StoreError(f"write the log of {writer.model}", "every slot is taken", "see: appliance doctor")
@@ -328,7 +340,7 @@ def _readable(content: bytes) -> tuple[list[bytes], int]:
             break
         try:
             if line.startswith(lines.SEAL):
-                if len(bytes.fromhex(lines.read_seal(line).chain)) != len(tree.START):
+                if not segments.is_chain(lines.read_seal(line).chain):
                     break
             else:
                 msgspec.json.decode(line, type=dict[str, msgspec.Raw])

@@ -16,6 +16,7 @@ from appliance.monitoring.prediction_log import find, lines, log, segments
 from appliance.monitoring.prediction_log.log import PredictionLog
 from appliance.monitoring.prediction_log.segments import Writer
 from appliance.monitoring.prediction_log.verify import verify
+from appliance.mqtt.codec import feeds_of
 from appliance.predictor import Predictor
 from appliance.store.versions import Store
 
@@ -331,3 +332,20 @@ def test_failures_are_told_with_reason_and_column_where_the_error_has_them(tmp_p
 )
 def test_rows_of_every_form_are_put_into_the_columns_order(values, rows):
     assert SentRows(values, 2).in_order(["a", "b"], [("u", 1), ("v", 1)]) == rows
+
+
+def test_rows_of_messages_that_share_a_run_are_kept_under_their_messages_ids(tmp_path, logged):
+    own, predictor = logged("table")
+    version = predictor.route()
+    version.schema.keeps_rows = True
+    one = {"data": {"t": 20.05}, "count": 3, "site": "north", "on": True, "more": [1]}
+    other = {"data": {"t": 1}, "count": 2**53 + 1, "site": "south", "on": False}
+    feeds = feeds_of(version.schema, [one, other, one], {"temp-C": "data.t"})
+    predictor.run(version, feeds, shared_by=[("first", 2), ("second", 1)])
+    own.stop()
+    found = rows_of(tmp_path)
+    assert [row["id"] for row in found] == ["first.0", "first.1", "second.0"]
+    assert [row["x"] for row in found] == [
+        [20.05, 3, "north", True], [1, 2**53 + 1, "south", False], [20.05, 3, "north", True],
+    ]  # fmt: skip
+    assert found[0]["y"] == found[2]["y"]
