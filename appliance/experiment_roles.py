@@ -12,20 +12,32 @@ from appliance.store.versions import Store
 
 log = logging.getLogger(__name__)
 
-SHADOW, CANARY = "shadow", "canary"
+SHADOW, CANARY, PREVIOUS = "shadow", "canary", "previous"
 
 
 class ExperimentRoles(ActiveAlone):
     """Roles by activation.json and routing.json."""
+
+    def __init__(self, *, keep_previous: bool = False) -> None:
+        """`keep_previous` keeps the version before loaded while the active one is on probation: going back is quick."""
+        self._keep_previous = keep_previous
 
     def records(self, store: Store, name: str) -> Sequence[Path]:
         """Return both records' places."""
         return (activation.path(store, name), experiments.path(store, name))
 
     def wanted(self, store: Store, name: str) -> Mapping[str, str | None]:
-        """Return the active version, the shadow, and the other arms. Raises StoreError for a bad activation.json."""
-        routing = self.routing(store, name)
-        return {ACTIVE: activation.read(store, name).active} | (roles_of(routing) if routing else {})
+        """Return the active version, the shadow, and the other arms; without them the version before, where it is kept.
+
+        Raises StoreError for a bad activation.json.
+        """
+        routing, now = self.routing(store, name), activation.read(store, name)
+        if routing:
+            return {ACTIVE: now.active} | roles_of(routing)
+        on_probation = now.active is not None and now.state == "probation"
+        if self._keep_previous and on_probation and now.previous in store.versions(name):
+            return {ACTIVE: now.active, PREVIOUS: now.previous}
+        return {ACTIVE: now.active}
 
     def routing(self, store: Store, name: str) -> Routing | None:
         """Return the experiment that runs; one that cannot be read is none, so that the active version answers."""

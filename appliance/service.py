@@ -22,6 +22,7 @@ from appliance.drift_report import DriftReport
 from appliance.errors import ApplianceError, StoreError
 from appliance.experiment_roles import ExperimentRoles
 from appliance.experiments import control
+from appliance.experiments.parts import Experiments
 from appliance.fallback import QualityPolicy, no_drift
 from appliance.listener import Listener
 from appliance.log_parts import LogParts
@@ -76,7 +77,7 @@ class Service:
             default=config.models.default,
             revoke=config.store.revoke,
             trials=self.trials,
-            roles=ExperimentRoles(),
+            roles=ExperimentRoles(keep_previous=config.probation.enabled and config.probation.keep_loaded),
             keeps_rows=config.log.predictions.enabled and config.log.predictions.inputs,
         )
         self.metrics = Metrics(runtime, slot, state_dir=config.state_dir, experiments=self.models.experiments)
@@ -85,7 +86,9 @@ class Service:
         self.log = LogParts(config, self.store, self.models, self.metrics.log, slot)
         self.drift = DriftWatch.of(config.drift, self.store, self.metrics, runtime, slot)
         self._drift_of = self.drift.report if self.drift else _no_drift
-        observers: list[Observer] = [self.metrics.counters, *self.log.observers]
+        sums, test = self.metrics.counters.sums, self.trials.self_test
+        self.experiments = Experiments(config, self.store, self.models, sums, test, slot=slot)
+        observers: list[Observer] = [self.metrics.counters, *self.log.observers, *self.experiments.observers]
         observers += [self.drift] if self.drift else []
         quality = QualityPolicy.of(config, self.drift.drifted if self.drift else no_drift)
         self.predictor = Predictor(
@@ -95,6 +98,7 @@ class Service:
         self._stop = threading.Event()
         self.readiness = Readiness(self.models, self.store, stopping=self._stop.is_set, mqtt=self.metrics.mqtt.read)
         self.http = self._http_listener(listener, share) if listener else None
+        self.experiments.busy = self.http.half_full if self.http else self.experiments.busy
         self._listeners: list[Listener] = [self.http] if self.http else []
         if config.mqtt.host and self._first:
             self._listeners.append(self._mqtt_listener())
@@ -123,12 +127,14 @@ class Service:
             running.write(self.config.state_dir, self.http.running())
         if self.drift:
             self.drift.start()
+        self.experiments.start(self._stop)
         ready()
         systemd.watch(self._alive, ready, self._stop)
         self._serve()
         self._stop.set()
         if self._first:
             running.remove(self.config.state_dir)
+        self.experiments.stop()
         follower.join(timeout=5)
         self.log.stop()
         if self.drift:

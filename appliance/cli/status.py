@@ -17,9 +17,10 @@ from appliance.cli.models import as_json, described
 from appliance.cli.output import echo, print_json
 from appliance.config import Config
 from appliance.errors import ApplianceError, NotReady
+from appliance.experiments import probation_record
 from appliance.inference import processor
 from appliance.monitoring.prediction_log import segments
-from appliance.store import condition
+from appliance.store import activation, condition
 from appliance.store.receipts import Receipt
 from appliance.store.versions import Store
 
@@ -118,9 +119,18 @@ def _models(store: Store) -> list[dict[str, Any]]:
             "tolerance": _tolerance(store, model["name"], model["active"]),
             "self_test": _last_self_test(receipts, model["name"], model["active"]),
             "problem": _problem(store, model["name"], model["active"]),
+            "probation": _probation(store, model["name"]),
         }
         for model in models
     ]
+
+
+def _probation(store: Store, name: str) -> dict[str, Any] | None:
+    """Return this host's own verdict on the active version; None where none is active, or its record is damaged."""
+    try:
+        return probation_record.described(store.state_dir, name, activation.read(store, name))
+    except ApplianceError:
+        return None
 
 
 def _problem(store: Store, name: str, version: str | None) -> str:
@@ -175,6 +185,7 @@ def _lines(document: dict[str, Any]) -> list[str]:
         if model.get("experiment"):
             lines.append(f"  experiment: {_experiment(model['experiment'])}")
         lines += [f"  problem: {model['problem']}"] * bool(model["problem"])
+        lines += [f"  probation: {told}" for told in [(model["probation"] or {}).get("verdict")] if told]
         lines += [f"  why: {model['why']}"] * bool(model["why"]) + [f"  error: {model.get('error')}"] * (
             "error" in model
         )

@@ -17,6 +17,8 @@ from appliance.config.mqtt import MqttConfig as MqttConfig
 from appliance.config.mqtt import RowsConfig as RowsConfig
 from appliance.config.mqtt import SubscriptionConfig as SubscriptionConfig
 from appliance.config.mqtt import UpstreamConfig as UpstreamConfig
+from appliance.config.probation import ExperimentsConfig as ExperimentsConfig
+from appliance.config.probation import ProbationConfig as ProbationConfig
 from appliance.config.quality import QualityConfig as QualityConfig
 from appliance.config.section import Section as Section
 from appliance.config.store import DEFAULT_STATE_DIR as DEFAULT_STATE_DIR
@@ -32,6 +34,8 @@ class Config(Section, frozen=True):
     store: StoreConfig = StoreConfig()
     mqtt: MqttConfig = MqttConfig()
     pull: PullConfig = PullConfig()
+    experiments: ExperimentsConfig = ExperimentsConfig()
+    probation: ProbationConfig = ProbationConfig()
     log: LogConfig = LogConfig()
     drift: DriftConfig = DriftConfig()
     quality: QualityConfig = QualityConfig()

@@ -74,6 +74,8 @@ class ExperimentInfo(msgspec.Struct, frozen=True):
     since: str | None = None
     """When the step began: UTC, ISO 8601."""
     why: str = ""
+    evidence: Mapping[str, Any] | None = None
+    """What was counted and proved: `verdict` (action, text, tests), `arms`, and with a shadow `comparison`."""
     last: Ended | None = None
     """The last one that ended."""
     problem: str = ""
@@ -174,6 +176,7 @@ def info(store: Store, name: str) -> ExperimentInfo:
         hold=routing.plan.hold,
         since=routing.since,
         why=routing.why,
+        evidence=_evidence(store, name, routing),
         last=last,
     )
 
@@ -240,7 +243,26 @@ def described(told: ExperimentInfo) -> list[str]:
     if told.shadow:
         asked = f"{100 * told.shadow.share:g} % of the rows"
         lines.append(f"{told.shadow.version:<16} is asked {asked} beside, and its answers leave this host nowhere")
-    return lines + [f"why: {told.why}"] * bool(told.why)
+    lines += [f"why: {told.why}"] * bool(told.why)
+    return lines + _proved(told.evidence or {})
+
+
+def _evidence(store: Store, name: str, routing: Routing) -> Mapping[str, Any]:
+    """Return what is known of an experiment by now. Raises StoreError."""
+    # numpy and onnxruntime take 150 ms to import: whoever asks for the evidence pays, not every command on models.
+    from appliance.experiments import report
+
+    return report.document(store, name, routing, report.age(routing.since))
+
+
+def _proved(evidence: Mapping[str, Any]) -> list[str]:
+    """Return the verdict, and what each test says, as lines for a person."""
+    verdict = evidence.get("verdict") or {}
+    tests = [f"  {one['text']}" for one in verdict.get("tests", ())]
+    compared = evidence.get("comparison") or {}
+    dropped = compared.get("dropped_requests", 0)
+    tests += [f"  {dropped} requests were not copied to the shadow: no time or room"] * bool(dropped)
+    return [f"verdict: {verdict['text']}", *tests] if verdict else []
 
 
 def _end_in_words(ended: Ended) -> str:

@@ -9,10 +9,14 @@ import mmap
 import os
 import threading
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
+
+from appliance import nofollow
+from appliance.errors import StoreError
+from appliance.store import durable
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +43,13 @@ class SharedCells:
     Two threads that add to the same cell need a lock of their own.
     """
 
-    def __init__(self, folder: Path | None, slot: int, layout: Layout) -> None:
-        """`slot` numbers the process: no two living ones may have the same. Without a folder all is plain memory."""
+    def __init__(self, folder: Path | None, slot: int, layout: Layout, *, within: Path | None = None) -> None:
+        """`slot` numbers the process: no two living ones may have the same. Without a folder all is plain memory.
+
+        A folder `within` the state folder, below which no link is followed, outlives the service.
+        """
         self._folder = folder
+        self._within = within
         self._slot = slot
         self._layout = layout
         self._opening = threading.Lock()
@@ -56,7 +64,7 @@ class SharedCells:
         if cells is None:
             with self._opening:
                 if key not in self._cells:
-                    self._cells[key] = open_cells(self._folder, self._slot, key, self._layout)
+                    self._cells[key] = open_cells(self._folder, self._slot, key, self._layout, self._within)
                 cells = self._cells[key]
         return cells
 
@@ -65,10 +73,10 @@ class SharedCells:
         if self._folder is None:
             with self._opening:
                 return {key: list(cells) for key, cells in sorted(self._cells.items())}
-        return sum_of_all(self._folder, self._layout)
+        return sum_of_all(self._folder, self._layout, within=self._within)
 
 
-def open_cells(folder: Path | None, slot: int, key: Key, layout: Layout) -> Cells:
+def open_cells(folder: Path | None, slot: int, key: Key, layout: Layout, within: Path | None = None) -> Cells:
     """Return the cells of `key` that process `slot` writes, with what was counted before.
 
     Without a folder, or where the file cannot be made, they are plain memory: counting must not stop predictions.
@@ -77,28 +85,54 @@ def open_cells(folder: Path | None, slot: int, key: Key, layout: Layout) -> Cell
     if folder is None:
         return array("d", bytes(size))
     try:
-        return _mapped(folder / _file_name(slot, key, layout), size)
-    except OSError as error:
+        return _mapped(folder / _file_name(slot, key, layout), size, within)
+    except (OSError, StoreError) as error:
         log.error("counters are kept in memory only", extra={"folder": str(folder), "error": str(error)})
         return array("d", bytes(size))
 
 
-def sum_of_all(folder: Path, layout: Layout) -> dict[Key, list[float]]:
+def sum_of_all(folder: Path, layout: Layout, *, within: Path | None = None) -> dict[Key, list[float]]:
     """Return {(model, version): cells} added up over the files of every process, living or dead."""
     sums: dict[Key, list[float]] = {}
-    for file in sorted(folder.glob(f"*{layout.suffix}")):
-        content = file.read_bytes()
-        key = _key(file.name, layout)
-        if len(content) != 8 * layout.size_of(key):  # being made right now
-            continue
-        cells = memoryview(content).cast("d")
+    for key, cells in each(folder, layout, within=within):
         sums[key] = _added(sums[key], cells, layout) if key in sums else list(cells)
     return sums
 
 
-def _mapped(path: Path, size: int) -> Cells:
+def each(
+    folder: Path, layout: Layout, *, within: Path | None = None, only: Key | None = None
+) -> Iterator[tuple[Key, Cells]]:
+    """Yield ((model, version), cells) of each process's file, of all keys or `only` one; ordered by file name."""
+    end = _file_name("", only, layout) if only else layout.suffix
+    contents: Iterator[tuple[str, bytes]]
+    if within is None:
+        contents = ((file.name, file.read_bytes()) for file in sorted(folder.glob(f"*{end}")))
+    else:
+        contents = _contents(folder, end, within)
+    for name, content in contents:
+        key = _key(name, layout)
+        if len(content) == 8 * layout.size_of(key):  # else it is being made right now
+            yield key, memoryview(content).cast("d")
+
+
+def _contents(folder: Path, end: str, within: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield (name, content) of the files of a folder that may not be there; what is no plain file is passed over."""
+    try:
+        names = [name for name in nofollow.entries(folder, within=within) if name.endswith(end)]
+    except (OSError, StoreError):
+        return
+    for name in names:
+        try:
+            yield name, nofollow.read(folder / name, within=within)
+        except (OSError, StoreError) as error:
+            log.warning("counters are passed over", extra={"file": str(folder / name), "error": str(error)})
+
+
+def _mapped(path: Path, size: int, within: Path | None) -> Cells:
     """Return the cells of the file at `path`, made with zeros if absent."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    if within is not None:
+        durable.make_folder(path.parent, within=within)
+    descriptor = durable.open_or_make(path, os.O_RDWR, 0o600, within=within)
     try:
         # Reserved now: a store into a hole of a full disk would kill the process with SIGBUS.
         os.posix_fallocate(descriptor, 0, size)
@@ -117,7 +151,7 @@ def _added(cells: list[float], more: Cells, layout: Layout) -> list[float]:
     return added
 
 
-def _file_name(slot: int, key: Key, layout: Layout) -> str:
+def _file_name(slot: int | str, key: Key, layout: Layout) -> str:
     """Return the name of the file of a process and version."""
     model, version = key
     return f"{slot}@{model}@{version}{layout.suffix}"

@@ -43,6 +43,10 @@ class HttpListener:
         if self.server.certificates:
             self.server.call_soon(self.server.certificates.reload)
 
+    def half_full(self) -> bool:
+        """Return whether half as many requests run or wait as may."""
+        return bool(self.server.task_dispatcher.half_full())
+
     def alive(self) -> str:
         """Return "" where the loop takes a turn now, else that it hangs; waits for TURN_SECONDS at most."""
         turned = threading.Event()

@@ -75,12 +75,16 @@ def go_live(store: Store, now: Activation, passed: Tested, *, why: str) -> Activ
     return activation
 
 
-def mark_good(store: Store, name: str, *, why: str = "") -> Activation:
-    """Take the active version's probation away. Raises NotFound when none is active, StoreError."""
+def mark_good(store: Store, name: str, *, why: str = "", only: str | None = None) -> Activation:
+    """Take the active version's probation away.
+
+    Raises NotFound when none is active, NotReady when it is another one than `only`, where given, StoreError.
+    """
     with store.writing(f"mark {name} good"):
         now = read(store, name)
         if now.active is None:
             raise _none_active(store, name, "mark good")
+        _check_active(name, now, only, f"mark {name} good")
         if now.state == "good":
             return now
         activation = msgspec.structs.replace(now, state="good")
@@ -89,15 +93,18 @@ def mark_good(store: Store, name: str, *, why: str = "") -> Activation:
     return activation
 
 
-def roll_back(store: Store, name: str, self_test: SelfTest, *, why: str = "") -> Activation:
+def roll_back(store: Store, name: str, self_test: SelfTest, *, why: str = "", only: str | None = None) -> Activation:
     """Return to the previous version, after its self-test passed here; it keeps the state that it had.
 
     There is no previous version afterwards. Raises NotFound when there is none or it was removed, BundleRefused (no key
-    that is trusted today signed what is on disk), SelfTestFailed, NotReady (it was changed meanwhile), StoreError.
+    that is trusted today signed what is on disk), SelfTestFailed, NotReady (it was changed meanwhile, or another
+    version than `only`, where given, is active), StoreError.
     """
+    _check_active(name, read(store, name), only, f"roll {name} back")
     passed = tested(store, "roll back", name, _way_to(store, name, read(store, name)), self_test)
     with store.writing(f"roll {name} back"):
         now = read(store, name)
+        _check_active(name, now, only, f"roll {name} back")
         if _way_to(store, name, now) != passed.version:
             raise NotReady(f"roll {name} back", "it was changed meanwhile", "see: appliance models; then repeat it")
         folder = unchanged(store, passed).parent
@@ -120,6 +127,12 @@ def deactivate(store: Store, name: str, *, why: str = "") -> Activation:
         _replace(store.models_dir / name, activation)
         store.note("deactivate", name, now.active, why=why)
     return activation
+
+
+def _check_active(name: str, now: Activation, only: str | None, tried: str) -> None:
+    """Raise NotReady where another version is active than the one that is meant."""
+    if only is not None and now.active != only:
+        raise NotReady(tried, f"{only} is not active any more", f"see: appliance models; {now.active} is")
 
 
 def _replace(folder: Path, activation: Activation) -> None:

@@ -14,7 +14,8 @@ log = logging.getLogger(__name__)
 LEAST_BYTES = 1024 * 1024
 """Free space below which the disk is said to be full: the smallest bundle and its receipts need as much."""
 
-_INSIDE = ("models", "marks", "receipts", "mqtt", "pull")  # each may be a mount of its own, or somebody else's
+# Each may be a mount of its own, or somebody else's.
+_INSIDE = ("models", "marks", "receipts", "mqtt", "pull", "experiments", "probation")
 _CONSEQUENCE = "what is installed is served; nothing can be installed, activated or rolled back"
 
 

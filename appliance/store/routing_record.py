@@ -78,9 +78,9 @@ class Routing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     since: str = ""
     """When the step began: UTC, ISO 8601, to the second."""
     log_e: dict[str, float] = {}
-    """{test: ln E of the steps that have ended, and of this one as far as it was last written}."""
+    """{test and version: ln E of the steps that have ended}; what this step counts is in experiments/."""
     snapshot: dict[str, dict[str, float]] = {}
-    """{version: {counter: value}} when the step began, so that a restart does not lose what the step counts from."""
+    """{version: {name: value}} when the step began: `slow_bound` of `base`, the seconds above which a run is slow."""
     why: str = ""
 
     @property

@@ -59,6 +59,8 @@ def build_bundle(
                 of (x0, x1 + bias, x2); high x0 gives 0
     labels      as classifier, prediction string [-1]: setosa, versicolor, virginica
     gaps        as regression, each missing value counting 1000
+    slow        as regression, some 10 ms later
+    blind       as gaps, but a missing value makes the answer NaN
     table       temp-C float32, count int64, site string, on bool, each [-1, 1] -> prediction float32 [-1]:
                 temp-C + count + (10 where site is north) + (100 where on) + bias
 
@@ -136,6 +138,34 @@ def gaps(add: float) -> tuple[list[Input], list[Output], list[str], bytes]:
         "axis": np.array([1], np.int64),
         "bias": np.array(add, np.float32),
         "thousand": np.array(1000, np.float32),
+    }
+    return inputs, outputs, [], build(nodes, constants, inputs, outputs)
+
+
+def blind(add: float) -> tuple[list[Input], list[Output], list[str], bytes]:
+    """Build the kind `blind`."""
+    _, outputs, labels, graph = regression(add)
+    return [msgspec.structs.replace(features(), missing=True)], outputs, labels, graph
+
+
+def slow(add: float) -> tuple[list[Input], list[Output], list[str], bytes]:
+    """Build the kind `slow`: adds nought times a long product of matrices, which depends on the row."""
+    inputs, outputs = [features()], [number("prediction", "float32", [-1])]
+    nodes = [
+        helper.make_node("ReduceSum", ["features", "axis"], ["sum"], keepdims=0),
+        helper.make_node("ReduceSum", ["features"], ["all"], keepdims=0),
+        helper.make_node("Mul", ["all", "nought"], ["seed"]),
+        helper.make_node("Expand", ["seed", "square"], ["m0"]),
+        *(helper.make_node("MatMul", [f"m{n}", f"m{n}"], [f"m{n + 1}"]) for n in range(8)),
+        helper.make_node("ReduceMax", ["m8"], ["largest"], keepdims=0),
+        helper.make_node("Add", ["sum", "largest"], ["later"]),
+        helper.make_node("Add", ["later", "bias"], ["prediction"]),
+    ]
+    constants = {
+        "axis": np.array([1], np.int64),
+        "nought": np.array(0, np.float32),
+        "square": np.array([300, 300], np.int64),
+        "bias": np.array(add, np.float32),
     }
     return inputs, outputs, [], build(nodes, constants, inputs, outputs)
 
@@ -221,4 +251,12 @@ def build(nodes: list, constants: dict[str, np.ndarray], inputs: list[Input], ou
     return helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
 
 
-KINDS = {"regression": regression, "classifier": classifier, "labels": labels, "table": table, "gaps": gaps}
+KINDS = {
+    "regression": regression,
+    "slow": slow,
+    "blind": blind,
+    "classifier": classifier,
+    "labels": labels,
+    "table": table,
+    "gaps": gaps,
+}

@@ -216,6 +216,9 @@ def test_what_only_computes_does_no_input_or_output():
         "inference/json_output.py",
         "response.py",
         "routing.py",
+        "experiments/evidence.py",
+        "experiments/verdict.py",
+        "experiments/comparison.py",
         "monitoring/drift.py",
         "monitoring/drift_tables.py",
         "monitoring/drift_judge.py",
@@ -259,7 +262,7 @@ def test_the_web_server_knows_no_route():
             assert not name.startswith("appliance.rest") or name.startswith(known), f"{relative(path)} imports {name}"
 
 
-@pytest.mark.parametrize("room", ["rest", "openinference", "monitoring", "mqtt", "store", "bundle"])
+@pytest.mark.parametrize("room", ["rest", "openinference", "monitoring", "mqtt", "store", "bundle", "experiments"])
 def test_no_modules_of_a_room_import_each_other_in_a_circle(room):
     names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in modules(f"appliance/{room}")}
     needed = {

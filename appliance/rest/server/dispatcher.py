@@ -149,6 +149,11 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has 
         """Return whether a request runs or waits in a thread."""
         return bool(self.ready) or any(threads.queue or threads.active_count for threads in (self, self._readers))
 
+    def half_full(self) -> bool:
+        """Return whether half as many requests run or wait as may: time for nothing beside them."""
+        waiting: int = len(self.queue) + self.active_count
+        return 2 * waiting >= self._max_waiting
+
     def shutdown(self, cancel_pending: bool = True, timeout: float = 5) -> bool:
         """End all threads, and wait for them up to `timeout` seconds; those that still run end with the process."""
         deadline = time.monotonic() + timeout

@@ -1,0 +1,197 @@
+"""What the arms of an experiment did, counted by every process in files that outlive the service.
+
+A step of an experiment has a file for each process, STATE_DIR/experiments/SLOT@MODEL@ID.STEP.arms: nothing that was
+counted is lost when a process is killed. First the counts of each arm; then, for each kind of event, BUCKETS bytes for
+the keys. A key belongs to one bucket, and the first key of a bucket decides for which arm it counts: so each key counts
+once a step, or one broken device would decide alone, and what is counted falls to each arm by its share.
+
+Threads: those that answer add to the cells of their process, with the lock held; the judge's reads the files.
+"""
+
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance.errors import ApplianceError
+from appliance.inference.session import Array
+from appliance.monitoring import shared_cells
+from appliance.monitoring.shared_cells import Key, Layout, SharedCells
+from appliance.predictor import Prediction
+from appliance.store.routing_record import Routing
+
+SEEN, FAILED, SLOW, NAN = range(4)
+"""The kinds of events: an answered or failed request; a failure; a run above the bound; an answer that is NaN."""
+KINDS = 4
+RUNS = 2 * KINDS
+"""Runs of the graph that were held against the bound. Before it: all events by kind, then those without a key."""
+FIELDS = RUNS + 1
+ARMS = 16
+"""Arms that an experiment may have."""
+BUCKETS = 16_384
+WARM_UP = 50
+"""Runs of a version, in each process, that are not held against the bound: it was cold."""
+_HEAD = ARMS * FIELDS
+LAYOUT = Layout(".arms", lambda key: _HEAD + KINDS * BUCKETS // 8)
+
+Cells = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class ArmCounts:
+    """What one arm did in one step, over all processes; lists by kind of event."""
+
+    events: Sequence[int] = (0,) * KINDS
+    """Of requests."""
+    units: Sequence[int] = (0,) * KINDS
+    """Of keys, each once, and of requests without one: what the tests count."""
+    runs: int = 0
+    """That were held against the bound of slow runs."""
+
+
+@dataclass(slots=True)
+class _Step:
+    """One step of one experiment in this process."""
+
+    routing: Routing
+    cells: Cells
+    buckets: NDArray[np.uint8]
+    """[KINDS, BUCKETS]: 0, or 1 + the arm's place."""
+    places: Mapping[str, int]
+    """{version: its place among the arms}."""
+    bound: float
+    """Seconds above which a run is slow."""
+    runs: list[int] = field(default_factory=lambda: [0] * ARMS)
+
+
+class ArmCounters:
+    """Counts what arms do. An Observer of the predictor, safe in any thread; nothing without an experiment."""
+
+    def __init__(
+        self, routing_of: Callable[[str], Routing | None], folder: Path | None, slot: int = 0, *, within: Path | None
+    ) -> None:
+        """`routing_of` gives a model's experiment as this process follows it; `folder` and `slot` as SharedCells."""
+        self._routing_of = routing_of
+        self._shared = SharedCells(folder, slot, LAYOUT, within=within)
+        self._lock = threading.Lock()
+        self._steps: dict[str, _Step] = {}
+
+    def predicted(self, prediction: Prediction) -> None:
+        """Count the requests that an arm answered by one run."""
+        if not prediction.arm:
+            return
+        step = self._step(prediction.model, prediction.arm)
+        place = step.places.get(prediction.version) if step else None
+        if step is None or place is None:
+            return
+        kinds = [SEEN]
+        if has_nan(prediction.outputs.values()):
+            kinds.append(NAN)
+        with self._lock:
+            step.runs[place] += 1
+            if step.runs[place] > WARM_UP and step.bound < np.inf:
+                step.cells[place * FIELDS + RUNS] += 1
+                if prediction.run_seconds > step.bound:
+                    kinds.append(SLOW)
+            for key in prediction.keys or ("",) * prediction.requests:
+                _count(step, place, kinds, key)
+
+    def failed(
+        self, model: str, version: str, error: ApplianceError, seconds: float, arm: str = "", key: str = ""
+    ) -> None:
+        """Count a request that an arm did not answer."""
+        if not arm:
+            return
+        step = self._step(model, arm)
+        place = step.places.get(arm.partition("/")[2]) if step else None
+        if step is not None and place is not None:
+            with self._lock:
+                _count(step, place, (SEEN, FAILED), key)
+
+    def _step(self, model: str, arm: str) -> _Step | None:
+        """Return the step that runs, if `arm` is of its experiment."""
+        routing = self._routing_of(model)
+        if routing is None or not arm.startswith(routing.id):
+            return None
+        step = self._steps.get(model)
+        if step is None or (step.routing.id, step.routing.step) != (routing.id, routing.step):
+            step = self._begun(model, routing)
+        elif step.routing is not routing:  # the same step, of which the judge knows more by now
+            step.routing, step.bound = routing, slow_bound(routing)
+        return step
+
+    def _begun(self, model: str, routing: Routing) -> _Step:
+        """Return a new step, with what was counted of it before a restart."""
+        with self._lock:
+            # A view of the mapped file: what is written there is in the file.
+            raw = np.asarray(self._shared.of(step_key(model, routing)))
+            step = _Step(
+                routing,
+                raw[:_HEAD],
+                raw[_HEAD:].view(np.uint8).reshape(KINDS, BUCKETS),
+                {arm.version: place for place, arm in enumerate(routing.arms[:ARMS])},
+                slow_bound(routing),
+            )
+            self._steps[model] = step
+        return step
+
+
+def step_key(model: str, routing: Routing) -> Key:
+    """Return the key of a step's files."""
+    return model, f"{routing.id}.{routing.step}"
+
+
+def slow_bound(routing: Routing) -> float:
+    """Return the seconds above which a run is slow in this step; infinite where too little is known to tell."""
+    return routing.snapshot.get(routing.base, {}).get("slow_bound") or np.inf
+
+
+def has_nan(outputs: Iterable[Array]) -> bool:
+    """Return whether any number of some outputs is NaN."""
+    return any(array.dtype.kind == "f" and bool(np.isnan(array).any()) for array in outputs)
+
+
+def read(folder: Path, routing: Routing, model: str, *, within: Path | None) -> list[ArmCounts]:
+    """Return what each arm did in the step that runs, over all processes; zeros where nothing was counted."""
+    key = step_key(model, routing)
+    found = [
+        np.asarray(cells) for one, cells in shared_cells.each(folder, LAYOUT, within=within, only=key) if one == key
+    ]
+    return _together(found, len(routing.arms))
+
+
+def _together(processes: Sequence[Cells], arms: int) -> list[ArmCounts]:
+    """Return the counts of all processes; of a bucket that two of them have, the first one's counts."""
+    if not processes:
+        return [ArmCounts()] * arms
+    head = np.sum([cells[:_HEAD] for cells in processes], axis=0).reshape(ARMS, FIELDS).astype(int)
+    buckets = np.zeros(KINDS * BUCKETS, np.uint8)
+    for cells in processes:
+        own = cells[_HEAD:].view(np.uint8)
+        np.copyto(buckets, own, where=buckets == 0)
+    keys: NDArray[Any] = np.array([np.bincount(kind, minlength=ARMS + 1)[1:] for kind in buckets.reshape(KINDS, -1)])
+    return [
+        ArmCounts(
+            events=head[place, :KINDS].tolist(),
+            units=(head[place, KINDS : 2 * KINDS] + keys[:, place]).tolist(),
+            runs=int(head[place, RUNS]),
+        )
+        for place in range(arms)
+    ]
+
+
+def _count(step: _Step, place: int, kinds: Iterable[int], key: str) -> None:
+    """Count one request's events. Holds the lock."""
+    at = place * FIELDS
+    bucket = zlib.crc32(key.encode("utf-8", "surrogatepass")) % BUCKETS if key else -1
+    for kind in kinds:
+        step.cells[at + kind] += 1
+        if bucket < 0:
+            step.cells[at + KINDS + kind] += 1
+        elif not step.buckets[kind, bucket]:
+            step.buckets[kind, bucket] = place + 1

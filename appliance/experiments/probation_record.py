@@ -1,0 +1,86 @@
+"""STATE_DIR/probation/NAME.json: what was counted of a model's active version, and of the one before.
+
+A record of what was seen, replaced atomically every few seconds while something changes; what a kill loses are the
+counts since then. What was decided is in activation.json alone.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from appliance import nofollow
+from appliance.errors import StoreError
+from appliance.experiments.evidence import Rate
+from appliance.store import durable
+from appliance.store.record import Activation
+
+FOLDER = "probation"
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """What was counted of one version."""
+
+    version: str
+    requests: int = 0
+    failures: int = 0
+    run_buckets: tuple[int, ...] = ()
+    """Runs of the graph by their time, see counters.BOUNDS; empty before the first."""
+
+    def plus(self, requests: int, failures: int, run_buckets: Sequence[int]) -> "Counts":
+        """Return the counts with more."""
+        before = self.run_buckets if len(self.run_buckets) == len(run_buckets) else (0,) * len(run_buckets)
+        buckets = tuple(one + more for one, more in zip(before, run_buckets, strict=True))
+        return Counts(self.version, self.requests + requests, self.failures + failures, buckets)
+
+    @property
+    def failed(self) -> Rate:
+        """The share of the requests that failed."""
+        return Rate(self.failures, self.requests)
+
+
+class Watch(msgspec.Struct, frozen=True):
+    """What was seen of the version that serves, and of the one before."""
+
+    since: str
+    """When it became active, as activation.json says it."""
+    now: Counts
+    before: Counts | None = None
+    nan: tuple[int, int] = (0, 0)
+    """Requests that were looked at, and those answered NaN where the version before answers a number."""
+    seconds: float = 0.0
+    """For which it has served while the service ran, by a clock that nobody sets."""
+    verdict: str = ""
+    """What a person is told."""
+
+
+def read(state_dir: Path, name: str) -> Watch | None:
+    """Return what was seen of a model; None for nothing, or for a record that cannot be read: it is begun anew."""
+    try:
+        return msgspec.json.decode(nofollow.read(_path(state_dir, name), within=state_dir), type=Watch)
+    except (OSError, ValueError, msgspec.MsgspecError, StoreError):
+        return None
+
+
+def write(state_dir: Path, name: str, watch: Watch) -> None:
+    """Replace what was seen of a model. Raises OSError, StoreError."""
+    path = _path(state_dir, name)
+    durable.make_folder(path.parent, within=state_dir)
+    content = msgspec.json.format(msgspec.json.encode(watch), indent=1) + b"\n"
+    durable.write_atomically(path, content, within=state_dir)
+
+
+def described(state_dir: Path, name: str, activation: Activation) -> dict[str, Any] | None:
+    """Return the host's own verdict on the version that serves, for `status`; None where none serves."""
+    if activation.active is None:
+        return None
+    watch = read(state_dir, name)
+    if watch is None or (watch.now.version, watch.since) != (activation.active, activation.since):
+        return {"state": activation.state, "verdict": "", "requests": 0, "failures": 0}
+    counts = {"requests": watch.now.requests, "failures": watch.now.failures}
+    return {"state": activation.state, "verdict": watch.verdict, **counts}
+
+
+def _path(state_dir: Path, name: str) -> Path:
+    return state_dir / FOLDER / f"{name}.json"

@@ -1,0 +1,248 @@
+"""Watches each model's active version: counts, self-tests, NaN, and what follows; see probation.py for the proofs."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from appliance.config.probation import ProbationConfig
+from appliance.errors import ApplianceError, StoreError
+from appliance.experiment_roles import PREVIOUS
+from appliance.experiments import files, probation, probation_record, quality
+from appliance.experiments.counting import has_nan
+from appliance.experiments.probation_record import Watch
+from appliance.monitoring.counters import CALLER_ERRORS, RUN_BUCKETS, SERVICE_ERRORS, SUCCESSES
+from appliance.monitoring.shared_cells import Key
+from appliance.predictor import Prediction
+from appliance.repository import ACTIVE, ModelRepository
+from appliance.store import activation
+from appliance.store.record import Activation
+from appliance.store.tested import SelfTest
+from appliance.store.versions import Store
+
+log = logging.getLogger(__name__)
+
+WRITE_SECONDS = 10.0
+"""Between two writes of what was counted."""
+IDLE_WRITE_SECONDS = 600.0
+"""Between two writes where nothing but time passed."""
+_MOST_NAN = 32  # predictions that wait for the version before to be asked
+_MOST_NAN_ROWS = 64
+
+
+@dataclass(slots=True)
+class _Model:
+    """What is kept of one model between two looks."""
+
+    watch: Watch
+    sums: dict[str, Sequence[float]]
+    """{version: its cells at the last look}; what they hold more the next time is new."""
+    looked: float
+    written: float
+    tested: float
+    stored: Watch | None = None
+    self_test: str = ""
+    told: str = ""
+
+
+class NanWatch:
+    """Puts aside what a version on probation answered NaN to. An Observer of the predictor; safe in any thread."""
+
+    def __init__(self) -> None:
+        self._watched: dict[str, str] = {}  # model -> version on probation; replaced as a whole
+        self._lock = threading.Lock()
+        self._looked: dict[Key, int] = {}
+        self._found: deque[Prediction] = deque(maxlen=_MOST_NAN)
+
+    def watch(self, model: str, version: str | None) -> None:
+        """Look at the answers of a version, or of none."""
+        if self._watched.get(model) != version:
+            others = {one: other for one, other in self._watched.items() if one != model}
+            self._watched = others | ({model: version} if version else {})
+
+    def predicted(self, prediction: Prediction) -> None:
+        """Look whether an answer is NaN; a lookup where the model's version is not on probation."""
+        if self._watched.get(prediction.model) != prediction.version:
+            return
+        found = has_nan(prediction.outputs.values())
+        key = (prediction.model, prediction.version)
+        with self._lock:
+            self._looked[key] = self._looked.get(key, 0) + prediction.requests
+            if found:
+                self._found.append(prediction)
+
+    def failed(
+        self, model: str, version: str, error: ApplianceError, seconds: float, arm: str = "", key: str = ""
+    ) -> None:
+        """Nothing was answered, so nothing is NaN."""
+
+    def take(self, model: str, version: str) -> tuple[int, list[Prediction]]:
+        """Return how many requests were looked at since the last call, and the predictions with NaN."""
+        with self._lock:
+            looked = self._looked.pop((model, version), 0)
+            waiting, self._found = self._found, deque(maxlen=_MOST_NAN)
+            found = [one for one in waiting if (one.model, one.version) == (model, version)]
+            self._found.extend(one for one in waiting if one.model != model)
+            return looked, found
+
+
+class ProbationWatch:
+    """Counts for each model what its active version does, and ends probations; for the judge's thread alone."""
+
+    def __init__(
+        self,
+        store: Store,
+        models: ModelRepository,
+        settings: ProbationConfig,
+        in_process: Callable[[str], SelfTest],
+        nan: NanWatch,
+    ) -> None:
+        """`in_process` gives a model's self-test, see Judge."""
+        self._store, self._models, self._settings = store, models, settings
+        self._in_process = in_process
+        self.nan = nan
+        self._kept: dict[str, _Model] = {}
+
+    def look(self, name: str, sums: Mapping[Key, Sequence[float]], *, quiet: bool = False) -> None:
+        """Count what is new of a model, and do what follows; `quiet` while an experiment decides about it."""
+        now = activation.read(self._store, name)
+        if now.active is None:
+            self._kept.pop(name, None)
+            self.nan.watch(name, None)
+            return
+        kept = self._counted(name, now, sums)
+        watched = self._settings.enabled and now.state == "probation" and not quiet
+        self.nan.watch(name, now.active if watched and now.previous else None)
+        if watched and self._serves(name, now.active):
+            self._judge(name, now, kept)
+        else:
+            kept.watch = msgspec.structs.replace(kept.watch, verdict="")
+        self._write(name, kept)
+
+    def _counted(self, name: str, now: Activation, sums: Mapping[Key, Sequence[float]]) -> _Model:
+        """Return what is kept of a model, with what is new of its active version."""
+        assert now.active is not None  # noqa: S101 - look() has asked
+        found = {version: cells for (model, version), cells in sums.items() if model == name}
+        kept, clock = self._kept.get(name), time.monotonic()
+        if kept is None:
+            stored = probation_record.read(self._store.state_dir, name)
+            # Of a version whose counts are stored, what this first look finds may be in them already: this process
+            # may have been started again. Where the service was, its cells began at zero just now.
+            known = dict(found) if stored and stored.now.version == now.active else {}
+            kept = _Model(probation.followed(stored, now), known, clock, clock, clock, stored)
+            self._kept[name] = kept
+        followed = probation.followed(kept.watch, now)
+        if followed is not kept.watch:
+            kept.watch, kept.self_test, kept.tested = followed, "", clock
+        if now.active in found:
+            kept.watch = _with_more(kept.watch, found[now.active], kept.sums.get(now.active, ()))
+        kept.sums = found
+        kept.watch = msgspec.structs.replace(kept.watch, seconds=kept.watch.seconds + clock - kept.looked)
+        kept.looked = clock
+        return kept
+
+    def _serves(self, name: str, version: str) -> bool:
+        """Return whether this process answers by a version already."""
+        served = self._models.roles(name).get(ACTIVE)
+        return served is not None and served.loaded is not None and served.loaded.version == version
+
+    def _judge(self, name: str, now: Activation, kept: _Model) -> None:
+        """Look at what was counted of a version on probation and do what follows."""
+        self._ask_the_one_before(name, kept)
+        self._test(name, kept)
+        labelled = quality.of_versions(files.folder(self._store.state_dir), name, within=self._store.state_dir)
+        action, why = probation.judge(self._settings, kept.watch, self_test=kept.self_test, quality=labelled)
+        version = kept.watch.now.version
+        if action == "mark good":
+            activation.mark_good(self._store, name, why=f"probation: {why}", only=version)
+            kept.watch = msgspec.structs.replace(kept.watch, verdict="")
+            log.info("version is marked good", extra={"model": name, "version": version, "why": why})
+        elif action == "go back" and now.previous is not None:
+            self._go_back(name, kept, why)
+        else:
+            nowhere = "; there is no version before to go back to" if action == "go back" else ""
+            kept.watch = msgspec.structs.replace(kept.watch, verdict=f"{why}{nowhere}")
+            if nowhere and kept.told != version:
+                kept.told = version
+                log.error("version on probation fails", extra={"model": name, "version": version, "why": why})
+
+    def _go_back(self, name: str, kept: _Model, why: str) -> None:
+        """Return to the version before, and tell of it; where that is not possible, say why once."""
+        version = kept.watch.now.version
+        try:
+            done = activation.roll_back(
+                self._store, name, self._in_process(name), why=f"probation of {version}: {why}", only=version
+            )
+        except ApplianceError as error:
+            kept.watch = msgspec.structs.replace(kept.watch, verdict=f"{why}; it cannot go back: {error}")
+            if kept.told != str(error):
+                kept.told = str(error)
+                extra = {"model": name, "version": version, "why": why, "error": str(error)}
+                log.error("version on probation fails and cannot be taken back", extra=extra)
+            return
+        self._models.refresh()
+        log.error(
+            "version on probation is taken back",
+            extra={"model": name, "version": version, "serving": done.active, "why": why},
+        )
+
+    def _ask_the_one_before(self, name: str, kept: _Model) -> None:
+        """Ask the version before what this one answered NaN to: NaN to both is the rows' fault."""
+        looked, predictions = self.nan.take(name, kept.watch.now.version)
+        before = self._models.roles(name).get(PREVIOUS)
+        if not looked or before is None or before.loaded is None:
+            return
+        found = 0
+        for one in predictions:
+            feeds = {column: array[:_MOST_NAN_ROWS] for column, array in one.inputs.items()}
+            try:
+                answers = before.loaded.session.run(feeds, before.loaded.output_names)
+            except ApplianceError:
+                continue
+            found += not has_nan(answers)
+        total, hits = kept.watch.nan
+        kept.watch = msgspec.structs.replace(kept.watch, nan=(total + looked, hits + found))
+
+    def _test(self, name: str, kept: _Model) -> None:
+        """Run the self-test of the active version when it is due."""
+        due = self._settings.self_test_seconds
+        served = self._models.roles(name).get(ACTIVE)
+        if due and served and served.loaded and time.monotonic() - kept.tested >= due:
+            kept.tested = time.monotonic()
+            kept.self_test = served.loaded.failure()
+
+    def _write(self, name: str, kept: _Model) -> None:
+        """Write what was counted, at times; a store that cannot be written keeps it in memory."""
+        clock = time.monotonic()
+        without_time = kept.stored and msgspec.structs.replace(kept.watch, seconds=kept.stored.seconds)
+        told = kept.stored is None or kept.stored.verdict != kept.watch.verdict or kept.stored.since != kept.watch.since
+        wait = 0.0 if kept.stored is None or kept.stored.since != kept.watch.since else WRITE_SECONDS
+        if without_time == kept.stored and not told:
+            wait = IDLE_WRITE_SECONDS if kept.watch.verdict else float("inf")
+        if clock - kept.written < wait:
+            return
+        kept.written = clock
+        try:
+            probation_record.write(self._store.state_dir, name, kept.watch)
+            kept.stored = kept.watch
+        except (OSError, StoreError) as error:
+            if kept.told != str(error):
+                kept.told = str(error)
+                log.warning("probation's counts are not written", extra={"model": name, "error": str(error)})
+
+
+def _with_more(watch: Watch, cells: Sequence[float], before: Sequence[float]) -> Watch:
+    """Return a watch with what some cells have more than before; cells that began anew count from zero."""
+    if before and cells[SUCCESSES] < before[SUCCESSES]:
+        before = ()
+    more = [max(one - other, 0) for one, other in zip(cells, before, strict=True)] if before else list(cells)
+    failures = int(more[CALLER_ERRORS] + more[SERVICE_ERRORS])
+    requests = int(more[SUCCESSES]) + failures
+    buckets = [int(runs) for runs in more[RUN_BUCKETS:]]
+    if not requests and not any(buckets):
+        return watch
+    return msgspec.structs.replace(watch, now=watch.now.plus(requests, failures, buckets))
