@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_SCRIPT = Path(__file__).with_name("post.lua")
+_SCRIPT, _ROWS_SCRIPT = (Path(__file__).with_name(name) for name in ("post.lua", "post_rows.lua"))
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,10 @@ class Load:
     """Share of all cores that others used meanwhile."""
 
 
-def load(port: int, request: Request, connections: int, seconds: int) -> Load:
+def load(port: int, request: Request, connections: int, seconds: int, *, bodies: Sequence[bytes] | None = None) -> Load:
     """Send `request` to 127.0.0.1:`port` over `connections` kept-alive connections for `seconds`.
+
+    With `bodies`, none of which has a line break, each request has the next one of them.
 
     wrk runs one thread: it is far from its limit here, and a second one would take a core from the service.
     """
@@ -45,10 +47,11 @@ def load(port: int, request: Request, connections: int, seconds: int) -> Load:
     if wrk is None:
         raise SystemExit("wrk is not installed; on Debian: apt-get install wrk")
     with tempfile.NamedTemporaryFile() as body:
-        body.write(request.body)
+        body.write(b"\n".join(bodies) if bodies else request.body)
         body.flush()
         url = f"http://127.0.0.1:{port}{request.path}"
-        command = [wrk, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(_SCRIPT), url, "--"]
+        command = [wrk, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s"]
+        command += [str(_ROWS_SCRIPT if bodies else _SCRIPT), url, "--"]
         command += [body.name, *(f"{name}: {value}" for name, value in request.headers.items())]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return _read(output)

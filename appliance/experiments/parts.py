@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from appliance.bundle.manifest import Label
 from appliance.config import Config
+from appliance.errors import ApplianceError
 from appliance.experiments import files
 from appliance.experiments.counting import ArmCounters
 from appliance.experiments.judge import Judge, Sums
@@ -15,7 +16,7 @@ from appliance.experiments.probation_watch import NanWatch
 from appliance.experiments.quality import QualityFeed
 from appliance.experiments.shadow import Shadow
 from appliance.inference.version import LoadedVersion
-from appliance.predictor import Observer
+from appliance.predictor import Prediction
 from appliance.repository import ModelRepository
 from appliance.store.routing_record import Routing
 from appliance.store.tested import SelfTest
@@ -23,7 +24,7 @@ from appliance.store.versions import Store
 
 
 class Experiments:
-    """The parts of one process."""
+    """The parts of one process, told as one Observer of the predictor: without an experiment a call and two looks."""
 
     def __init__(
         self,
@@ -53,13 +54,27 @@ class Experiments:
             threads=config.models.threads,
             keep_rows=settings.keep_rows,
         )
-        counters = ArmCounters(self.routing_of, folder, slot, within=within)
-        self.observers: list[Observer] = [counters, self._shadow]
-        self._judge: Judge | None = None
-        if slot == 0:
-            nan = NanWatch()
-            self.observers.append(nan)
-            self._judge = Judge(store, models, sums, self.routing_of, self_test, config.probation, nan)
+        self._counters = ArmCounters(self.routing_of, folder, slot, within=within)
+        self._nan = NanWatch()
+        first = slot == 0
+        self._judge = (
+            Judge(store, models, sums, self.routing_of, self_test, config.probation, self._nan) if first else None
+        )
+
+    def predicted(self, prediction: Prediction) -> None:
+        """Tell those whom it concerns of a prediction."""
+        if prediction.arm:
+            self._counters.predicted(prediction)
+            self._shadow.predicted(prediction)
+        if self._nan.watched:
+            self._nan.predicted(prediction)
+
+    def failed(
+        self, model: str, version: str, error: ApplianceError, seconds: float, arm: str = "", key: str = ""
+    ) -> None:
+        """Count a request that an arm did not answer."""
+        if arm:
+            self._counters.failed(model, version, error, seconds, arm, key)
 
     def start(self, stop: threading.Event) -> None:
         """Begin to ask the shadow and to judge, until `stop` is set."""

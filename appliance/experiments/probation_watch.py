@@ -50,23 +50,24 @@ class _Model:
 
 
 class NanWatch:
-    """Puts aside what a version on probation answered NaN to. An Observer of the predictor; safe in any thread."""
+    """Puts aside what a version on probation answered NaN to; safe in any thread."""
 
     def __init__(self) -> None:
-        self._watched: dict[str, str] = {}  # model -> version on probation; replaced as a whole
+        self.watched: dict[str, str] = {}
+        """{model: version on probation}; replaced as a whole."""
         self._lock = threading.Lock()
         self._looked: dict[Key, int] = {}
         self._found: deque[Prediction] = deque(maxlen=_MOST_NAN)
 
     def watch(self, model: str, version: str | None) -> None:
         """Look at the answers of a version, or of none."""
-        if self._watched.get(model) != version:
-            others = {one: other for one, other in self._watched.items() if one != model}
-            self._watched = others | ({model: version} if version else {})
+        if self.watched.get(model) != version:
+            others = {one: other for one, other in self.watched.items() if one != model}
+            self.watched = others | ({model: version} if version else {})
 
     def predicted(self, prediction: Prediction) -> None:
         """Look whether an answer is NaN; a lookup where the model's version is not on probation."""
-        if self._watched.get(prediction.model) != prediction.version:
+        if self.watched.get(prediction.model) != prediction.version:
             return
         found = has_nan(prediction.outputs.values())
         key = (prediction.model, prediction.version)
@@ -74,11 +75,6 @@ class NanWatch:
             self._looked[key] = self._looked.get(key, 0) + prediction.requests
             if found:
                 self._found.append(prediction)
-
-    def failed(
-        self, model: str, version: str, error: ApplianceError, seconds: float, arm: str = "", key: str = ""
-    ) -> None:
-        """Nothing was answered, so nothing is NaN."""
 
     def take(self, model: str, version: str) -> tuple[int, list[Prediction]]:
         """Return how many requests were looked at since the last call, and the predictions with NaN."""

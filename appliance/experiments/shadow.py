@@ -1,9 +1,11 @@
 """Asks a challenger for the rows that the active version has just answered, beside the work, and compares.
 
-Threads: those that answer call predicted(), which puts a copy's references into a queue, or drops it where the queue is
-full, the time is used up, or the service is busy: the shadow is the first thing that is dropped, and nobody waits for
-it. One thread at nice 10 takes up to MOST_ROWS rows out of the queue, runs the challenger once, and adds to the sums.
-Its answers go nowhere but into comparisons. The lock guards the queue and its size; it is never held during a run.
+Threads: those that answer call predicted(), which puts a copy's references into a queue, or drops it where the queue
+is full, the time is used up, or the service is busy: the shadow is the first thing that is dropped, and nobody waits
+for it. One thread at nice 10 takes up to MOST_ROWS rows out of the queue, runs the challenger once, and adds to the
+sums; then it rests. Few rows at a time and seldom: while it works on them, those that answer wait for the
+interpreter. Its answers go nowhere but into comparisons. The lock guards the queue and its size; it is never held
+during a run.
 """
 
 import logging
@@ -29,11 +31,14 @@ from appliance.store.routing_record import Routing
 
 log = logging.getLogger(__name__)
 
-MOST_REQUESTS = 1024
+MOST_REQUESTS = 256
+"""That wait: more would only be older, and make the garbage collector's full runs more frequent."""
 MOST_BYTES = 1024 * 1024
 """Of what waits, its Python objects included."""
 MOST_ROWS = 64
 """Of one run of the challenger; of a request with more rows, the first ones are compared."""
+PAUSE_SECONDS = 0.1
+"""Between two runs of the challenger."""
 NICE = 10
 BURST_SECONDS = 0.1
 """Processor time that an idle shadow may use at once."""
@@ -61,7 +66,7 @@ class _Asked:
 
 
 class Shadow:
-    """Copies live rows to challengers; an Observer of the predictor. start() starts its thread."""
+    """Copies live rows to challengers. start() starts its thread."""
 
     def __init__(
         self,
@@ -89,6 +94,7 @@ class Shadow:
         self._bytes = 0
         self._changed = threading.Condition()
         self._ending = False
+        self._idle = False  # whether its thread waits for the first copy
         self._allowed = BURST_SECONDS  # seconds of processor time; written by the shadow's thread alone
         self._asked: dict[str, _Asked] = {}
         self._ids: dict[int, None] = {}  # hashes of the last requests' ids, oldest first
@@ -115,23 +121,19 @@ class Shadow:
             return
         if shadow.share < 1 and random.random() >= shadow.share:  # noqa: S311 - a share of requests, not a secret
             return
-        size = _size(prediction)
-        if self._allowed <= 0 or self._busy():
+        if self._allowed <= 0 or len(self._waiting) >= MOST_REQUESTS or self._busy():
             self._drop(prediction, routing)
             return
+        size = _size(prediction)
         with self._changed:
             if len(self._waiting) < MOST_REQUESTS and self._bytes + size <= MOST_BYTES and not self._ending:
                 self._waiting.append((size, prediction))
                 self._bytes += size
-                if len(self._waiting) == 1:
+                if self._idle:
+                    self._idle = False
                     self._changed.notify()
                 return
         self._drop(prediction, routing)
-
-    def failed(
-        self, model: str, version: str, error: ApplianceError, seconds: float, arm: str = "", key: str = ""
-    ) -> None:
-        """Nothing is copied of what was not answered."""
 
     def _drop(self, prediction: Prediction, routing: Routing) -> None:
         """Count a prediction that is not compared; two threads at once may count one, which is near enough."""
@@ -151,11 +153,10 @@ class Shadow:
             self._pay(begun, time.thread_time() - cpu)
 
     def _pay(self, begun: float, used: float) -> None:
-        """Take what a comparison used off what is allowed, and rest until there is some again."""
+        """Take what a comparison used off what is allowed, and rest, at least until there is some again."""
         self._allowed -= used
         with self._changed:
-            if self._allowed < 0 and not self._ending:
-                self._changed.wait_for(lambda: self._ending, -self._allowed / self._cpu)
+            self._changed.wait_for(lambda: self._ending, max(PAUSE_SECONDS, -self._allowed / self._cpu))
         self._allowed = min(self._allowed + (time.monotonic() - begun) * self._cpu, BURST_SECONDS)
 
     def _next(self) -> list[Prediction]:
@@ -163,7 +164,9 @@ class Shadow:
         with self._changed:
             idle = time.monotonic()
             while not self._waiting and not self._ending:
+                self._idle = True
                 self._changed.wait()
+            self._idle = False
             self._allowed = min(self._allowed + (time.monotonic() - idle) * self._cpu, BURST_SECONDS)
             if self._ending:
                 return []

@@ -41,7 +41,7 @@ class Host:
         self.busy = False
         self.parts = Experiments(self.config, self.store, self.models, self.counters.sums, self_test, slot=slot)
         self.parts.busy = lambda: self.busy
-        self.predictor = Predictor(self.models, [self.counters, *self.parts.observers])
+        self.predictor = Predictor(self.models, [self.counters, self.parts])
         self.stop = threading.Event()
         self.parts._shadow.start()
         self.models.refresh()

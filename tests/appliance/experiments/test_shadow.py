@@ -98,7 +98,9 @@ def test_the_time_that_is_used_has_to_be_saved_up_again(host, monkeypatch):
     monkeypatch.setattr(one._changed, "wait_for", lambda until, seconds: waits.append(seconds), raising=False)
     one._allowed = 0.02
     one._pay(0.0, 0.07)
-    assert waits == [pytest.approx(0.5)]
+    one._allowed = 1.0
+    one._pay(0.0, 0.07)
+    assert waits == [pytest.approx(0.5), shadow.PAUSE_SECONDS]
 
 
 def test_the_same_request_is_compared_once(host):
