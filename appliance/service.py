@@ -88,6 +88,7 @@ class Service:
         self._drift_of = self.drift.report if self.drift else _no_drift
         sums, test = self.metrics.counters.sums, self.trials.self_test
         self.experiments = Experiments(config, self.store, self.models, sums, test, slot=slot)
+        self.log.feeds.append(self.experiments.quality)
         observers: list[Observer] = [self.metrics.counters, *self.log.observers, self.experiments]
         observers += [self.drift] if self.drift else []
         quality = QualityPolicy.of(config, self.drift.drifted if self.drift else no_drift)

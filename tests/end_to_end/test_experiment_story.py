@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 
-from appliance.experiments import files
-from appliance.experiments.quality import QualityFeed
 from appliance.inference.selftest import self_test
 from appliance.store import activation, experiments
 from appliance.store.experiments import Wish
@@ -186,30 +184,30 @@ def test_a_slow_version_is_taken_back(store, start, ask):
 
 
 def test_a_version_that_labels_prove_worse_is_taken_back(store, start):
-    service = start(APPLIANCE_HTTP_PROCESSES="1")
+    service = start(APPLIANCE_HTTP_PROCESSES="1", APPLIANCE_LOG_PREDICTIONS_ENABLED="true")
     begin(store, "canary", "2.0.0", steps=(0.5,), min_requests=100_000)
-    wait_for(lambda: service.get("/health/ready")[0] == 200, "a ready service")
-    # Labels as the plant's own program would send them: 1.0.0's answers (110) are right but for a little.
-    feed = QualityFeed(
-        lambda model: experiments.read(store, model), lambda model, version: {},
-        files.folder(store.state_dir), 9, within=store.state_dir,
-    )  # fmt: skip
+    wait_for(lambda: experiment(store)["running"], "a running experiment")
     connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=30)
 
-    def label() -> bool:
-        """Ask one row, and say what it really was."""
-        identifier = f"row-{label.asked}"  # type: ignore[attr-defined]
-        label.asked += 1  # type: ignore[attr-defined]
-        connection.request("POST", "/predict", json.dumps({"features": ROW}), {"X-Request-Id": identifier})
+    def post(path: str, document: dict[str, Any], identifier: str = "") -> dict[str, Any]:
+        connection.request("POST", path, json.dumps(document), {"X-Request-Id": identifier})
         answer = connection.getresponse()
-        told = json.loads(answer.read())
+        told = json.loads(answer.read() or b"{}")
+        assert answer.status in (200, 202), told
+        return told
+
+    numbers = iter(range(10_000))
+
+    def ask_and_label() -> bool:
+        """Ask one row and send what it really was, as the plant's own program does: 1.0.0 is nearly right."""
+        identifier = f"row-{next(numbers)}"
+        told = post("/predict", {"features": ROW}, identifier)
         assert told["version"] == "1.0.0"  # nobody meets the worse one
-        time.sleep(0.02)
-        feed.labelled("iris", "1.0.0", f"{identifier}.0", told["prediction"][0], 111.0, answer.headers["X-Experiment"])
+        time.sleep(0.05)  # labels come later than answers
+        post("/models/iris/feedback", {"labels": [{"id": f"{identifier}.0", "label": told["prediction"][0] + 1}]})
         return any(one.what == "abort" for one in store.receipts())
 
-    label.asked = 0  # type: ignore[attr-defined]
-    wait_for(label, "taken back", 60)
+    wait_for(ask_and_label, "taken back", 60)
     why = ended(store).why
     assert "1.0.0 alone was right on" in why
     assert "2.0.0 alone on 0" in why
@@ -248,5 +246,11 @@ def test_a_kill_loses_no_evidence_and_no_decision(store, start, ask):
 
 def counted(store: Store) -> int:
     """Return the requests that the canary has answered in its step, by the command's own document."""
-    told = json.loads(run(store.state_dir, "experiment", "iris", "--json").stdout)
+    told = experiment(store)
     return int(told["evidence"]["arms"][1]["requests"]) if told["running"] else 0
+
+
+def experiment(store: Store) -> dict[str, Any]:
+    """Return what the command says of the experiment."""
+    told: dict[str, Any] = json.loads(run(store.state_dir, "experiment", "iris", "--json").stdout)
+    return told
