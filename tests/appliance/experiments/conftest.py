@@ -69,8 +69,10 @@ class Host:
             return None
 
     def ask_arm(self, arm: str, row: list[float] | None = None, many: int = 1) -> None:
-        """Ask as often as it takes until `arm` has answered `many` times; of the other arms' turns nothing counts."""
-        loaded = self.models.arms("iris")._by_version[arm]
+        """Ask as requests do that were routed to an arm."""
+        roles = self.models.roles("iris").values()
+        version = next(one.loaded for one in roles if one.loaded and one.loaded.version == arm)
+        loaded = version.as_arm(f"{self.models.arms('iris').id}/{arm}")
         for _ in range(many):
             if row == []:
                 error = InvalidInput("read the row", "it is empty", "send one")
