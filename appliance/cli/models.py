@@ -1,5 +1,6 @@
 """The commands on bundles and on the store: inspect, verify, install, activate and what follows, models, remove."""
 
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,7 +15,7 @@ from appliance.bundle.opened import Opened
 from appliance.bundle.trust import TrustedKeys
 from appliance.cli import common_options, options
 from appliance.cli.output import echo, echo_json, print_json
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, Misuse, Refused
 from appliance.experiments import control
 from appliance.store import activation
 from appliance.store.activation import Activation
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 why = click.option("--why", default="", help="The reason, for the receipts.")
+WAIT_SECONDS = 1.0
+"""Between two looks at a probation that is waited for."""
 SIGNED_BY = "Also check that this public key (PEM) signed it; of several, one."
 bundle_file = click.argument("bundle", type=click.Path(path_type=Path))
 
@@ -99,14 +102,22 @@ def install(bundle: Path, why: str, as_json: bool) -> None:
 @click.command()
 @click.argument("name")
 @click.argument("version")
+@click.option("--wait", "waits", is_flag=True, help="Wait for its probation: exit code 0 marked good, 3 taken back.")
 @why
 @as_json
 @common_options
-def activate(name: str, version: str, why: str, as_json: bool) -> None:
+def activate(name: str, version: str, waits: bool, why: str, as_json: bool) -> None:
     """Make VERSION of the model NAME the one that serves, after its self-test passed on this processor."""
     store = store_of()
+    if waits and not options().config().probation.enabled:
+        found = "[probation] enabled is false, so nobody ends it"
+        raise Misuse(f"wait for the probation of {name} {version}", found, f"appliance mark-good {name}")
     before = activation.read(store, name)
-    _print_activation(name, before, activation.activate(store, name, version, self_test, why=why), as_json)
+    after = activation.activate(store, name, version, self_test, why=why)
+    if not (waits and as_json):
+        _print_activation(name, before, after, as_json)
+    if waits:
+        _print_activation(name, before, _end_of_probation(store, name, version), as_json)
 
 
 @click.command("mark-good")
@@ -210,6 +221,20 @@ def self_test(file: Path) -> "SelfTest":
 
     config = options().config()
     return Trials(Store.of(config), config.models).self_test(file)
+
+
+def _end_of_probation(store: Store, name: str, version: str) -> Activation:
+    """Return the record once the running service, or a person, has marked a version good.
+
+    Raises Refused where another version is active by then.
+    """
+    while (now := activation.read(store, name)).active == version:
+        if now.state == "good":
+            return now
+        time.sleep(WAIT_SECONDS)
+    why = f" ({now.why})" if now.why else ""
+    found = f"{now.active or 'no version'} is active instead{why}"
+    raise Refused(f"probation of {name} {version}", found, "see: appliance status; the receipts have all figures")
 
 
 def _print_activation(

@@ -33,6 +33,29 @@ def run(store):
     return invoke
 
 
+@pytest.mark.parametrize(("good", "code"), [(True, 0), (False, 3)])
+def test_who_waits_for_a_probation_is_told_how_it_ended(run, store, good, code, monkeypatch):
+    def ends(seconds: float) -> None:
+        """End the probation while the command waits, as the service does; others sleep, too."""
+        if activation.read(store, "iris").active != "2.0.0":
+            return
+        if good:
+            activation.mark_good(store, "iris", only="2.0.0")
+        else:
+            activation.roll_back(store, "iris", self_test, why="probation of 2.0.0: it failed", only="2.0.0")
+
+    monkeypatch.setattr("appliance.cli.models.time.sleep", ends)
+    told = run("activate", "iris", "2.0.0", "--wait", code=code)
+    assert ("2.0.0 is active, good" in told.output) == good
+    assert ("1.0.0 is active instead (probation of 2.0.0: it failed)" in told.output) != good
+
+
+def test_nobody_waits_for_a_probation_that_nobody_ends(run, store, monkeypatch):
+    monkeypatch.setenv("APPLIANCE_PROBATION_ENABLED", "false")
+    assert "appliance mark-good iris" in run("activate", "iris", "2.0.0", "--wait", code=2).output
+    assert activation.read(store, "iris").active == "1.0.0"
+
+
 def info(run) -> dict:
     return json.loads(run("experiment", "iris", "--json").stdout)
 
