@@ -19,6 +19,8 @@ from appliance.store.record import Activation
 
 SLOW_SHARE = 0.95
 """Of the version before's runs that were within the bound above which a run is slow."""
+LEAST_FAILURES = 10
+"""Failures before which no version goes back: somebody may try out requests by hand, and some of them are wrong."""
 LEAST_RUNS = 100
 """Runs of the version before that such a bound needs."""
 SLOW_FLOOR = 1e-3
@@ -68,7 +70,9 @@ def _progress(settings: ProbationConfig, watch: Watch) -> tuple[Action, str]:
 def _failures(settings: ProbationConfig, watch: Watch) -> str:
     """Return how it is proved that the version fails more often than the one before, "" where it is not."""
     now, before = watch.now, watch.before
-    if before is None or not rate_is_higher(now.failed, before.failed, settings.margin, settings.alpha):
+    if before is None or now.failures < LEAST_FAILURES:
+        return ""
+    if not rate_is_higher(now.failed, before.failed, settings.margin, settings.alpha):
         return ""
     return (
         f"{now.version} failed on {now.failures} of {now.requests} requests (at least "
