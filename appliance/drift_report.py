@@ -46,6 +46,17 @@ class ColumnReport(msgspec.Struct, frozen=True, kw_only=True):
     """Interpolated between the edges of the bins."""
 
 
+class DriftSummary(msgspec.Struct, frozen=True):
+    """The drift of a version in short."""
+
+    state: str
+    """`fine`, `watch`, `drift` or `too few rows`."""
+    since: str
+    """When it changed last (UTC, ISO 8601)."""
+    columns: list[str]
+    """The columns that are watched or in drift, the worst first, ten at most."""
+
+
 class DriftReport(msgspec.Struct, frozen=True, kw_only=True):
     """A version's drift after its last window."""
 
@@ -71,6 +82,10 @@ class DriftReport(msgspec.Struct, frozen=True, kw_only=True):
     """What the calibrated probabilities of the window let expect, before any label is known (CBPE)."""
     warnings: list[str] = []
     columns: list[ColumnReport] = []
+
+    def summary(self) -> DriftSummary:
+        """Return the drift in short."""
+        return DriftSummary(self.state, self.since, [one.column for one in self.drifting()[:10]])
 
     def alarm(self) -> dict[str, object]:
         """Return the short form: the state, since when, and which columns, the worst first."""

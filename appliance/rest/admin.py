@@ -10,6 +10,7 @@ from msgspec import UNSET, UnsetType, field
 
 from appliance import __version__
 from appliance.bundle.manifest import Input, Output, Task
+from appliance.drift_report import DriftSummary
 from appliance.errors import ApplianceError
 from appliance.experiments import control
 from appliance.experiments.control import RunningExperiment
@@ -67,6 +68,8 @@ class ModelInfo(msgspec.Struct):
     """Why the active version does not serve, or why it should not (nobody who is trusted signed it); "" when it may."""
     experiment: RunningExperiment | None
     """What runs on it; see /models/{name}/experiment."""
+    drift: DriftSummary | None
+    """Of the version that serves; null where it is not watched. See /models/{name}/drift."""
     versions: list[VersionInfo]
     """Oldest first."""
     model_name: str | UnsetType = field(default=UNSET, name="modelName")
@@ -200,6 +203,7 @@ def _model_info(context: Context, name: str, served: Served | None) -> ModelInfo
     except ApplianceError as error:
         now, problem = Activation(), str(error)
     serving = served.loaded.version if served and served.loaded else None
+    drift = context.drift(name, serving) if serving else None
     return ModelInfo(
         name=name,
         active=now.active,
@@ -210,6 +214,7 @@ def _model_info(context: Context, name: str, served: Served | None) -> ModelInfo
         why=now.why,
         problem=problem,
         experiment=control.running(context.store, name),
+        drift=drift.summary() if drift else None,
         versions=[_version_info(context, name, version, now.active) for version in context.store.versions(name)],
         model_name=name if serving else UNSET,
         model_url=str(context.store.models_dir / name / serving) if serving else UNSET,

@@ -103,7 +103,10 @@ function showModel(model, now) {
   const experiment = card.querySelector(".experiment");
   experiment.hidden = !model.experiment;
   setText(experiment, model.experiment ? trying(model.experiment) : "");
-  const problem = card.querySelector(".problem");
+  const drift = card.querySelector(".drift");
+  drift.hidden = !model.drift?.columns.length;
+  setText(drift, model.drift ? `${model.drift.state} since ${when(model.drift.since)}: ${model.drift.columns.join(", ")}` : "");
+  const problem = card.querySelector(".problem[role=alert]");
   problem.hidden = !model.problem;
   setText(problem, model.problem);
   showNumbers(card, total(now.counts, model.name), before && total(before.counts, model.name), now.at - before?.at);

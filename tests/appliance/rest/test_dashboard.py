@@ -9,6 +9,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from appliance.bundle import baseline
+from appliance.bundle.baseline import PROBABILITIES, Baseline, Numbers
+from appliance.drift_report import ColumnReport, DriftReport
+from appliance.monitoring import drift_state
+
 ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 IRIS = ("iris", "1.0.0", "labels")
 TOKEN = "reader-0123456789abcdef"
@@ -115,6 +120,27 @@ def test_it_shows_the_experiment_and_each_versions_part(start_service, visit, tm
     picture(page, "dashboard-experiment")
     service.ask("POST", "/models/iris/experiment/abort")
     expect(told).to_be_hidden()
+
+
+def test_it_shows_the_columns_that_have_drifted(start_service, visit, tmp_path, make_bundle):
+    numbers = Numbers(0.0, [0.0] * 13, 0.0, 1.0, [0.0, 1.0], [0, 100, 0])
+    content = baseline.write(Baseline(2, 100, PROBABILITIES, {"petal_width": numbers}, {}))
+    service = start_service(IRIS)
+    service.install(make_bundle(tmp_path, version="1.1.0", kind="labels", baseline=content))
+    assert service.ask("POST", "/models/iris/versions/1.1.0/activate")[0] == 200
+    page = visit.page
+    page.goto(service.url)
+    drift = card(page, "iris").locator(".drift")
+    expect(card(page, "iris").locator(".version")).to_have_text("1.1.0")
+    expect(drift).to_be_hidden()
+    column = ColumnReport(column="petal_width", role="input", state="drift", because=["..."])
+    report = DriftReport(
+        model="iris", version="1.1.0", state="drift", since="2026-01-01T00:00:00+00:00", columns=[column]
+    )
+    store = service.store
+    with store.writing("test"):
+        drift_state.write(store, ("iris", "1.1.0"), drift_state.DriftState(drift_state.FORMAT, [], report=report))
+    expect(drift).to_have_text(re.compile("^drift since .*: petal_width$"))
 
 
 def test_a_table_model_has_one_field_of_the_right_kind_for_each_column(start_service, visit):
