@@ -6,8 +6,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import click
+import msgspec
 
-from appliance.config import Config
+from appliance.config import Config, HttpConfig
 from appliance.errors import Misuse, NotReady
 from appliance.store import running
 
@@ -25,8 +26,8 @@ class Address:
     host: str
     port: int
     tls: bool = False
-    own: Config | None = None
-    """The configuration of the service, where it is that of this host: its certificate is the one to expect."""
+    own: HttpConfig | None = None
+    """The settings of the service, where it is that of this host: its certificate is the one to expect."""
 
     def __str__(self) -> str:
         """Return the URL, without a path."""
@@ -43,17 +44,16 @@ class Address:
         """Return the TLS context: of this host's service it expects that very certificate, whatever name it bears."""
         import ssl  # takes longer to import than the commands that do not need it
 
-        context = ssl.create_default_context()
         if self.own is None:
-            return context
-        http = self.own.http
+            return ssl.create_default_context()
+        http, context = self.own, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         tried = f"ask the service at {self}"
         try:
             context.load_verify_locations(http.certificate)
             if http.client_ca:  # ours is the only certificate at hand; its authority may be one that the service takes
                 context.load_cert_chain(http.certificate, http.key or None, password="")
         except (OSError, ValueError) as error:
-            found = f"[http] certificate {http.certificate or '(not set here)'} cannot be read ({error})"
+            found = f"its certificate {http.certificate} cannot be read ({error})"
             raise NotReady(tried, found, "run as the service's user, with its --config, or say --url") from error
         context.check_hostname = False
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -65,12 +65,17 @@ def find(config: Config, url: str | None = None) -> Address:
     if url is not None:
         return _parsed(url)
     found = running.read(config.state_dir)
-    return Address(_reached(found.host), found.port, found.tls, config) if found else configured(config)
+    if found is None:
+        return configured(config)
+    http = config.http
+    if found.tls and not http.certificate:
+        http = msgspec.structs.replace(http, certificate=found.certificate)
+    return Address(_reached(found.host), found.port, found.tls, http)
 
 
 def configured(config: Config) -> Address:
     """Return where a service listens that has this configuration."""
-    return Address(_reached(config.http.host), config.http.port, bool(config.http.certificate), config)
+    return Address(_reached(config.http.host), config.http.port, bool(config.http.certificate), config.http)
 
 
 def _reached(host: str) -> str:

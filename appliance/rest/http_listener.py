@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import threading
+from pathlib import Path
 
 from appliance.rest.auth import Pages, TokenGuard
 from appliance.rest.server.server import Server
@@ -30,8 +31,9 @@ class HttpListener:
 
     def running(self) -> Running:
         """Return where it answers."""
-        tls = self.server.certificates is not None
-        return here(str(self.server.effective_host), int(self.server.effective_port), tls=tls)
+        certificate = self.server.http.certificate
+        file = str(Path(certificate).absolute()) if certificate else ""
+        return here(str(self.server.effective_host), int(self.server.effective_port), file)
 
     def stop(self) -> None:
         """Have run() return soon; safe in a signal handler and from any thread."""

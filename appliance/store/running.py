@@ -24,7 +24,13 @@ class Running(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pid: int
     """Of the first process; with `started`, when that began (proc(5), field 22), no other process has it."""
     started: str
-    tls: bool = False
+    certificate: str = ""
+    """File of the certificate that it has; "" where it is no port of TLS."""
+
+    @property
+    def tls(self) -> bool:
+        """Whether it is asked over TLS."""
+        return bool(self.certificate)
 
     @property
     def url(self) -> str:
@@ -32,9 +38,9 @@ class Running(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"{'https' if self.tls else 'http'}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
-def here(host: str, port: int, *, tls: bool = False) -> Running:
+def here(host: str, port: int, certificate: str = "") -> Running:
     """Return what this process writes."""
-    return Running(host, port, os.getpid(), _started(os.getpid()), tls)
+    return Running(host, port, os.getpid(), _started(os.getpid()), certificate)
 
 
 def write(state_dir: Path, running: Running) -> None:
