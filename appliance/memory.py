@@ -19,7 +19,11 @@ GIVE_BACK_SECONDS = 1.0
 LARGEST_KEPT = 1024 * 1024
 """Bytes from which on a piece of memory is the system's own again as soon as it is freed."""
 
+MOST_HEAPS = 4
+"""Heaps that all threads share: Python's threads run one at a time, so few of them allocate at once."""
+
 _M_MMAP_THRESHOLD = -3  # malloc.h
+_M_ARENA_MAX = -8
 
 
 def limit_bytes() -> int:
@@ -40,6 +44,17 @@ def keep_little() -> None:
     option = _function("mallopt")
     if option:
         option(_M_MMAP_THRESHOLD, LARGEST_KEPT)
+
+
+def share_heaps() -> None:
+    """Have threads share a few heaps; before they start, since a thread keeps the one that it has.
+
+    glibc would give up to eight threads for each processor a heap of their own, of 64 MiB of addresses: a host that
+    limits addresses (ulimit -v) would soon refuse memory that is free.
+    """
+    option = _function("mallopt")
+    if option:
+        option(_M_ARENA_MAX, MOST_HEAPS)
 
 
 class GiveBack:

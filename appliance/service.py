@@ -66,6 +66,7 @@ class Service:
         `runtime` is a folder that the processes of one service have in common, and `share` this one's share of the
         connections; None when there is but one.
         """
+        memory.share_heaps()  # before the parts' threads start
         self.config = config
         self.store = Store.of(config)
         self.trials = Trials(self.store, config.models)

@@ -169,6 +169,7 @@ def test_many_large_requests_at_once_do_not_end_the_service(state, setting):
         assert set(statuses) <= {200, 400, 413, 503}
         assert running.memory("VmHWM") - idle < 1.75 * budget + 24 * MIB
         assert running.ask(*SMALL)[0] == 200
+        assert running.memory("VmSize") < 700 * MIB  # all threads share a few heaps, each of 64 MiB of addresses
         assert running.service.process.poll() is None
     finally:
         assert running.service.stop() == 0
