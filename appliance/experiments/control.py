@@ -8,6 +8,7 @@ import msgspec
 from appliance import memory
 from appliance.config import Config
 from appliance.errors import ApplianceError, Misuse
+from appliance.experiments import files
 from appliance.store import activation, experiments
 from appliance.store.experiments import Wish
 from appliance.store.receipts import Receipt
@@ -130,7 +131,8 @@ def go_on(
     """
     routing = experiments.read(store, name)
     if routing and routing.plan.hold and not now and version is None and routing.step < len(routing.plan.steps):
-        return experiments.advance(store, name, routing.id, routing.step + 1, why=why)
+        log_e = {**routing.log_e, **_proved_so_far(store, name, routing)}  # the next step goes on from it
+        return experiments.advance(store, name, routing.id, routing.step + 1, log_e=log_e, why=why)
     return experiments.promote(store, name, self_test, version=version, why=why)
 
 
@@ -253,6 +255,14 @@ def _evidence(store: Store, name: str, routing: Routing) -> Mapping[str, Any]:
     from appliance.experiments import report
 
     return report.document(store, name, routing, report.age(routing.since))
+
+
+def _proved_so_far(store: Store, name: str, routing: Routing) -> Mapping[str, float]:
+    """Return {test: ln E of all steps until now}, by what was counted. Raises StoreError."""
+    from appliance.experiments import report
+
+    seconds, folder = report.age(routing.since), files.folder(store.state_dir)
+    return report.verdict(folder, name, routing, seconds, within=store.state_dir).log_e
 
 
 def _proved(evidence: Mapping[str, Any]) -> list[str]:

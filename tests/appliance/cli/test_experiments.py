@@ -8,6 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from appliance.cli import appliance as command
+from appliance.errors import InvalidInput
+from appliance.experiments import files
+from appliance.experiments.counting import ArmCounters
 from appliance.inference.selftest import self_test
 from appliance.store import activation, experiments
 from appliance.store.versions import Store
@@ -83,6 +86,20 @@ def test_a_canary_that_is_held_goes_a_step_with_each_promote(run, store):
     assert "2.0.0 is active" in run("promote", "iris").stdout
     run("canary", "iris", "3.0.0", "--hold")
     assert "3.0.0 is active" in run("promote", "iris", "--now").stdout
+
+
+def test_what_a_held_step_has_proved_counts_in_the_next_one(run, store):
+    run("canary", "iris", "2.0.0", "--steps", "50,90", "--hold")
+    run("promote", "iris")
+    routing = experiments.read(store, "iris")
+    folder = files.folder(store.state_dir)
+    counters = ArmCounters(lambda model: routing, folder, 0, within=store.state_dir)
+    for number in range(8):
+        counters.failed("iris", "2.0.0", InvalidInput("", ""), 0.0, f"{routing.id}/2.0.0", f"device-{number}")
+    run("promote", "iris")
+    later = experiments.read(store, "iris")
+    assert later.step == 2
+    assert max(later.log_e.values()) > 1  # eight failures, all of one of two alike arms
 
 
 def test_a_split_says_its_shares_and_abort_ends_it(run):
