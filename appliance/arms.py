@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from appliance.arrays import Array
 from appliance.bundle.manifest import Input
-from appliance.inference.values import Array
 from appliance.inference.version import LoadedVersion
 from appliance.routing import Router
 from appliance.store.routing_record import Routing

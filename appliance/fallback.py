@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from appliance.arrays import Array
 from appliance.config import Config
 from appliance.errors import InvalidInput, NotReady
 from appliance.inference.quality import RowQuality
-from appliance.inference.values import Array
 
 REFUSE = "refuse"
 Value = float | int | bool | str

@@ -8,12 +8,12 @@ from typing import Protocol
 import msgspec
 
 from appliance.arms import Arms
+from appliance.arrays import Array
 from appliance.correlation import request_id as request_id
 from appliance.errors import ApplianceError, InvalidInput
 from appliance.fallback import QualityPolicy, with_fallback
 from appliance.inference.overflow import check_overflow
 from appliance.inference.quality import RowQuality
-from appliance.inference.session import Array
 from appliance.inference.values import quoted
 from appliance.inference.version import LoadedVersion
 

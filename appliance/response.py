@@ -10,11 +10,11 @@ from weakref import WeakKeyDictionary
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from appliance.arrays import Array
 from appliance.budget import SMALL
 from appliance.bundle.manifest import Label, Output
 from appliance.inference.json_output import COPIES, as_json, output_bytes
 from appliance.inference.quality import RowQuality
-from appliance.inference.session import Array
 from appliance.inference.values import Answer, to_values
 from appliance.inference.version import LoadedVersion
 from appliance.predictor import Prediction

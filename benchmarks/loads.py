@@ -32,7 +32,7 @@ class Load:
     """CPU time of the service for each request, microseconds."""
     failures: int = 0
     """Answers of status 400 and above, broken connections and time-outs."""
-    foreign: float = 0.0
+    other_load: float = 0.0
     """Share of all cores that others used meanwhile."""
 
 
@@ -64,9 +64,9 @@ def median(loads: Sequence[Load]) -> Load:
         values = [value for value in (getattr(load, name) for load in loads) if value is not None]
         return statistics.median(values) if values else None
 
-    failures, foreign = sum(load.failures for load in loads), max(load.foreign for load in loads)
+    failures, other_load = sum(load.failures for load in loads), max(load.other_load for load in loads)
     speed = middle("per_second") or 0.0
-    return Load(speed, middle("p50_ms"), middle("p99_ms"), middle("cpu_us"), failures, foreign)
+    return Load(speed, middle("p50_ms"), middle("p99_ms"), middle("cpu_us"), failures, other_load)
 
 
 def _read(output: str) -> Load:

@@ -25,9 +25,9 @@ def measured_in_quiet(measure: Callable[[], Result], attempts: int) -> tuple[Res
     for attempt in range(attempts):
         if attempt:
             time.sleep(_PAUSE_SECONDS)
-        start, foreign = time.monotonic(), _foreign_seconds()
+        start, before = time.monotonic(), _other_seconds()
         result = measure()
-        share = (_foreign_seconds() - foreign) / (time.monotonic() - start) / (os.cpu_count() or 1)
+        share = (_other_seconds() - before) / (time.monotonic() - start) / (os.cpu_count() or 1)
         if best is None or share < best[1]:
             best = result, max(0.0, share)
         if share < LIMIT:
@@ -36,7 +36,7 @@ def measured_in_quiet(measure: Callable[[], Result], attempts: int) -> tuple[Res
     return best
 
 
-def _foreign_seconds() -> float:
+def _other_seconds() -> float:
     """Return the CPU seconds since boot that were not used by this process, its descendants and its past children.
 
     Time stolen by the hypervisor counts; interrupts do not, for the traffic on the loopback interface is ours.

@@ -61,7 +61,7 @@ def _line(results: Results, workload: str, connections: int, row: str) -> str:
         other = reference(results, workload, connections, base)
         cells.append(f"{load.per_second / other.per_second:9.2f}" if other and other.per_second else f"{'':9}")
     failures = f"  {load.failures} FAILED" if load.failures else ""
-    disturbed = f"  disturbed: others used {load.foreign:.0%} of the cores" if load.foreign > LIMIT else ""
+    disturbed = f"  disturbed: others used {load.other_load:.0%} of the cores" if load.other_load > LIMIT else ""
     return " ".join(cells) + failures + disturbed
 
 

@@ -101,8 +101,8 @@ def _load(row: Contender, workload: Workload, connections: int, seconds: int) ->
 
 def _in_quiet(measure: Callable[[], Load], attempts: int) -> Load:
     """Return a load measured while others left the machine alone, as far as they did."""
-    found, foreign = measured_in_quiet(measure, attempts)
-    return dataclasses.replace(found, foreign=foreign)
+    found, other_load = measured_in_quiet(measure, attempts)
+    return dataclasses.replace(found, other_load=other_load)
 
 
 @contextlib.contextmanager

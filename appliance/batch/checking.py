@@ -13,10 +13,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance.arrays import Array
 from appliance.bundle.manifest import Input
 from appliance.errors import InvalidInput
 from appliance.inference.tensors import Feeds, InputSchema
-from appliance.inference.values import Array
 
 Places = NDArray[np.int64]
 """Rows of a block, by their number in it, ascending."""

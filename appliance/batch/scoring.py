@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
+from appliance.arrays import Array
 from appliance.batch.checking import Bad, Checked, Columns, Places, check, refused
 from appliance.errors import InvalidInput
 from appliance.inference.overflow import check_overflow
 from appliance.inference.tensors import Feeds
-from appliance.inference.values import Array
 from appliance.inference.version import LoadedVersion
 from appliance.predictor import Observer, Prediction, Predictor, Recorder
 from appliance.response import ResponseFormat, response_format

@@ -11,12 +11,10 @@ import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from appliance.arrays import Array
 from appliance.bundle import zipped
 from appliance.errors import BundleRefused
-
-Array = NDArray[np.generic]
 
 MAX_ARRAYS = 65_534
 """A table has one input for each column; a zip without zip64 counts no further."""

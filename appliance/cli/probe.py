@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance import ahead, nofollow
+from appliance.arrays import Array
 from appliance.bundle import archive, examples
 from appliance.bundle.manifest import Manifest
 from appliance.cli import common_options, exit_code, options
@@ -44,8 +45,6 @@ MAX_ANSWER_BYTES = 256 * 1024 * 1024
 
 _NOT_READY = (404, 503)
 _NOT_ALLOWED = (401, 403)
-
-Array = NDArray[np.generic]
 
 
 class _OtherVersion(Exception):

@@ -13,9 +13,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance.arrays import Array
 from appliance.bundle.manifest import Label, Manifest, Output
 from appliance.inference import comparison
-from appliance.inference.session import Array
 from appliance.monitoring.shared_cells import Layout
 
 REQUESTS, ROWS, AGREED, ERRORS, ACTIVE_NAN, CHALLENGER_NAN, ACTIVE_SECONDS, CHALLENGER_SECONDS = range(8)

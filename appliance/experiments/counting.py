@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance.arrays import Array
 from appliance.errors import ApplianceError
-from appliance.inference.session import Array
 from appliance.inference.values import all_finite
 from appliance.monitoring import shared_cells
 from appliance.monitoring.shared_cells import Key, Layout, SharedCells

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
+from appliance.arrays import Array
 from appliance.errors import ApplianceError
 from appliance.experiments import comparison, pairs, worst_rows
 from appliance.experiments.comparison import Compared, Comparer, WorstRow
-from appliance.inference.session import Array
 from appliance.inference.version import LoadedVersion
 from appliance.monitoring.shared_cells import Key, SharedCells
 from appliance.predictor import Prediction

@@ -9,10 +9,10 @@ import msgspec
 import numpy as np
 
 from appliance import nofollow
+from appliance.arrays import Array
 from appliance.bundle.manifest import Label, Manifest
 from appliance.errors import StoreError
 from appliance.experiments.comparison import Cells, Compared, WorstRow, worst_of
-from appliance.inference.session import Array
 from appliance.inference.values import to_values
 from appliance.monitoring.shared_cells import Key
 from appliance.store import durable

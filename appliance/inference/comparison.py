@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance.arrays import Array
 from appliance.bundle.manifest import Output, Tolerance
 
-Array = NDArray[np.generic]
 Floats = NDArray[np.float64]
 
 

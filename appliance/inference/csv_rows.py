@@ -14,10 +14,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from appliance.arrays import Array
 from appliance.bundle.manifest import Input
 from appliance.errors import InvalidInput
 from appliance.inference.tensors import InputSchema
-from appliance.inference.values import Array, quoted
+from appliance.inference.values import quoted
 
 HEADERS = ("", "present", "absent")
 """What may be said of a header (RFC 4180, 3); "" says nothing."""

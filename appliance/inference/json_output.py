@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from appliance.arrays import Array
 from appliance.bundle.manifest import Output
-from appliance.inference.values import Array, to_values
+from appliance.inference.values import to_values
 
 NUMBER = 25
 """Bytes of a number in JSON, with its comma, at most."""

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance.arrays import Array
 from appliance.bundle.manifest import Output
 from appliance.errors import InvalidInput
-from appliance.inference.session import Array
 from appliance.inference.values import all_finite
 
 _NEVER_NAN = ("prediction", "probability")

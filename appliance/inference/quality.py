@@ -18,9 +18,9 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
+from appliance.arrays import Array
 from appliance.bundle.baseline import Baseline, Categories, Numbers
 from appliance.bundle.manifest import Input, Label, Manifest
-from appliance.inference.values import Array
 
 Flag = Literal["good", "outside", "imputed", "drifted"]
 _FEW = 4  # rows up to which Python compares in less time than NumPy

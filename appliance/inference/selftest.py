@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 
+from appliance.arrays import Array
 from appliance.bundle import archive, examples, onnx_wire
 from appliance.bundle.manifest import Input, Manifest, Output
 from appliance.errors import ApplianceError, SelfTestFailed
@@ -17,8 +17,6 @@ from appliance.inference import processor
 from appliance.inference.comparison import compare
 from appliance.inference.figures import SelfTest
 from appliance.inference.session import Session
-
-Array = NDArray[np.generic]
 
 __all__ = ["SelfTest", "check", "self_test", "try_bundle"]
 

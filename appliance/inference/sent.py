@@ -5,9 +5,8 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.generic]
+from appliance.arrays import Array
 
 MOST = 4096
 """Rows that are kept of one call; of more, every so many. A run that several messages share has no more."""

@@ -3,14 +3,11 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 
+from appliance.arrays import Array
 from appliance.errors import InvalidInput, NotReady, TooLarge
 from appliance.inference import overdue
-
-Array = NDArray[np.generic]
 
 _DTYPES = {
     "tensor(bool)": "bool", "tensor(string)": "string", "tensor(float16)": "float16", "tensor(float)": "float32",

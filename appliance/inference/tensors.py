@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance.arrays import Array
 from appliance.bundle.manifest import Input
 from appliance.errors import InvalidInput
 from appliance.inference import refusals
@@ -27,7 +28,6 @@ from appliance.inference.values import (
     wide_numbers,
 )
 
-Array = NDArray[np.generic]
 Row = Sequence[Any] | Mapping[str, Any]
 Feeds = dict[str, Array]
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance.arrays import Array
 from appliance.errors import InvalidInput
 
-Array = NDArray[np.generic]
 Scalar = bool | int | float | str | None
 """One value of a row as JSON has it."""
 

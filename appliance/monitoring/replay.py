@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance.arrays import Array
 from appliance.bundle.manifest import Output
 from appliance.errors import InvalidInput
 from appliance.inference import comparison
-from appliance.inference.session import Array
 from appliance.inference.values import to_values
 from appliance.inference.version import LoadedVersion
 from appliance.labels import Truth, as_number, like

@@ -13,11 +13,12 @@ from typing import Any
 import msgspec
 
 from appliance import budget
+from appliance.arrays import Array
 from appliance.config import SubscriptionConfig
 from appliance.errors import ApplianceError, ConfigError, InvalidInput, TooLarge
 from appliance.inference import lenient_json
 from appliance.inference.tensors import Feeds, InputSchema
-from appliance.inference.values import Array, Scalar
+from appliance.inference.values import Scalar
 from appliance.mqtt import cbor_scan
 from appliance.openinference.tensors import InferInputOf, checked, from_json
 from appliance.response import PredictAnswer, as_rows

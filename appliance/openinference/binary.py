@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from appliance.arrays import Array
 from appliance.budget import json_cost
 from appliance.errors import InvalidInput
-from appliance.inference.values import Array, quoted
+from appliance.inference.values import quoted
 from appliance.openinference.tensors import DATATYPES, NAMES, elements
 
 HEADER_LENGTH = "Inference-Header-Content-Length"

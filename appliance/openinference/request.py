@@ -11,9 +11,10 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
 
+from appliance.arrays import Array
 from appliance.budget import SMALL, numbers_cost, texts_cost
 from appliance.errors import InvalidInput
-from appliance.inference.values import Array, Scalar, quoted
+from appliance.inference.values import Scalar, quoted
 from appliance.limits import Limits
 from appliance.openinference import binary
 from appliance.openinference.tensors import (

@@ -12,10 +12,11 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
 
+from appliance.arrays import Array
 from appliance.bundle.manifest import Label
 from appliance.errors import InvalidInput
 from appliance.inference.json_output import LARGE, as_json, output_bytes
-from appliance.inference.values import Array, Scalar
+from appliance.inference.values import Scalar
 from appliance.openinference import binary
 from appliance.openinference.request import InferCall, WantedOutput
 

@@ -10,8 +10,9 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from appliance.arrays import Array
 from appliance.errors import InvalidInput
-from appliance.inference.values import Array, Scalar, from_values, quoted
+from appliance.inference.values import Scalar, from_values, quoted
 
 V = TypeVar("V")
 Parameters = dict[str, Scalar]

@@ -11,11 +11,11 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from appliance.arrays import Array
 from appliance.budget import CSV_WORST, LIST, VALUE, WORST, csv_cost, json_cost
 from appliance.errors import InvalidInput
 from appliance.inference.json_output import LARGE
 from appliance.inference.quality import RowQuality
-from appliance.inference.session import Array
 from appliance.inference.tensors import Feeds
 from appliance.inference.values import kind_of, to_values
 from appliance.inference.version import LoadedVersion

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 GROUPS = [
     {
         "__init__",
+        "arrays",
         "errors",
         "plain_text",
         "correlation",

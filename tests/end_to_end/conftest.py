@@ -197,11 +197,11 @@ class Cable:
                 if number is not None:
                     (handed, sent)[way][message.packet_id] = number
             elif first & 0xF0 == packets.PUBACK:
-                mid, refusal = packets.read_puback(body)
-                if way == 0 and mid in sent and not refusal:
-                    record.taken.add(sent[mid])
-                elif way == 1 and mid in handed:
-                    record.acknowledged.setdefault(handed[mid], time.monotonic())
+                packet_id, refusal = packets.read_puback(body)
+                if way == 0 and packet_id in sent and not refusal:
+                    record.taken.add(sent[packet_id])
+                elif way == 1 and packet_id in handed:
+                    record.acknowledged.setdefault(handed[packet_id], time.monotonic())
 
 
 class Sensor:
@@ -220,11 +220,11 @@ class Sensor:
         self._client.connect(host, port)
         self._client.loop_start()
 
-    def _published(self, client: paho.Client, data: object, mid: int, *_: object) -> None:
+    def _published(self, client: paho.Client, data: object, packet_id: int, *_: object) -> None:
         # The broker may be quicker than publish() returns.
-        while mid not in self._numbers:
+        while packet_id not in self._numbers:
             time.sleep(0.0001)
-        del self._numbers[mid]
+        del self._numbers[packet_id]
 
     def publish(self, numbers: Any, rate: float = 0.0) -> None:
         """Publish, at most 500 ahead of the broker; `rate` a second, 0 for as fast as it takes them."""

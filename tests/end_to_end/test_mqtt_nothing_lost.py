@@ -115,7 +115,7 @@ def test_the_broker_is_killed_five_times(broker, make_cable, make_plant, make_se
         until(lambda share=share: plant.said("connected to broker") >= share, "connected again", 40)
         broker.stop(signal.SIGKILL)
         # What it acknowledged and had not saved yet is its own loss, and is sent once more.
-        unsaved |= {sensor.sent[mid] for mid in broker.unsaved(sensor.client_id)}
+        unsaved |= {sensor.sent[packet_id] for packet_id in broker.unsaved(sensor.client_id)}
         broker.start()
     publishing.join()
     sensor.wait()

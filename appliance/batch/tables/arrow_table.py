@@ -14,12 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as kinds
 
+from appliance.arrays import Array
 from appliance.batch.checking import Bad, Checked, check
 from appliance.batch.scoring import AnswerColumn, Scored, Scorer
 from appliance.bundle.manifest import Input
 from appliance.errors import InvalidInput
 from appliance.inference.tensors import InputSchema
-from appliance.inference.values import Array, quoted
+from appliance.inference.values import quoted
 
 _encode_json = msgspec.json.Encoder().encode
 

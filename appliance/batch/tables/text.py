@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 import msgspec
 
+from appliance.arrays import Array
 from appliance.batch.checking import Checked, Places
-from appliance.inference.values import Array, all_finite
+from appliance.inference.values import all_finite
 
 _encode_json = msgspec.json.Encoder().encode
 _NEEDS_QUOTES = (b'"', b",", b"\r", b"\n")

@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from appliance.arrays import Array
 from appliance.config import PredictionLogConfig
 from appliance.inference.json_output import output_bytes
 from appliance.inference.sent import SentRows
-from appliance.inference.session import Array
 from appliance.inference.tensors import SentFeeds
 from appliance.inference.values import to_values
 from appliance.inference.version import LoadedVersion

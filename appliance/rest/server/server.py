@@ -21,7 +21,7 @@ from appliance.config import HttpConfig
 from appliance.errors import ApplianceError, Overloaded
 from appliance.limits import Limits
 from appliance.rest.http_types import body_limit
-from appliance.rest.server import crowd, deadlines
+from appliance.rest.server import deadlines, eviction
 from appliance.rest.server.channel import Channel
 from appliance.rest.server.connection_balance import YIELD_SECONDS, Share
 from appliance.rest.server.dispatcher import Dispatcher
@@ -114,7 +114,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         return True
 
     def readable(self) -> bool:
-        """Return whether to accept a connection; where there are too many, others make room (see crowd.py)."""
+        """Return whether to accept a connection; where there are too many, others make room (see eviction.py)."""
         now = time.monotonic()
         if now >= self._next_look:
             self._next_look = now + min(5.0, self.http.request_timeout / 4, self.http.idle_timeout / 4)
@@ -126,7 +126,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         if self.yields_until > now:
             return False
         if len(self.active_channels) >= self.most_connections:
-            for channel in crowd.to_make_room(self.active_channels.values(), now):
+            for channel in eviction.to_make_room(self.active_channels.values(), now):
                 channel.drop()
         return len(self.active_channels) < self.most_connections
 
@@ -145,7 +145,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
     def give_back(self) -> None:
         """End connections while all of them hold too much: requests that still arrive, answers that are not read."""
         if self.held() > self.most_held:
-            for channel in crowd.to_give_back(list(self.active_channels.values()), time.monotonic(), self.most_held):
+            for channel in eviction.to_give_back(list(self.active_channels.values()), time.monotonic(), self.most_held):
                 if channel.request_started and not channel.requests:
                     channel.refuse(Overloaded(*_FULL))
                 else:

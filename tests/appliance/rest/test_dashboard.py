@@ -261,6 +261,6 @@ def test_the_files_are_small_need_no_token_and_forbid_everything_foreign(start_s
         assert headers["Content-Security-Policy"].startswith("default-src 'self';"), path
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert len(content) < 16 * 1024
-        foreign = re.findall(rb"(?:https?:)?//[a-z][^\s\"']+", content.replace(b"http://www.w3.org/2000/svg", b""))
-        assert foreign == [], path
+        elsewhere = re.findall(rb"(?:https?:)?//[a-z][^\s\"']+", content.replace(b"http://www.w3.org/2000/svg", b""))
+        assert elsewhere == [], path
     assert service.send("GET", "/dashboard/__init__.py")[0] == 404

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from appliance.rest.server import crowd
+from appliance.rest.server import eviction
 from appliance.rest.server.channel import Standing
 from appliance.rest.server.dispatcher import Turns
 
@@ -157,7 +157,7 @@ def test_no_file_for_a_connection_is_no_reason_to_spin(start_service, monkeypatc
 
 
 def one(address: str, standing: Standing, seconds: float, **more: object) -> SimpleNamespace:
-    """Return a connection in the shape that crowd.py asks."""
+    """Return a connection in the shape that eviction.py asks."""
     asked = {"held": lambda: 0, "request_started": 0.0, "requests": []} | more
     return SimpleNamespace(addr=(address, 1), standing=lambda now: (standing, seconds), **asked)
 
@@ -171,16 +171,16 @@ def test_room_is_made_by_who_has_most_then_by_who_does_least():
         one("10.0.0.9", Standing.UNSENT, 1),
         one("10.0.0.9", Standing.STUCK, 2),
     ]
-    found = crowd.to_make_room(few + much, 0.0)
+    found = eviction.to_make_room(few + much, 0.0)
     assert found == [much[9], much[7], much[6], much[5], much[8], few[1], few[0]]
 
 
 def test_addresses_of_one_network_are_one_client():
     many = [one(f"2001:db8::{number:x}", Standing.IDLE, 5) for number in range(20)]
     others = [one(f"2001:db8:0:{number:x}::1", Standing.STUCK, 50) for number in range(1, 20)]
-    assert {crowd._peer(channel.addr[0]) for channel in many} == {crowd._peer("2001:db8::ffff:0:1%eth0")}
-    assert crowd._peer("::ffff:10.0.0.9") == crowd._peer("10.0.0.9")
-    assert {id(channel) for channel in crowd.to_make_room(others + many, 0.0)} <= {id(channel) for channel in many}
+    assert {eviction._peer(channel.addr[0]) for channel in many} == {eviction._peer("2001:db8::ffff:0:1%eth0")}
+    assert eviction._peer("::ffff:10.0.0.9") == eviction._peer("10.0.0.9")
+    assert {id(channel) for channel in eviction.to_make_room(others + many, 0.0)} <= {id(channel) for channel in many}
 
 
 def test_memory_is_given_back_by_who_does_not_read_then_by_the_largest():
@@ -189,10 +189,10 @@ def test_memory_is_given_back_by_who_does_not_read_then_by_the_largest():
     small = one("c", Standing.ARRIVING, 5, held=lambda: 20)
     runs = one("d", Standing.BUSY, 0, held=lambda: 500, requests=[object()])
     everyone = [small, runs, large, stuck]
-    assert crowd.to_give_back(everyone, 0.0, 580) == []
-    assert crowd.to_give_back(everyone, 0.0, 575) == [stuck]
-    assert crowd.to_give_back(everyone, 0.0, 530) == [stuck, large]
-    assert crowd.to_give_back(everyone, 0.0, 0) == [stuck, large, small]
+    assert eviction.to_give_back(everyone, 0.0, 580) == []
+    assert eviction.to_give_back(everyone, 0.0, 575) == [stuck]
+    assert eviction.to_give_back(everyone, 0.0, 530) == [stuck, large]
+    assert eviction.to_give_back(everyone, 0.0, 0) == [stuck, large, small]
 
 
 def test_who_waits_for_an_answer_comes_before_who_asks_far_ahead():
