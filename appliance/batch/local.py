@@ -6,7 +6,7 @@ in several), appended to the partial output, and every few seconds what is on di
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,15 +16,14 @@ import msgspec
 
 from appliance import memory
 from appliance.batch import checkpoint
-from appliance.batch.blocks import Block, Position, text_blocks
+from appliance.batch.blocks import Block, Position
 from appliance.batch.checkpoint import Job, Progress
 from appliance.batch.formats import Format, needs_pyarrow
-from appliance.batch.inputs import OpenSource, Source, Text, is_remote
+from appliance.batch.inputs import Source, is_remote
 from appliance.batch.pool import Engine
+from appliance.batch.reading import Inputs
 from appliance.batch.sinks import FileSink, PipeSink
-from appliance.batch.tables.csv_table import read_header
-from appliance.batch.tables.json_lines import keys_of
-from appliance.batch.work import InputFile, Rejected, Result, Spec, count_of, split_of
+from appliance.batch.work import Rejected, Result, Spec
 from appliance.errors import BadRows, InvalidInput, Misuse, StoreError, Unfinished
 from appliance.inference.tensors import InputSchema
 
@@ -52,6 +51,8 @@ class Order:
     """(I, N): of N parts the I-th, from 1."""
     scratch: Path = Path()
     """The folder on this host for an output that is an object, until it is whole."""
+    digests: bool = False
+    """Whether to tell the SHA-256 of the inputs, for which they are read once more."""
     folder: bool = False
     """Whether the output is a folder of Parquet files."""
     resume: bool | None = None
@@ -90,7 +91,7 @@ class Outcome:
     seconds: float
     first_row_seconds: float | None
     inputs: list[tuple[str, str, str | None]]
-    """(name, id, SHA-256) of each file; of a pipe there is none."""
+    """(name, id, SHA-256 where it was asked for) of each file; of a pipe there is none."""
     first_bad: Rejected | None
 
 
@@ -101,13 +102,10 @@ class Run:
         """Look at the files. Raises Misuse, InvalidInput where a file lacks a required column."""
         self.order = order
         self.tally = Tally()
-        self.opened = [OpenSource(source) for source in order.sources]
-        for one in self.opened:
-            stack.callback(one.close)
-        self._texts: dict[int, Text] = {}
-        self._arrow: dict[int, Any] = {}
-        files = [self._looked_at(number, one) for number, one in enumerate(self.opened)]
-        self.spec = Spec(files, order.output_format, order.keep, order.provenance, order.refuse_overflow)
+        names_columns = order.output_format.kind != "jsonl" and order.keep is None
+        self.inputs = Inputs(order.sources, order.schema, stack, names_columns=names_columns)
+        self.opened = self.inputs.opened
+        self.spec = Spec(self.inputs.files, order.output_format, order.keep, order.provenance, order.refuse_overflow)
         self.is_remote = is_remote(order.output)
         self.path = order.scratch / order.output.rpartition("/")[2] if self.is_remote else Path(order.output)
         self.is_pipe = order.output == STDOUT or self.path.is_fifo() or str(self.path).startswith("/dev/")
@@ -156,7 +154,7 @@ class Run:
             sink.append(facts.header)
         keeper = _Keeper(self._progress_path if self.can_resume else None, state, sink, rejected)
         try:
-            for block, result in engine.results(self._blocks(state)):
+            for block, result in engine.results(self.inputs.blocks(state.position, state.block_rows, self.order.shard)):
                 self._written(block, result, sink, rejected)
                 keeper.advance(block.end, self.tally)
                 report(self.tally)
@@ -170,8 +168,7 @@ class Run:
                 if rejected:
                     rejected.discard()
             raise
-        for one in self.opened:
-            one.check_unchanged()
+        self.inputs.check_unchanged()
         if self.is_remote:
             keeper.keep()
         return self._finished(sink, rejected, state.block_rows)
@@ -186,7 +183,7 @@ class Run:
             rejected.append(result.rejected)
         self.tally.rows += result.rows
         self.tally.bad += result.bad
-        self.tally.share = self._share(block)
+        self.tally.share = self.inputs.share(block)
         if self.tally.first_row_seconds is None:
             self.tally.first_row_seconds = self.tally.seconds
 
@@ -205,7 +202,8 @@ class Run:
         if self.is_remote:
             self._uploaded()
         checkpoint.remove(self._progress_path)
-        inputs = [(one.source.name, one.mark.id, one.sha256()) for one in self.opened]
+        digests = self.order.digests
+        inputs = [(one.source.name, one.mark.id, one.sha256() if digests else None) for one in self.opened]
         tally = self.tally
         return Outcome(
             tally.rows, tally.bad, tally.resumed, written, rows, tally.seconds, tally.first_row_seconds, inputs,
@@ -250,64 +248,6 @@ class Run:
         inputs = [(one.source.name, one.mark.size, one.mark.mtime_ns, one.mark.id) for one in self.opened]
         return Job(order.bundle, inputs, options)
 
-    def _blocks(self, state: Progress) -> Iterator[Block]:
-        """Yield the blocks of all files from where the state is."""
-        part, parts = self.order.shard
-        several = len(self.opened) > 1
-        for number in range(state.position.file, len(self.opened)):
-            if several and number % parts != part - 1:
-                continue
-            start = state.position if number == state.position.file else Position(number)
-            take = _every(1, 1) if several else _every(part, parts)
-            if number in self._arrow:
-                yield from self._arrow[number].blocks(start, state.block_rows, take)
-            else:
-                yield from self._text_blocks(number, start, state.block_rows, take)
-
-    def _text_blocks(self, number: int, start: Position, rows: int, take: Callable[[int], bool]) -> Iterator[Block]:
-        """Yield the blocks of one text."""
-        file = self.spec.files[number]
-        text = self._texts.pop(number, None) or Text(self.opened[number], start.offset)
-        if start.offset == 0:
-            if file.format.kind == "csv" and not self.opened[number].is_pipe:
-                text.first_record(split_of("csv"))
-            start = Position(number, text.offset, int(file.format.kind == "csv"), 0)
-        yield from text_blocks(text, start, rows, split_of(file.format.kind), count_of(file), take)
-
-    def _looked_at(self, number: int, opened: OpenSource) -> InputFile:
-        """Return what there is to know of a file. Raises InvalidInput where it lacks a required column."""
-        format, schema = opened.source.format, self.order.schema
-        if not format.is_text:
-            return self._columns_looked_at(number, opened)
-        text = Text(opened)
-        columns = list(schema.columns)
-        if format.kind == "csv":
-            columns = read_header(text.first_record(split_of("csv")), schema)
-            _check_columns(opened.source.name, columns, schema)
-        elif self.order.output_format.kind != "jsonl" and self.order.keep is None:
-            columns = keys_of(self._peeked(text), schema)
-        if opened.is_pipe:
-            self._texts[number] = text  # what was read of it is not there a second time
-        return InputFile(opened.source.name, format, opened.mark.id, columns)
-
-    def _columns_looked_at(self, number: int, opened: OpenSource) -> InputFile:
-        """Return what there is to know of a Parquet or Arrow file."""
-        with needs_pyarrow():
-            from appliance.batch import arrow_files
-            from appliance.batch.tables.arrow_table import check_types
-        file = self._arrow[number] = arrow_files.ArrowFile(opened)
-        _check_columns(opened.source.name, file.schema.names, self.order.schema)
-        check_types(self.order.schema, file.schema)
-        schema = file.schema.serialize().to_pybytes()
-        return InputFile(opened.source.name, opened.source.format, opened.mark.id, file.schema.names, schema)
-
-    @staticmethod
-    def _peeked(text: Text) -> bytes:
-        """Return the first line of a text, which stays to be read."""
-        line = text.first_record(split_of("jsonl"))
-        text.put_back(line)
-        return line
-
     def _refuse_own_input(self) -> None:
         """Raise Misuse where the output is one of the inputs, or lies in a folder that is scored."""
         for one in self.opened:
@@ -330,16 +270,6 @@ class Run:
             sink = FileSink(path, written)
         self._stack.callback(sink.close)
         return sink
-
-    def _share(self, block: Block) -> float | None:
-        """Return which share of the input's bytes is behind a block."""
-        if any(one.is_pipe for one in self.opened):
-            return None
-        sizes = [one.mark.size for one in self.opened]
-        current = self.opened[block.end.file]
-        plain = current.source.format.is_text and not current.source.format.gzip
-        done = block.end.offset if plain else current.raw.tell()
-        return min(1.0, (sum(sizes[: block.end.file]) + done) / max(1, sum(sizes)))
 
     def _how_to_go_on(self) -> str:
         """Return what to do after a run that stopped."""
@@ -378,23 +308,10 @@ class _Keeper:
         memory.give_back()
 
 
-def _check_columns(name: str, columns: Sequence[str], schema: InputSchema) -> None:
-    """Raise InvalidInput where a file lacks a required column."""
-    lacking = [one for tensor in schema.inputs if tensor.required for one in tensor.columns if one not in columns]
-    if lacking:
-        found = f"its header has no column {', '.join(map(repr, lacking[:5]))}"
-        raise InvalidInput(f"read {name}", found, f"the model takes {', '.join(schema.columns)}")
-
-
 def _size_and_digest(path: Path) -> tuple[int, str]:
     """Return a file's size and SHA-256."""
     with path.open("rb") as file:
         return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _every(part: int, parts: int) -> Callable[[int], bool]:
-    """Return which units are those of a part."""
-    return lambda unit: unit % parts == part - 1
 
 
 def _bad_row(bad: Rejected, step: str) -> BadRows:

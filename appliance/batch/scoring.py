@@ -62,6 +62,7 @@ class Scorer:
         self.schema = version.schema
         self._form = response_format(version)
         self._refuse = refuse_overflow
+        self._is_told = bool(observers) or recorder is not None
         self._predictor = Predictor(
             OneVersion(version), observers, refuse_overflow=refuse_overflow, listener=LISTENER, recorder=recorder
         )
@@ -102,7 +103,7 @@ class Scorer:
 
     def _predict(self, feeds: Feeds, good: Places, started: float, request: str, first_row: int) -> Prediction:
         """Return the prediction of some feeds, of which the observers are told."""
-        places = [first_row + place for place in good.tolist()] if request else ()
+        places = (good + first_row).tolist() if self._is_told else ()
         return self._predictor.run(
             self.version, feeds, self._form.outputs, started=started, request=request, places=places
         )

@@ -254,6 +254,8 @@ def block_rows(scorer: Scorer) -> int:
     while most > LEAST_ROWS and most * columns * budget.CELL > GROWTH:
         most //= 2
     rows = min(_FIRST_ROWS, most)
+    if _growth(scorer, rows) * (most // rows) < GROWTH // 2:
+        return most
     while rows < most and _growth(scorer, 2 * rows) < GROWTH:
         rows *= 2
     return rows

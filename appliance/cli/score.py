@@ -70,6 +70,7 @@ def score(model: str, inputs: tuple[str, ...], output: str, as_json: bool, **sai
     config = options().config(files=files)
     chosen = choose(config, model, said["version"])
     order = _order(chosen, inputs, output, said, shard, config.models.overflow == "refuse")
+    order = replace(order, digests=as_json)
     if order.output.startswith("s3://"):
         order = replace(order, scratch=_scratch(config, order))
     processes = said["processes"] or _processors()
@@ -200,6 +201,9 @@ def _order(
     from appliance.batch.local import Order
 
     found = sources(inputs, said["said"] or "")
+    for name in inputs:
+        if Path(name).is_dir() and Path(output).absolute().parent == Path(name).absolute():
+            raise Misuse(f"write {output}", f"it lies in {name}, which is scored", "write it to another folder")
     keep = _kept(said["keep"])
     output, form, folder = _output(output, said["said"] or "", found[0].format, shard)
     return Order(

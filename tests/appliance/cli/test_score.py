@@ -157,6 +157,7 @@ def test_bad_rows_end_with_exit_code_1_unless_so_many_may_be(run, source, tmp_pa
         (["iris", "in.csv", "-o", "out.csv", "--max-bad", "101%"], 2, "--max-bad 101%"),
         (["iris", "in.csv", "-o", "out.csv", "--keep", "nix"], 2, "'nix'"),
         (["iris", "in.csv", "-o", "out.csv", "--observe"], 2, "--observe"),
+        (["iris", ".", "-o", "out.csv"], 2, "which is scored"),
         (["iris", "-", "in.csv", "-o", "out.csv"], 2, "standard input"),
     ],
 )
