@@ -17,7 +17,7 @@ from appliance.batch.pool import Inline
 from appliance.batch.scoring import OneVersion, Scorer
 from appliance.batch.work import Spec, Work
 from appliance.bundle import archive
-from appliance.errors import ConversionRefused, InvalidInput
+from appliance.errors import InvalidInput
 from appliance.inference.version import LoadedVersion
 from appliance.predictor import Predictor
 from appliance.response import response_format
@@ -29,17 +29,17 @@ from convert import convert_model
 ROWS = 100
 
 
-def served(case: Case, folder: Path) -> LoadedVersion | None:
-    """Return the model of a case, trained, converted and loaded; None where `appliance convert` refuses it."""
+def served(case: Case, folder: Path) -> LoadedVersion:
+    """Return the model of a case, trained, converted and loaded.
+
+    Raises what `appliance convert` refuses it with: ConversionRefused, InvalidInput.
+    """
     data = draw(case.data)
     texts = isinstance(data.rows, list)
     if texts and not isinstance(data.rows[0], str):
-        return None  # no table that could be given
+        raise InvalidInput("convert the model", "its rows are no table that could be given")
     sample = pd.DataFrame({"texts": data.rows}) if texts else data.rows
-    try:
-        content = convert_model(fitted(case.model, data), sample).bundle()
-    except (ConversionRefused, InvalidInput):
-        return None
+    content = convert_model(fitted(case.model, data), sample).bundle()
     path = folder / "model-0.1.0.bundle"
     path.write_bytes(content)
     with archive.opened(path, most_bytes=10**9) as opened:
