@@ -1,0 +1,281 @@
+"""Rows on either side of every split of the graph's trees: each node, branch and leaf shows what it answers.
+
+A threshold that differs from the original's by a little parts other rows only between both; by chance hardly a row lies
+there. The graph itself says where it turns, whatever library the trees are of.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from onnx import load_from_string
+
+from appliance.errors import ApplianceError
+from convert.model.schema import Limits, Schema
+from convert.proof.candidate import Candidate
+from convert.proof.graph_trees import Ensemble, Inputs, ensembles
+from convert.proof.rows import MOST_CELLS, SEED, Batch
+
+Values = NDArray[Any]
+
+MOST_SPLITS = 10_000
+_ROWS_LED = 2_000  # of the sample, through every tree, to see which splits they come to
+_ROWS_PROBED = 4  # to see which columns move a feature
+_HALVINGS = 44  # of the range of a column; what is left is a float32 rounding of it
+_ROUNDINGS = 4  # of float32, by which a row stands aside where the graph computes before it compares
+
+
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """A split to stand on: a row that comes to it, and what must be set in the row for it to come there.
+
+    `bound` is the greatest number of the split's feature on its lower side, of those that come to the split: where an
+    earlier split lets none beyond, the threshold itself shows nothing.
+    """
+
+    ensemble: int
+    feature: int
+    bound: float
+    row: int
+    moved: dict[str, float]
+
+
+def search(candidate: Candidate, limits: Limits) -> list[Batch]:
+    """Return the rows; none for a graph without trees. What the graph refuses ends the search.
+
+    Where a column goes into the trees as it is, the rows stand on the threshold and on the next number; where something
+    is computed of a single column before, they stand a few roundings of float32 aside.
+    """
+    model = load_from_string(candidate.onnx)
+    found = ensembles(model)
+    if not found:
+        return []
+    try:
+        return _Search(candidate, limits, found, Inputs(model, [one.tensor for one in found])).batches()
+    except (ApplianceError, ValueError):  # the graph or the device's schema refuses what is drawn
+        return []
+
+
+class _Search:
+    """One search under way: the sample's rows as the trees see them, and which column moves which feature."""
+
+    def __init__(self, candidate: Candidate, limits: Limits, found: list[Ensemble], inputs: Inputs) -> None:
+        self.candidate, self.limits, self.found, self.inputs = candidate, limits, found, inputs
+        schema: Schema = candidate.schema
+        self.rng = np.random.default_rng(SEED)
+        picked = np.sort(self.rng.permutation(len(schema.frame))[:_ROWS_LED])
+        self.rows = schema.frame.iloc[picked].reset_index(drop=True)
+        self.seen = self._fed(self.rows)
+        self.whole = {
+            column.name: column.kind == "int64"
+            for column in schema.columns
+            if column.kind in ("float", "int64") and column.name not in limits.categories
+        }
+        # {(ensemble, feature): column}: as it is, and computed of it alone
+        self.plain: dict[tuple[int, int], str] = {}
+        self.driven: dict[tuple[int, int], str] = {}
+        self._probe()
+
+    def batches(self) -> list[Batch]:
+        """Return the rows on plain columns, and those aside of what is computed."""
+        most = min(MOST_SPLITS, MOST_CELLS // max(1, len(self.rows.columns)) // 2)
+        splits = list(self._reached())
+        if len(splits) > most:
+            splits = [splits[index] for index in np.sort(self.rng.permutation(len(splits))[:most])]
+        plain = [one for one in splits if self._key(one) in self.plain]
+        driven = [one for one in splits if self._key(one) in self.driven]
+        batches = [
+            Batch("splits", "on either side of a split of the graph's trees, as near as numbers are", self._on(plain)),
+            Batch("splits aside", "the same by float32 roundings, where it computes before", self._aside(driven)),
+        ]
+        return [batch for batch in batches if len(batch.frame)]
+
+    def _key(self, one: _Split) -> tuple[int, int]:
+        return one.ensemble, one.feature
+
+    def _fed(self, rows: pd.DataFrame) -> list[Values]:
+        """Return for each ensemble what its trees take, float64 [rows, features]."""
+        fed = self.inputs.of(self.candidate.feeds(rows, self.limits))
+        return [fed[one.tensor].astype("float64") for one in self.found]
+
+    def _probe(self) -> None:
+        """Find which features are a column as it is, and which are computed of one column alone."""
+        if not self.whole:
+            return
+        few = self.rows.iloc[np.arange(_ROWS_PROBED) % len(self.rows)].reset_index(drop=True)
+        parts = []
+        for name in self.whole:
+            values = self.rows[name].to_numpy()
+            finite = values[np.isfinite(values.astype("float64"))]
+            if len(finite):
+                far = np.array([finite.min(), finite.max()])[np.arange(_ROWS_PROBED) % 2]
+                parts.append(few.assign(**{name: pd.Series(far, dtype=few[name].dtype)}))
+            else:
+                parts.append(few)
+        before, after = self._fed(few), self._fed(pd.concat(parts, ignore_index=True))
+        names = list(self.whole)
+        for ensemble, (base, fed, seen) in enumerate(zip(before, after, self.seen, strict=True)):
+            same = (fed.reshape(len(names), len(few), -1) == base) | np.isnan(base)
+            moves = ~same.all(axis=1)  # [columns, features]
+            for feature in np.flatnonzero(moves.sum(axis=0) == 1):
+                name = names[int(moves[:, feature].argmax())]
+                own = self.rows[name].to_numpy(dtype="float64")
+                fed_plain = (own, own.astype("float32").astype("float64"))  # as it is, or as float32 inputs take it
+                plain = any(np.array_equal(one, seen[:, feature], equal_nan=True) for one in fed_plain)
+                (self.plain if plain else self.driven)[ensemble, int(feature)] = name
+
+    def _reached(self) -> Iterator[_Split]:
+        """Yield every split that some row comes to, or that a row can be moved to by its plain columns."""
+        for index, ensemble in enumerate(self.found):
+            seen = self.seen[index]
+            for root in ensemble.roots:
+                waiting: list[tuple[int, Values, dict[int, tuple[float, float]]]] = [
+                    (int(root), np.arange(len(seen)), {})
+                ]
+                while waiting:
+                    split, here, within = waiting.pop()
+                    if split < 0:
+                        continue
+                    feature = int(ensemble.feature[split])
+                    if ensemble.is_ordered(split) and (one := self._standing(index, split, here, within)):
+                        yield one
+                    goes = ensemble.goes_yes(split, seen[here, feature])
+                    below, above = _parted(ensemble, split, within)
+                    waiting += [
+                        (int(ensemble.no[split]), here[~goes], above),
+                        (int(ensemble.yes[split]), here[goes], below),
+                    ]
+
+    def _standing(
+        self, index: int, split: int, here: Values, within: dict[int, tuple[float, float]]
+    ) -> _Split | None:
+        """Return a row for a split: one of `here`, else one that its plain columns move there; None for none."""
+        feature = int(self.found[index].feature[split])
+        low, high = within.get(feature, (-np.inf, np.inf))
+        bound = min(max(self.found[index].last_before(split), low), high)
+        if not np.isfinite(bound):
+            return None
+        if len(here):
+            return _Split(index, feature, bound, int(here[split % len(here)]), {})
+        row = split % len(self.rows)
+        moved = {}
+        for feature, (low, high) in within.items():
+            value = self.seen[index][row, feature]
+            if low < value <= high:
+                continue
+            name = self.plain.get((index, feature))
+            inside = _inside(low, high, self.whole[name]) if name else None
+            if name is None or inside is None:
+                return None
+            moved[name] = inside
+        return _Split(index, feature, bound, row, moved)
+
+    def _taken(self, splits: list[_Split]) -> pd.DataFrame:
+        """Return the splits' rows, each moved to where it comes to its split."""
+        rows = self.rows.iloc[[one.row for one in splits]].reset_index(drop=True)
+        for name in {name for one in splits for name in one.moved}:
+            values = rows[name].to_numpy().copy()
+            for place, one in enumerate(splits):
+                if name in one.moved:
+                    values[place] = one.moved[name]
+            rows[name] = values
+        return rows
+
+    def _on(self, splits: list[_Split]) -> pd.DataFrame:
+        """Return two rows for each split: the last number on its lower side, and the first on its upper."""
+        rows = self._taken(splits)
+        names = np.array([self.plain[self._key(one)] for one in splits])
+        last = np.array([self._held(name, one.bound) for name, one in zip(names, splits, strict=True)])
+        first = np.array([self._next(name, value) for name, value in zip(names, last, strict=True)])
+        return pd.concat([self._with(rows, names, last), self._with(rows, names, first)], ignore_index=True)
+
+    def _held(self, name: str, bound: float) -> float:
+        """Return the greatest number up to `bound` that the graph's input for a column holds."""
+        if self.whole[name]:
+            return float(np.floor(bound))
+        if self.candidate.float_type != "float32":
+            return bound
+        single = np.float32(bound)
+        is_above = float(single) > bound  # as float64: NumPy compares a float32 with a float as float32
+        return float(np.nextafter(single, np.float32(-np.inf)) if is_above else single)
+
+    def _next(self, name: str, value: float) -> float:
+        """Return the next greater number that the graph's input for a column holds."""
+        if self.whole[name]:
+            return value + 1.0
+        kind = np.float32 if self.candidate.float_type == "float32" else np.float64
+        return float(np.nextafter(kind(value), kind(np.inf)))
+
+    def _aside(self, splits: list[_Split]) -> pd.DataFrame:
+        """Return two rows for each split, either side of where its feature passes the threshold as its column moves.
+
+        Found by bisection of the range that the sample has of the column, and half of it beyond; a feature that does
+        not pass its threshold there has no rows.
+        """
+        if not splits:
+            return self.rows.iloc[:0]
+        rows = self._taken(splits)
+        names = np.array([self.driven[self._key(one)] for one in splits])
+        low, high = np.zeros(len(splits)), np.zeros(len(splits))
+        for name in np.unique(names):
+            values = self.rows[name].to_numpy(dtype="float64")
+            finite = values[np.isfinite(values)]
+            reach = (finite.max() - finite.min()) / 2 or 1.0
+            low[names == name], high[names == name] = finite.min() - reach, finite.max() + reach
+        first, last = self._sides(rows, splits, names, low), self._sides(rows, splits, names, high)
+        for _ in range(_HALVINGS):
+            middle = low + (high - low) / 2
+            like_low = self._sides(rows, splits, names, middle) == first
+            low, high = np.where(like_low, middle, low), np.where(like_low, high, middle)
+        step = _ROUNDINGS * np.spacing(np.maximum(np.abs(low), np.abs(high)).astype("float32")).astype("float64")
+        passes = first != last
+        sides = [self._with(rows, names, low - step), self._with(rows, names, high + step)]
+        return pd.concat([side[passes] for side in sides], ignore_index=True)
+
+    def _sides(self, rows: pd.DataFrame, splits: list[_Split], names: Values, values: Values) -> NDArray[np.bool_]:
+        """Return for each row, with its column at `values`, whether its split's feature is at most the bound."""
+        fed = self._fed(self._with(rows, names, values))
+        return np.array([fed[one.ensemble][place, one.feature] <= one.bound for place, one in enumerate(splits)])
+
+    def _with(self, rows: pd.DataFrame, names: Values, values: Values) -> pd.DataFrame:
+        """Return rows, each with one of its columns, `names`, at the number in `values`."""
+        moved = {}
+        for name in np.unique(names):
+            own = rows[name].to_numpy().copy()
+            placed = np.floor(values[names == name]) if self.whole[name] else values[names == name]
+            own[names == name] = placed.astype(own.dtype)
+            moved[str(name)] = pd.Series(own, dtype=rows[name].dtype)
+        return rows.assign(**moved)
+
+
+def _parted(
+    ensemble: Ensemble, split: int, within: dict[int, tuple[float, float]]
+) -> tuple[dict[int, tuple[float, float]], dict[int, tuple[float, float]]]:
+    """Return between which numbers (above the first, at most the second) each feature lies at `yes` and at `no`."""
+    feature = int(ensemble.feature[split])
+    low, high = within.get(feature, (-np.inf, np.inf))
+    if not ensemble.is_ordered(split):
+        nowhere = within | {feature: (np.nan, np.nan)}  # no number is within: a row has to come there by itself
+        return nowhere, nowhere
+    last = ensemble.last_before(split)
+    lower, upper = within | {feature: (low, min(high, last))}, within | {feature: (max(low, last), high)}
+    return (lower, upper) if ensemble.goes_yes(split, np.array([last]))[0] else (upper, lower)
+
+
+def _inside(low: float, high: float, is_whole: bool) -> float | None:
+    """Return a number above `low` and at most `high`; None for none."""
+    if np.isfinite(low) and np.isfinite(high):
+        value = low + (high - low) / 2
+    elif np.isfinite(high):
+        value = high - abs(high) / 2
+    elif np.isfinite(low):
+        value = low + abs(low) / 2 + 1.0
+    else:
+        return None
+    value = float(np.floor(value)) if is_whole else value
+    value = high if not low < value <= high else value
+    return value if low < value <= high and (not is_whole or value == np.floor(value)) else None
+
