@@ -21,7 +21,8 @@ from convert.proof.rows import MOST_CELLS, SEED, Batch
 
 Values = NDArray[Any]
 
-MOST_SPLITS = 10_000
+MOST_ROWS = 20_000  # of splits to stand on; each takes a row on either side
+_ROWS_PER_SPLIT = 6  # beyond a split some rows come to like leaves on either side
 _ROWS_LED = 2_000  # of the sample, through every tree, to see which splits they come to
 _ROWS_PROBED = 4  # to see which columns move a feature
 _HALVINGS = 44  # of the range of a column; what is left is a float32 rounding of it
@@ -41,6 +42,8 @@ class _Split:
     bound: float
     row: int
     moved: dict[str, float]
+    turn: int
+    """How many rows stand on the same split before it."""
 
 
 def search(candidate: Candidate, limits: Limits) -> list[Batch]:
@@ -81,10 +84,12 @@ class _Search:
 
     def batches(self) -> list[Batch]:
         """Return the rows on plain columns, and those aside of what is computed."""
-        most = min(MOST_SPLITS, MOST_CELLS // max(1, len(self.rows.columns)) // 2)
+        most = min(MOST_ROWS, MOST_CELLS // max(1, len(self.rows.columns)) // 2)
         splits = list(self._reached())
-        if len(splits) > most:
-            splits = [splits[index] for index in np.sort(self.rng.permutation(len(splits))[:most])]
+        if len(splits) > most:  # first one row for each split, then a second one, as far as they go
+            turns = np.array([one.turn for one in splits])
+            order = np.lexsort((self.rng.permutation(len(splits)), turns))
+            splits = [splits[index] for index in np.sort(order[:most])]
         plain = [one for one in splits if self._key(one) in self.plain]
         driven = [one for one in splits if self._key(one) in self.driven]
         batches = [
@@ -140,8 +145,8 @@ class _Search:
                     if split < 0:
                         continue
                     feature = int(ensemble.feature[split])
-                    if ensemble.is_ordered(split) and (one := self._standing(index, split, here, within)):
-                        yield one
+                    if ensemble.is_ordered(split):
+                        yield from self._standing(index, split, here, within)
                     goes = ensemble.goes_yes(split, seen[here, feature])
                     below, above = _parted(ensemble, split, within)
                     waiting += [
@@ -151,27 +156,34 @@ class _Search:
 
     def _standing(
         self, index: int, split: int, here: Values, within: dict[int, tuple[float, float]]
-    ) -> _Split | None:
-        """Return a row for a split: one of `here`, else one that its plain columns move there; None for none."""
+    ) -> Iterator[_Split]:
+        """Yield rows for a split: some of `here`, then others that their plain columns move there."""
         feature = int(self.found[index].feature[split])
         low, high = within.get(feature, (-np.inf, np.inf))
         bound = min(max(self.found[index].last_before(split), low), high)
         if not np.isfinite(bound):
-            return None
-        if len(here):
-            return _Split(index, feature, bound, int(here[split % len(here)]), {})
-        row = split % len(self.rows)
+            return
+        own = here[self.rng.permutation(len(here))[: _ROWS_PER_SPLIT // 2]]
+        for turn, row in enumerate(own):
+            yield _Split(index, feature, bound, int(row), {}, turn)
+        for turn in range(len(own), _ROWS_PER_SPLIT):
+            row = int(self.rng.integers(len(self.rows)))
+            moved = self._moved(index, row, within)
+            if moved is not None:
+                yield _Split(index, feature, bound, row, moved, turn)
+
+    def _moved(self, index: int, row: int, within: dict[int, tuple[float, float]]) -> dict[str, float] | None:
+        """Return what to set in a row of the sample so that each feature lies `within`; None where it cannot be."""
         moved = {}
         for feature, (low, high) in within.items():
-            value = self.seen[index][row, feature]
-            if low < value <= high:
+            if low < self.seen[index][row, feature] <= high:
                 continue
             name = self.plain.get((index, feature))
             inside = _inside(low, high, self.whole[name]) if name else None
             if name is None or inside is None:
                 return None
             moved[name] = inside
-        return _Split(index, feature, bound, row, moved)
+        return moved
 
     def _taken(self, splits: list[_Split]) -> pd.DataFrame:
         """Return the splits' rows, each moved to where it comes to its split."""
@@ -278,4 +290,3 @@ def _inside(low: float, high: float, is_whole: bool) -> float | None:
     value = float(np.floor(value)) if is_whole else value
     value = high if not low < value <= high else value
     return value if low < value <= high and (not is_whole or value == np.floor(value)) else None
-
