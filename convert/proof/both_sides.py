@@ -10,7 +10,7 @@ from appliance.errors import InvalidInput
 from convert.model.arrays import Mask
 from convert.model.original import Original, taken
 from convert.model.schema import Limits
-from convert.proof import boundaries, float32_rows, specials
+from convert.proof import boundaries, float32_rows, specials, splits
 from convert.proof.candidate import Candidate, RefusedTie
 from convert.proof.rows import Batch, draw
 
@@ -51,6 +51,7 @@ class BothSides:
         found = draw(schema, limits, original.thresholds(), specials.of(original), least)
         if self.candidate.float_type == "float32":
             found += float32_rows.search(original, self.candidate, limits, self.tolerance)
+        found += splits.search(self.candidate, limits)
         found += boundaries.search(schema, limits, original.answers)
         if original.jumps:
             found += boundaries.jumps(schema, limits, original.last_answer)

@@ -6,17 +6,14 @@ that tree_nodes.py writes.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.utils import Extractor
 
 from appliance.inference.session import Session
-
-Values = NDArray[Any]
+from convert.model.arrays import Array, Mask
 
 _OPERATOR = "TreeEnsemble"
 _LEQ, _LT, _GTE, _GT, _EQ, _NEQ, _MEMBER = range(7)
@@ -36,16 +33,16 @@ class Ensemble:
     """
 
     tensor: str
-    roots: Values
-    feature: Values
-    threshold: Values
-    mode: Values
-    yes: Values
-    no: Values
-    missing: Values
-    members: Mapping[int, Values]
+    roots: Array
+    feature: Array
+    threshold: Array
+    mode: Array
+    yes: Array
+    no: Array
+    missing: Array
+    members: Mapping[int, Array]
 
-    def goes_yes(self, split: int, values: Values) -> NDArray[np.bool_]:
+    def goes_yes(self, split: int, values: Array) -> Mask:
         """Return for each value of the split's feature whether a row goes on to `yes`."""
         if self.mode[split] == _MEMBER:
             goes = np.isin(values, self.members[split])
@@ -91,7 +88,7 @@ class Inputs:
         known = {value.name for value in [*model.graph.value_info, *model.graph.output, *model.graph.input]}
         return [name for name in self._made if name not in known]
 
-    def of(self, feeds: Mapping[str, Values]) -> dict[str, Values]:
+    def of(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Return {tensor: array [rows, features]} for the graph's own inputs."""
         found = {name: feeds[name] for name in self._given}
         if self._made:
@@ -138,7 +135,7 @@ def _ensemble(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -
     )
 
 
-def _members(mode: Values, values: onnx.TensorProto | None) -> dict[int, Values]:
+def _members(mode: Array, values: onnx.TensorProto | None) -> dict[int, Array]:
     """Return {split: its members}: they stand one set after the other, each ended by NaN."""
     if values is None:
         return {}

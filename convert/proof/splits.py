@@ -6,20 +6,17 @@ there. The graph itself says where it turns, whatever library the trees are of.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from onnx import load_from_string
 
 from appliance.errors import ApplianceError
+from convert.model.arrays import Array, Mask
 from convert.model.schema import Limits, Schema
 from convert.proof.candidate import Candidate
 from convert.proof.graph_trees import Ensemble, Inputs, ensembles
 from convert.proof.rows import MOST_CELLS, SEED, Batch
-
-Values = NDArray[Any]
 
 MOST_ROWS = 20_000  # of splits to stand on; each takes a row on either side
 _ROWS_PER_SPLIT = 6  # beyond a split some rows come to like leaves on either side
@@ -101,7 +98,7 @@ class _Search:
     def _key(self, one: _Split) -> tuple[int, int]:
         return one.ensemble, one.feature
 
-    def _fed(self, rows: pd.DataFrame) -> list[Values]:
+    def _fed(self, rows: pd.DataFrame) -> list[Array]:
         """Return for each ensemble what its trees take, float64 [rows, features]."""
         fed = self.inputs.of(self.candidate.feeds(rows, self.limits))
         return [fed[one.tensor].astype("float64") for one in self.found]
@@ -137,7 +134,7 @@ class _Search:
         for index, ensemble in enumerate(self.found):
             seen = self.seen[index]
             for root in ensemble.roots:
-                waiting: list[tuple[int, Values, dict[int, tuple[float, float]]]] = [
+                waiting: list[tuple[int, Array, dict[int, tuple[float, float]]]] = [
                     (int(root), np.arange(len(seen)), {})
                 ]
                 while waiting:
@@ -155,7 +152,7 @@ class _Search:
                     ]
 
     def _standing(
-        self, index: int, split: int, here: Values, within: dict[int, tuple[float, float]]
+        self, index: int, split: int, here: Array, within: dict[int, tuple[float, float]]
     ) -> Iterator[_Split]:
         """Yield rows for a split: some of `here`, then others that their plain columns move there."""
         feature = int(self.found[index].feature[split])
@@ -247,12 +244,12 @@ class _Search:
         sides = [self._with(rows, names, low - step), self._with(rows, names, high + step)]
         return pd.concat([side[passes] for side in sides], ignore_index=True)
 
-    def _sides(self, rows: pd.DataFrame, splits: list[_Split], names: Values, values: Values) -> NDArray[np.bool_]:
+    def _sides(self, rows: pd.DataFrame, splits: list[_Split], names: Array, values: Array) -> Mask:
         """Return for each row, with its column at `values`, whether its split's feature is at most the bound."""
         fed = self._fed(self._with(rows, names, values))
         return np.array([fed[one.ensemble][place, one.feature] <= one.bound for place, one in enumerate(splits)])
 
-    def _with(self, rows: pd.DataFrame, names: Values, values: Values) -> pd.DataFrame:
+    def _with(self, rows: pd.DataFrame, names: Array, values: Array) -> pd.DataFrame:
         """Return rows, each with one of its columns, `names`, at the number in `values`."""
         moved = {}
         for name in np.unique(names):
