@@ -206,7 +206,10 @@ def test_more_requests_than_may_wait_are_answered_503(start):
     for connection in waiting:
         connection.sendall(b"POST /wait HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
     assert server.app.waiting.acquire(timeout=10)
-    time.sleep(0.2)
+    deadline = time.monotonic() + 20
+    while not server.server.task_dispatcher.queue:  # the second one waits
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     status, _, answer = server.ask("/wait")
     assert status == 503
     assert "try again" in answer["next"]
