@@ -16,12 +16,15 @@ def echo(*lines: object, err: bool = False) -> None:
 
 
 def print_json(document: object) -> None:
-    """Print one JSON document on standard output."""
+    """Print the command's one JSON document on standard output; an error after it goes to standard error alone."""
     echo_json(msgspec.json.encode(document))
 
 
 def echo_json(document: bytes, indent: int = 2) -> None:
-    """Print what is JSON already, indented."""
+    """Print what is JSON already, indented, as print_json does."""
+    context = click.get_current_context(silent=True)
+    if context is not None and hasattr(context.find_root().obj, "json"):
+        context.find_root().obj.json = False  # what report() looks at
     click.echo(plain_json(msgspec.json.format(document, indent=indent).decode("utf-8", "backslashreplace")))
 
 
