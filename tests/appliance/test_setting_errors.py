@@ -15,7 +15,7 @@ FEED = '[[mqtt.rows]]\nname = "a"\nanswer = "b"\n[[mqtt.rows.feeds]]\ntopic = "x
         ('[[mqtt.subscriptions]]\ntopic = "a"\n[[mqtt.subscriptions]]\ntpoic = "a"\n',
          "[[mqtt.subscriptions]] number 2 has no setting `tpoic`", "did you mean `topic`?"),
         (FEED + "colums = {}\n", "[[mqtt.rows.feeds]] number 1 has no setting `colums`", "did you mean `columns`?"),
-        ("[mqtt]\nzzz = 1\n", "[mqtt] has no setting `zzz`", "known are host, port, protocol"),
+        ("[mqtt]\nzzz = 1\n", "[mqtt] has no setting `zzz`", "known are host, port, transport"),
         ('[mqtt.upstream]\nhots = "a"\n', "[mqtt.upstream] has no setting `hots`", "did you mean `host`?"),
         ("[htp]\n", "the configuration has no setting `htp`", "did you mean `http`?"),
         (ROWS + 'when = "all"\n', "[[mqtt.rows]] number 1 when: invalid enum value 'all'",
