@@ -11,7 +11,6 @@ performance: NannyML's CBPE, docs/how_it_works/performance_estimation.rst. How t
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -59,7 +58,7 @@ def is_beyond_chance(statistic: float, bins: int, blocks: float, alpha: float) -
     second = (blocks - 1) * first / 3
     if first < 1 or second <= 0 or statistic <= 0:
         return False
-    return paulson(statistic / first, first, second) > NormalDist().inv_cdf(1 - alpha)
+    return math.erfc(paulson(statistic / first, first, second) / math.sqrt(2)) / 2 < alpha
 
 
 def paulson(f: float, first: float, second: float) -> float:
