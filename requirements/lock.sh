@@ -12,6 +12,8 @@ $lock --group run -c requirements/convert.txt -o requirements/run.txt
 $compile --extra convert --group dev -c requirements/convert.txt -c requirements/run.txt -o requirements/dev.txt
 # Apart from the others: MLflow's server holds pyarrow and more below what they run.
 $compile --extra convert --extra mlflow --extra dvc --extra s3 --group sources -o requirements/sources.txt
+# Ray, Spark and Dask, for `make score-engines-test`: large.
+$compile --extra parquet --extra ray --group engines -c requirements/dev.txt -o requirements/score-engines.txt
 # What builds our wheel inside the images: pyproject.toml's own build system.
 {
   echo '# What builds our wheel inside the image, pinned by hash; made by requirements/lock.sh.'

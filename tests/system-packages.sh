@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs what the tests need beside Python: a browser, a load generator, an MQTT broker, an OCI registry and kustomize.
+# Installs what the tests need beside Python: a browser, a load generator, an MQTT broker, an OCI registry, kustomize and
+# GNU parallel.
 # Through apt where it may; says what is missing else.
 set -eu
 missing=''
@@ -7,6 +8,7 @@ command -v chromium >/dev/null || missing="$missing chromium"
 command -v wrk >/dev/null || missing="$missing wrk"
 command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || missing="$missing mosquitto"
 command -v mosquitto_sub >/dev/null || missing="$missing mosquitto-clients"
+parallel --version 2>/dev/null | grep -q '^GNU parallel' || missing="$missing parallel"
 command -v nft >/dev/null || [ -x /usr/sbin/nft ] || missing="$missing nftables"
 command -v ip >/dev/null || [ -x /sbin/ip ] || missing="$missing iproute2"
 # Unpacked beside the tests, not installed: the registry would start and listen on every address.

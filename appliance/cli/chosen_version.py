@@ -1,12 +1,14 @@
 """The version that a command asks without a service: one of the store, or a bundle's file that is not installed."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from appliance import ahead
 from appliance.bundle.manifest import Manifest
+from appliance.bundle.opened import Opened
 from appliance.config import Config
 from appliance.errors import ConfigError, Misuse, NotReady
 from appliance.inference.tensors import InputSchema
@@ -24,6 +26,7 @@ class Chosen:
     digest: str
     """Of the manifest, which holds those of all members."""
     load_now: Callable[[float], LoadedVersion]
+    open_now: Callable[[], AbstractContextManager[Opened]]
 
     @property
     def name(self) -> str:
@@ -43,6 +46,11 @@ class Chosen:
     def load(self, run_seconds: float = 0.0) -> LoadedVersion:
         """Return it, loaded with one thread; `run_seconds` ends a run that takes longer, 0 none."""
         return self.load_now(run_seconds)
+
+    def members(self) -> dict[str, bytes]:
+        """Return {member: content} of its bundle. Raises BundleRefused where one is not sound."""
+        with self.open_now() as opened:
+            return {name: opened.read(name) for name in opened.names}
 
     def recorder_of(self, config: Config, wanted: bool) -> Callable[[LoadedVersion], Any]:
         """Return what makes the prediction log of a loaded version, or nothing, in the process that scores.
@@ -88,6 +96,7 @@ def choose(config: Config, model: str, version: str | None) -> Chosen:
         opened.manifest,
         opened.digest,
         lambda seconds: LoadedVersion(folder, 1, run_seconds=seconds, opened=store.installed(model, wanted)),
+        lambda: nullcontext(store.installed(model, wanted)),
     )
 
 
@@ -105,7 +114,7 @@ def _of_file(store: Store, trials: Trials, path: Path, version: str | None) -> C
         with store.opened(path) as opened:
             return LoadedVersion(path, 1, run_seconds=seconds, opened=opened)
 
-    return Chosen(manifest, digest, load)
+    return Chosen(manifest, digest, load, lambda: store.opened(path))
 
 
 def _is_bundle(model: str) -> Any:

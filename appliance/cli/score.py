@@ -51,6 +51,7 @@ version_option = click.option("--version", "version", help="The version that ans
 @click.option("--max-bad", default="0", metavar="N|P%", help="Bad rows in quarantine that still end with exit code 0.")
 @click.option("--processes", type=click.IntRange(1), help="How many score (default: as many as there are processors).")
 @click.option("--shard", metavar="I/N", help="Score only the I-th of N parts.")
+@click.option("--cluster", metavar="ray://HOST:PORT|local", help="Score on the nodes of a Ray cluster (extra [ray]).")
 @click.option("--resume/--no-resume", default=None, help="Go on where a run stopped (default), or begin anew.")
 @click.option("--observe", is_flag=True, help="Let the prediction log ([log.predictions]) have a sample of the rows.")
 @as_json
@@ -75,11 +76,12 @@ def score(model: str, inputs: tuple[str, ...], output: str, as_json: bool, **sai
         order = replace(order, scratch=_scratch(config, order))
     processes = said["processes"] or _processors()
     recorder_of = chosen.recorder_of(config, said["observe"])
+    engine = _cluster(chosen, said) if said["cluster"] else partial(_engine, chosen, processes, recorder_of)
     progress = _Progress(as_json)
     stop = _Stop()
     from appliance.batch import local
 
-    outcome = local.run(order, partial(_engine, chosen, processes, recorder_of), progress.told, stop.asked)
+    outcome = local.run(order, engine, progress.told, stop.asked)
     progress.end()
     _tell(chosen, order, outcome, as_json)
     if outcome.bad > most_bad(outcome.rows):
@@ -186,6 +188,20 @@ def _engine(chosen: "Chosen", processes: int, recorder_of: Any, spec: "Spec") ->
         return Work(scorer, spec, recorder.stop) if recorder else Work(scorer, spec)
 
     return Inline(load) if processes == 1 else Pool(load, processes)
+
+
+def _cluster(chosen: "Chosen", said: dict[str, Any]) -> "Callable[[Spec], Engine]":
+    """Return what makes the engine that scores on a cluster. Raises Misuse."""
+    from appliance.batch.cluster import LOCAL, RayCluster, Shipped, check_address
+
+    address = said["cluster"]
+    check_address(address)
+    if said["observe"]:
+        found = "the nodes of a cluster have no prediction log of this host"
+        raise Misuse(f"score with --observe and --cluster {address}", found, "leave one of them out")
+    shipped = Shipped(chosen.members(), chosen.digest)
+    actors = said["processes"] or (_processors() if address == LOCAL else None)
+    return lambda spec: RayCluster(address, shipped, spec, actors)
 
 
 def _order(

@@ -35,7 +35,7 @@ cp -a "$binary/appliance" "$tree/usr/lib/appliance/program"
 chmod -R u=rwX,go=rX "$tree/usr/lib/appliance"
 # Libraries are mapped, never run.
 find "$tree/usr/lib/appliance/program" -type f -name '*.so*' -exec chmod 644 {} +
-for unit in appliance.service appliance-pull.service appliance-pull.timer; do
+for unit in appliance.service appliance-pull.service appliance-pull.timer appliance-score@.service appliance-score@.timer; do
   sed 's|@PREFIX@/current|/usr/lib/appliance|; s|@PREFIX@|/usr/lib/appliance|' "$source/packaging/systemd/$unit" \
     > "$tree/lib/systemd/system/$unit"
 done

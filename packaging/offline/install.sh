@@ -27,6 +27,7 @@ esac
 wrapper_mark='# Written by install.sh of the appliance.'
 unit=appliance.service
 pull_units='appliance-pull.timer appliance-pull.service'
+score_units='appliance-score@.timer appliance-score@.service'
 user=appliance
 
 main() {
@@ -468,8 +469,8 @@ switch_to() {
     place_file "$units/$unit" < "$scratch/unit"
   fi
   reload=$changed
-  # Beside it, disabled, those that pull bundles.
-  for one in $pull_units; do
+  # Beside it, disabled, those that pull bundles and score files.
+  for one in $pull_units $score_units; do
     [ -e "$program/current/$one" ] || continue
     sed "s|@PREFIX@|$prefix|g" "$program/current/$one" > "$scratch/unit"
     cmp -s "$scratch/unit" "$units/$one" || { reload=yes; place_file "$units/$one" < "$scratch/unit"; }
@@ -552,8 +553,12 @@ roll_back() {
 
 uninstall() {
   if [ -z "$root" ] && [ -e "$units/appliance-pull.timer" ]; then systemctl -q disable --now $pull_units || true; fi
+  if [ -z "$root" ] && [ -e "$units/appliance-score@.timer" ]; then
+    systemctl -q disable 'appliance-score@.timer' || true
+    systemctl stop 'appliance-score@*.timer' 'appliance-score@*.service' || true
+  fi
   if [ -z "$root" ] && [ -e "$units/$unit" ]; then systemctl -q disable --now $unit || true; fi
-  for one in $pull_units; do rm -f "$units/$one"; done
+  for one in $pull_units $score_units; do rm -f "$units/$one"; done
   rm -f "$units/$unit" "$units/multi-user.target.wants/$unit" "$sysusers"
   if [ -z "$root" ]; then
     systemctl daemon-reload

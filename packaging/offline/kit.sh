@@ -28,7 +28,8 @@ pack() { tar --sort=name --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX 
 rm -rf "$kit" "$kit.tar.gz"
 mkdir -p "$kit"
 cp "$here/install.sh" "$here/README.txt" "$here/appliance.toml" "$source/packaging/systemd/appliance.service" \
-  "$source/packaging/systemd/appliance-pull.service" "$source/packaging/systemd/appliance-pull.timer" "$kit/"
+  "$source/packaging/systemd/appliance-pull.service" "$source/packaging/systemd/appliance-pull.timer" \
+  "$source/packaging/systemd/appliance-score@.service" "$source/packaging/systemd/appliance-score@.timer" "$kit/"
 [ -z "${SITE:-}" ] || pack -C "$(dirname "$SITE")" -cf - "$(basename "$SITE")" | gzip -n -9 > "$kit/docs.tar.gz"
 cp "$source/LICENSE" "$binary/LICENSES.txt" "$binary/sbom.cdx.json" "$kit/"
 for bundle in "$@"; do

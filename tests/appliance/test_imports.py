@@ -292,7 +292,7 @@ def test_every_library_of_the_device_is_declared():
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    named = project["dependencies"] + extras["cbor"] + extras["parquet"] + extras["sparkplug"]
+    named = project["dependencies"] + extras["cbor"] + extras["parquet"] + extras["ray"] + extras["sparkplug"]
     declared = {one.split(">")[0].split("[")[0].strip().replace("-", "_") for one in named}
     declared |= {"google"} if "protobuf" in declared else set()
     declared = {"paho" if name == "paho_mqtt" else name for name in declared}

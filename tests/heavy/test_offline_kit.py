@@ -150,7 +150,9 @@ def test_what_pulls_is_there_and_nobody_starts_it(installed):
         "inactive",
     ]
     known = host(
-        "systemd-analyze verify appliance.service appliance-pull.service appliance-pull.timer 2>&1", check=False
+        "systemd-analyze verify appliance.service appliance-pull.service appliance-pull.timer"
+        " appliance-score@line.service appliance-score@line.timer 2>&1",
+        check=False,
     )
     assert "appliance" not in known.stdout, known.stdout
     assert host("appliance pull --help").returncode == 0

@@ -31,8 +31,8 @@ def build_kit(where: Path, version: str, signed: bool, arch: str, glibc: str, as
         shutil.copy(path, kit)
     if not as_shipped:
         open_to_tests(kit / "install.sh")
-    for name in ("appliance.service", "appliance-pull.service", "appliance-pull.timer"):
-        shutil.copy(PACKAGING / "systemd" / name, kit)
+    for unit in (PACKAGING / "systemd").iterdir():
+        shutil.copy(unit, kit)
     for name in ("LICENSE", "LICENSES.txt", "sbom.cdx.json"):
         (kit / name).write_text("{}\n")
     (kit / "kit.conf").write_text(f"version={version}\narch={arch}\nglibc={glibc}\nkibibytes=10\n")

@@ -111,10 +111,12 @@ def test_kit_installs_program_unit_configuration_and_command(run, kits, system):
     assert (system / "etc/sysusers.d/appliance.conf").read_text().startswith("u appliance ")
 
 
-def test_units_that_pull_lie_there_and_nobody_starts_them(run, kits, system):
+def test_units_that_pull_and_score_lie_there_and_nobody_starts_them(run, kits, system):
     assert run(kits("1.0.0"), "--prefix", "/srv/plant").returncode == 0
     units = system / "etc/systemd/system"
     assert "ExecStart=/srv/plant/current/program/appliance pull" in (units / "appliance-pull.service").read_text()
+    assert "/srv/plant/current/program/appliance\n" in (units / "appliance-score@.service").read_text()
+    assert "OnCalendar=" in (units / "appliance-score@.timer").read_text()
     assert "OnUnitInactiveSec=" in (units / "appliance-pull.timer").read_text()
     assert [path.name for path in units.glob("*.wants/*")] == ["appliance.service"]
     assert run(kits("1.0.0"), "--prefix", "/srv/plant", "--uninstall").returncode == 0

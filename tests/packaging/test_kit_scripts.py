@@ -58,6 +58,8 @@ def test_kit_says_version_processor_and_least_glibc_of_a_binary_that_cannot_run_
         "appliance.service",
         "appliance-pull.service",
         "appliance-pull.timer",
+        "appliance-score@.service",
+        "appliance-score@.timer",
         "appliance.toml",
     }
 
@@ -100,6 +102,8 @@ def test_package_names_who_maintains_it_and_holds_units_that_pull_and_its_own_pr
     assert sorted(Path(name).name for name in units) == [
         "appliance-pull.service",
         "appliance-pull.timer",
+        "appliance-score@.service",
+        "appliance-score@.timer",
         "appliance.service",
     ]
     assert "ExecStart=/usr/lib/appliance/program/appliance pull" in pull
