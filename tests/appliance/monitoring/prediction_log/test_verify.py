@@ -89,6 +89,15 @@ def test_each_flipped_bit_is_found(whole, copy, data):
     assert problems(copy, whole[1]) == []
 
 
+def test_a_capital_letter_in_a_seal_is_found(whole, copy):
+    content = content_of(copy, 1)
+    start = content.index(b'"chain":"') + len(b'"chain":"')
+    chain = content[start : start + 64]
+    assert chain.upper() != chain
+    rewritten(copy, 1, content[:start] + chain.upper() + content[start + 64 :])
+    assert problems(copy, whole[1]) != []
+
+
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_each_line_that_is_taken_away_doubled_or_moved_is_found(whole, copy, data):
