@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -39,7 +40,7 @@ def run(store):
 @pytest.mark.parametrize(("good", "code"), [(True, 0), (False, 3)])
 def test_who_waits_for_a_probation_is_told_how_it_ended(run, store, good, code, monkeypatch):
     def ends(seconds: float) -> None:
-        """End the probation while the command waits, as the service does; others sleep, too."""
+        """End the probation while the command waits, as the service does."""
         if activation.read(store, "iris").active != "2.0.0":
             return
         if good:
@@ -47,7 +48,7 @@ def test_who_waits_for_a_probation_is_told_how_it_ended(run, store, good, code, 
         else:
             activation.roll_back(store, "iris", self_test, why="probation of 2.0.0: it failed", only="2.0.0")
 
-    monkeypatch.setattr("appliance.cli.models.time.sleep", ends)
+    monkeypatch.setattr("appliance.cli.models.time", SimpleNamespace(sleep=ends))  # of this command alone
     told = run("activate", "iris", "2.0.0", "--wait", code=code)
     assert ("2.0.0 is active, good" in told.output) == good
     assert ("1.0.0 is active instead (probation of 2.0.0: it failed)" in told.output) != good
