@@ -32,7 +32,7 @@ EXIT_FAILED = 1
 EXIT_CODES: Sequence[tuple[type[ApplianceError], int]] = ((Misuse, 2), (Refused, 3), (NotFound, 4))
 """Error type -> exit code; the other kinds of error end in EXIT_FAILED."""
 
-# name -> (module:command, what the list of commands says about it), in the order of the way to a prediction
+# name -> (module:command, its line in the list of commands), in the order in which a user needs them
 _COMMANDS = {
     "inspect": ("appliance.cli.models:inspect", "Show what a bundle holds."),
     "keygen": ("appliance.cli.signing:keygen", "Make a pair of keys for signing bundles."),
@@ -43,9 +43,12 @@ _COMMANDS = {
     ),
     "install": ("appliance.cli.models:install", "Put a bundle into the store."),
     "activate": ("appliance.cli.models:activate", "Make an installed version the one that serves."),
-    "mark-good": ("appliance.cli.models:mark_good", "Say that the active version has proved itself."),
+    "mark-good": ("appliance.cli.models:mark_good", "Mark the active version good: its probation ends."),
     "rollback": ("appliance.cli.models:rollback", "Return to the version that served before."),
-    "shadow": ("appliance.cli.experiments:shadow", "Ask a version the live rows beside the active one, and compare."),
+    "shadow": (
+        "appliance.cli.experiments:shadow",
+        "Run a version on the live rows beside the active one, and compare.",
+    ),
     "canary": ("appliance.cli.experiments:canary", "Let a version answer a rising share of the requests, then all."),
     "split": ("appliance.cli.experiments:split", "Let several versions answer, each a share of the requests."),
     "experiment": ("appliance.cli.experiments:experiment", "Show the experiment that runs on a model."),
@@ -54,18 +57,21 @@ _COMMANDS = {
     "deactivate": ("appliance.cli.models:deactivate", "Let no version of a model serve."),
     "models": ("appliance.cli.models:models", "List what is installed and what is active."),
     "remove": ("appliance.cli.models:remove", "Delete an installed version."),
-    "pull": ("appliance.cli.pull:pull", "Take signed bundles from a folder, a web server or an OCI registry."),
+    "pull": (
+        "appliance.cli.pull:pull",
+        "Fetch and install signed bundles from a folder, a web server or an OCI registry.",
+    ),
     "index": ("appliance.cli.pull:index", "List a folder's bundles for hosts that pull."),
     "predict": ("appliance.cli.score:predict", "Answer a few rows, without a service."),
     "score": ("appliance.cli.score:score", "Score whole files, without a service."),
     "serve": ("appliance.cli.serve:serve", "Answer predictions over HTTP."),
     "status": ("appliance.cli.status:status", "Show this host, its models and its service."),
     "log": ("appliance.cli.log:log", "Verify, prove, erase, export and show the log of predictions."),
-    "replay": ("appliance.cli.replay:replay", "Ask a version the logged rows again, and compare."),
-    "labels": ("appliance.cli.labels:labels", "Tell the truth about predicted rows, from a file."),
-    "probe": ("appliance.cli.probe:probe", "Ask the running service a bundle's own examples, and compare its answers."),
+    "replay": ("appliance.cli.replay:replay", "Run a version on the logged rows again, and compare."),
+    "labels": ("appliance.cli.labels:labels", "Add labels (the true values of predicted rows) from a file."),
+    "probe": ("appliance.cli.probe:probe", "Send a bundle's examples to the running service, and compare its answers."),
     "drift": ("appliance.cli.drift:drift", "Show what has drifted from training and from this host's own past."),
-    "doctor": ("appliance.cli.doctor:doctor", "Check what the appliance needs of this host."),
+    "doctor": ("appliance.cli.doctor:doctor", "Check whether this host has what the appliance needs."),
 }
 _PLUGIN_GROUP = "appliance.commands"
 # Commands of the build machine: the extra that brings each, and what the list of commands says about it.
@@ -79,13 +85,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass
 class Options:
-    """What was said on the command line for every command, before or after the subcommand's name."""
+    """The options that every command takes, given before or after the subcommand's name."""
 
     state_dir: str | None = None
     config_file: Path | None = None
     debug: bool = False
     json: bool = False
-    """Whether errors are told as JSON too."""
+    """Whether errors are printed as JSON too."""
 
     def config(self, *, files: Sequence[Path] = (), **overrides: dict[str, Any]) -> Config:
         """Return the configuration; `overrides` are {section: {key: value}} of the command's own options.
@@ -111,8 +117,8 @@ def main() -> None:
 
         sys.exit(trial_process.main())
     if "serve" in sys.argv[1:]:
-        signals.hold_off()  # as early as can be: a reload must not end a service that is starting
-    # What is made stays usable by its owner and closed to others' writing, whatever the caller's umask is.
+        signals.hold_off()  # as early as possible: a reload must not end a service that is starting
+    # New files stay usable by their owner, and nobody else can write them, whatever the caller's umask is.
     os.umask((os.umask(0o077) | 0o002) & 0o077)
     warnings.showwarning = _warn
     appliance.main(prog_name="appliance")
@@ -162,7 +168,7 @@ class Appliance(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the subcommand; a name that is unknown is answered with those that come close."""
+        """Return the subcommand; for an unknown name the error lists similar ones."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -172,12 +178,12 @@ class Appliance(click.Group):
             raise click.UsageError(f"No such command {args[0]!r}; did you mean {' or '.join(close)}?", ctx) from error
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the options before the subcommand; --json counts from here on, whatever is wrong behind it."""
+        """Read the options before the subcommand; --json applies from here on, even to errors in what follows."""
         ctx.ensure_object(Options).json = "--json" in args[: args.index("--") if "--" in args else None]
         return super().parse_args(ctx, args)
 
     def make_context(self, *arguments: Any, **rest: Any) -> click.Context:
-        """Read the options; a misuse is told without the caller's control characters."""
+        """Read the options; an error about them is printed without the caller's control characters."""
         try:
             return super().make_context(*arguments, **rest)
         except click.ClickException as error:
@@ -197,14 +203,14 @@ class Appliance(click.Group):
             raise _plainly(error) from error
         except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
-        except Exception as error:  # noqa: BLE001 - the last line before the user: whatever it is, it gets a message
+        except Exception as error:  # noqa: BLE001 - the last place before the user: every error gets a message
             found = f"unexpected {type(error).__name__}: {error}"
             report(ApplianceError("run the command", found, "repeat it with --debug and report what it shows"))
             ctx.exit(EXIT_FAILED)
 
 
 def _plainly(error: click.ClickException) -> click.ClickException:
-    """Return a misuse that is told without the control characters of what was typed or expanded."""
+    """Return a Misuse whose text has no control characters of what was typed or expanded."""
     text = error.format_message()
     if plain(text) == text:
         return error
@@ -229,7 +235,7 @@ def exit_code(error: ApplianceError) -> int:
 
 
 def _show_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
-    """Print our version on the first line, and below it what we stand on: security advisories name those."""
+    """Print our version on the first line, and the libraries' versions below it: security advisories name those."""
     if not value:
         return
     import ssl  # takes longer to import than the commands that do not need it
@@ -276,7 +282,7 @@ def _plugins() -> list[EntryPoint]:
 
 
 def _load_plugin(point: EntryPoint) -> click.Command:
-    """Return a plugin's command, or one that says why it cannot be had."""
+    """Return a plugin's command, or one that says why it cannot be loaded."""
     try:
         command = point.load()
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Where the service answers that a command asks: at --url, where the running service says, or as configured."""
+"""The address of the service that a command calls: --url, what the running service wrote, or the configuration."""
 
 import http.client
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from appliance.store import running
 _SAY = "say http://HOST:PORT or https://HOST:PORT"
 
 url_option = click.option(
-    "--url", metavar="URL", help="Ask the service there, instead of the one that runs over the state folder."
+    "--url", metavar="URL", help="Call the service at this URL, instead of the one that uses the state folder."
 )
 
 
@@ -61,7 +61,7 @@ class Address:
 
 
 def find(config: Config, url: str | None = None) -> Address:
-    """Return where the service is asked. Raises Misuse for a URL that is none."""
+    """Return the service's address. Raises Misuse for an invalid URL."""
     if url is not None:
         return _parsed(url)
     found = running.read(config.state_dir)

@@ -1,4 +1,4 @@
-"""The version that a command asks without a service: one of the store, or a bundle's file that is not installed."""
+"""The version that a command runs without a service: an installed one, or a bundle file that is not installed."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext

@@ -1,4 +1,4 @@
-"""`appliance doctor`: whether this host has what the appliance needs, and what to do where it has not."""
+"""`appliance doctor`: whether this host has what the appliance needs, and what to do where it does not."""
 
 import os
 import platform
@@ -31,7 +31,7 @@ LEAST_ONNXRUNTIME = (1, 21)
 LEAST_GLIBC = (2, 28)
 """onnxruntime's wheels are built for manylinux_2_28."""
 LEAST_OPENSSL = (3, 0)
-"""OpenSSL's own support of 1.1.1 ended in September 2023; some distributions keep mending theirs."""
+"""OpenSSL's own support of 1.1.1 ended in September 2023; some distributions still patch theirs."""
 LOW_DISK_BYTES, WANTED_DISK_BYTES = 64 * 1024**2, 512 * 1024**2
 LOW_MEMORY_BYTES, WANTED_MEMORY_BYTES = 96 * 1024**2, 160 * 1024**2
 """A service with a small model takes up to 80 MiB; large forests take more."""
@@ -41,7 +41,7 @@ State = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line: what was looked at, how it is, and what to do if it is not well."""
+    """One line: what was checked, the result, and what to do if it failed."""
 
     check: str
     state: State
@@ -67,7 +67,7 @@ def doctor(as_json: bool) -> None:
 
 
 def examine(config: Config) -> list[Finding]:
-    """Return the findings of every check, in the order in which they should be mended."""
+    """Return the findings of every check, in the order in which to fix them."""
     temporary = Path(tempfile.gettempdir())
     checks: list[Callable[[], Finding]] = [
         check_python,
@@ -127,7 +127,7 @@ def check_openssl(name: str, number: tuple[int, ...]) -> Finding:
 
 
 def check_telemetry() -> Finding:
-    """Return whether onnxruntime's telemetry is off under every name it is known by."""
+    """Return whether onnxruntime's telemetry is off, under each of its names."""
     on = [name for name in inference.TELEMETRY_SWITCHES if os.environ.get(name) != "1"]
     if on:
         return Finding(
@@ -137,7 +137,7 @@ def check_telemetry() -> Finding:
 
 
 def check_processor(cpuinfo: Path = processor.CPUINFO) -> Finding:
-    """Return which vector extensions there are; onnxruntime runs without, but slowly and rounds otherwise."""
+    """Return which vector extensions there are; without them onnxruntime is slow and rounds differently."""
     have = processor.vector_extensions(cpuinfo)
     found = f"{processor.describe(cpuinfo)} ({', '.join(have) or 'no vector extensions'})"
     if {"avx2", "avx512f", "neon", "asimd"} & set(have):
@@ -166,7 +166,7 @@ def check_state_folder(folder: Path) -> Finding:
     """Return whether the state folder can be written, and by this user and group alone."""
     check = "state folder"
     found = condition.look(folder)
-    if found.read_only:  # it may be meant so
+    if found.read_only:  # a read-only mount may be intended
         return Finding(check, "warn", found.warning, "mount it writable to install, and for MQTT")
     if found.hindrance:
         next_step = f"give {folder} to the service's user, or free some space"
@@ -179,7 +179,7 @@ def check_state_folder(folder: Path) -> Finding:
 
 
 def check_keys(files: Sequence[str]) -> Finding:
-    """Return whether the keys that bundles must be signed with can be read: else nothing can be installed."""
+    """Return whether the trusted public keys can be read: without them nothing can be installed."""
     check = "trusted keys"
     if not files:
         return Finding(check, "ok", "none are configured; bundles need no signature")
@@ -284,7 +284,8 @@ def check_memory(limit: int | None) -> Finding:
 
 
 def check_versions(store: Store, limit: int) -> Finding:
-    """Return what the active versions took when they were tried here, and whether all of them fit beside a trial."""
+    """Return the memory and time that the active versions took in their trial, and whether all fit beside another
+    trial."""
     check = "versions"
     try:
         active = {name: activation.read(store, name).active for name in store.names()}

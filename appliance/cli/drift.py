@@ -1,4 +1,4 @@
-"""`appliance drift`: what has drifted on this host, and saying that a change is as it should be."""
+"""`appliance drift`: show what has drifted on this host, and accept a change."""
 
 from typing import Any
 
@@ -31,8 +31,8 @@ class _Drift(click.Group):
 def drift() -> None:
     """Show what has drifted: whether rows still look like those of training, and of this host's own past.
 
-    `appliance drift NAME` shows the active version; `appliance drift accept NAME` says that a change is as it should
-    be. A model named accept or show is asked by `appliance drift show NAME`.
+    `appliance drift NAME` shows the active version; `appliance drift accept NAME` accepts a change. For a model named
+    accept or show, write `appliance drift show NAME`.
     """
 
 
@@ -58,7 +58,7 @@ def show(name: str, version: str | None, as_json: bool) -> None:
 @as_json
 @common_options
 def accept(name: str, version: str | None, why: str, as_json: bool) -> None:
-    """Say that the drift of the model NAME is as it should be: the host's own reference is made anew."""
+    """Accept the drift of the model NAME: the host's own reference is made again."""
     from appliance.monitoring import drift_judge, drift_state
     from appliance.monitoring.drift_tables import Tables
 
@@ -87,7 +87,7 @@ def accept(name: str, version: str | None, why: str, as_json: bool) -> None:
         return
     echo(f"{name} {version}: accepted" + (f", off training: {', '.join(after.accepted)}" if after.accepted else ""))
     least = drift_state.LEAST_WINDOWS
-    made = f"made of {len(after.windows)} windows" if after.frozen else f"begins anew, from {least} windows on"
+    made = f"made of {len(after.windows)} windows" if after.frozen else f"starts again, from {least} windows on"
     echo(f"the host's own reference is {made}" if after.frozen else f"the host's own reference {made}")
 
 

@@ -18,12 +18,12 @@ from appliance.store.routing_record import Plan, Routing
 from appliance.store.versions import Store
 
 WAIT_SECONDS = 1.0
-"""Between two looks at an experiment that is waited for."""
+"""Seconds between two looks at an experiment, while a command waits for its end."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _may_differ = click.option(
-    "--schema-may-differ", is_flag=True, help="Also where the versions take other rows or give other answers."
+    "--schema-may-differ", is_flag=True, help="Also if the versions have different inputs or outputs."
 )
 _key = click.option(
     "--key", default="header", metavar="COLUMN|header|caller", show_default=True,
@@ -34,13 +34,13 @@ _key = click.option(
 @click.command()
 @click.argument("name")
 @click.argument("version")
-@click.option("--share", default=1.0, show_default=True, help="Of the rows that it is asked, 0 to 1.")
+@click.option("--share", default=1.0, show_default=True, help="Share of the rows that it gets, 0 to 1.")
 @_may_differ
 @why
 @as_json
 @common_options
 def shadow(name: str, version: str, share: float, schema_may_differ: bool, why: str, as_json: bool) -> None:
-    """Ask VERSION of the model NAME the live rows too, and compare; nobody gets its answers."""
+    """Run VERSION of the model NAME on the live rows too, and compare; its answers are not sent to anybody."""
     _begin(name, control.shadow(version, share, plan=Plan(schema_may_differ=schema_may_differ)), why, as_json)
 
 

@@ -70,7 +70,7 @@ def _append(writer: SegmentWriter, given: list[GivenLabel]) -> None:
 
 
 def _header_of(store: Store, name: str, version: str) -> MakeHeader:
-    """Return what makes the header of a segment that has labels alone."""
+    """Return a function that makes the header of a segment that holds only labels."""
     manifest = store.manifest(name, version)
     types: list[str] = [one.type for one in manifest.inputs for _ in one.columns]
     outputs = [one.name for one in manifest.outputs]

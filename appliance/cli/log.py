@@ -20,7 +20,9 @@ from appliance.monitoring.prediction_log.verify import verify as verify_writer
 
 _SHORT = {"d": "days", "h": "hours", "m": "minutes"}
 
-since = click.option("--since", help="From then on: 2026-10-01, 2026-10-01T08:00Z, or 7d ago.", metavar="TIME")
+since = click.option(
+    "--since", help="Start of the period: 2026-10-01, 2026-10-01T08:00Z, or 7d (that long ago).", metavar="TIME"
+)
 until = click.option("--until", help="Until then.", metavar="TIME")
 only_version = click.option("--version", "version", help="Of this version alone.", metavar="V")
 
@@ -44,7 +46,7 @@ def verify(name: str, seal_key: Path | None, heads: tuple[str, ...], as_json: bo
     problems = [problem for one in checked for problem in one.problems]
     there = set().union(*(one.chains for one in checked))
     problems += [
-        f"head {one[:16]}... is not in the log: it was written anew, or cut off" for one in heads if one not in there
+        f"head {one[:16]}... is not in the log: it was rewritten, or cut off" for one in heads if one not in there
     ]
     if as_json:
         print_json(
@@ -66,7 +68,7 @@ def verify(name: str, seal_key: Path | None, heads: tuple[str, ...], as_json: bo
 def prove(name: str, identifier: str | None, check: Path | None) -> None:
     """Print the proof (JSON) that the prediction IDENTIFIER is in the log of NAME, or check one with --check.
 
-    It needs none of the other predictions. Its `chain` is that of a later `log head` or before it.
+    A check of it needs no other prediction. Its `chain` is part of the chain of every later `log head`.
     """
     if check:
         found = find.check_proof(_read_json(check))
@@ -105,7 +107,8 @@ def erase(name: str, identifiers: tuple[str, ...], why: str, as_json: bool) -> N
 def export(
     name: str, version: str | None, since: str | None, until: str | None, with_labels: bool, output: Path | None
 ) -> None:
-    """Write the rows of NAME with their answers as a table: columns as they were sent, what is ours begins with _."""
+    """Write the rows of NAME with their answers as a table: columns as they were sent; the appliance's own begin with
+    _."""
     period = period_of(since, until)
     state_dir = options().config().state_dir
     segments.known_writers(state_dir, name, version)
@@ -122,7 +125,7 @@ def export(
 @as_json
 @common_options
 def head(name: str | None, as_json: bool) -> None:
-    """Show where the chains end: a copy kept elsewhere pins all that was written before."""
+    """Show where the chains end: with a copy kept elsewhere, every later change of older lines is found."""
     found = [one for one in segments.heads(options().config().state_dir) if name in (None, one["model"])]
     if name and not found:
         raise NotFound(f"show the head of {name}", "nothing of it is sealed", "see: appliance log tail")
@@ -158,13 +161,14 @@ def tail(name: str, version: str | None, count: int) -> None:
 @click.option("--seal", is_flag=True, help="Make the key that seals the log, and show it once.")
 @common_options
 def init(name: str, seal: bool) -> None:
-    """Prepare the log of NAME: with --seal, who takes over the host later cannot rewrite its past unseen."""
+    """Prepare the log of NAME. With --seal, an attacker who takes over the host later cannot rewrite older lines
+    unnoticed."""
     if not seal:
         raise Misuse("log init", "there is nothing to prepare", "say --seal; [log.predictions] begins a log")
     key = sealing.init(options().config().state_dir, name)
     echo(key)
     echo(
-        "this key is shown once and stands nowhere else: keep it off this host, in a file for log verify --seal-key",
+        "this key is shown once and is stored nowhere: keep it off this host, in a file for log verify --seal-key",
         "sealing begins with the next segment",
         err=True,
     )

@@ -1,4 +1,5 @@
-"""The commands on bundles and on the store: inspect, verify, install, activate and what follows, models, remove."""
+"""The commands on bundles and on the store: inspect, verify, install, activate, mark-good, rollback, deactivate,
+models, remove."""
 
 import time
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 why = click.option("--why", default="", help="The reason, for the receipts.")
 WAIT_SECONDS = 1.0
-"""Between two looks at a probation that is waited for."""
+"""Seconds between two looks at a probation, while a command waits for its end."""
 SIGNED_BY = "Also check that this public key (PEM) signed it; of several, one."
 bundle_file = click.argument("bundle", type=click.Path(path_type=Path))
 
@@ -58,7 +59,7 @@ def inspect(bundle: Path, certificate: bool, as_json: bool) -> None:
 def verify(bundle: Path, run: bool, key_files: tuple[Path, ...], as_json: bool) -> None:
     """Check that BUNDLE is complete and undamaged; with --key, that it is signed; with --self-test, that it answers.
 
-    Of a folder, such as an offline kit, only --key asks: whether all that it holds is as it was signed.
+    For a folder, such as an offline kit, only --key applies: it checks that every file is as it was signed.
     """
     if bundle.is_dir():
         from appliance.cli.signing import signer_of_folder
@@ -126,7 +127,7 @@ def activate(name: str, version: str, waits: bool, why: str, as_json: bool) -> N
 @as_json
 @common_options
 def mark_good(name: str, why: str, as_json: bool) -> None:
-    """Say that the active version of the model NAME has proved itself, so that it is what one returns to."""
+    """Mark the active version of the model NAME good: its probation ends, and a later roll back returns to it."""
     store = store_of()
     before = activation.read(store, name)
     _print_activation(name, before, activation.mark_good(store, name, why=why), as_json)
@@ -194,7 +195,7 @@ def remove(name: str, version: str, why: str, as_json: bool) -> None:
 
 
 def described(store: Store, name: str) -> dict[str, Any]:
-    """Return what there is to say about an installed model; a damaged record is said in `error`."""
+    """Return the record of an installed model; `error` tells of a damaged one."""
     model: dict[str, Any] = {"name": name, "versions": store.versions(name)}
     try:
         record = activation.read(store, name)
@@ -204,7 +205,7 @@ def described(store: Store, name: str) -> dict[str, Any]:
 
 
 def _opened(bundle: Path, key_files: Sequence[Path]) -> AbstractContextManager[Opened]:
-    """Give an opened bundle, bounded as an install has it, and signed by one of the keys where any are named."""
+    """Give an opened bundle, with the limits of an install, and signed by one of the keys if any are named."""
     trust = TrustedKeys(key_files) if key_files else None
     return archive.opened(bundle, most_bytes=options().config_only().store.max_bundle_bytes, trust=trust)
 

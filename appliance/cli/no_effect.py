@@ -1,4 +1,4 @@
-"""Settings that would have no effect: refused where somebody waits for what will never happen, else said."""
+"""Settings that have no effect: refused where a user would wait in vain, else logged."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from appliance.settings import settings, tables, variable_of
 
 
 def refuse(config: Config) -> None:
-    """Raise ConfigError for settings that ask for messages, encryption or an identity and would give none."""
+    """Raise ConfigError for settings that ask for messages, encryption or an identity but have no effect."""
     alone = [name for name in ("key", "client_ca") if getattr(config.http, name) and not config.http.certificate]
     if alone:
         found = f"{alone[0]} is set without certificate: the connections would not be encrypted"
@@ -47,7 +47,7 @@ def found(config: Config) -> list[str]:
 
 
 def _refuse_broker(section: str, broker: BrokerConfig) -> None:
-    """Raise ConfigError for a broker's settings that do not go together."""
+    """Raise ConfigError for settings of a broker that contradict each other."""
     files = [name for name in ("ca_file", "cert_file", "key_file") if getattr(broker, name)]
     if files and not broker.tls:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""The one way from a command to a terminal: whatever is printed is made plain first."""
+"""The only way from a command to a terminal: control characters are escaped before printing."""
 
 import traceback
 
@@ -10,7 +10,7 @@ from appliance.plain_text import plain, plain_json
 
 
 def echo(*lines: object, err: bool = False) -> None:
-    """Print lines on standard output, or standard error; what stands in one cannot begin another."""
+    """Print lines on standard output, or standard error; the text of a line cannot begin another line."""
     for line in lines:
         click.echo(plain(line), err=err)
 
@@ -21,7 +21,7 @@ def print_json(document: object) -> None:
 
 
 def echo_json(document: bytes, indent: int = 2) -> None:
-    """Print what is JSON already, indented, as print_json does."""
+    """Print an encoded JSON document, indented, as print_json does."""
     context = click.get_current_context(silent=True)
     if context is not None and hasattr(context.find_root().obj, "json"):
         context.find_root().obj.json = False  # what report() looks at
@@ -47,7 +47,7 @@ def show(line: str) -> None:
 def echo_error(error: ApplianceError, *, trace: bool = False) -> None:
     """Write an error to standard error: what was tried, what was found, what to do next.
 
-    A part of several lines is indented as a whole: no text of others looks like a part of its own.
+    A part of several lines is indented, so that quoted text does not look like another part.
     """
     if trace:
         echo(*traceback.format_exc().splitlines(), err=True)

@@ -1,8 +1,8 @@
 """Root's commands become the owner of the state folder before they touch what is in it.
 
-The folder belongs to the service's user, and so may a link, a file or a model in it that means harm. What this process
-does there, it does with that user's rights and no others, for the rest of its life. Nothing is gained then by leading
-it elsewhere: its user could go there as well.
+The folder belongs to the service's user, who may put hostile links, files or models into it. So this process
+keeps only that user's rights for the rest of its life. A link that leads it elsewhere then gains nothing: that user
+could go there as well.
 """
 
 import os
@@ -48,7 +48,7 @@ def _found(state_dir: Path) -> os.stat_result:
     for path in (state_dir, *state_dir.absolute().parents):
         with suppress(FileNotFoundError, NotADirectoryError):
             return path.stat()
-    raise FileNotFoundError(state_dir)  # there is always /
+    raise FileNotFoundError(state_dir)  # / always exists
 
 
 def _named(config: Config) -> Iterator[Path]:
@@ -69,7 +69,7 @@ def _drop(tried: str, found: os.stat_result) -> None:
     uid, gid = found.st_uid, found.st_gid
     try:
         user = pwd.getpwuid(uid)
-        gid = gid or user.pw_gid  # root's group is nobody's by being written on a folder
+        gid = gid or user.pw_gid  # a folder's group alone gives nobody the group root
         groups = os.getgrouplist(user.pw_name, gid)
     except KeyError:
         groups = [gid]
@@ -96,7 +96,7 @@ def _may_import(uid: int, gid: int) -> bool:
 
 
 def _open_ways() -> None:
-    """Let modules be found through folders that are open already: the way there is closed to the user."""
+    """Let modules be found through folders that are open already: the new user cannot reach them by path."""
     ways = {}
     for entry in sys.path:
         with suppress(OSError):  # absent, or an archive

@@ -48,7 +48,7 @@ _NOT_ALLOWED = (401, 403)
 
 
 class _OtherVersion(Exception):
-    """Another version answered than was asked for."""
+    """Another version answered than the one that was named."""
 
 
 class _Unanswered(Exception):
@@ -78,7 +78,7 @@ class ProbeResult:
     version: str
     """Which version answered."""
     wrong: NDArray[np.bool_]
-    """For each example, whether an answer to it was beyond the tolerance."""
+    """For each example, whether an answer differed beyond the tolerance."""
     largest_difference: float | None = 0.0
     """None where there is no such number: only one of the two is finite, or nothing could be compared."""
     found: str = ""
@@ -99,7 +99,7 @@ class ProbeResult:
 @as_json
 @common_options
 def probe(name: str, version: str | None, repeat: int, wait: float, url: str | None, as_json: bool) -> None:
-    """Ask the service on this host the examples of the model NAME and compare with the original model's answers.
+    """Send the examples of the model NAME to the service on this host, and compare with the original model's answers.
 
     Exit code 3 when one is wrong or another version answers, 1 when the service does not answer, 4 for no such model.
     """
@@ -150,7 +150,7 @@ def _after_the_switch(
         asked = _examples(store, name, version)
         late = time.monotonic() >= deadline
         try:
-            outcome = ask(config, find(config, url), asked, repeat)  # it may be starting, at another port
+            outcome = ask(config, find(config, url), asked, repeat)  # it may be starting at another port
             if late or outcome.version == asked.manifest.version:
                 return asked, outcome
         except NotReady:

@@ -1,4 +1,5 @@
-"""The commands of hosts that may only call out: pull takes signed bundles from a source, index lists them there."""
+"""The commands for hosts that only connect out: pull fetches signed bundles from a source, index lists a source's
+bundles."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +17,17 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--again", is_flag=True, help="Try also what was refused before.")
+@click.option("--again", is_flag=True, help="Also try bundles that were refused before.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be fetched.")
 @click.option(
-    "--allow-older", is_flag=True, help="Take a version also if it is older than what was here ([pull] allow_older)."
+    "--allow-older",
+    is_flag=True,
+    help="Also take a version that is older than the newest ever installed ([pull] allow_older).",
 )
 @as_json
 @common_options
 def pull(again: bool, dry_run: bool, allow_older: bool, as_json: bool) -> None:
-    """Take what [pull] source offers: fetch, verify, install and activate what is new there."""
+    """Fetch, verify, install and activate what is new at [pull] source."""
     said = {"allow_older": True} if allow_older else {}
     outcomes = puller.pull(options().config(pull=said), self_test, again=again, dry_run=dry_run)
     if as_json:

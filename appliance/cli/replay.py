@@ -1,4 +1,4 @@
-"""`appliance replay`: logged rows through a version, offline, beside what was answered then."""
+"""`appliance replay`: run a version on logged rows, offline, and compare with the logged answers."""
 
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,10 @@ from appliance.store.versions import Store
 @as_json
 @common_options
 def replay(name: str, version: str, since: str | None, until: str | None, output: Path | None, as_json: bool) -> None:
-    """Ask VERSION of the model NAME the rows of its log again, and compare with what was answered.
-
-    With labels in the log also how often each was right. Exit code 3 where the version that had answered does not
-    answer so any more: then this host computes otherwise than it did.
+    """Run VERSION of the model NAME on the rows of its log, and compare with the logged answers. With labels in the
+    log it
+    also shows how often each was right. Exit code 3 if the version that wrote the log now gives other answers: this
+    host computes differently than before.
     """
     from appliance.inference.version import LoadedVersion
     from appliance.monitoring import replay as replaying

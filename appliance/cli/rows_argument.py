@@ -1,4 +1,4 @@
-"""Rows as `appliance predict` is given them: JSON on the command line, in a file, or on standard input."""
+"""The rows of `appliance predict`: JSON on the command line, in a file, or on standard input."""
 
 import sys
 from pathlib import Path
@@ -41,7 +41,7 @@ def _body(argument: str) -> bytes:
 
 
 def _lenient(body: bytes, error: Exception) -> Any:
-    """Return rows that are no JSON by the word, but what programs write."""
+    """Return rows of almost-JSON that programs write, with NaN and Infinity."""
     step = "write a row or a list of rows, each a list or an object by column name"
     if not lenient_json.beyond_json(body):
         raise InvalidInput(_TRIED, str(error), step) from error

@@ -41,7 +41,11 @@ version_option = click.option("--version", "version", help="The version that ans
 @click.option("-o", "output", metavar="OUTPUT", required=True, help="The file to write; - is standard output.")
 @version_option
 @click.option(
-    "--format", "said", type=click.Choice(FORMATS), default=None, help="Of files whose name does not tell it."
+    "--format",
+    "said",
+    type=click.Choice(FORMATS),
+    default=None,
+    help="The input's format, if the file's name does not tell it.",
 )
 @click.option(
     "--keep", multiple=True, metavar="COLUMN", help="A column of the input to keep; several times; all (default), none."
@@ -52,14 +56,15 @@ version_option = click.option("--version", "version", help="The version that ans
 @click.option("--processes", type=click.IntRange(1), help="How many score (default: as many as there are processors).")
 @click.option("--shard", metavar="I/N", help="Score only the I-th of N parts.")
 @click.option("--cluster", metavar="ray://HOST:PORT|local", help="Score on the nodes of a Ray cluster (extra [ray]).")
-@click.option("--resume/--no-resume", default=None, help="Go on where a run stopped (default), or begin anew.")
-@click.option("--observe", is_flag=True, help="Let the prediction log ([log.predictions]) have a sample of the rows.")
+@click.option("--resume/--no-resume", default=None, help="Continue where a run stopped (default), or start again.")
+@click.option("--observe", is_flag=True, help="Write a sample of the rows to the prediction log ([log.predictions]).")
 @as_json
 @common_options
 def score(model: str, inputs: tuple[str, ...], output: str, as_json: bool, **said: Any) -> None:
     """Score every row of the files INPUT with the model NAME, or with a BUNDLE that is not installed.
 
-    Formats go by name: .csv and .jsonl, also with .gz. A folder stands for the files in it. Row k of the output is row
+    The format follows from the file's name: .csv and .jsonl, also with .gz. A folder stands for the files in it. Row
+    k of the output is row
     k of the input. An interrupted run goes on when the command is repeated.
     """
     most_bad = _allowance(said["max_bad"])
@@ -134,7 +139,7 @@ class _Stop:
         return self._asked
 
     def _ask(self, number: int, frame: object) -> None:
-        if self._asked:  # who asks twice does not want to wait
+        if self._asked:  # a second signal means: do not wait
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self._asked = True
@@ -169,13 +174,13 @@ class _Progress:
 
 
 def lower_priority() -> None:
-    """Let the host's other programs go first; whoever started this may have done so already."""
+    """Give the host's other programs priority, unless the caller has lowered ours already."""
     current = os.getpriority(os.PRIO_PROCESS, 0)
     os.setpriority(os.PRIO_PROCESS, 0, max(current, NICE))
 
 
 def _engine(chosen: "Chosen", processes: int, recorder_of: Any, spec: "Spec") -> "Engine":
-    """Return what scores blocks."""
+    """Return the scorer of blocks."""
     from appliance.batch.pool import Inline, Pool
     from appliance.batch.scoring import Scorer
     from appliance.batch.work import Work
@@ -212,7 +217,7 @@ def _order(
     shard: tuple[int, int] | None,
     refuse: bool,
 ) -> "Order":
-    """Return what a run is asked for."""
+    """Return the options of a run."""
     from appliance.batch.inputs import sources
     from appliance.batch.local import Order
 

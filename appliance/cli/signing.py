@@ -1,4 +1,4 @@
-"""The commands on keys and signatures: keygen and sign; and who signed a bundle, for verify."""
+"""The commands on keys and signatures (keygen, sign), and who signed a bundle, for verify."""
 
 import os
 import sys
@@ -90,7 +90,7 @@ def _sign_folder(path: Path, key_file: Path, password_file: Path | None) -> None
 
 
 def _new_password(file: Path | None, none: bool) -> bytes | None:
-    """Return the password for a new key, None for no encryption: that must be said, or typed."""
+    """Return the password for a new key; None for no encryption, which the user must ask for."""
     if none and file:
         raise Misuse("make a key", "both a password file and --no-password were given", "leave one of them out")
     if none:
@@ -119,7 +119,7 @@ def _ask(text: str, *, confirmation_prompt: bool | str = False, default: str | N
 
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:
-    """Write a file that must not exist, with these rights from its first moment on; it outlasts a power cut."""
+    """Write a file that must not exist yet, created with this mode; it is on disk before this returns."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         with os.fdopen(descriptor, "wb") as file:
@@ -133,7 +133,7 @@ def _write_new(path: Path, content: bytes, mode: int) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Make `path` hold `content`, all of it or nothing of it, with the rights that it had."""
+    """Replace the content of `path` atomically; its mode stays."""
     try:
         mode = path.stat().st_mode & 0o777
         durable.write_atomically(path, content)

@@ -1,4 +1,4 @@
-"""`appliance status`: this host, its models and what its service says of itself."""
+"""`appliance status`: this host, its models and its service."""
 
 import http.client
 import json
@@ -25,12 +25,12 @@ from appliance.store.receipts import Receipt
 from appliance.store.versions import Store
 
 SECONDS = 2.0
-"""How long a service on this host may take to answer."""
+"""Seconds that a service on this host may take to answer."""
 
 
 @click.command()
 @as_json
-@click.option("--ready", is_flag=True, help="Tell of the service alone; exit code 0 when it is ready, else 1.")
+@click.option("--ready", is_flag=True, help="Show only the service; exit code 0 when it is ready, else 1.")
 @url_option
 @common_options
 def status(as_json: bool, ready: bool, url: str | None) -> None:
@@ -126,7 +126,7 @@ def _models(store: Store) -> list[dict[str, Any]]:
 
 
 def _probation(store: Store, name: str) -> dict[str, Any] | None:
-    """Return this host's own verdict on the active version; None where none is active, or its record is damaged."""
+    """Return this host's verdict on the active version; None if none is active, or if its record is damaged."""
     try:
         return probation_record.described(store.state_dir, name, activation.read(store, name))
     except ApplianceError:
@@ -144,7 +144,7 @@ def _problem(store: Store, name: str, version: str | None) -> str:
 
 
 def _tolerance(store: Store, name: str, version: str | None) -> dict[str, float] | None:
-    """Return what a version was proved to, None if there is none or its manifest cannot be read."""
+    """Return the tolerance of a version's proof; None if there is none, or its manifest cannot be read."""
     try:
         proved = store.manifest(name, version).policy.tolerance if version else None
     except ApplianceError:

@@ -93,7 +93,7 @@ def test_accepting_needs_a_reason_writes_a_receipt_and_ends_the_alarm(run, state
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines() == [
         "iris 1.0.0: accepted, off training: sepal_length",
-        "the host's own reference begins anew, from 72 windows on",
+        "the host's own reference starts again, from 72 windows on",
     ]
     receipt = Store(state).receipts()[-1]
     assert (receipt.what, receipt.model, receipt.version, receipt.why) == (

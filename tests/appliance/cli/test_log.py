@@ -57,7 +57,7 @@ def test_a_sound_log_is_verified_and_a_changed_one_refused(run, written):
     assert document["writers"][0]["head"] == head["chain"]
     assert run("log", "verify", "iris", "--head", head["chain"]).exit_code == 0
     other = run("log", "verify", "iris", "--head", "00" * 32)
-    assert (other.exit_code, "written anew, or cut off" in other.output) == (3, True)
+    assert (other.exit_code, "rewritten, or cut off" in other.output) == (3, True)
     path = written.folder / "00000002.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"y":"a"', b'"y":"b"', 1))
     done = run("log", "verify", "iris")
