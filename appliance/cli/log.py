@@ -108,7 +108,8 @@ def export(
     name: str, version: str | None, since: str | None, until: str | None, with_labels: bool, output: Path | None
 ) -> None:
     """Write the rows of NAME with their answers as a table: columns as they were sent; the appliance's own begin with
-    _."""
+    _.
+    """
     period = period_of(since, until)
     state_dir = options().config().state_dir
     segments.known_writers(state_dir, name, version)
@@ -162,7 +163,8 @@ def tail(name: str, version: str | None, count: int) -> None:
 @common_options
 def init(name: str, seal: bool) -> None:
     """Prepare the log of NAME. With --seal, an attacker who takes over the host later cannot rewrite older lines
-    unnoticed."""
+    unnoticed.
+    """
     if not seal:
         raise Misuse("log init", "there is nothing to prepare", "say --seal; [log.predictions] begins a log")
     key = sealing.init(options().config().state_dir, name)

@@ -1,5 +1,6 @@
 """The commands on bundles and on the store: inspect, verify, install, activate, mark-good, rollback, deactivate,
-models, remove."""
+models, remove.
+"""
 
 import time
 from collections.abc import Sequence

@@ -1,5 +1,6 @@
 """The commands for hosts that only connect out: pull fetches signed bundles from a source, index lists a source's
-bundles."""
+bundles.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

@@ -51,7 +51,6 @@ class Metrics:
         # prometheus_client takes 30 ms to import; the first scrape pays, not the first prediction.
         from appliance.monitoring.exposition import text
         from appliance.monitoring.quality import report
-        from appliance.monitoring.quality import report
 
         state = condition.look(self._state_dir) if self._state_dir else None
         refused = self.counters.refusals.counts()

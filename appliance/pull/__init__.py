@@ -1,1 +1,1 @@
-"""Takes signed bundles from a folder, a web server or an OCI registry, for hosts that may only call out."""
+"""Takes signed bundles from a folder, a web server or an OCI registry, for hosts that only connect out."""

@@ -1,4 +1,4 @@
-"""What is installed and what serves, for people and their programs; and changing it, for those who may."""
+"""The routes that list what is installed and what serves, and the ones that change it for authorised callers."""
 
 import platform
 import socket
@@ -22,14 +22,14 @@ from appliance.store import activation
 from appliance.store.activation import Activation
 from appliance.store.record import State
 
-_STARTED = time.monotonic()  # of this process, near enough: it is imported once, at the start
+_STARTED = time.monotonic()  # about the start of this process: this module is imported once, at the start
 _MADE_HERE = "asked for over HTTP"
 
 
 class ToleranceInfo(msgspec.Struct):
     """How far a number may be from the original model's: |a - b| <= absolute + relative * |b|.
 
-    The manifest's own leaves defaults out when it is written; here both numbers are to be read.
+    The manifest's own type leaves out defaults when it is written; here both numbers are always there.
     """
 
     absolute: float
@@ -45,13 +45,13 @@ class VersionInfo(msgspec.Struct):
     inputs: list[Input]
     outputs: list[Output]
     tolerance: ToleranceInfo | None
-    """What its conversion was proved to, and what its self-test holds it to."""
+    """The tolerance of its conversion's proof and of its self-test."""
     problem: str
     """Why it cannot be read, "" when it can."""
 
 
 class ModelInfo(msgspec.Struct):
-    """One model: what the store says of it, and what this process makes of that."""
+    """One model: its state in the store, and in this process."""
 
     name: str
     active: str | None
@@ -190,13 +190,13 @@ def one_model(context: Context, name: str) -> ModelInfo:
 
 
 def _check_installed(context: Context, name: str) -> None:
-    """Raise NotFound, naming what comes close, for a name that no model has or could have."""
+    """Raise NotFound for an unknown or impossible name; the error lists similar names."""
     if not context.store.versions(name):
         context.store.folder(name, "")
 
 
 def _model_info(context: Context, name: str, served: Served | None) -> ModelInfo:
-    """Return one model's record; damage to its files is told in it, so that the other models are still listed."""
+    """Return one model's record; `problem` tells of damaged files, so that the other models are still listed."""
     problem = str(served.problem) if served and served.problem else ""
     try:
         now = activation.read(context.store, name)

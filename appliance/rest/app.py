@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from flask import Flask
 
 _JUDGED = ("AUTHORIZATION", "HOST", "ORIGIN", "SEC_FETCH_SITE")
-"""The fields by which it is judged who asks."""
+"""The header fields that decide who the caller is."""
 
 log = logging.getLogger(__name__)
 
@@ -74,14 +74,15 @@ class App:
     def is_small(self, path: str) -> bool:
         """Return whether a request to `path` may run on the loop's thread: a prediction by a version that is loaded.
 
-        Where an answer waits for the log, none may: those that wait together are written together.
+        If answers wait for the log, none may: waiting answers are written in one batch.
         """
         return self._match(path) is not None and "/versions/" not in path and not self.context.predictor.waits
 
     def admit(self, command: str, path: str, headers: Mapping[str, str], length: int | None) -> ApplianceError | None:
-        """Return why the body of a request is not waited for, None where it is; `length` is None for one in chunks.
+        """Return the error that refuses a request before its body arrives, None for no error.
 
-        Who may not ask is told so before a byte of the body is kept; all of it is judged again when it is whole.
+        `length` is None for a body in chunks. An unauthorised caller is refused before a byte of the body is kept. The
+        whole request is checked again later.
         """
         routes = [route for route in self.routes if route.method == command and route.pattern.fullmatch(path)]
         if not routes and (length is None or length > SMALL):
@@ -125,7 +126,7 @@ class App:
             log.exception("no memory for a request", extra={"path": request.told_path})
             failure = Overloaded("answer the request", "there is no memory left", "send fewer rows at once")
             status = status_of(failure)
-        except Exception:  # whatever a handler forgot must not end the connection without an answer
+        except Exception:  # an error that a handler does not expect must not end the connection without an answer
             log.exception("request failed unexpectedly", extra={"path": request.told_path})
             next_step = f"see the log for request id {request_id.get()}"
             failure, status = ApplianceError("answer the request", "an unexpected error", next_step), 500
@@ -206,7 +207,9 @@ def _flask_app(app: App) -> "Flask":
 
     @flask.before_request
     def refuse_first() -> FlaskResponse | None:
-        """Refuse what no route answers as its routes would: nobody learns from it what he may not ask for."""
+        """Refuse a request without a route, with the same authorisation first: a caller learns nothing about routes
+        it may not use.
+        """
         if request.url_rule is not None:
             return None  # its route does
         scopes = {route.scope for route in app.routes if route.pattern.fullmatch(request.path)}

@@ -1,4 +1,4 @@
-"""Who may ask for what over HTTP: by token, or by the page; and the rule that a port beyond loopback needs tokens."""
+"""Authorisation over HTTP: by token, or by the page's origin. A port beyond loopback needs tokens."""
 
 import functools
 import ipaddress
@@ -21,19 +21,19 @@ log = logging.getLogger(__name__)
 
 
 def guard(config: HttpConfig) -> "TokenGuard | Pages":
-    """Return what stands before every route. Raises ConfigError for a tokens file that cannot be used."""
+    """Return the check before every route. Raises ConfigError for a tokens file that cannot be used."""
     if config.tokens_file and config.auth == "tokens":
         return TokenGuard.load(Path(config.tokens_file))
     return Pages(config)
 
 
 def authorizer(config: HttpConfig) -> Authorize:
-    """Return the check of what stands before every route. Raises ConfigError, as guard() does."""
+    """Return the authorisation function of that check. Raises ConfigError, as guard() does."""
     return guard(config).check
 
 
 def refuse_open_port(config: HttpConfig) -> None:
-    """Raise ConfigError where anybody on the network could ask, and nobody said that they may."""
+    """Raise ConfigError if the port is open to the network without tokens and without auth = "none"."""
     if config.tokens_file and config.auth == "none":
         found = 'it is set, and auth = "none" says that no token is needed'
         raise ConfigError("[http] tokens_file", found, "leave out one of the two")
@@ -70,7 +70,7 @@ class Pages:
         """Raise Forbidden for a request that is not meant for this host, or that another site's page makes."""
         environ = request.environ
         host, origin = environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN")
-        # No Host at all (HTTP/1.0) is no browser's.
+        # A browser always sends Host; a request without one (HTTP/1.0) is not from a browser.
         if host and not self._by_name and not self._is_own(host):
             next_step = "ask by 127.0.0.1 or localhost, or name it in [http] hosts, or set [http] tokens_file"
             raise Forbidden(_tried(request), f"it was asked of {host[:80]!r}, which is no name of this host", next_step)
@@ -80,7 +80,7 @@ class Pages:
             raise Forbidden(_tried(request), "another site's page asks for it", _ASK_OTHERWISE)
 
     def reload(self) -> None:
-        """Read nothing: where no token is needed, nothing is read but at the start."""
+        """Read nothing: without tokens, settings are read only at the start."""
         log.info("nothing to reload: there are no tokens, and other settings need a restart")
 
     def _check_origin(self, request: Request, scope: str, host: str, origin: str) -> None:
@@ -89,7 +89,7 @@ class Pages:
         own = netloc == host.lower() or _name(netloc) in self._sites
         if origin in self._origins and scope != "admin":
             return
-        # What only an administrator may is asked for by a page of a name that no name server can give to another host.
+        # For administrators' routes the page's host must be a name that no name server can point to another host.
         if not netloc or not own or (scope == "admin" and not self._is_own(netloc)):
             raise Forbidden(_tried(request), "another site's page asks for it", _ASK_OTHERWISE)
 
@@ -105,7 +105,7 @@ class Pages:
 
 
 class TokenGuard:
-    """Lets in who sends a token whose scope is that of the route."""
+    """Accepts requests with a token whose scope is that of the route."""
 
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens

@@ -1,4 +1,4 @@
-"""Changes to the store that requests ask for and that may take long: one at a time, beside the threads that answer.
+"""Long changes to the store that requests ask for: one at a time, on a thread of their own.
 
 An activation tries the version first, for up to `[models] self_test_seconds`. The request waits WAIT_SECONDS for it;
 then it is told to come again, and the same request joins the change that runs.
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from appliance.errors import NotReady
 
 WAIT_SECONDS = 10.0
-"""For which a request holds its thread."""
+"""Seconds for which a request waits on its thread."""
 
 Key = tuple[str, ...]
 
@@ -44,7 +44,7 @@ class Changes:
                 threading.Thread(target=self._do, args=(change, work), name="change-store", daemon=True).start()
         if not change.done.wait(WAIT_SECONDS):
             raise NotReady(" ".join(key), f"{' '.join(change.key)} still runs", "ask again in a few seconds")
-        if change.key != key:  # it was another's: now it is this one's turn
+        if change.key != key:  # another change has ended: now it is this one's turn
             self.run(key, work)
         elif change.error:
             raise change.error
@@ -53,7 +53,7 @@ class Changes:
         """Do the work; on a thread of its own."""
         try:
             work()
-        except BaseException as error:  # noqa: BLE001 - whoever waits raises it
+        except BaseException as error:  # noqa: BLE001 - the waiting request raises it
             change.error = error
         with self._lock:
             self._running = None

@@ -31,7 +31,7 @@ class Origins:
         return environ["REQUEST_METHOD"] == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
 
     def allow(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        """Answer a preflight request: with what may be sent where its origin may, else with nothing of it."""
+        """Answer a preflight request: with the CORS headers if its origin is allowed, else without them."""
         headers: Headers = self._headers(environ)
         if len(headers) > 1:
             asked = environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", "")

@@ -9,7 +9,7 @@ from appliance.inference.tensors import InputSchema
 from appliance.limits import Limits
 from appliance.memory import collector_paused
 
-# Not all that Python knows: some of its codecs take time in the square of the length.
+# Not every codec of Python: some take time quadratic in the length.
 _CHARSETS = ("utf-8", "us-ascii", "iso-8859-1", "latin-1", "windows-1252", "utf-16")
 
 

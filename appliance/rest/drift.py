@@ -1,4 +1,4 @@
-"""Whether the rows of today still look like those of training and of the device's own past, for people and programs."""
+"""The route of drift: whether today's rows still look like training and like the device's own past."""
 
 import msgspec
 

@@ -1,4 +1,4 @@
-"""The experiment on a model over HTTP: what runs, beginning one, promoting, aborting."""
+"""The routes of experiments: show, begin, promote, abort."""
 
 from collections.abc import Callable
 
@@ -18,12 +18,12 @@ _MADE_HERE = "asked for over HTTP"
 
 
 class ExperimentRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """An experiment that shall begin: of a shadow and a canary the `version`, of a split the `shares`."""
+    """An experiment to begin: a shadow or a canary has a `version`, a split has `shares`."""
 
     kind: Kind
     version: str = ""
     share: float = 1.0
-    """Of a shadow: of which share of the rows it is asked, from 0 to 1."""
+    """Of a shadow: the share of the rows that it gets, from 0 to 1."""
     steps: tuple[float, ...] = control.STEPS
     """Of a canary: percent of the requests, one for each step."""
     hold: bool = False
@@ -37,7 +37,7 @@ class ExperimentRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class PromoteRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """Which challenger, where there are several; `now` passes over the steps of a canary that is held at each."""
+    """Which challenger, if there are several; `now` skips the remaining steps of a held canary."""
 
     version: str | None = None
     now: bool = False

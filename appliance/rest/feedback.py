@@ -1,4 +1,4 @@
-"""Labels over HTTP, and what they say: how often a model is right."""
+"""The routes of labels, and of the quality that they show: how often a model is right."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ class LabelOfRow(msgspec.Struct):
     """The truth about one row."""
 
     id: str
-    """That of the prediction, ID.ROW; ID alone is its first row."""
+    """The id of the prediction, ID.ROW; ID alone means its first row."""
     label: Truth
     time: float | str | None = None
     """When it became known: Unix time or ISO 8601; by default now."""
@@ -34,11 +34,11 @@ class Taken(msgspec.Struct):
 
 
 class QualityReport(msgspec.Struct):
-    """What labels say of a model; coverage first. Each window is of one version and arm (null: all arms)."""
+    """A model's quality by its labels; coverage first. Each window is of one version and arm (null: all arms)."""
 
     model: str
     labels: dict[str, int]
-    """Labels by what came of them: matched, repeated, changed, late, unknown, waiting."""
+    """Labels by outcome: matched, repeated, changed, late, unknown, waiting."""
     windows: list[dict[str, Any]]
 
 
@@ -75,7 +75,7 @@ def _document(body: bytes) -> Any:
 
 
 ROUTES = (
-    Route("POST", "/models/{name}/feedback", _feedback, "Tell the truth about rows that were predicted",
+    Route("POST", "/models/{name}/feedback", _feedback, "Add labels: the true values of predicted rows",
           request_type=Feedback, response_type=Taken),
     Route("GET", "/models/{name}/quality", _quality, "What labels say of a model", response_type=QualityReport),
 )  # fmt: skip

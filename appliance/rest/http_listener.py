@@ -12,7 +12,7 @@ from appliance.store.running import Running, here
 log = logging.getLogger(__name__)
 
 TURN_SECONDS = 5.0
-"""Within which the loop takes its next turn, unless it hangs."""
+"""Seconds within which the loop takes its next turn, unless it hangs."""
 
 
 class HttpListener:
@@ -46,7 +46,7 @@ class HttpListener:
             self.server.call_soon(self.server.certificates.reload)
 
     def half_full(self) -> bool:
-        """Return whether half as many requests run or wait as may."""
+        """Return whether half of the allowed requests run or wait."""
         return bool(self.server.task_dispatcher.half_full())
 
     def alive(self) -> str:

@@ -26,10 +26,10 @@ from appliance.store.activation import SelfTest
 from appliance.store.versions import Store
 
 Environ = dict[str, Any]
-JSON = "application/json"  # exactly so: some clients read an error only then (no charset)
+JSON = "application/json"  # without a charset: some clients read an error only then
 
 DEFLATE_FACTOR = 1032
-"""Bytes that one compressed byte becomes at most (zlib's technical details)."""
+"""The most bytes that one compressed byte can become (zlib's technical details)."""
 MEMBERS = 1024
 """Of a gzip body (RFC 1952, 2.2), which are read one behind the other."""
 
@@ -50,9 +50,9 @@ class Routed:
 
 
 class Request:
-    """One HTTP request, read from the WSGI environment (PEP 3333) as it is needed.
-
-    What a large one takes is claimed of the budget, and held until release().
+    """One HTTP request, read from the WSGI environment (PEP 3333) when needed. A large one claims memory from the
+    budget and
+    holds it until release().
     """
 
     __slots__ = ("budget", "environ", "held", "keys", "limit", "method", "path", "routed", "started")
@@ -105,7 +105,7 @@ class Request:
         encoding = self.environ.get("HTTP_CONTENT_ENCODING")
         if encoding:
             most = min(self.limit, DEFLATE_FACTOR * len(content))
-            if most > SMALL:  # twice: the parts, and what they make together
+            if most > SMALL:  # twice: the parts, and the whole made of them
                 self.budget.claim("decompress the body", 2 * most, "it", wait=WAIT_SECONDS)
                 self.held = 2 * most
             content = decompress(content, encoding, self.limit)
@@ -121,7 +121,7 @@ class Request:
         if amount <= SMALL:
             return
         held, self.held = self.held, 0
-        # Only what came in a large body is on a thread that may wait.
+        # Only a request with a large body runs on a thread that may wait.
         wait = WAIT_SECONDS if held else 0.0
         self.budget.claim("answer the request", amount, f"the answer to {rows} rows", wait=wait, instead_of=held)
         self.held = amount
@@ -176,17 +176,17 @@ class Context:
     metrics: Callable[[], bytes] = field(default=lambda: b"")
     """The Prometheus text exposition (format 0.0.4) of all processes."""
     counts: Callable[[], dict[tuple[str, str], Counts]] = field(default=dict)
-    """What was asked of each (model, version) so far, over all processes."""
+    """The counts of each (model, version) so far, over all processes."""
     log_heads: Callable[[], list[dict[str, Any]]] = field(default=list)
     """Where the chains of the prediction log end; see monitoring.prediction_log.segments.heads."""
     drift: Callable[[str, str], DriftReport | None] = field(default=lambda model, version: None)
-    """What is told of a version's drift; None where it is not watched."""
+    """A version's drift report; None if it is not watched."""
     take_labels: TakeLabels | None = None
     """Where labels go; None where predictions are not logged."""
     quality: Callable[[str], dict[str, Any]] = field(default=lambda name: {"model": name, "labels": {}, "windows": []})
-    """What labels say of a model."""
+    """A model's quality by its labels."""
     self_test: SelfTest = selftest.self_test
-    """What tries a version before it goes live; the service's own does so in another process."""
+    """Self-tests a version before it goes live; the service's own function does so in another process."""
     experiment_bytes: int = 0
     """Memory that the versions of one model may take together in this process; 0: no limit."""
     changes: Changes = field(default_factory=Changes)

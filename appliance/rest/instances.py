@@ -49,7 +49,7 @@ def is_numbered(names: Sequence[str], columns: Sequence[str]) -> bool:
 
 
 def take_none(parameters: Parameters | None) -> None:
-    """Raise InvalidInput for parameters: to ignore them would answer something else than was asked."""
+    """Raise InvalidInput for parameters: ignoring them would give another answer than the caller wants."""
     if parameters:
         raise InvalidInput(
             "read the parameters", f"{quoted(min(parameters))} is unknown", "leave it out: the model takes none"

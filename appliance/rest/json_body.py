@@ -1,8 +1,7 @@
 """How a JSON body becomes typed values: compiled decoders, limits, and errors that say where the body is wrong.
 
-Every type used here is bounded in depth, so that no body can make the decoder recurse: what nests too deep is refused
-where the type ends. Any body is taken for JSON, whatever its Content-Type: Triton's client sends none, curl -d a
-wrong one.
+Every type used here is bounded in depth, so that no body can make the decoder recurse: deeper nesting is refused.
+Every body is read as JSON, whatever its Content-Type: Triton's client sends none, curl -d a wrong one.
 """
 
 import functools
@@ -58,7 +57,7 @@ def decode_values(body: bytes, kind: Any, value_type: Any, limits: Limits, form:
     try:
         reader = _decoder_of(kind, value_type)
         return reader.decode(body) if len(body) <= SMALL else _decoded(reader, body), value_type != Scalar
-    except _FAILURES:  # slower, and it knows what clients write that is no JSON
+    except _FAILURES:  # slower, but it also reads the almost-JSON that clients write
         return decode(body, kind[Scalar], limits, form), False
 
 
@@ -93,13 +92,13 @@ def _decoded_lines(body: bytes, kind: Any, limits: Limits) -> list[Any]:
 
 
 def _decoded(decoder: Any, body: bytes) -> Any:
-    """Return what a decoder makes of a body that may be large."""
+    """Return a decoded body, which may be large."""
     with collector_paused():
         return decoder.decode(body)
 
 
 def _loaded(body: bytes, kind: Any) -> Any:
-    """Return a body that is no JSON by the word, but what clients write."""
+    """Return a body of almost-JSON that clients write (NaN, Infinity)."""
     with collector_paused():
         return msgspec.convert(lenient_json.loads(body), kind)
 

@@ -1,6 +1,6 @@
 """Bodies and answers of one row a line: CSV, and JSON lines (jsonlines.org), as SageMaker's containers have them.
 
-A body's Content-Type says what it is, Accept in which form the answer goes; whatever else it says, that is JSON.
+A body's Content-Type says what it is, Accept in which form the answer goes; every other value means JSON.
 """
 
 import csv
@@ -43,7 +43,7 @@ LINE = 64
 JSON_TYPES = frozenset({"", JSON, "application/x-www-form-urlencoded"})
 """Content-Types that clients send with JSON, told apart from lines without a look at their parts."""
 JSON_ACCEPTS = frozenset({"", "*/*", JSON})
-"""What clients accept who want JSON, likewise."""
+"""The Accept values of clients that want JSON, likewise."""
 
 _FEATURES = "features"
 _FLOATS = {float("inf"): "inf", float("-inf"): "-inf"}
@@ -61,7 +61,7 @@ def read_lines(
 ) -> Feeds:
     """Return the feeds of a body of `form`; `parameters` are those of its Content-Type. Raises InvalidInput, TooLarge.
 
-    The body is not referred to any more.
+    The body is released afterwards.
     """
     if form == "csv":
         columns = read_csv(request.body(csv_cost, CSV_WORST), version.schema, parameters, context.limits)

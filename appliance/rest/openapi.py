@@ -1,6 +1,6 @@
 """openapi.json: the table of routes and the types of their bodies as OpenAPI 3.1 (spec.openapis.org/oas/v3.1.1).
 
-Nothing here is kept by hand: a route that is in the table is described, in the types that decode and encode it.
+Nothing here is written by hand: each route of the table is described by the types that decode and encode it.
 """
 
 import functools
@@ -146,7 +146,7 @@ def _responses(route: Route, schemas: dict[int, Json]) -> Json:
     problem: Json = {"schema": schemas[id(kind)]}
     responses: Json = {
         "200": {"description": "Done", "content": content} | ({"headers": _ARM} if _is_routed(route) else {}),
-        "default": {"description": "Not done; the status and the text say why", "content": {media: problem}},
+        "default": {"description": "Refused; the status and the text say why", "content": {media: problem}},
     }
     if route.method == "GET" and route.response_type is not None:  # a health call answers 503 in the form of its 200
         answer: Json = {"schema": schema}

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol v2 under /v2: all its routes, and the calls that tell of server and models.
+"""The Open Inference Protocol v2 under /v2: all its routes, and the calls that describe the server and its models.
 
 Source: the Open Inference Protocol (REST). Answers but infer's are never compressed: Triton's asyncio client says that
 it takes gzip and then does not unpack it.

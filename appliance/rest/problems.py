@@ -1,4 +1,4 @@
-"""Which HTTP status an error is, and how each protocol's clients read it."""
+"""The HTTP status of each error, and its body in each protocol."""
 
 from collections.abc import Callable
 
@@ -31,7 +31,7 @@ _STATUSES: tuple[tuple[type[ApplianceError], int], ...] = (
 )
 
 LONGEST = 2000
-"""Characters of each part of an error: what was sent may be megabytes of one name."""
+"""The most characters of each part of an error: a request may have a name of megabytes."""
 
 REASONS = {
     200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",

@@ -1,4 +1,4 @@
-"""Which version answers a request over HTTP, and by which key, while an experiment runs.
+"""The version that answers an HTTP request while an experiment runs, and the routing key that decides it.
 
 The key is the first that is found: the header X-Routing-Key, what the protocol has for it (Open Inference's
 `parameters.routing_key`), the column that the experiment names, the caller's token where the experiment says `caller`.
@@ -58,6 +58,7 @@ def settled(request: Request, version: LoadedVersion, feeds: Mapping[str, Any]) 
 
 
 def _caller(environ: Mapping[str, Any]) -> str:
-    """Return what stands for the token of a request, "" where none was sent. Tokens have no names, and stay unknown."""
+    """Return a digest of a request's token, "" without one. Tokens have no names, and the digest does not reveal
+    them."""
     token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")[2].strip()
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()[:16] if token else ""

@@ -25,7 +25,7 @@ EXTENSIONS = ["model_configuration", "model_repository", "statistics"]
 
 
 class IndexRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """`ready` leaves out what does not serve; MLServer's client writes null for what it does not say."""
+    """`ready` leaves out versions that do not serve; MLServer's client writes null for an absent value."""
 
     ready: bool | None = None
     repository_name: str | None = None
@@ -107,7 +107,7 @@ class TensorConfig(msgspec.Struct):
 
 
 class ModelConfig(msgspec.Struct):
-    """The part of Triton's model configuration that its clients read; `max_batch_size` is rows in one request."""
+    """The part of Triton's model configuration that Triton's clients read; `max_batch_size` is rows in one request."""
 
     name: str
     platform: str

@@ -28,7 +28,7 @@ MOST_PIPELINED = 16
 COUNTED = 64 * 1024
 """Bytes by which a body grows between two looks at what all connections hold."""
 FRESH_SECONDS = 0.25
-"""For which a connection that does nothing is not counted as doing nothing."""
+"""Seconds of silence after which a connection counts as idle."""
 
 
 class Standing(IntEnum):
@@ -42,7 +42,7 @@ class Standing(IntEnum):
     UNSENT = 4
     """Answers are unsent, and the client is taking them, or has only begun not to."""
     BUSY = 5
-    """A request is being answered, or everything is too fresh to tell: never made to make room."""
+    """A request is being answered, or the connection is too new to tell: it is never closed to make room."""
 
 
 class Channel(HTTPChannel):  # type: ignore[misc]
@@ -85,17 +85,17 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self.server.poller.recheck(self)
 
     def del_channel(self, map: dict[int, Any] | None = None) -> None:
-        """Be none of the server's connections any more."""
+        """Leave the server's connections."""
         self.server.poller.forget(self._fileno)
         super().del_channel(map)
 
     def service(self) -> None:
-        """Answer the first request, on the loop's thread or another."""
+        """Answer the first waiting request, on the loop's thread or another."""
         self.behind += 1
         super().service()
         if self.unread:
             with self.requests_lock:
-                # Else who answers the next one goes on, or nobody.
+                # Otherwise the thread that answers the next request continues, or no thread does.
                 if not (self.requests or self.will_close or self.close_when_flushed):
                     self._take(self.unread)
         self.server.poller.recheck(self)
@@ -104,7 +104,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     def received(self, data: bytes) -> bool:
         """Take bytes and answer at once what can be."""
         with self.requests_lock:
-            # A thread may have found meanwhile that the connection ends; what comes then is not read.
+            # A thread may have decided meanwhile that the connection ends; later bytes are not read.
             if self.will_close or self.close_when_flushed:
                 return False
             self.behind = 0
@@ -237,7 +237,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             return False
 
     def is_last(self) -> bool:
-        """Return whether the client has sent nothing behind the request that is being answered."""
+        """Return whether the client has sent nothing after the request that is being answered."""
         return len(self.requests) <= 1 and not self.unread and not self.has_more()
 
     def held(self) -> int:

@@ -21,7 +21,7 @@ _MOST_DIGITS = 15
 
 
 class ChunkedBody:
-    """Takes the chunks as they come; their extensions and the trailer are checked, and thrown away.
+    """Reads the chunks as they come; their extensions and the trailer are checked, and discarded.
 
     A trailer's fields never become the request's: it was judged by what its head said (RFC 9110, section 6.5.1).
     """

@@ -38,7 +38,7 @@ def time_out(channel: Channel, now: float, request_timeout: float, idle_timeout:
         channel.refuse(SlowRequest("read the request", found, "send it faster"))
     elif unsent:
         if not _takes_answers(channel, now, request_timeout):
-            channel.drop()  # no event would ever come
+            channel.drop()  # no event would come
     elif not channel.is_unfinished() and now - channel.last_activity > idle_timeout:
         channel.end()
 

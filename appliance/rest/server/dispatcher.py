@@ -59,7 +59,7 @@ class Turns:
     """The channels whose request waits for a thread; every call needs the lock of the threads.
 
     Those whose client waits for this answer come before those that have sent many requests ahead of it; of these, one
-    has its turn after every few others.
+    is answered after every few others.
     """
 
     def __init__(self) -> None:
@@ -150,7 +150,7 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has 
         return bool(self.ready) or any(threads.queue or threads.active_count for threads in (self, self._readers))
 
     def half_full(self) -> bool:
-        """Return whether half as many requests run or wait as may: time for nothing beside them."""
+        """Return whether half of the allowed requests run or wait: then extra work has no time."""
         waiting: int = len(self.queue) + self.active_count
         return 2 * waiting >= self._max_waiting
 
@@ -182,7 +182,7 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has 
             if time.thread_time() - started > SLOW_SECONDS:
                 self._was_slow(path)
             if channel.connected:
-                channel.handle_write()  # at once: the next turn of the loop would cost a poll
+                channel.handle_write()  # immediately: the next turn of the loop would cost a poll
 
     def _was_slow(self, path: str) -> None:
         """Send a path to the threads when it was slow before: once, a garbage collection or a first page is enough."""

@@ -1,8 +1,9 @@
 """Which connections end where there are too many of them, or where they hold too much; pure.
 
-None that is being answered ends. Of the others those go first whose client holds more than its share of all
-connections, then those that do not read their answers, are silent, or send a request slowly, the longest first: so
-whoever opens many connections ends its own, and a client that asks and reads the answer is served.
+A connection with a request that is being answered is never ended. The order of the others: first those of a client that
+holds more than its share of all connections; then those that do not read their answers, are silent, or send a request
+slowly, the longest first. So a client that opens many connections loses its own, and a client that sends requests and
+reads the answers is served.
 """
 
 import functools
@@ -13,7 +14,7 @@ from collections.abc import Collection
 from appliance.rest.server.channel import Channel, Standing
 
 AT_ONCE = 8
-"""Connections that end at a time: to look at all of them for each one that comes would cost the others."""
+"""Connections that end together: looking at all of them for each new one would slow the service."""
 
 
 def to_make_room(channels: Collection[Channel], now: float) -> list[Channel]:
@@ -45,7 +46,7 @@ def to_give_back(channels: Collection[Channel], now: float, most: int) -> list[C
 
 @functools.lru_cache(maxsize=4096)
 def _peer(address: str) -> str:
-    """Return whom an address belongs to, as far as can be said: of IPv6 a network of 64 bits is one host's."""
+    """Return the client of an address: for IPv6 the network of 64 bits, which is usually one host's."""
     try:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

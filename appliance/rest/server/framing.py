@@ -24,7 +24,7 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
     """Reads one request; what is wrong with it becomes its `error`."""
 
     head: CachedHead | None = None
-    """What a head of these bytes said before, and says again."""
+    """The meaning of a head with these bytes, from the cache."""
     command, path, query, request_uri, version = "", "", "", "", "1.1"
     url_scheme = "http"
     begun: bytearray | None = None
@@ -84,7 +84,7 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
         return end - before
 
     def _check_begun(self, begun: bytearray, before: int) -> None:
-        """Refuse a head that nothing could make right any more, before its end has come."""
+        """Refuse a head that is invalid already, before its end has arrived."""
         if len(begun) > LONGEST_HEAD:
             self._refuse(BadHead(f"The head has more than {LONGEST_HEAD} bytes", 431))
         elif request_head.stray(begun, before):

@@ -1,7 +1,7 @@
 """Parsed heads of earlier requests, and encoded heads of earlier responses: a client sends the same few repeatedly.
 
 Measured (see benchmarks/): waitress reads and writes heads in Python, which costs a small prediction more than the
-model does. The same bytes have the same meaning, so each head is read once.
+model does. The same bytes have the same meaning, so each head is parsed once.
 """
 
 import io

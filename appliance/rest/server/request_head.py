@@ -1,7 +1,7 @@
-"""A request's head, read as RFC 9112 writes it and no other way.
+"""A request's head, read strictly by RFC 9112.
 
-What two readers could take for different requests is refused: whoever stands between the client and us (a proxy, a
-filter) must have read the same one. Pure: bytes in, a RequestHead out. Time grows with the bytes, and not faster.
+What two readers could take for different requests is refused: a proxy or filter between the client and us must have
+read the same request. Pure: bytes in, a RequestHead out. Time grows with the bytes, and not faster.
 """
 
 import ipaddress

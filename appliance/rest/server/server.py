@@ -29,19 +29,20 @@ from appliance.rest.server.header_cache import HeaderCache
 from appliance.rest.server.poller import Poller
 
 SPARE_FILES = 64
-"""Of those that the process may open, kept for models, logs and the store."""
+"""File descriptors of the process that stay free for models, logs and the store."""
 
 ACCEPTED_AT_ONCE = 16
 """Connections taken in one turn of the loop."""
 CROWDED_SECONDS = 0.05
-"""Between two looks at who could make room for the connections that wait."""
+"""Seconds between two searches for connections to end while new ones wait."""
 NO_FILE_SECONDS = 0.1
 """Until the next connection is tried after the system had no file or memory for one."""
 QUIET_SECONDS = 0.5
-"""For which a silent connection stays open when the service stops: a request may be on its way."""
+"""Seconds for which a silent connection stays open when the service stops: a request may be on its way."""
 KERNEL_UNSENT = 128 * 1024
 """Bytes of answers that the kernel takes of one connection before it sends them; else a client that reads nothing has
-megabytes of them there (tcp(7))."""
+megabytes of them there (tcp(7)).
+"""
 _FULL = "read the request", "other requests and answers take the memory there is for them", "try again in a second"
 
 log = logging.getLogger(__name__)
@@ -186,7 +187,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         begun = time.monotonic()
         self.accepting = False
         self.poller.forget(self._fileno)
-        while self._accept():  # who was told that we listen is answered
+        while self._accept():  # a client that connected while we listened is answered
             pass
         # Refused at once, a new client asks elsewhere; in the queue of a listener that accepts no more, it would wait.
         wasyncore.dispatcher.close(self)
@@ -259,7 +260,7 @@ def make_server(
     server.share = share
     server.admit = admit
     if http.certificate:
-        from appliance.rest.server import tls  # OpenSSL takes memory that a plain port need not
+        from appliance.rest.server import tls  # OpenSSL takes memory that a plain port does not need
 
         server.certificates, server.channel_class = tls.Certificates(http), tls.TlsChannel
     return server

@@ -28,7 +28,8 @@ LOOK_SECONDS = 1.0
 """Between two looks at whether a file changed; it is looked when a connection comes."""
 FULL = 16 * 1024
 """Bytes of a record that is full (RFC 8446, 5.1): behind a smaller one there is hardly ever another yet, and to be told
-so by an error costs more than another turn of the loop."""
+so by an error costs more than another turn of the loop.
+"""
 RECORDS = 16
 """Records (of up to 16 KiB) that are read of one connection before others have their turn."""
 
@@ -42,10 +43,10 @@ log = logging.getLogger(__name__)
 
 
 class Certificates:
-    """The server's context, made anew when a file changes. For the loop's thread."""
+    """The server's context, made again when a file changes. For the loop's thread."""
 
     def __init__(self, config: HttpConfig) -> None:
-        """Raises ConfigError for files that make no certificate and key."""
+        """Raises ConfigError for files that hold no usable certificate and key."""
         self._config = config
         self._files = [Path(name) for name in (config.certificate, config.key, config.client_ca) if name]
         self._context = _context(config)
@@ -63,7 +64,7 @@ class Certificates:
         return TlsSocket(self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False))
 
     def reload(self) -> None:
-        """Read the files; where they make no certificate and key (yet), the old ones stay in force."""
+        """Read the files; while they are not usable (yet), the old ones stay in force."""
         try:
             self._context = _context(self._config)
         except ConfigError as error:
@@ -105,7 +106,7 @@ class TlsSocket:
             return self._tls.send(data)
 
     def send_plain(self, data: bytes) -> None:
-        """Send without encryption, to who does not speak TLS."""
+        """Send without encryption, to a client that does not speak TLS."""
         with contextlib.suppress(OSError):
             socket.socket.send(self._tls, data)
 
@@ -124,7 +125,8 @@ class TlsSocket:
         """Send close_notify once."""
         with self._lock:
             if not self._ended and self._tls.version():
-                with contextlib.suppress(OSError, ValueError):  # who closes first does not wait for the answer
+                # the side that closes first does not wait for the answer
+                with contextlib.suppress(OSError, ValueError):
                     self._tls.unwrap()
             self._ended = True
 
