@@ -1,7 +1,7 @@
 """Parquet and Arrow files: cut into blocks of record batches to read, written by way of an Arrow stream.
 
-A Parquet file has its table of contents at the end, so that none can go on after a crash. The partial is therefore an
-Arrow stream, which can be cut anywhere between two batches like a text; at the end it becomes what was asked for.
+A Parquet file has its table of contents at the end, so it cannot be continued after a crash. The partial is therefore
+an Arrow stream, which can be cut between any two batches; at the end it is converted to the output's format.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ class ArrowFile:
     """One input file with columns."""
 
     def __init__(self, opened: OpenSource) -> None:
-        """Raises InvalidInput where it is no such file, Misuse for a pipe or a row group that is too large."""
+        """Raises InvalidInput if the file has another format, Misuse for a pipe or a row group that is too large."""
         self._opened = opened
         self._is_parquet = opened.source.format.kind == "parquet"
         tried = f"read {opened.source.name}"
@@ -156,7 +156,7 @@ class ArrowSink(FileSink):
         return written
 
     def _write_folder(self, reader: Any) -> None:
-        """Write parts of so many rows, and last the file that says that all are there."""
+        """Write parts of so many rows, and at the end the file _SUCCESS, which lists them."""
         self._whole.mkdir(exist_ok=True)
         for old in self._whole.iterdir():
             old.unlink()

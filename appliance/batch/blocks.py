@@ -1,8 +1,8 @@
 """Text files cut into blocks of whole records, in order, from any position on.
 
-A position is a whole block's begin: what a checkpoint notes, and where a resumed run begins. Blocks depend on the
-content and the number of lines in one alone, never on how much was read at a time, so that a run that was interrupted
-cuts as one that was not.
+A position is the beginning of a block: a checkpoint holds it, and a resumed run begins there. Blocks depend only on the
+content and on the lines per block, never on how much was read at a time. So an interrupted run has the same blocks as
+one without an interruption.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from appliance.errors import InvalidInput
 
 READ_BYTES = 1024 * 1024
 LONGEST_RECORD = 64 * 1024 * 1024
-"""Bytes of one record at most: beyond, a quote was most likely not closed."""
+"""Most bytes of one record: a longer one most likely has a quote that is not closed."""
 UNIT_LINES = 65536
 """Lines of a unit, of which a shard takes every N-th."""
 BOM = b"\xef\xbb\xbf"

@@ -1,7 +1,7 @@
 """Which rows of a block the model takes, and what is wrong with each of the others. Pure.
 
-The schema alone judges. It refuses a table as a whole, so the rows that it refuses are looked for: a cheap look finds
-cells that may be meant, each is asked alone, and what is still refused is halved until the row is found.
+Only the schema decides. It refuses a table as a whole, so bad rows are searched: a cheap check finds suspect cells,
+each of which is checked alone; a table that is still refused is halved until the row is found.
 """
 
 import math
@@ -37,7 +37,7 @@ class Bad(msgspec.Struct, frozen=True, array_like=True):
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A block's rows, told apart; `feeds` are those of the `good` rows, None where there are none."""
+    """A block's good and bad rows; `feeds` are those of the `good` rows, None without any."""
 
     feeds: Feeds | None
     good: Places
@@ -45,7 +45,7 @@ class Checked:
 
 
 def check(schema: InputSchema, columns: Columns, rows: int) -> Checked:
-    """Return the rows of a table by column, told apart. Every required column must be there."""
+    """Return the good and bad rows of a table by column. Every required column must be there."""
     known = {name: columns[name] for name in schema.columns if name in columns}
     if rows == 0:
         return Checked(None, np.empty(0, np.int64), [])
@@ -138,7 +138,7 @@ def _judge(tensor: Input, name: str) -> Judge:
 
 
 def _suspects(tensor: Input, values: Sequence[Any] | Array) -> list[int]:
-    """Return the places of values that a cheap look finds unusual: too many or too few, but never all in vain."""
+    """Return the places of values that a cheap check finds suspect; it may find too many or too few."""
     if isinstance(values, np.ndarray) and values.dtype.kind != "O":
         if values.dtype.kind != "f":
             return []

@@ -1,9 +1,9 @@
-"""OUTPUT.progress.json: how far a run came, so that another one goes on there, to the same bytes.
+"""OUTPUT.progress.json: how far a run came, so that the next run continues there and writes the same bytes.
 
 What is on disk, and when:
 
     nothing                             no run, or one that ended before its first checkpoint
-    OUTPUT.partial alone                the same: the partial is begun anew
+    OUTPUT.partial alone                the same: the partial is started again
     OUTPUT.partial, .progress.json      the partial holds at least what the progress notes, and it was on disk before
                                         the note was; what is behind is cut off
     OUTPUT, .progress.json              the run ended and the power went before the note was deleted: it means nothing
@@ -27,7 +27,7 @@ BYTES = 64 * 1024 * 1024
 
 
 class Job(msgspec.Struct, frozen=True):
-    """What a run is asked to do; a run goes on only where another began exactly this."""
+    """The job of a run; a run continues only the same job."""
 
     bundle: str
     """Digest of the manifest, which holds those of all members."""
@@ -75,7 +75,7 @@ def read(path: Path) -> Progress | None:
 
 
 def write(path: Path, progress: Progress) -> None:
-    """Replace the checkpoint; what it says is on disk must be there already. Raises OSError."""
+    """Replace the checkpoint; the output that it names must be on disk already. Raises OSError."""
     descriptor = os.open(temporary(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     with os.fdopen(descriptor, "wb") as file:
         file.write(msgspec.json.format(msgspec.json.encode(progress), indent=1) + b"\n")
@@ -97,7 +97,7 @@ def remove(path: Path) -> None:
 
 
 def differs(before: Job, now: Job) -> str:
-    """Return what keeps a run from going on where another stopped, "" for nothing."""
+    """Return why a run cannot continue another one, "" if it can."""
     if before.bundle != now.bundle:
         return "the run that stopped had another version of the model"
     for old, new in zip(before.inputs, now.inputs, strict=False):

@@ -1,4 +1,4 @@
-"""Which format a file has, by its name or by what was said."""
+"""The format of a file, by its name or by --format."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from appliance.errors import Misuse
 
 FORMATS = ("csv", "csv.gz", "jsonl", "jsonl.gz", "parquet", "arrow")
-"""What may be said of a file whose name tells nothing."""
+"""The values of --format."""
 _SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".arrow": "arrow"}
 
 

@@ -1,7 +1,7 @@
-"""The files that are scored: found, opened, and told apart from what they may have become meanwhile.
+"""The files that are scored: found, opened, and checked for changes meanwhile.
 
-A file is read as it was when the run began. What grows or is replaced while it is read ends the run: its answers would
-be of rows that nobody can name afterwards.
+A file is read as it was when the run began. A file that grows or is replaced meanwhile ends the run: nobody could tell
+later to which rows the answers belong.
 """
 
 import gzip
@@ -37,7 +37,7 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """What a file is known by; `id` is the same wherever a copy of it lies."""
+    """The identity of a file; `id` is the same for every copy of it."""
 
     size: int
     mtime_ns: int
@@ -226,7 +226,7 @@ def _is_table(path: Path) -> bool:
 
 
 def _id_of(file: Any, size: int) -> str:
-    """Return what stands for a file's content."""
+    """Return a digest of a file's size and ends."""
     digest = hashlib.sha256(f"{size}\n".encode())
     for offset in (0, max(_ENDS, size - _ENDS)):
         if offset < size:

@@ -1,7 +1,7 @@
-"""Scores files on this host, from the first row to the last or from where another run stopped.
+"""Scores files on this host, from the first row or from where another run stopped.
 
-The story of a run: the files are looked at, the version is loaded, blocks are read in order, scored (in this process or
-in several), appended to the partial output, and every few seconds what is on disk is noted. See checkpoint.py.
+A run looks at the files, loads the version, reads blocks in order, scores them (in this process or in several), appends
+them to the partial output, and writes a checkpoint every few seconds. See checkpoint.py.
 """
 
 import hashlib
@@ -56,7 +56,7 @@ class Order:
     folder: bool = False
     """Whether the output is a folder of Parquet files."""
     resume: bool | None = None
-    """False begins anew; None and True go on where there is a checkpoint."""
+    """False starts again; None and True continue if there is a checkpoint."""
 
 
 @dataclass(slots=True)
@@ -188,17 +188,17 @@ class Run:
             self.tally.first_row_seconds = self.tally.seconds
 
     def _finished(self, sink: Any, rejected: Any, rows: int) -> Outcome:
-        """Give the output its name, and tell what was done."""
+        """Give the output its name, and return what was done."""
         if rejected:
             if rejected.size:
                 rejected.publish()
             else:
                 rejected.discard()
-                rejected.path.unlink(missing_ok=True)  # an earlier run's, of an output that is replaced now
+                rejected.path.unlink(missing_ok=True)  # left by an earlier run, whose output is replaced now
         return self._told(sink.publish(), rows)
 
     def _told(self, written: checkpoint.Written, rows: int) -> Outcome:
-        """Leave nothing but the output, and tell what was done."""
+        """Delete everything but the output, and return what was done."""
         if self.is_remote:
             self._uploaded()
         checkpoint.remove(self._progress_path)
@@ -274,7 +274,7 @@ class Run:
     def _how_to_go_on(self) -> str:
         """Return what to do after a run that stopped."""
         if not self.can_resume:
-            return "a pipe cannot go on: begin anew"
+            return "a run from a pipe cannot continue: start again"
         return "repeat the command: it goes on there"
 
 
@@ -328,7 +328,7 @@ def run(
     report: Callable[[Tally], None] = lambda tally: None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Outcome:
-    """Score as ordered; `engine` makes what scores blocks. Raises as Run.score() does."""
+    """Score the files of an order; `engine` makes the scorer of blocks. Raises as Run.score() does."""
     with ExitStack() as stack:
         current = Run(order, stack)
         made = engine(current.spec)

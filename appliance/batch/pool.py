@@ -1,8 +1,8 @@
 """Blocks scored in order, in this process or in several: each other process loads the version for itself.
 
-A block goes to the processes in turn, two at most to each, and results are taken in the same turn, so that order is
-kept without looking who is ready. Texts cross by memory that both processes see; what does not fit goes through the
-pipe. The processes are forked before anything runs a model: onnxruntime's threads survive no fork.
+A block goes to the processes in turn, two at most to each, and results are taken in the same turn, so that the order is
+kept without asking which process is ready. Texts cross by memory that both processes see; what does not fit goes
+through the pipe. The processes are forked before anything runs a model: onnxruntime's threads survive no fork.
 
 A process of the pool ends when its pipe is closed, however this one ends.
 """

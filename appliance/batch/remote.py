@@ -1,7 +1,7 @@
 """Files in object storage, by pyarrow's file systems: read by range, written whole or not at all.
 
 Credentials come from the environment alone (AWS_ACCESS_KEY_ID, AWS_PROFILE, AWS_ENDPOINT_URL and what else the AWS SDK
-reads). An upload has several parts, and nobody sees the object before the last one is there.
+reads). An upload has several parts, and the object appears only after the last one.
 """
 
 import os

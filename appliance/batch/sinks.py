@@ -22,7 +22,10 @@ class FileSink:
     """One file that is appended to."""
 
     def __init__(self, path: Path, written: Written | None = None) -> None:
-        """Open the partial of `path` anew, or cut it to what was `written` before. Raises StoreError, OSError."""
+        """Open an empty partial of `path`, or cut the existing one to what was `written` before.
+
+        Raises StoreError, OSError.
+        """
         self.path = path
         self.partial = path.with_name(f"{path.name}.partial")
         self._descriptor = durable.open_or_make(self.partial, os.O_RDWR, _MODE)
@@ -56,7 +59,7 @@ class FileSink:
         return Written(self.size, self._digest.hexdigest())
 
     def publish(self) -> Written:
-        """Give the file its own name, whole and on disk; return what it holds. Raises OSError."""
+        """Give the complete file its own name, on disk; return its size and digest. Raises OSError."""
         os.fsync(self._descriptor)
         self.partial.replace(self.path)
         durable.sync_folder(self.path.parent)
@@ -122,11 +125,11 @@ class PipeSink:
         return Written(self.size, self._digest.hexdigest())
 
     def publish(self) -> Written:
-        """Return what was written: it is there."""
+        """Return what was written; a pipe needs no sync."""
         return self.written
 
     def discard(self) -> None:
-        """Do nothing: it cannot be taken back."""
+        """Do nothing: written bytes cannot be taken back."""
 
     def close(self) -> None:
         """Close it."""

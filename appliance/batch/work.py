@@ -1,4 +1,4 @@
-"""What one process does with a block: read, check, run, write as the output has it; and how many rows a block has."""
+"""What one process does with a block: read, check, run, format for the output; and how many rows a block has."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -247,7 +247,7 @@ class Work:
 def block_rows(scorer: Scorer) -> int:
     """Return how many rows run together: as many as a run's growth of memory allows, never by the time it takes.
 
-    So the same model chooses the same on every run of a host, and its answers are the same to the last bit.
+    So every run of a host chooses the same number for a model, and the answers are the same to the last bit.
     """
     columns = max(1, len(scorer.schema.columns))
     most = MOST_ROWS
@@ -265,7 +265,7 @@ def _growth(scorer: Scorer, rows: int) -> int:
     """Return the bytes by which the process grows at most while so many rows run; 0 where nobody can tell (Linux)."""
     before = _status("VmRSS")
     with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew, proc(5)
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak, proc(5)
     scorer.version.session.run(scorer.version.example_feeds(rows))
     return max(0, _status("VmHWM") - before)
 

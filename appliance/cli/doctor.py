@@ -284,9 +284,7 @@ def check_memory(limit: int | None) -> Finding:
 
 
 def check_versions(store: Store, limit: int) -> Finding:
-    """Return the memory and time that the active versions took in their trial, and whether all fit beside another
-    trial.
-    """
+    """Return the active versions' memory and time in their trial, and whether all fit beside another trial."""
     check = "versions"
     try:
         active = {name: activation.read(store, name).active for name in store.names()}

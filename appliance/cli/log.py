@@ -107,8 +107,9 @@ def erase(name: str, identifiers: tuple[str, ...], why: str, as_json: bool) -> N
 def export(
     name: str, version: str | None, since: str | None, until: str | None, with_labels: bool, output: Path | None
 ) -> None:
-    """Write the rows of NAME with their answers as a table: columns as they were sent; the appliance's own begin with
-    _.
+    """Write the rows of NAME with their answers as a table.
+
+    Columns are as they were sent; names that the appliance adds begin with _.
     """
     period = period_of(since, until)
     state_dir = options().config().state_dir
@@ -162,8 +163,9 @@ def tail(name: str, version: str | None, count: int) -> None:
 @click.option("--seal", is_flag=True, help="Make the key that seals the log, and show it once.")
 @common_options
 def init(name: str, seal: bool) -> None:
-    """Prepare the log of NAME. With --seal, an attacker who takes over the host later cannot rewrite older lines
-    unnoticed.
+    """Prepare the log of NAME.
+
+    With --seal, an attacker who takes over the host later cannot rewrite older lines unnoticed.
     """
     if not seal:
         raise Misuse("log init", "there is nothing to prepare", "say --seal; [log.predictions] begins a log")

@@ -1,8 +1,8 @@
 """Root's commands become the owner of the state folder before they touch what is in it.
 
-The folder belongs to the service's user, who may put hostile links, files or models into it. So this process
-keeps only that user's rights for the rest of its life. A link that leads it elsewhere then gains nothing: that user
-could go there as well.
+The folder belongs to the service's user, who may put hostile links, files or models into it. So this process keeps only
+that user's rights for the rest of its life. A link that leads it elsewhere then gains nothing: that user could go there
+as well.
 """
 
 import os

@@ -22,10 +22,10 @@ from appliance.store.versions import Store
 @as_json
 @common_options
 def replay(name: str, version: str, since: str | None, until: str | None, output: Path | None, as_json: bool) -> None:
-    """Run VERSION of the model NAME on the rows of its log, and compare with the logged answers. With labels in the
-    log it
-    also shows how often each was right. Exit code 3 if the version that wrote the log now gives other answers: this
-    host computes differently than before.
+    """Run VERSION of the model NAME on the rows of its log, and compare with the logged answers.
+
+    With labels in the log it also shows how often each was right. Exit code 3 if the version that wrote the log now
+    gives other answers: this host computes differently than before.
     """
     from appliance.inference.version import LoadedVersion
     from appliance.monitoring import replay as replaying

@@ -63,9 +63,8 @@ version_option = click.option("--version", "version", help="The version that ans
 def score(model: str, inputs: tuple[str, ...], output: str, as_json: bool, **said: Any) -> None:
     """Score every row of the files INPUT with the model NAME, or with a BUNDLE that is not installed.
 
-    The format follows from the file's name: .csv and .jsonl, also with .gz. A folder stands for the files in it. Row
-    k of the output is row
-    k of the input. An interrupted run goes on when the command is repeated.
+    The format follows from the file's name: .csv and .jsonl, also with .gz. A folder stands for the files in it. Row k
+    of the output is row k of the input. An interrupted run goes on when the command is repeated.
     """
     most_bad = _allowance(said["max_bad"])
     shard = _shard(said["shard"])

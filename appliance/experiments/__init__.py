@@ -1,1 +1,1 @@
-"""Versions compared on a host's own rows: what is counted, what it proves, and who acts on it."""
+"""Experiments: versions compared on a host's own rows; the counts, the tests, and the judge that acts on them."""

@@ -1,4 +1,4 @@
-"""What people ask of an experiment, by command or over HTTP: begin one, go on, take it back, and what became of it."""
+"""The operations on experiments, by command or over HTTP: begin, promote, abort, show."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from appliance.store.tested import SelfTest
 from appliance.store.versions import Store
 
 STEPS = (1.0, 5.0, 25.0, 50.0)
-"""Percent of the requests that a canary answers in its steps, where nothing else is said."""
+"""Percent of the requests that a canary answers in its steps, by default."""
 
 Outcome = Literal["promoted", "taken back", "ended"]
 
@@ -76,7 +76,7 @@ class ExperimentInfo(msgspec.Struct, frozen=True):
     """When the step began: UTC, ISO 8601."""
     why: str = ""
     evidence: Mapping[str, Any] | None = None
-    """What was counted and proved: `verdict` (action, text, tests), `arms`, and with a shadow `comparison`."""
+    """Counts and results: `verdict` (action, text, tests), `arms`, and with a shadow `comparison`."""
     last: Ended | None = None
     """The last one that ended."""
     problem: str = ""
@@ -144,7 +144,7 @@ def take_back(store: Store, name: str, self_test: SelfTest, *, why: str = "") ->
     """
     try:
         routing = experiments.read(store, name)
-    except ApplianceError:  # nothing is routed by what cannot be read
+    except ApplianceError:  # a record that cannot be read routes nothing
         routing = None
     if routing is None or routing.kind == "shadow":
         return activation.roll_back(store, name, self_test, why=why), routing
@@ -244,14 +244,14 @@ def described(told: ExperimentInfo) -> list[str]:
     lines += [f"{arm.version:<16} answers {100 * arm.share:g} % of the requests" for arm in told.arms if arm.share]
     if told.shadow:
         asked = f"{100 * told.shadow.share:g} % of the rows"
-        lines.append(f"{told.shadow.version:<16} is asked {asked} beside, and its answers leave this host nowhere")
+        lines.append(f"{told.shadow.version:<16} is asked {asked} beside, and its answers are sent to nobody")
     lines += [f"why: {told.why}"] * bool(told.why)
     return lines + _proved(told.evidence or {})
 
 
 def _evidence(store: Store, name: str, routing: Routing) -> Mapping[str, Any]:
     """Return what is known of an experiment by now. Raises StoreError."""
-    # numpy and onnxruntime take 150 ms to import: whoever asks for the evidence pays, not every command on models.
+    # numpy and onnxruntime take 150 ms to import: only commands that show the evidence pay for it.
     from appliance.experiments import report
 
     return report.document(store, name, routing, report.age(routing.since))

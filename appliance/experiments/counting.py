@@ -1,4 +1,4 @@
-"""What the arms of an experiment did, counted by every process in files that outlive the service.
+"""Counts of the arms of an experiment, made by every process in files that outlive the service.
 
 A step of an experiment has a file for each process, STATE_DIR/experiments/SLOT@MODEL@ID.STEP.arms: nothing that was
 counted is lost when a process is killed. First the counts of each arm; then, for each kind of event, BUCKETS bytes for
@@ -37,7 +37,7 @@ ARMS = 16
 """Arms that an experiment may have."""
 BUCKETS = 16_384
 WARM_UP = 50
-"""Runs of a version, in each process, that are not held against the bound: it was cold."""
+"""The first runs of a version in each process, which are not compared with the bound: caches are cold."""
 _HEAD = ARMS * FIELDS
 LAYOUT = Layout(".arms", lambda key: _HEAD + KINDS * BUCKETS // 8)
 
@@ -120,7 +120,7 @@ class ArmCounters:
             return step if routing is not None else None
         if step is None or (step.routing.id, step.routing.step) != (routing.id, routing.step):
             return self._begun(model, routing)
-        step.routing, step.bound = routing, slow_bound(routing)  # the same step, of which the judge knows more by now
+        step.routing, step.bound = routing, slow_bound(routing)  # the same step, with newer results of the judge
         return step
 
     def _begun(self, model: str, routing: Routing) -> _Step:

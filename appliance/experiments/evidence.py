@@ -1,4 +1,6 @@
-"""Whether a version is worse than another, by tests that may be looked at all the time. Pure: sums in, verdict out.
+"""Whether a version is worse than another, by sequential tests, which are valid at every look.
+
+Pure: sums in, verdict out.
 
 One formula serves the tests that count events. Where both versions are alike, an event falls to the canary with a
 probability p that is known by design: its share of the requests, or 1/2 for pairs of which one version is right and the
@@ -7,8 +9,8 @@ other wrong. With k_B events in the canary, k_A elsewhere, and a Beta(1, 1) mixt
     log E = lbeta(1 + k_B, 1 + k_A) - lbeta(1, 1) - k_B log p - k_A log(1 - p)
 
 By Ville's inequality E reaches 1/alpha with a chance of at most alpha while the versions are alike, however often one
-looks (Robbins 1970; Lindon & Malek, NeurIPS 2022, arXiv:2011.03567). A step with another p multiplies:
-E = E of the steps done x E of this step.
+looks (Robbins 1970; Lindon & Malek, NeurIPS 2022, arXiv:2011.03567). A step with another p multiplies: E = E of the
+steps done x E of this step.
 
 Means of what is not a count, as errors of numbers, have the confidence sequence of Waudby-Smith et al. 2021,
 arXiv:2103.06476, equation 9, which holds asymptotically.
@@ -21,7 +23,7 @@ from math import inf, lgamma, log, log1p, sqrt
 ALPHA = 0.01
 """The chance that one test ever acts while the versions are alike."""
 BOUND_ALPHA = 0.05
-"""The chance that a bound told to people is ever wrong."""
+"""The chance that a bound that is shown is ever wrong."""
 TUNED_FOR = 5000
 """Observations for which the confidence sequence is narrowest."""
 LEAST_OF_MEANS = 100

@@ -1,4 +1,4 @@
-"""Where the counts of experiments are, and when they go: STATE_DIR/experiments/SLOT@MODEL@WHAT.KIND, flat."""
+"""Where the counts of experiments are, and when they are deleted: STATE_DIR/experiments/SLOT@MODEL@WHAT.KIND, flat."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress

@@ -1,7 +1,7 @@
-"""Acts on what is proved: begins a canary's next step, promotes it, ends an experiment, ends a probation.
+"""Acts on the results: begins a canary's next step, promotes it, ends an experiment, ends a probation.
 
-Threads: one, in the first process of the service, which looks once a second at the counts of all processes. What it
-decides is one change of the store, which every process follows; nothing is decided in memory, so a kill between two
+Threads: one, in the first process of the service, which looks once a second at the counts of all processes. Each
+decision is one change of the store, which every process follows. Nothing is decided in memory, so a kill between two
 looks loses nothing: the next look finds the same counts and decides the same.
 """
 
@@ -68,11 +68,11 @@ class Judge:
         for served in self._models.served():
             try:
                 self._look_at(served.name, sums)
-            except (NotFound, NotReady) as error:  # somebody else was quicker
+            except (NotFound, NotReady) as error:  # another process or a user was faster
                 log.info("verdict came too late", extra={"model": served.name, "error": str(error)})
             except ApplianceError as error:
                 self._tell(served.name, str(error))
-            except Exception:  # the last boundary of the thread: a fault must not end all that comes after it
+            except Exception:  # the outermost handler of the thread: an error must not end it
                 log.exception("model cannot be judged", extra={"model": served.name})
         if time.monotonic() - self._swept > SWEEP_SECONDS:
             self._swept = time.monotonic()
@@ -155,7 +155,7 @@ class Judge:
         return bool(missing)
 
     def _tell(self, name: str, found: str) -> None:
-        """Write what hinders the judge to the log, once."""
+        """Log once what hinders the judge."""
         if self._told.get(name) != found:
             self._told[name] = found
             log.error("model cannot be judged", extra={"model": name, "found": found})
@@ -166,7 +166,7 @@ class Judge:
         for name in self._store.names():
             try:
                 running[name] = experiments.read(self._store, name)
-            except ApplianceError:  # nobody knows what runs: its counts stay
+            except ApplianceError:  # its record cannot be read: its counts stay
                 return
         versions = {name: self._store.versions(name) for name in running}
         files.sweep(self._store.state_dir, {name: one.id for name, one in running.items() if one}, versions)

@@ -62,7 +62,7 @@ class Experiments:
         )
 
     def predicted(self, prediction: Prediction) -> None:
-        """Tell those whom it concerns of a prediction."""
+        """Pass a prediction to the parts that need it."""
         if prediction.arm:
             self._counters.predicted(prediction)
             self._shadow.predicted(prediction)

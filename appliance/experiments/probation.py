@@ -1,4 +1,4 @@
-"""What the counts of a version on probation prove beside those of the version before: mark good, go back, or wait.
+"""What the counts of a version on probation show against those of the version before: mark good, go back, or wait.
 
 The two served one after the other, so a share that is known by design does not exist here. Each rate has bounds that
 hold at every look, and a margin for what changed on the host in between: a version goes back when the lower bound of
@@ -20,13 +20,13 @@ from appliance.store.record import Activation
 SLOW_SHARE = 0.95
 """Of the version before's runs that were within the bound above which a run is slow."""
 LEAST_FAILURES = 10
-"""Failures before which no version goes back: somebody may try out requests by hand, and some of them are wrong."""
+"""Least failures before a version goes back: a user may try requests by hand, some of them wrong."""
 LEAST_RUNS = 100
 """Runs of the version before that such a bound needs."""
 SLOW_FLOOR = 1e-3
 """Seconds below which no run is slow: nobody notices them beside the request's own time."""
 SLOW_MARGIN = 0.1
-"""Share of slow runs above that of the version before that is borne: other programs share the host."""
+"""Tolerated share of slow runs above that of the version before: other programs share the host."""
 
 Action = Literal["mark good", "go back", "wait"]
 
@@ -50,7 +50,7 @@ def judge(
 
 
 def _progress(settings: ProbationConfig, watch: Watch) -> tuple[Action, str]:
-    """Return whether a version that nothing speaks against has proved itself."""
+    """Return whether a version without a fault has enough requests and time to be marked good."""
     now, before, seconds = watch.now, watch.before, watch.seconds
     if now.requests < settings.min_requests or seconds < settings.min_seconds:
         found = (
@@ -142,6 +142,6 @@ def followed(watch: Watch | None, activation: Activation) -> Watch:
     now = known.get(activation.active) or Counts(activation.active)
     before = known.get(activation.previous) if activation.previous else None
     if activation.state == "probation":
-        now = Counts(activation.active)  # what it did in an earlier life is no proof of this one
+        now = Counts(activation.active)  # counts of an earlier activation say nothing about this one
         before = before or (Counts(activation.previous) if activation.previous else None)
     return Watch(activation.since, now, before)

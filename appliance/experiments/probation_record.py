@@ -41,7 +41,7 @@ class Counts(msgspec.Struct, frozen=True):
 
 
 class Watch(msgspec.Struct, frozen=True):
-    """What was seen of the version that serves, and of the one before."""
+    """The counts of the version that serves, and of the one before."""
 
     since: str
     """When it became active, as activation.json says it."""
@@ -50,13 +50,13 @@ class Watch(msgspec.Struct, frozen=True):
     nan: tuple[int, int] = (0, 0)
     """Requests that were looked at, and those answered NaN where the version before answers a number."""
     seconds: float = 0.0
-    """For which it has served while the service ran, by a clock that nobody sets."""
+    """Seconds for which it has served while the service ran, by a monotonic clock."""
     verdict: str = ""
     """What a person is told."""
 
 
 def read(state_dir: Path, name: str) -> Watch | None:
-    """Return what was seen of a model; None for nothing, or for a record that cannot be read: it is begun anew."""
+    """Return what was seen of a model; None for nothing, or for a record that cannot be read: counting starts again."""
     try:
         return msgspec.json.decode(nofollow.read(_path(state_dir, name), within=state_dir), type=Watch)
     except (OSError, ValueError, msgspec.MsgspecError, StoreError):

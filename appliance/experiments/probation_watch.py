@@ -147,7 +147,7 @@ class ProbationWatch:
         return served is not None and served.loaded is not None and served.loaded.version == version
 
     def _judge(self, name: str, now: Activation, kept: _Model) -> None:
-        """Look at what was counted of a version on probation and do what follows."""
+        """Judge the counts of a version on probation, and act."""
         self._ask_the_one_before(name, kept)
         self._test(name, kept)
         labelled = quality.of_versions(files.folder(self._store.state_dir), name, within=self._store.state_dir)
@@ -187,7 +187,7 @@ class ProbationWatch:
         )
 
     def _ask_the_one_before(self, name: str, kept: _Model) -> None:
-        """Ask the version before what this one answered NaN to: NaN to both is the rows' fault."""
+        """Run the version before on the rows answered with NaN: if it answers NaN too, the rows are the cause."""
         looked, predictions = self.nan.take(name, kept.watch.now.version)
         before = self._models.roles(name).get(PREVIOUS)
         if not looked or before is None or before.loaded is None:
@@ -232,7 +232,7 @@ class ProbationWatch:
 
 
 def _with_more(watch: Watch, cells: Sequence[float], before: Sequence[float]) -> Watch:
-    """Return a watch with what some cells have more than before; cells that began anew count from zero."""
+    """Return a watch with what some cells have more than before; cells that were reset count from zero."""
     if before and cells[SUCCESSES] < before[SUCCESSES]:
         before = ()
     more = [max(one - other, 0) for one, other in zip(cells, before, strict=True)] if before else list(cells)

@@ -1,4 +1,5 @@
-"""How often each version is right, or by how much it errs, once labels come; and which of two is right on the same row.
+"""How often each version is right by its labels, or how large its errors are; and which of two is right on the same
+row.
 
 The feed is one call for each label, `labelled`, in whichever process and at whatever time it comes; labels that repeat
 or change are the feed's matter: it says each prediction once. Sums are in files of each process, as those of the arms.

@@ -1,4 +1,4 @@
-"""Everything that is known of the experiment on a model, read from the store: for people, and for the judge.
+"""The report on a model's experiment, read from the store: for users and for the judge.
 
 Any process reads it, whether the service runs or not: `appliance experiment` and `GET /models/NAME/experiment`.
 """

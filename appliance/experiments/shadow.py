@@ -1,11 +1,10 @@
-"""Asks a challenger for the rows that the active version has just answered, beside the work, and compares.
+"""Runs a challenger on rows that the active version has just answered, in the background, and compares the answers.
 
-Threads: those that answer call predicted(), which puts a copy's references into a queue, or drops it where the queue
-is full, the time is used up, or the service is busy: the shadow is the first thing that is dropped, and nobody waits
-for it. One thread at nice 10 takes up to MOST_ROWS rows out of the queue, runs the challenger once, and adds to the
-sums; then it rests. Few rows at a time and seldom: while it works on them, those that answer wait for the
-interpreter. Its answers go nowhere but into comparisons. The lock guards the queue and its size; it is never held
-during a run.
+Threads: those that answer call predicted(), which puts a copy's references into a queue, or drops it where the queue is
+full, the time is used up, or the service is busy: the shadow is the first thing that is dropped, and nobody waits for
+it. One thread at nice 10 takes up to MOST_ROWS rows out of the queue, runs the challenger once, and adds to the sums;
+then it rests. Few rows at a time and seldom: while it works on them, those that answer wait for the interpreter. Its
+answers go nowhere but into comparisons. The lock guards the queue and its size; it is never held during a run.
 """
 
 import logging
@@ -147,13 +146,13 @@ class Shadow:
             begun, cpu = time.monotonic(), time.thread_time()
             try:
                 self._compare(batch)
-            except Exception:  # the last boundary of the thread: a fault must not end all that comes after it
+            except Exception:  # the outermost handler of the thread: an error must not end it
                 log.exception("shadow failed", extra={"model": batch[0].model})
             del batch
             self._pay(begun, time.thread_time() - cpu)
 
     def _pay(self, begun: float, used: float) -> None:
-        """Take what a comparison used off what is allowed, and rest, at least until there is some again."""
+        """Subtract a comparison's processor time from the allowance, and sleep at least until some is left again."""
         self._allowed -= used
         with self._changed:
             self._changed.wait_for(lambda: self._ending, max(PAUSE_SECONDS, -self._allowed / self._cpu))
@@ -190,7 +189,7 @@ class Shadow:
             self._ask(asked, fresh)
 
     def _ask(self, asked: _Asked, batch: Sequence[Prediction]) -> None:
-        """Run the challenger once; where it cannot answer, request by request: one alone may have spoilt the others."""
+        """Run the challenger once; if that fails, request by request: a single one may be the cause."""
         names = [name for name in batch[0].outputs if name in asked.challenger.output_names]
         feeds = _joined([one.inputs for one in batch])
         begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What the sums of an experiment prove, in words, and what follows: go back, go on, or wait. Pure.
+"""The verdict on an experiment from its sums, in words: go back, go on, or wait. Pure.
 
 Each challenger is tested against the active version alone: what other arms do is no evidence against it.
 """
@@ -15,7 +15,7 @@ from appliance.experiments.quality import PairedQuality, Quality
 from appliance.store.routing_record import Routing
 
 BROKEN_SPLIT = 1000.0
-"""E at which the shares of the keys are said to be wrong: nothing that is counted then means what it should."""
+"""E above which the shares of the keys count as wrong: then no count of the experiment is valid."""
 
 Action = Literal["go back", "go on", "wait"]
 
@@ -75,7 +75,7 @@ def judge(routing: Routing, seen: Seen, seconds: float) -> Verdict:
         return Verdict("wait", broken.text, [broken, *findings], log_e)
     acting = next((one for one in findings if one.acts), None)
     if acting is not None and routing.kind == "shadow":
-        return Verdict("wait", f"{acting.text}. It only shadows, so nobody was answered so", findings, log_e)
+        return Verdict("wait", f"{acting.text}. It only shadows, so no caller got these answers", findings, log_e)
     if acting is not None:
         return Verdict("go back", acting.text, findings, log_e)
     if routing.kind != "canary":
@@ -205,7 +205,7 @@ def _broken_split(routing: Routing, seen: Seen) -> Finding | None:
         if max(more.log_e, fewer.log_e) >= log(BROKEN_SPLIT):
             text = (
                 f"the routing is broken: {arm.version} has {ours} of {ours + theirs} keys and requests without one, "
-                f"where {percent(share)} are its share; nothing is compared until this is mended: appliance abort"
+                f"where {percent(share)} are its share; nothing is compared until this is fixed: appliance abort"
             )
             return Finding("split", arm.version, text, max(more.log_e, fewer.log_e), True)
     return None
@@ -267,7 +267,7 @@ def percent(share: float) -> str:
 
 
 def chance(log_e: float, alpha: float = BOUND_ALPHA) -> str:
-    """Return what a person is told of evidence that suffices: how rarely alike versions look so; else ""."""
+    """Return the text on sufficient evidence (how rarely equal versions look like this), else ""."""
     if log_e < -log(alpha):
         return ""
     times = f"{exp(log_e):,.0f}" if log_e < log(1e6) else "a million"

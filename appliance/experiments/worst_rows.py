@@ -1,4 +1,4 @@
-"""The rows on which two versions differ most: a small file of each process, with the rows' values."""
+"""The rows on which two versions differ most: a small file per process, with the rows' values."""
 
 import logging
 from collections.abc import Mapping, Sequence

@@ -1,1 +1,1 @@
-"""Watches the service from inside: counters for Prometheus and log lines. The predictor tells it; it tells nobody."""
+"""Watches the service from inside: counters for Prometheus, log lines, drift, the prediction log and quality."""

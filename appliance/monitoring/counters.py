@@ -1,4 +1,4 @@
-"""What is counted of each version: requests by how they ended, rows, times. An observer of the predictor."""
+"""Counts of each version: requests by outcome, rows, times. An observer of the predictor."""
 
 import threading
 from bisect import bisect_left
@@ -13,7 +13,8 @@ from appliance.repository import ACTIVE, Served
 SUCCESSES, CALLER_ERRORS, SERVICE_ERRORS, ROWS, REQUEST_SECONDS, PREPARE_SECONDS, RUN_SECONDS, LAST, RUNS = range(9)
 FAILURE_SECONDS = 9
 """The first cells. LAST is the Unix time of the last prediction; of several processes the latest counts. RUNS of the
-graph are fewer than SUCCESSES where several requests share one."""
+graph are fewer than SUCCESSES where several requests share one.
+"""
 
 BOUNDS = (
     1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3,
@@ -63,9 +64,9 @@ class RequestCounters:
     def failed(
         self, model: str, version: str, error: ApplianceError, seconds: float = 0.0, arm: str = "", key: str = ""
     ) -> None:
-        """Count a request that was not answered, and the time that it took, by whose fault it was.
+        """Count a request that was not answered, by whose fault it was, and its time.
 
-        A name that nothing is known of counts as "": callers must not be able to make new time series.
+        An unknown name counts as "": callers must not be able to make new time series.
         """
         cell = CALLER_ERRORS if isinstance(error, _CALLERS_FAULT) else SERVICE_ERRORS
         counted = self._known(model, version)

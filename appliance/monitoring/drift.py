@@ -1,8 +1,8 @@
 """How far a window of rows is from a reference, and whether that is drift or chance. Pure: sums in, verdict out.
 
-Two conditions must hold for an alarm, in two windows running. The population stability index must be large, which says
-that the change matters; and it must not be explained by chance, which says that there is one. The second asks how many
-rows tell as much as one independent row (the design effect), since a sensor's readings resemble the ones before them.
+Two conditions must hold for an alarm, in two windows running. The population stability index must be large (the change
+matters), and chance must not explain it (the change is real). The second asks how many rows tell as much as one
+independent row (the design effect), since a sensor's readings resemble the ones before them.
 
 Sources: PSI and its distribution: Yurdakul (2018), Statistical Properties of Population Stability Index. Design
 effects: Rao and Scott (1981), JASA 76. F to a normal: Paulson (1942), Annals of Mathematical Statistics 13. Estimated
@@ -86,7 +86,8 @@ class Reference:
     """Of the counts: how many of their rows tell as much as one independent row."""
     window_design: float = 0.0
     """Of a window, where the reference knows it better than the window itself: from windows of the past; 0: it does
-    not."""
+    not.
+    """
     window_rows: float = 0.0
     """Rows of such a window."""
     blocks: float = 0.0
@@ -120,14 +121,17 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """How far one window is from one reference: the index, and the state that this window alone would mean."""
+    """How far one window is from one reference: the index, and the state by this window alone."""
 
     psi: float
     level: int
 
 
 def judge(reference: Reference, window: Window, alpha: float, least_psi: float) -> Finding:
-    """Return how far a window is from a reference: WATCH above `least_psi`, DRIFT above twice of it, by no chance."""
+    """Return how far a window is from a reference.
+
+    WATCH is above `least_psi`, DRIFT above twice that, where chance does not explain it.
+    """
     if not reference.tells or window.counts.sum() == 0:
         return Finding(0.0, TOO_FEW)
     index = psi(reference.counts, window.counts)
@@ -146,7 +150,7 @@ def judge(reference: Reference, window: Window, alpha: float, least_psi: float) 
 def settled(state: int, before: int, now: int) -> int:
     """Return a column's state after a window of level `now`, `before` being the level of the window before.
 
-    It rises and falls to what two windows running say.
+    It changes when two windows in a row say the same.
     """
     if now == TOO_FEW:
         return state
@@ -172,8 +176,10 @@ def largest_psi(reference: Table, windows: Table) -> float:
 
 
 def with_spread(training: Reference, live: Reference, largest: float) -> Reference:
-    """Return training's reference with what the host's own windows tell of chance: their spread, and how far off
-    training the furthest was already."""
+    """Return training's reference, with chance measured on the host's own windows.
+
+    Chance is their spread, and their largest distance from training so far.
+    """
     return Reference(training.counts, training.design, live.window_design, live.window_rows, live.blocks, largest)
 
 
@@ -193,7 +199,7 @@ def expected_accuracy(top: NDArray[Any], upto: Table, right: Table) -> float:
 
 
 def kolmogorov_smirnov(reference: Table, window: Table) -> float:
-    """Return the largest distance of the cumulative shares at the edges; shown, and decides nothing."""
+    """Return the largest distance of the cumulative shares at the edges; it is only shown."""
     p, q = reference / max(1.0, reference.sum()), window / max(1.0, window.sum())
     return float(np.abs(np.cumsum(p - q)).max())
 

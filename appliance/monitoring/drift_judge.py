@@ -65,7 +65,7 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a window is drift: `psi` from which a column is watched, and how often that may happen by chance."""
+    """When a window is drift: the `psi` above which a column is watched, and how often chance may cause an alarm."""
 
     psi: float
     false_alarms_a_year: float
@@ -152,10 +152,11 @@ def with_window(state: DriftState, window: KeptWindow) -> DriftState:
 
 
 def accepted(tables: Tables, state: DriftState, now: str) -> DriftState:
-    """Return the state in which what is found now is no drift any more, because somebody says so.
+    """Return the state after an operator accepted the present drift.
 
-    Columns that differ from training are judged against the device alone. Its reference is made anew: of the windows
-    since the change, or of all where there is no alarm; with fewer than LEAST_WINDOWS, once there are so many.
+    Columns that differ from training are then judged against the device alone. Its reference is made again: of the
+    windows since the change, or of all windows if there is no alarm. With fewer than LEAST_WINDOWS it is made later,
+    when there are as many.
     """
     off = {key.rsplit("/", 2)[0] for key, (level, _) in state.levels.items() if key.endswith(TRAINING) and level}
     windows = state.windows[-state.alarm_windows :] if state.alarm_windows else state.windows
@@ -241,7 +242,7 @@ class _ColumnJudge:
         )
 
     def _judge(self, measure: str, blocks: Table) -> None:
-        """Judge one measure, and take its state into the column's."""
+        """Judge one measure, and merge its state into the column's."""
         key = f"{self._column.name}/{measure}"
         training = of_training(self._column, measure, self._tables.baseline.unseen)
         device = _of_device(self._state.reference.get(key))
@@ -310,7 +311,7 @@ def _with_report(
 
 
 def _warnings(tables: Tables) -> list[str]:
-    """Return what keeps some columns from being judged."""
+    """Return the reasons why some columns are not judged."""
     found = []
     if tables.baseline.format == 1:
         next_step = "convert the model again for counted bins"

@@ -29,11 +29,11 @@ from appliance.store.versions import Store
 log = logging.getLogger(__name__)
 
 GOOD_SECONDS = 15.0
-"""Between two looks whether a version that has windows enough was marked good."""
+"""Seconds between two checks whether a version with enough windows was marked good."""
 
 
 class Keeper:
-    """The open windows of all versions, and what becomes of them."""
+    """The open windows of all versions; closes and judges them."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class Keeper:
         return drift_judge.frozen(tables, state, state.windows[-MOST_WINDOWS:], receipts.now())
 
     def _change(self, key: Key, tables: Tables, change: Callable[[DriftState], DriftState]) -> None:
-        """Replace what is kept of a version. A disk that refuses is told, and the state stays in memory."""
+        """Replace a version's state on disk. If the disk refuses, it is logged, and the state stays in memory."""
         empty = DriftState(drift_state.FORMAT, tables.layout)
         before, after = empty, None
         try:

@@ -1,8 +1,8 @@
 """STATE_DIR/drift/NAME/VERSION.json: the windows of a version, its device reference, and what was found last.
 
 The file is replaced whole when a window closes, with the store's lock held, and by `appliance drift accept`; whoever is
-killed leaves the old file or the new one, and loses the window that was open. A file that is damaged or of other bins
-is begun anew: it holds nothing that a prediction needs. What removes a version's file is prune().
+killed leaves the old file or the new one, and loses the window that was open. A file that is damaged or has other bins
+is replaced by an empty one: no prediction needs it. What removes a version's file is prune().
 """
 
 import logging
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 MOST_WINDOWS = 168
-"""That are kept and that a reference is made of: a week of hours, so that weekly cycles are in it."""
+"""The most windows that are kept and that make a reference: a week of hours, to include weekly cycles."""
 LEAST_WINDOWS = 72
 """Of which a reference is made: three days of hours."""
 MOST_DAYS = 28
@@ -97,7 +97,7 @@ def read(store: Store, key: Key) -> DriftState | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, StoreError) as error:
-        log.error("drift is counted anew", extra={"file": str(file), "error": str(error)})
+        log.error("drift counts start again", extra={"file": str(file), "error": str(error)})
         return None
 
 
@@ -120,7 +120,7 @@ def mark(store: Store, key: Key) -> object:
 
 
 class Reports:
-    """What is told of the versions' drift, read again when their files were replaced. Safe in any thread."""
+    """The drift reports of all versions, read again when their files are replaced. Safe in any thread."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

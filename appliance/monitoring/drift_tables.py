@@ -1,4 +1,4 @@
-"""What is counted of a version's rows, column by column, in one row of cells that any process can add to. Pure.
+"""Counts of a version's rows, column by column, in one row of cells that any process can add to. Pure.
 
 Cells of a column: its bins, then MISSING, REPEATS, SUM and SQUARES; after all columns ROWS, EXPECTED and JUDGED. Counts
 of processes, of blocks of a window and of windows add up.
@@ -143,7 +143,7 @@ class TableCounter:
 
     def _add_tensor(self, cells: Table, table: NDArray[Any], columns: Sequence[ColumnSpec]) -> None:
         """Add a tensor [rows, columns]."""
-        if columns[0].place >= table.shape[1]:  # not of the shape that the manifest says
+        if columns[0].place >= table.shape[1]:  # its shape is not the manifest's
             return
         numbers = [column for column in columns if column.edges is not None and table.dtype.kind in "iuf"]
         if numbers:
@@ -284,7 +284,7 @@ def _of_numbers(plain: ColumnSpec, summary: Numbers, kind: str, baseline: Baseli
 
 
 def _nominal(quantiles: NDArray[Any], baseline: Baseline) -> tuple[NDArray[Any], Table, bool]:
-    """Return edges and counts of format 1, which has quantiles alone; and whether they can be relied on.
+    """Return edges and counts of format 1, which has only quantiles, and whether they are reliable.
 
     Where quantiles coincide, the share between two of them is not the nominal one.
     """

@@ -1,4 +1,4 @@
-"""The names under which Prometheus sees the counters: our own, and those that others' dashboards know.
+"""The names of the counters in Prometheus: our own, and those of other servers' dashboards.
 
 Triton's names and labels: github.com/triton-inference-server/server, docs/user_guide/metrics.md. MLServer's:
 mlserver/handlers/dataplane.py. A Triton counter has no `_total`, which the text format's client library always gives a
@@ -47,7 +47,7 @@ Sums = dict[Key, list[float]]
 
 _VERSION = ("model", "version")
 MOST_COLUMNS = 100
-"""Columns of a version that have series of their own: each series takes memory in whoever collects them."""
+"""The most columns of a version with series of their own: each series takes memory in Prometheus."""
 _OUTCOMES = {"success": SUCCESSES, "caller_error": CALLER_ERRORS, "service_error": SERVICE_ERRORS}
 
 
@@ -207,7 +207,7 @@ def _experiments(running: Mapping[str, Routing]) -> Iterator[Metric]:
 
 
 def _state_folder(state: Condition | None) -> Iterator[Metric]:
-    """Return how the state folder is; without a value where nobody looked."""
+    """Return the state of the state folder; without a value if it was not checked."""
     help_ = "1 while the state folder can be written, else 0; what is installed is served all the same."
     family = GaugeMetricFamily("appliance_state_folder_writable", help_)
     if state is not None:
@@ -247,7 +247,7 @@ def _mqtt(state: MqttState | None) -> Iterator[Metric]:
 
 
 def _log(log: LogFigures | None) -> Iterator[Metric]:
-    """Return what the prediction log did; without values where nobody told."""
+    """Return the prediction log's figures; without values if they are unknown."""
     help_ = "Rows that are not in the prediction log, by why: it has a gap line for them."
     dropped = CounterMetricFamily("appliance_prediction_log_dropped", help_, labels=(*_VERSION, "reason"))
     for key, by_reason in (log.dropped if log else {}).items():
@@ -261,7 +261,7 @@ def _log(log: LogFigures | None) -> Iterator[Metric]:
 
 
 def _quality(models: Mapping[str, QualityFigures]) -> Iterator[Metric]:
-    """Return what labels say of each model's versions, over all days that are kept."""
+    """Return the quality of each model's versions by their labels, over all days that are kept."""
     help_ = "Labels by what came of them: matched, repeated, changed, late, unknown."
     labels = CounterMetricFamily("appliance_labels", help_, labels=("model", "outcome"))
     for model, found in sorted(models.items()):

@@ -1,4 +1,4 @@
-"""Log lines as JSON objects on standard error, one a line, whatever is logged and whoever logs it."""
+"""Log lines as JSON objects on standard error, one per line, for every logger and every kind of record."""
 
 import json
 import logging
@@ -62,7 +62,7 @@ class _Handler(logging.StreamHandler[TextIO]):
     """Writes lines; one that cannot be written (standard error closed, disk full) is lost, not raised."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
-        """Pass over a line: where it could be told of is what just failed."""
+        """Drop the line: an error message could only go to the same place that just failed."""
 
 
 def _thread_failed(failure: threading.ExceptHookArgs) -> None:
@@ -98,7 +98,7 @@ def _plain(value: object, depth: int = 0) -> Any:
 
 
 def _text(value: object) -> str:
-    """Return str(value), or what kind of thing would not say."""
+    """Return str(value), or the type's name if str() fails."""
     try:
         return str(value)
     except Exception:  # noqa: BLE001 - any object's own code runs here, and a log line must not raise

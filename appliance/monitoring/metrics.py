@@ -1,4 +1,4 @@
-"""All that Prometheus is told, of all processes of the service at once."""
+"""All metrics for Prometheus, over all processes of the service."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,7 +28,7 @@ class Metrics:
         state_dir: Path | None = None,
         experiments: Callable[[], Mapping[str, Routing]] = dict,
     ) -> None:
-        """`state_dir` is the state folder, of which is told whether it can be written; None tells nothing of it.
+        """`state_dir` is the state folder; a metric says whether it can be written. None leaves that metric out.
 
         `experiments` says which ones run, by model.
         """

@@ -1,4 +1,4 @@
-"""The most frequent of values that nobody listed beforehand, in bounded memory. Pure."""
+"""The most frequent values of a stream whose values are not known beforehand, in bounded memory. Pure."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""What the MQTT listener, which one process has, last reported; told to all processes."""
+"""The last report of the MQTT listener, which only one process has, shared with all processes."""
 
 from pathlib import Path
 

@@ -14,7 +14,7 @@ from appliance.monitoring.drift_judge import Closed, Limits
 
 BLOCKS = 20
 LONGEST_SECONDS = 24 * 3600.0
-"""After which a window is closed with however few rows."""
+"""Seconds after which a window is closed, even with few rows."""
 _FIRST_ROWS = 25  # of a block, before the first two become one
 
 
@@ -56,7 +56,7 @@ class OpenWindow:
         return self._rows + open_
 
     def close(self, now: float, cells: Table, refused: Mapping[str, float], tail: int, ended: str) -> Closed:
-        """Return the window, closed; it begins anew."""
+        """Close the window and return it; a new one begins."""
         self._end_block(now, cells, refused, float(cells[tail] - self._cells[tail]))
         columns = sorted({column for one in self._refusals for column in one})
         by_column = {column: np.array([one.get(column, 0.0) for one in self._refusals]) for column in columns}

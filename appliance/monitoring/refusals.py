@@ -1,4 +1,7 @@
-"""Which columns were refused, and why: a sensor that turns NaN never reaches the model, so this alone sees it."""
+"""Which columns were refused, and why.
+
+A sensor whose values become NaN never reaches the model, so only this shows it.
+"""
 
 import threading
 from collections.abc import Sequence
@@ -44,7 +47,7 @@ class RefusalCounters:
                 cells[place * len(_REASONS) + _REASONS[error.reason]] += 1
 
     def counts(self) -> dict[Key, Refused]:
-        """Return what was refused of each version so far, over all processes; without what never was."""
+        """Return the refusals of each version so far, over all processes; zeros are left out."""
         return {key: found for key, cells in self._cells.sums().items() if (found := self._named(key, cells))}
 
     def _named(self, key: Key, cells: list[float]) -> Refused:

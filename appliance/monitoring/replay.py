@@ -1,4 +1,4 @@
-"""Logged rows through another version, offline: what it would have answered, beside what was answered then.
+"""Runs another version on logged rows, offline, and compares its answers with the logged ones.
 
 Compared by the rule of tolerance (inference/comparison.py), never by bits: answers in a batch differ from those of one
 row in their last digits. With labels also how often each was right, and whether one is better: of the rows on which one
@@ -30,7 +30,7 @@ from appliance.monitoring.prediction_log.lines import Header, Label
 from appliance.response import response_format
 
 BATCH = 1024
-"""Rows that are asked at once."""
+"""Rows in one batch."""
 WORST, MOST_CLASSES = 20, 50
 ALPHA = 0.01
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
@@ -79,12 +79,12 @@ class Replayed:
     same_version: int = 0
     """Rows that this very version had answered."""
     same_version_differs: int = 0
-    """Of those the ones beyond the tolerance: then the host does not compute as it did."""
+    """Those of them beyond the tolerance: then this host computes differently than before."""
     refused: int = 0
     """Rows that this version does not take."""
     first_refusal: str = ""
     skipped: dict[str, int] = field(default_factory=dict)
-    """Rows that could not be replayed, by why."""
+    """Rows that could not be replayed, by reason."""
     table: dict[tuple[Any, Any], int] = field(default_factory=dict)
     """{(logged class, replayed class): rows}"""
     differences: list[Floats] = field(default_factory=list)
@@ -290,7 +290,7 @@ def _distance(
         expected = np.array([_numbers(one) for one in then], np.float64).reshape(now.shape)
     except (ValueError, TypeError):  # another number of classes, or another kind of answer
         return np.zeros(len(now), bool), np.full(len(now), np.inf)
-    # Logged with the digits of its own type: made so again, it is the very number that was answered.
+    # Logged with the digits of its own type: converted back to that type, it is exactly the number of the answer.
     expected = expected.astype(now.dtype).astype(np.float64)
     far = comparison.distances(now.astype(np.float64), expected, version.manifest.policy.tolerance)
     rows = len(now)

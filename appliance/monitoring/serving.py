@@ -1,4 +1,4 @@
-"""What each process of the service serves, told to all of them."""
+"""What each process of the service serves, shared with all of them."""
 
 import threading
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class ServingBoard:
         self._slot = slot
         self._lock = threading.Lock()
         self._serving: dict[str, Serving] = {}
-        self._write()  # or what a predecessor wrote would stand there
+        self._write()  # otherwise the record of a predecessor would stay
 
     def switched(self, served: Served) -> None:
         """Take note of what this process now serves of a model (see ModelRepository.switched)."""

@@ -79,7 +79,7 @@ class SharedCells:
 def open_cells(folder: Path | None, slot: int, key: Key, layout: Layout, within: Path | None = None) -> Cells:
     """Return the cells of `key` that process `slot` writes, with what was counted before.
 
-    Without a folder, or where the file cannot be made, they are plain memory: counting must not stop predictions.
+    Without a folder, or if the file cannot be made, they are plain memory: counting must not stop predictions.
     """
     size = 8 * layout.size_of(key)
     if folder is None:

@@ -1,4 +1,4 @@
-"""Small files by which the processes of one service tell each other something; each is replaced as a whole."""
+"""Small files through which the processes of one service share data; each is replaced as a whole."""
 
 import logging
 from pathlib import Path

@@ -25,7 +25,7 @@ class UnseenBoard:
         self._told = b""
 
     def write(self, own: Mapping[Key, Mapping[str, MisraGries]]) -> None:
-        """Tell what this process has met, where that is new."""
+        """Share this process's unseen categories, if some are new."""
         self._own = {key: dict(columns) for key, columns in own.items()}
         told = {
             f"{model}@{version}": {column: found.counts for column, found in columns.items()}

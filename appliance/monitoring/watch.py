@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
 ROWS_A_SECOND = 500
-"""Rows beyond which every k-th request alone is counted: a window of an hour still has 1.8 million."""
+"""Rows per second above which only every k-th request is counted: a window of an hour still has 1.8 million."""
 MOST_WAITING = 2048
 """Rows that wait to be counted; what comes beyond is left out, since a sample is enough."""
 CHUNK = 256
@@ -154,7 +154,7 @@ class DriftWatch:
             self._thread.join(seconds)
 
     def tick(self) -> None:
-        """Count what waits, and in the first process do what the clock asks for; on the watch's thread alone."""
+        """Count what waits, and in the first process do what is due; only on the watch's thread."""
         self._follow()
         self._count()
         if self._keeper is not None:
@@ -166,7 +166,7 @@ class DriftWatch:
         while not self._stop.wait(TICK_SECONDS):
             try:
                 self.tick()
-            except Exception:  # the last boundary of the thread: a fault must not end the watch
+            except Exception:  # the outermost handler of the thread: an error must not end the watch
                 log.exception("drift watch failed and goes on")
 
     def _follow(self) -> None:
@@ -179,7 +179,7 @@ class DriftWatch:
             if key not in self._tables and (tables := _tables(loaded)) is not None:
                 self._tables[key] = tables
                 self._counters[key] = TableCounter(tables)
-                self._cells.of(key)  # the window begins now, and not with its first row
+                self._cells.of(key)  # the window begins now, not at its first row
 
     def _count(self) -> None:
         """Count what waits."""

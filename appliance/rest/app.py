@@ -207,8 +207,9 @@ def _flask_app(app: App) -> "Flask":
 
     @flask.before_request
     def refuse_first() -> FlaskResponse | None:
-        """Refuse a request without a route, with the same authorisation first: a caller learns nothing about routes
-        it may not use.
+        """Refuse a request without a route, after the same authorisation.
+
+        So a caller learns nothing about routes that it may not use.
         """
         if request.url_rule is not None:
             return None  # its route does

@@ -50,9 +50,9 @@ class Routed:
 
 
 class Request:
-    """One HTTP request, read from the WSGI environment (PEP 3333) when needed. A large one claims memory from the
-    budget and
-    holds it until release().
+    """One HTTP request, read from the WSGI environment (PEP 3333) when needed.
+
+    A large one claims memory from the budget and holds it until release().
     """
 
     __slots__ = ("budget", "environ", "held", "keys", "limit", "method", "path", "routed", "started")

@@ -1,7 +1,7 @@
 """How a JSON body becomes typed values: compiled decoders, limits, and errors that say where the body is wrong.
 
-Every type used here is bounded in depth, so that no body can make the decoder recurse: deeper nesting is refused.
-Every body is read as JSON, whatever its Content-Type: Triton's client sends none, curl -d a wrong one.
+Every type used here is bounded in depth, so that no body can make the decoder recurse: deeper nesting is refused. Every
+body is read as JSON, whatever its Content-Type: Triton's client sends none, curl -d a wrong one.
 """
 
 import functools

@@ -58,7 +58,9 @@ def settled(request: Request, version: LoadedVersion, feeds: Mapping[str, Any]) 
 
 
 def _caller(environ: Mapping[str, Any]) -> str:
-    """Return a digest of a request's token, "" without one. Tokens have no names, and the digest does not reveal
-    them."""
+    """Return a digest of a request's token, "" without one.
+
+    Tokens have no names, and the digest does not reveal them.
+    """
     token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")[2].strip()
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()[:16] if token else ""

@@ -18,8 +18,7 @@ from appliance.rest.triton import activate_some, deactivate
 
 
 class LoadRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """`model_name` is the name of an installed model; `url` is the folder in which SageMaker unpacked its own file;
-    it is not read."""
+    """`model_name` is an installed model; `url` (where SageMaker unpacked its own file) is not read."""
 
     model_name: str
     url: str = ""

@@ -82,7 +82,7 @@ class CsvReader:
             lines = [data[a:b].rstrip(b"\r\n") for a, b in zip([0, *ends[:-1]], ends, strict=True)]
         if b"" not in lines:
             return lines, range(len(lines))
-        # Of one column an empty line could be a value: it is told, as every listener tells it.
+        # With one column an empty line could be a value: it is an error, as in every listener.
         kept = [len(self._names) == 1 or bool(line) for line in lines]
         return list(compress(lines, kept)), [place for place, keep in enumerate(kept) if keep]
 

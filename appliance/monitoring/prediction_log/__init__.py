@@ -1,1 +1,1 @@
-"""The prediction log: what was asked, what was answered and by which version, kept so that it can be proved later."""
+"""The prediction log: rows, answers and the version that gave them, kept so that they can be proved later."""

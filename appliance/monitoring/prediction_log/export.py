@@ -27,7 +27,7 @@ class Logged:
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """From when until when, in Unix time; the end is not in it."""
+    """A period in Unix time, without its end."""
 
     since: float = float("-inf")
     until: float = float("inf")

@@ -1,4 +1,4 @@
-"""Finds lines by id, proves one of them, erases them, and reads rows of a time: what the commands do with the log."""
+"""Finds, proves and erases lines by id, for the commands on the log."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -63,7 +63,7 @@ def by_ids(
 
 
 def prove(state_dir: Path, model: str, identifier: str) -> dict[str, Any]:
-    """Return the proof of a prediction for somebody who has none of the others: the last one of this id.
+    """Return the proof of the last prediction with this id; a check of it needs no other prediction.
 
     Raises NotFound, NotReady while it is not sealed yet, StoreError.
     """
@@ -119,7 +119,10 @@ def _proof(one: Found, leaves: list[bytes], place: int, seal: lines.Seal, previo
 
 
 def check_proof(proof: Any) -> str:
-    """Return what is wrong with a proof, "" for nothing. That its chain is the log's a kept head must say."""
+    """Return what is wrong with a proof, "" for nothing.
+
+    Whether its chain is the log's, only a head that was kept elsewhere shows.
+    """
     try:
         line = str(proof["line"]).encode()
         leaf = leaf_of(line)
@@ -140,8 +143,8 @@ def check_proof(proof: Any) -> str:
 def erase(state_dir: Path, model: str, ids: Sequence[str], why: str) -> int:
     """Erase every line of these ids, labels too, and return how many; the chain stays as it is.
 
-    What is erased is gone from the disk as far as a program can say: the file is replaced. Raises NotFound where no id
-    is in the log, NotReady where the service does not seal its open segment, StoreError.
+    The file is replaced, so the lines are gone from the disk as far as a program can ensure it. Raises NotFound where
+    no id is in the log, NotReady where the service does not seal its open segment, StoreError.
     """
     found = by_ids(state_dir, model, ids)
     lacking = [one for one in ids if one not in found]

@@ -1,4 +1,4 @@
-"""The key under which columns are hashed: made on this host when first needed, and never shown."""
+"""The key of the column hashes (HMAC): made on this host when first needed, and never shown."""
 
 import contextlib
 import secrets

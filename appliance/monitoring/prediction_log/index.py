@@ -1,7 +1,7 @@
 """Where the ids of a sealed segment stand: sorted 64-bit hashes of them, then the offsets of their lines.
 
 12 bytes a line: all hashes (little-endian, 8 bytes each), then all offsets into the unpacked segment (4 bytes each). An
-index can be made anew from its segment at any time, so it is believed only after the line was read.
+index can be made again from its segment at any time. It is only a hint: the line itself is read and checked.
 """
 
 import hashlib
@@ -69,7 +69,7 @@ class Index:
 
 
 def read(segment: Segment) -> Index:
-    """Return a sealed segment's index; one that is absent or damaged is made anew and kept where it can be."""
+    """Return a sealed segment's index; one that is absent or damaged is made again, and written if possible."""
     state_dir = segment.writer.state_dir
     try:
         content = nofollow.read(segment.index, within=state_dir)
@@ -86,7 +86,7 @@ def read(segment: Segment) -> Index:
 
 
 def write(segment: Segment, index: Index) -> None:
-    """Keep a sealed segment's index; where it cannot be written it is made anew when it is needed."""
+    """Keep a sealed segment's index; if it cannot be written, it is made again when it is needed."""
     try:
         durable.write_atomically(segment.index, index.to_bytes(), within=segment.writer.state_dir)
     except OSError:

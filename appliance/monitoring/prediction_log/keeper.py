@@ -1,4 +1,4 @@
-"""The writers of one process, for the thread that has them: what is written, sealed, synced and rotated when."""
+"""The writers of one process, for the thread that owns them; decides when to write, seal, sync and rotate."""
 
 import logging
 import os
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Ticket:
-    """Somebody who waits until lines are written."""
+    """A caller that waits until lines are written."""
 
     done: threading.Event = field(default_factory=threading.Event)
     failure: str = ""
@@ -51,7 +51,7 @@ class Item(msgspec.Struct):  # a frozen dataclass takes ten times as long to mak
 
 @dataclass(slots=True)
 class Gap:
-    """Rows that are not in the log, since when, and why."""
+    """Rows that are missing in the log: how many, since when, and why."""
 
     layout: Layout
     rows: int
@@ -100,7 +100,7 @@ class Keeper:
     def write(self, items: Sequence[Item]) -> Iterator[tuple[Item, int]]:
         """Write items, those of one version together; yield (item, rows) of rows that could not be written.
 
-        Whoever waits for an item is told how it went.
+        A caller that waits for an item gets the result.
         """
         groups: dict[tuple[str, str], list[Item]] = {}
         for item in items:
@@ -142,7 +142,7 @@ class Keeper:
         made = (line for item in items for line in self._lines(item))
         try:
             writer = self._writer(items[0].layout).writer
-            # Few at once: each write lets go of the interpreter, and those that answer do not wait long for it.
+            # Few at once: each write releases the interpreter's lock, so that the threads that answer do not wait long.
             while part := list(islice(made, TOGETHER)):
                 done = writer.append(part)
                 if done < len(part):
@@ -217,7 +217,7 @@ class Keeper:
         retention.prune(self._state_dir, quota=quota, days=days, reserve=grow)
 
     def _tell(self, failure: Exception | None) -> None:
-        """Say once that nothing can be written, and once that it can again."""
+        """Log once that nothing can be written, and once that writing works again."""
         if bool(failure) != self._failing:
             self._failing = bool(failure)
             if failure:

@@ -70,7 +70,7 @@ class Layout:
 
     @classmethod
     def of(cls, version: LoadedVersion, config: PredictionLogConfig, key: bytes) -> "Layout":
-        """Return the layout of a version. Raises ConfigError for a policy that cannot be meant."""
+        """Return the layout of a version. Raises ConfigError for an invalid policy."""
         form, manifest = response_format(version), version.manifest
         columns = version.schema.columns
         kept = {name: word for name, word in config.columns.items() if name in columns and word != "keep"}

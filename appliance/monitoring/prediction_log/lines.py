@@ -1,7 +1,7 @@
 """The forms of the log's lines, each one JSON object: header, row, refusal, gap, label, erased row, seal.
 
-A number that JSON has no word for keeps its meaning: NaN is null, an infinity the text "inf" or "-inf". A text longer
-than LONGEST is cut and its column named in `cut`. Reading is strict, since what is read may have been tampered with.
+A number that JSON cannot write keeps its meaning: NaN is null, an infinity the text "inf" or "-inf". A text longer than
+LONGEST is cut and its column named in `cut`. Reading is strict, since what is read may have been tampered with.
 """
 
 import math
@@ -79,7 +79,7 @@ class Row(msgspec.Struct, omit_defaults=True):
     column: str = ""
     """The column that is to blame for it."""
     n: str = ""
-    """Random, 16 hex digits: or a short row could be guessed from its leaf after it is erased."""
+    """Random, 16 hex digits: without it a short row could be guessed from its leaf after erasing."""
 
 
 class Gap(msgspec.Struct):

@@ -35,7 +35,7 @@ MOST_ROWS, MOST_BYTES = 20_000, 8 * 1024 * 1024
 STRIDE = 256
 """Rows that are kept of one request: of more, every so many, or it alone would fill the queue."""
 TICK = 0.1
-"""Seconds that rows wait for others to be written with."""
+"""Seconds that rows wait, so that more rows are written together."""
 REQUIRED_SECONDS = 5.0
 """How long an answer waits for its lines."""
 QUEUE_FULL, DISK = "queue full", "disk"
@@ -97,7 +97,7 @@ class PredictionLog:
         if self._thread.is_alive():
             self._thread.join(seconds)
 
-    # What those that answer call.
+    # Called by the threads that answer.
 
     def record(self, version: LoadedVersion, prediction: Prediction) -> None:
         """Take a prediction. Raises NotLogged where it is required and cannot be written."""
@@ -228,14 +228,14 @@ class PredictionLog:
         self._keeper.close()
 
     def _turn(self) -> None:
-        """Write what waits, and do what the clock asks for."""
+        """Write what waits, and do what is due."""
         try:
             while items := self._taken():
                 for item, rows in self._keeper.write(items):
                     self.miss(item.layout, rows, item.time, DISK)
             self._write_gaps()
             self._keeper.tend(time.monotonic())
-        except Exception:  # the last boundary of the thread: a fault must not end the log
+        except Exception:  # the outermost handler of the thread: an error must not end the log
             log.exception("prediction log failed and goes on")
 
     def _taken(self) -> list[Item]:
@@ -273,6 +273,6 @@ def _key(state_dir: Path) -> bytes:
 
 
 def _share(identifier: str) -> float:
-    """Return a number from 0 to 1 that an id has on every host."""
+    """Return a number from 0 to 1 that depends on the id alone, on every host."""
     digest = hashlib.blake2b(identifier.encode("utf-8", "replace"), digest_size=8).digest()
     return int.from_bytes(digest, "little") / 2**64

@@ -26,7 +26,7 @@ def changes(policy: Mapping[str, str], columns: Sequence[str], key: bytes) -> li
 
 
 def check(policy: Mapping[str, str]) -> None:
-    """Raise ConfigError for a word that is none."""
+    """Raise ConfigError for an unknown word."""
     for column, word in policy.items():
         _change(column, word, b"")
 
@@ -60,7 +60,7 @@ def _change(column: str, word: str, key: bytes) -> Change | None:
 def hashed(key: bytes, value: Any) -> Any:
     """Return a value's HMAC-SHA-256 as 16 hex digits; a missing one stays missing.
 
-    Keyed, since a plain digest of a postcode is read backwards by trying them all.
+    Keyed, since a plain digest of a postcode is found by trying all postcodes.
     """
     if value is None or value != value:
         return None

@@ -1,4 +1,4 @@
-"""The sealing keys of a model's log: kept only as far as they are needed, and the ones before destroyed.
+"""The sealing keys of a model's log: only the current ones are kept; earlier ones are destroyed.
 
 `appliance log init --seal` makes the model's key and shows it once; kept off the host it checks every seal. On the host
 stands how far the key has gone, in STATE_DIR/log/NAME/seal.json; every writer takes its own first key from it, and

@@ -31,7 +31,7 @@ _TAIL = 64 * 1024  # bytes at the end of an open segment in which its last seal 
 
 
 class Head(msgspec.Struct, frozen=True):
-    """Where one writer's chain ends: a copy of it kept elsewhere pins all that was written before."""
+    """The end of one writer's chain: with a copy kept elsewhere, every later change of older lines is found."""
 
     segment: int
     seal: int

@@ -1,7 +1,7 @@
 """Walks the chain of a log and tells where it is broken: a changed byte, a missing, added or moved line or segment.
 
-What it cannot know alone: whether everything was written anew, or the end cut off. A head that was kept elsewhere
-(`status --json`, `GET /log/head`, MQTT) or the sealing key says so. Of an erased line the id is not covered.
+The chain alone does not show whether the whole log was rewritten, or its end cut off. A head that was kept elsewhere
+(`status --json`, `GET /log/head`, MQTT) or the sealing key shows it. Of an erased line the id is not covered.
 """
 
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from appliance.monitoring.prediction_log.segments import Segment, Writer
 from appliance.store import receipts
 
 MOST_PROBLEMS = 100
-"""That are told of one writer."""
+"""The most faults that are reported of one writer."""
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class Checked:
     """Of all its seals: a head that was kept elsewhere must be one of them."""
 
     def problem(self, where: str, found: str) -> None:
-        """Take note of something that is not as it must be."""
+        """Add a fault."""
         if len(self.problems) < MOST_PROBLEMS:
             self.problems.append(f"{self.writer} {where}: {found}")
 
@@ -159,7 +159,7 @@ class _Walk:
             leaf = bytes.fromhex(erased.erased)
         except ValueError:
             leaf = b""
-        # Only so is it written; another spelling of the same is a changed byte.
+        # The appliance writes only this spelling; another one is a changed byte.
         if len(leaf) != len(tree.START) or lines.line_of(erased) != line:
             self.checked.problem(where, "it is no erased line")
         return leaf

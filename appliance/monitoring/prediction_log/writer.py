@@ -1,9 +1,9 @@
-"""The one writer of a folder of segments: appends lines, seals blocks, rotates, and mends what a kill left.
+"""The only writer of a folder of segments: appends lines, seals blocks, rotates, and repairs the files after a kill.
 
 What is on disk when. A line is in the open segment `N.jsonl` when append() returns, and survives a power cut once
 sync() has. A seal follows each 256 lines, or a second; lines behind the last one are whole but not sealed yet.
-rotate(): the last seal and sync; `N.jsonl.gz` beside, fsync, rename; `N.idx`; head.json; then `N.jsonl` is deleted,
-and only then is there an `N+1.jsonl`.
+rotate(): the last seal and sync; `N.jsonl.gz` beside, fsync, rename; `N.idx`; head.json; then `N.jsonl` is deleted, and
+only then is there an `N+1.jsonl`.
 
 What a crash leaves: a torn last line, unsealed lines, or `N.jsonl` beside a whole `N.jsonl.gz`. The next writer of the
 folder (recover()) cuts the torn line off, writes a gap, since nobody knows how many rows were in memory, seals and
@@ -80,7 +80,7 @@ class SegmentWriter:
             try:
                 own = cls(taken, lock, make_header, clock)
                 own._recover()
-            except StoreError as error:  # damaged beyond what a kill leaves: it stays as it is, for verify
+            except StoreError as error:  # damaged more than by a kill: it stays as it is, for verify
                 log.error("a prediction log is damaged; another slot is taken", extra={"error": str(error)})
                 own.abandon() if own else os.close(lock)
                 continue
@@ -129,7 +129,7 @@ class SegmentWriter:
         return len(added)
 
     def seal(self) -> None:
-        """Seal what was appended since the last seal, be it nothing."""
+        """Seal the lines since the last seal, even if there are none."""
         root, rows, now = tree.root(self._leaves), len(self._leaves), round(self._clock() * 1000)
         chain = tree.chained(self._chain, root, rows, self.number, self._seals + 1, now)
         seal = lines.Seal(self._seals + 1, rows, root.hex(), chain.hex(), t=now / 1000)

@@ -1,1 +1,1 @@
-"""How often a version is right, once labels come: read from the prediction log, joined by id, kept as sums."""
+"""Quality: how often a version is right by its labels; read from the prediction log, joined by id, kept as sums."""

@@ -2,7 +2,7 @@
 
 The log is the truth: labels are written there first. What was read so far and what came of it are in one file,
 STATE_DIR/log/NAME/quality.json, replaced as a whole. After a kill the log is read on from there, so each label counts
-once, and the sums can be made anew by deleting the file.
+once, and deleting the file makes the sums again.
 
 A label belongs to the last prediction of its id before it. One that comes before its prediction is in the log waits for
 PATIENCE; of several of one row the last one counts, and what the former added is taken out.
@@ -77,7 +77,7 @@ class Pending(msgspec.Struct):
 
 
 class State(msgspec.Struct):
-    """What came of a model's labels; all that there is to know."""
+    """The state of a model's labels: their outcomes, and all sums."""
 
     format: int = 1
     places: dict[str, Place] = {}
@@ -123,7 +123,7 @@ class Joiner:
         while not stop.wait(STEP):
             try:
                 self.step()
-            except Exception:  # the last boundary of the thread: it goes on with the next second
+            except Exception:  # the outermost handler of the thread: it continues with the next second
                 log.exception("labels are not joined now")
         with suppress(OSError, ApplianceError):
             self.step(save=True)
@@ -304,7 +304,7 @@ class Joiner:
         for feed in self._feeds:
             try:
                 feed.labelled(model, predicted.version, predicted.row.id, answer, truth, predicted.row.arm)
-            except Exception:  # who listens must not end what is counted here
+            except Exception:  # an error of a listener must not end the counting
                 log.exception("a feed of labels failed")
 
     def _drop_old(self, state: State) -> None:
@@ -327,7 +327,7 @@ def read(state_dir: Path, model: str) -> State:
     except FileNotFoundError:
         return State()
     except msgspec.MsgspecError:
-        log.exception("quality is computed anew", extra={"model": model})
+        log.exception("quality is computed again", extra={"model": model})
         return State()
 
 

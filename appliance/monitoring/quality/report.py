@@ -1,4 +1,4 @@
-"""What labels say of a model: for each version, arm and window its coverage, then its figures."""
+"""A model's quality by its labels: for each version, arm and window its coverage, then its figures."""
 
 from collections.abc import Sequence
 from contextlib import suppress

@@ -329,7 +329,7 @@ def test_files_of_removed_versions_are_deleted_and_a_damaged_one_is_begun_anew(h
     other.write_bytes(file.read_bytes())
     file.write_bytes(file.read_bytes()[:-40])
     host.hour(rng.normal(size=(600, 4)))
-    assert "drift is counted anew" in caplog.messages
+    assert "drift counts start again" in caplog.messages
     assert host.state().report.windows == 1
     assert not other.exists()
 
