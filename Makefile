@@ -31,7 +31,7 @@ help:
 	@echo 'make images container images for amd64 and arm64 in dist/images; make images-test runs them'
 	@echo 'make kit    the offline kit for hosts without Python and internet, in dist; make deb the Debian package'
 	@echo 'make collection  the Ansible collection; make ansible-lint; make fleet-test rolls it out to hosts of systemd-nspawn'
-	@echo 'make lock   choose the dependencies anew and write their hashes'
+	@echo 'make lock   choose the dependencies again and write their hashes'
 
 run: $(VENV)/.run
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python examples/iris/run.py "$(STATE)" --host "$(HOST)" --port "$(PORT)"

@@ -79,7 +79,7 @@ class ObserverQueue:
         while call := self._next():
             try:
                 call()
-            except Exception:  # the last boundary of the thread: a fault must not end all that comes after it
+            except Exception:  # the outermost handler of the thread: an error must not end it
                 self.faults += 1
                 log.exception("observer failed", extra={"observer": self._thread.name})
             del call  # or the last prediction stays in memory until the next one comes

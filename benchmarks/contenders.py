@@ -1,4 +1,4 @@
-"""What is measured side by side: a running service, and the request that asks it for each workload."""
+"""The services that are measured side by side, each with its request for every workload."""
 
 import contextlib
 import sys

@@ -33,7 +33,7 @@ COLUMNS = 30
 TRAINING_ROWS, REFERENCE_WINDOWS = 5000, 72
 ALPHA = drift.alpha_of(1, 3600, COLUMNS * 5)
 PSI = 0.1
-OTHERS_WINDOWS = 300  # that the others' tests see: they sort each window anew
+OTHERS_WINDOWS = 300  # windows that the other tests get: they sort each window again
 YEAR = 8760
 
 

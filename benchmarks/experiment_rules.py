@@ -1,4 +1,4 @@
-"""Rules that take a canary back, simulated side by side: how often they are wrong, and how soon they are right.
+"""Rules that roll a canary back, simulated side by side: how often they are wrong, and how soon they act rightly.
 
 `python -m benchmarks.experiment_rules --help`
 

@@ -1,4 +1,4 @@
-"""What a shadow costs those who are answered: speed, p99, CPU and memory beside the same without, in one run.
+"""The cost of a shadow for callers: speed, p99, CPU and memory with and without it, in one run.
 
 `python -m benchmarks.experiment_shadow --help`
 """

@@ -1,4 +1,4 @@
-"""What routing costs: a choice of the arm alone, and W1 and W2 under a split beside the same without.
+"""The cost of routing: the choice of the arm alone, and W1 and W2 with and without a split.
 
 `python -m benchmarks.experiments --help`
 """

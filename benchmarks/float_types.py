@@ -1,4 +1,4 @@
-"""What float64 inputs cost a device beside float32 ones, of the models that `appliance convert` keeps from float32.
+"""The cost of float64 inputs on a device, compared with float32, for the models that `appliance convert` gives float64.
 
     python -m benchmarks.float_types [NAME ...]
 
@@ -17,7 +17,7 @@ _SHOWN = 12
 
 
 def main(names: list[str]) -> None:
-    """Time each model's two graphs and print the ratios, the dearest first."""
+    """Time each model's two graphs and print the ratios, the slowest first."""
     warnings.simplefilter("ignore")
     register()
     chosen = {title: make for title, make in jobs(False).items() if not names or title.startswith(tuple(names))}

@@ -1,4 +1,4 @@
-"""What the service costs beside its speed: seconds to the first prediction, memory, and CPU when nobody asks."""
+"""The service's start time, memory and idle CPU."""
 
 import statistics
 import subprocess

@@ -1,4 +1,4 @@
-"""Asks graphs, with the inputs that `appliance convert` chose, many rows that no proof has seen.
+"""Runs graphs, with the inputs that `appliance convert` chose, on many rows that no proof used.
 
     python -m benchmarks.fresh [--rows 20000] [--all] [--sample N] [--json FILE] [NAME ...]
 

@@ -33,7 +33,7 @@ class Load:
     failures: int = 0
     """Answers of status 400 and above, broken connections and time-outs."""
     other_load: float = 0.0
-    """Share of all cores that others used meanwhile."""
+    """Share of all cores that other programs used meanwhile."""
 
 
 def load(port: int, request: Request, connections: int, seconds: int, *, bodies: Sequence[bytes] | None = None) -> Load:

@@ -3,7 +3,7 @@
     python -m benchmarks.prediction_log [--rows 1000000] [--columns 30] [--only NAME,...]
 
 Times are processor time of this process, so that a busy machine changes them little; each figure that has a reference
-is measured in turns with it. Rows are drawn anew: no load repeats one row.
+is measured in turns with it. Rows are random: no load repeats a row.
 """
 
 import argparse

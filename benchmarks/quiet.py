@@ -1,4 +1,4 @@
-"""How much of the machine others used while something was measured: figures from a busy machine are no figures."""
+"""The load of other programs during a measurement: figures from a busy machine do not count."""
 
 import os
 import resource
@@ -10,14 +10,14 @@ from typing import TypeVar
 from benchmarks.processes import cpu_seconds, descendants
 
 LIMIT = 0.10
-"""Share of all cores; a measurement during which others used more is repeated."""
+"""Share of all cores; a measurement with more load of other programs is repeated."""
 _PAUSE_SECONDS = 2.0
 
 Result = TypeVar("Result")
 
 
 def measured_in_quiet(measure: Callable[[], Result], attempts: int) -> tuple[Result, float]:
-    """Return what `measure` returned at its least disturbed attempt, and the share of all cores that others had then.
+    """Return the result of `measure` at its least disturbed attempt, and the share of all cores that other programs used.
 
     The first attempt below LIMIT ends it; others follow after a pause, up to `attempts` in all.
     """

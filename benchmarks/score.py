@@ -1,4 +1,5 @@
-"""Measures `appliance score` beside bare inference and what else scores files: `python -m benchmarks.score --help`.
+"""Measures `appliance score` beside bare inference and other programs that score files: `python -m benchmarks.score
+--help`.
 
 All in one run, of the same fresh rows of 30 numbers and the same forest of 100 trees of depth 12; no row comes twice.
 Processor time is of the whole tree of processes; memory is the largest proportional set size (PSS) of the tree.

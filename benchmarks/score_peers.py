@@ -1,4 +1,4 @@
-"""What else scores files of the same rows with the same forest: pandas and the pickle, MLflow, MLServer.
+"""Other programs that score the same files with the same forest: pandas and the pickle, MLflow, MLServer.
 
 MLflow and MLServer live in environments of their own in BENCH_PEERS_DIR (a folder of the temporary directory by
 default), which are made once.

@@ -1,4 +1,4 @@
-"""What the project set out to reach, each judged from one run's figures. Never a test: machines differ."""
+"""The project's aims, each compared with one run's figures. Never a test: machines differ."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

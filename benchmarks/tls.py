@@ -1,4 +1,4 @@
-"""What TLS on the port costs beside a plain port, in one run: `python -m benchmarks.tls [--requests N]`.
+"""The cost of TLS on the port, compared with a plain port in one run: `python -m benchmarks.tls [--requests N]`.
 
 Processor time of the service for a request on a connection that stays open and for one on a new connection, and how
 long the former takes while another client does nothing but connect: handshakes run in the loop, so they are in its way.
@@ -87,13 +87,13 @@ def _measured(server: Server, connect: Connect, requests: int) -> dict[str, floa
     _ask(kept, bodies[0])
     open_ = _cpu(server, lambda place: _ask(kept, bodies[place % 997]), requests)
 
-    def anew(place: int) -> None:
+    def new_connection(place: int) -> None:
         with contextlib.closing(connect(server.port)) as connection:
             _ask(connection, bodies[place % 997])
 
-    new = _cpu(server, anew, max(1, requests // 8))
+    new = _cpu(server, new_connection, max(1, requests // 8))
     stop = threading.Event()
-    others = threading.Thread(target=lambda: [anew(0) for _ in iter(stop.is_set, True)])
+    others = threading.Thread(target=lambda: [new_connection(0) for _ in iter(stop.is_set, True)])
     others.start()
     times = sorted(_seconds(kept, bodies[place % 997]) for place in range(requests))
     stop.set()

@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def page(text: str) -> str:
-    """Return the page `text` with its tables made anew."""
+    """Return the page `text` with its tables made again."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     return "\n".join([before + BEGIN, *_section(config.Config, "", False), "", END]) + after

@@ -68,9 +68,9 @@ def read(path: Path) -> Progress | None:
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError) as error:
-        raise StoreError(tried, str(error), "begin anew with --no-resume") from error
+        raise StoreError(tried, str(error), "start again with --no-resume") from error
     if found.format != FORMAT:
-        raise StoreError(tried, f"its format is {found.format}, not {FORMAT}", "begin anew with --no-resume")
+        raise StoreError(tried, f"its format is {found.format}, not {FORMAT}", "start again with --no-resume")
     return found
 
 

@@ -231,7 +231,7 @@ class Run:
             return None
         reason = checkpoint.differs(found.job, self._job())
         if reason:
-            step = f"begin anew with --no-resume, or delete {self._progress_path}"
+            step = f"start again with --no-resume, or delete {self._progress_path}"
             raise StoreError(f"go on with {self.path}", reason, step)
         return found
 

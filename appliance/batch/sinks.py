@@ -96,7 +96,7 @@ class FileSink:
             left -= len(data)
         if left or (written.sha256 and self._digest.hexdigest() != written.sha256):
             found = f"{self.partial} is not what the checkpoint says"
-            raise StoreError(f"go on with {self.path}", found, "begin anew with --no-resume")
+            raise StoreError(f"go on with {self.path}", found, "start again with --no-resume")
 
 
 class PipeSink:

@@ -34,7 +34,7 @@ class PredictionLogConfig(Section, frozen=True):
     segment_bytes: Annotated[int, msgspec.Meta(ge=64 * 1024, le=64 * 1024 * 1024)] = 8 * 1024 * 1024
     """Bytes at which a segment is sealed and packed."""
     sync: Literal["interval", "always", "never"] = "interval"
-    """When the disk must keep what was written: once a second, at each write, or when the system does it by itself."""
+    """When written lines are synced to disk: once a second, at each write, or when the system does it by itself."""
     required: bool = False
     """Whether an answer waits until it is in the log, and is refused (503) where it cannot be."""
     max_label_days: Positive = 30

@@ -29,8 +29,8 @@ class ModelsConfig(Section, frozen=True):
     loop; 0: never.
     """
     overflow: Literal["refuse", "answer"] = "refuse"
-    """What becomes of an answer that is infinite though every number of its row was finite: `refuse` (400), or `answer`
-    for models that mean it, as a log density. See docs/http.md#numbers-without-an-end.
+    """What to do with an infinite answer to a row of finite numbers: `refuse` (400), or `answer` for models where infinity
+    is a valid answer, as a log density. See docs/http.md#numbers-without-an-end.
     """
     default: str = ""
     """The model that `/predict` and `/invocations` mean; empty where only one is active."""

@@ -66,7 +66,7 @@ class SubscriptionConfig(Section, frozen=True):
     topic: str
     """Topic filter: `+`, `#`, `$share/GROUP/FILTER`."""
     kind: Literal["rows", "labels"] = "rows"
-    """What the messages are: rows to predict, or `labels`, the truth about rows (docs/how-to/labels.md)."""
+    """What the messages are: rows to predict, or `labels`, the true values of rows (docs/how-to/labels.md)."""
     model: str = ""
     """Model that answers; empty: the one that `/predict` means."""
     version: str = ""
@@ -173,7 +173,10 @@ class MqttConfig(BrokerConfig, frozen=True):
     max_rows: Positive = 1000
     """Rows in one message; beyond: error topic."""
     batch: Positive = 256
-    """Messages answered by one run and one commit at most. What waits is taken; nothing is waited for."""
+    """Messages answered by one run and one commit at most.
+
+    Waiting messages are taken together; the service never waits for more.
+    """
     max_unacknowledged: Positive = 500
     """Answers on their way to a broker; a broker that allows fewer is obeyed."""
     outbox_bytes: Positive = 256 * 1024 * 1024

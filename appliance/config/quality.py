@@ -1,4 +1,4 @@
-"""`[quality]`: whether each answer says how far to trust it, and what is answered where that is not far enough."""
+"""`[quality]`: the quality flag of each answer, and the fallback for rows that are not good."""
 
 from appliance.config.section import Section
 

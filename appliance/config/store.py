@@ -19,8 +19,8 @@ class StoreConfig(Section, frozen=True):
     rotation, in files of their own or in one. Read again each time. In the variable they stand between `:` or `,`.
     """
     revoke: Literal["keep", "stop"] = "keep"
-    """What becomes of a version that serves when its key is no longer trusted: `keep` it serving and say so in health
-    and status, or `stop` it.
+    """What happens to a serving version when its key is no longer trusted: `keep` it serving and report it in health and
+    status, or `stop` it.
     """
     max_bundle_bytes: Positive = 1024**3
     """Bytes of one bundle's members together, unpacked; a larger one is refused before anything of it is inflated."""
@@ -37,7 +37,7 @@ class PullConfig(Section, frozen=True):
     activate: bool = True
     """Whether what was installed is activated, after its self-test."""
     models: tuple[str, ...] = ()
-    """Models that may come although they are not installed here yet; what is installed follows the source."""
+    """Models that may be installed although they are not here yet; installed models follow the source."""
     allow_older: bool = False
     """Whether a version is taken that is not newer than the newest that was ever installed here."""
     ca_file: str = ""

@@ -117,7 +117,7 @@ class MqttListener:
         while not self._stop.is_set():
             try:
                 self._turn()
-            except Exception:  # the last boundary of the thread: a fault must not end the listener
+            except Exception:  # the outermost handler of the thread: an error must not end the listener
                 log.exception("mqtt failed and goes on")
                 self._status.hindrance = "an unexpected fault; see the log"
                 self._restart()

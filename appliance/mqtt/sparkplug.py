@@ -5,8 +5,8 @@ below). The library `protobuf` reads it.
 
 A device says in its birth which metrics it has, under which aliases and with which values, and later only what changed
 (report by exception). So the last value of each metric is kept in memory, by device, and a data message is answered
-with the row that it makes of them. Births and deaths are not answered: a birth begins a device anew, a death ends it.
-After a start of ours nothing is known of a device before its next birth; what its messages lack is then told as absent.
+with the row that it makes of them. Births and deaths are not answered: a birth resets a device, a death ends it. After
+a start of ours nothing is known of a device before its next birth; what its messages lack is then told as absent.
 
 Threads: all of it is for the loop's thread.
 """

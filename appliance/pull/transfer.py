@@ -244,5 +244,5 @@ def _check_digest(path: Path, offer: Offer, url: str, *, begun: bool) -> None:
     if digest != offer.sha256:
         path.unlink()
         if begun:
-            raise NotReady(f"fetch {url}", "what had arrived before was damaged", "the next pull fetches it anew")
+            raise NotReady(f"fetch {url}", "the part that had arrived was damaged", "the next pull fetches it again")
         raise BundleRefused(f"fetch {url}", f"its SHA-256 is {digest}, not the stated {offer.sha256}", _GET_AGAIN)

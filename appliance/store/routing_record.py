@@ -61,7 +61,7 @@ class Routing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: str
     """Of the experiment: 8 hexadecimal digits."""
     salt: str
-    """16 hexadecimal digits, drawn anew for each experiment, so that the same keys are not always the canary's."""
+    """16 hexadecimal digits, random for each experiment, so that the same keys are not always the canary's."""
     kind: Kind
     base: str
     """The version that was active when it began; with another one active, the experiment has ended."""

@@ -154,14 +154,14 @@ def _file(archive: tarfile.TarFile, member: str) -> IO[bytes]:
     """Open a member of an archive."""
     content = archive.extractfile(member)
     if content is None:
-        sys.exit(f"archive.py: {member} is no file; docker save the image anew")
+        sys.exit(f"archive.py: {member} is no file; docker save the image again")
     return content
 
 
 def _check(content: IO[bytes], diff: str, member: str) -> None:
     """End the program for a layer that is not what the configuration says."""
     if hashlib.file_digest(content, "sha256").hexdigest() != diff:  # type: ignore[arg-type]
-        sys.exit(f"archive.py: {member} has not the digest that the image's configuration names; save it anew")
+        sys.exit(f"archive.py: {member} does not have the digest in the image's configuration; save it again")
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes | IO[bytes]) -> None:

@@ -39,7 +39,7 @@ image-amd64 image-arm64: image-%:
 	@rm $(IMAGE_FILE)-$*.saved
 	$(PYTHON) packaging/sbom/image.py $(IMAGE_FILE)-linux-$*.tar.gz > $(IMAGE_FILE)-linux-$*.cdx.json
 
-# The same commit gives the same bytes: builds anew, without the engine's cache, and compares.
+# The same commit gives the same bytes: builds again, without the engine's cache, and compares.
 image-twice: image-twice-amd64
 image-twice-amd64 image-twice-arm64: image-twice-%: image-%
 	mv $(IMAGE_FILE)-linux-$*.tar.gz $(IMAGE_FILE)-$*-first.tar.gz

@@ -21,7 +21,7 @@ old-root:
 
 binary: $(BINARY_OUT)/sbom.cdx.json
 
-# Built anew when anything that goes in has changed.
+# Built again when one of its inputs has changed.
 $(BINARY_OUT)/sbom.cdx.json: $(shell find appliance packaging/pyinstaller -type f ! -name '*.pyc') \
   packaging/sbom/binary.py packaging/sbom/parts.py requirements/device.txt pyproject.toml
 	@[ -z "$(FOREIGN)" ] || [ -e $(OLD_ROOT)/.complete ] || { echo "first: make old-root ARCH=$(ARCH)" >&2; exit 2; }

@@ -46,7 +46,7 @@ def test_a_host_that_is_well_has_no_faults():
     [
         ({"ready": False, "reasons": ["no model is active"]}, "no model is active"),
         ({"window__not_ready": 3, "window__reasons": ["self-test failed"]}, "not ready in 3 of 30 looks"),
-        ({"window__counted": False}, "began anew"),
+        ({"window__counted": False}, "service restarted"),
         ({"models__iris__active": "1.0.0"}, "1.0.0 is active, not 1.1.0"),
         ({"models__iris__self_test": None}, "no self-test"),
         ({"models": {}}, "None is active"),

@@ -118,7 +118,7 @@ def test_inactive_versions_answer_when_named_and_stay_loaded(store, go_live, mon
     assert _answer(models, "iris", "1.0.0") == 100
     first = models.get("iris", "1.0.0")
     assert _answer(models, "iris", "2.0.0") == 200
-    for _ in range(3):  # named in turn, none is loaded anew
+    for _ in range(3):  # named in turn, none is loaded again
         with pytest.raises(Overloaded, match=r"iris 3\.0\.0.*2 such versions.*pinned_versions"):
             models.get("iris", "3.0.0")
         assert models.get("iris", "1.0.0") is first
@@ -207,7 +207,7 @@ def test_store_that_cannot_be_read_does_not_stop_serving(store, go_live):
 
 
 class Several:
-    """Roles as a test sets them; a file that it writes anew says that they have changed."""
+    """Roles as a test sets them; it rewrites a file to tell that they have changed."""
 
     def __init__(self, file: Path) -> None:
         self.file = file

@@ -241,7 +241,7 @@ def test_trial_of_a_frozen_program_is_its_own_hidden_command(host):
 
 
 def test_trial_by_a_copy_of_the_process_says_the_same(host):
-    """Where this program's files are closed to its user, root's command is copied instead of started anew."""
+    """Where this program's files are closed to its user, root's command is copied instead of started again."""
     code = (
         "import os, sys; from pathlib import Path; from appliance.inference import trial\n"
         "os.access = lambda *_: False\n"

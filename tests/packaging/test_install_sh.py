@@ -245,7 +245,7 @@ def broken_kit(kit: Path, where: Path, how: str) -> Path:
         (copy / "more").symlink_to("/etc/passwd")
     elif how == "no sums":
         (copy / "SHA256SUMS").unlink()
-    elif how == "sums made anew":
+    elif how == "sums made again":
         (copy / "README.txt").write_text("other\n")
         write_sums(
             copy,
@@ -323,7 +323,7 @@ def test_kit_signed_by_another_key_is_refused(run, kits, system, other_pub):
 
 
 def test_altered_kit_with_new_checksums_is_refused_by_its_signature(run, kits, pub, tmp_path):
-    done = run(broken_kit(kits("1.0.0", signed=True), tmp_path, "sums made anew"), "--key", pub)
+    done = run(broken_kit(kits("1.0.0", signed=True), tmp_path, "sums made again"), "--key", pub)
     assert done.returncode == 3
     assert "altered afterwards" in done.stdout
 

@@ -38,7 +38,7 @@ def faults(readings, wanted=None):
         why = "; ".join(map(str, window["reasons"]))
         found.append(f"not ready in {window['not_ready']} of {window['looks']} looks while it was watched: {why}")
     if window and not window["counted"]:
-        found.append("the service began anew, or gave no counters, while it was watched")
+        found.append("the service restarted, or gave no counters, while it was watched")
     for name, version in (wanted or {}).items():
         model = readings["models"].get(name, {})
         if model.get("active") != version:

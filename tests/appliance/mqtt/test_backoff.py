@@ -1,4 +1,4 @@
-"""Pauses between tries to connect: they double, differ between hosts, and begin anew after a good connection."""
+"""Pauses between tries to connect: they double, differ between hosts, and start again after a good connection."""
 
 import pytest
 

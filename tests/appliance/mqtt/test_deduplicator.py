@@ -31,7 +31,7 @@ def expected(value: float, count: int) -> list[float]:
 
 
 class Bench:
-    """A flow over one file, anew after each restart."""
+    """A flow over one file, made again after each restart."""
 
     def __init__(self, folder, store) -> None:
         self.path = folder / "o"

@@ -26,7 +26,7 @@ LIMITS = Limits.of_http(HttpConfig())
 @pytest.mark.parametrize("offset", [0, 1])
 def test_text_cut_off_in_the_search_for_nesting_is_passed_over_at_once(api, offset):
     body = b'{"features":"' + b" " * offset + b'\\"' * 1_000_000
-    for end in (60_001, 60_000):  # a search begun anew at each quote took 16 s
+    for end in (60_001, 60_000):  # a search that starts again at each quote took 16 s
         assert [match[0][:1] for match in json_body._BRACKETS.finditer(body[12:end])] == [b'"']
     assert api.post(PREDICT, body).status == 400
 

@@ -2,7 +2,7 @@
 
     python tests/heavy/fleet/assets.py OUT --binary DIR
 
-DIR is what packaging/pyinstaller/build.sh left. What is in OUT already is kept; delete it to have it made anew.
+DIR is what packaging/pyinstaller/build.sh left. What is in OUT already is kept; delete it to have it made again.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 # about an hour on two cores; docs/how-to/roll-out.md says what the playbooks do.
 #   FLEET_LAB       makes the hosts: a command with the verbs that tests/heavy/fleet/hosts.py names, and `down`
 #   BASE_IMAGE      loads a base image for the container method into an engine and prints its name
-#   FLEET_ASSETS    where kits, bundles and the image are kept; delete it to have them made anew
+#   FLEET_ASSETS    where kits, bundles and the image are kept; delete it to have them made again
 #   FLEET_FLAGS     more flags for pytest
 FLEET_LAB ?= ../shared/lab/fleet
 BASE_IMAGE ?= ../shared/lab/base-image -e docker

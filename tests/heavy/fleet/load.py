@@ -30,7 +30,7 @@ class Load:
         self.versions: Counter[str] = Counter()
 
     def run(self, stop: threading.Event) -> None:
-        """Ask until `stop`; a connection that failed is opened anew."""
+        """Ask until `stop`; a connection that failed is opened again."""
         while not stop.is_set():
             connection = http.client.HTTPConnection(*self.address, timeout=PATIENCE_SECONDS)
             try:
