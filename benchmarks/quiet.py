@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 def measured_in_quiet(measure: Callable[[], Result], attempts: int) -> tuple[Result, float]:
-    """Return the result of `measure` at its least disturbed attempt, and the share of all cores that other programs used.
+    """Return the result of `measure` at its least disturbed attempt, and the other programs' share of all cores.
 
     The first attempt below LIMIT ends it; others follow after a pause, up to `attempts` in all.
     """

@@ -73,7 +73,7 @@ class Broker:
         self._config.write_text("\n".join([*saved, *rest, *self._saving, *own, *lines]) + "\n")
 
     def keep_all(self) -> None:
-        """Save after every few changes, and restart with that setting; each save takes as long as some hundred messages.
+        """Save after every few changes, and restart so; each save takes as long as some hundred messages.
 
         It acknowledges before it saves: see unsaved().
         """

@@ -29,8 +29,8 @@ class ModelsConfig(Section, frozen=True):
     loop; 0: never.
     """
     overflow: Literal["refuse", "answer"] = "refuse"
-    """What to do with an infinite answer to a row of finite numbers: `refuse` (400), or `answer` for models where infinity
-    is a valid answer, as a log density. See docs/http.md#numbers-without-an-end.
+    """What to do with an infinite answer to a row of finite numbers: `refuse` (400), or `answer` for models where
+    infinity is a valid answer, as a log density. See docs/http.md#numbers-without-an-end.
     """
     default: str = ""
     """The model that `/predict` and `/invocations` mean; empty where only one is active."""

@@ -19,8 +19,8 @@ class StoreConfig(Section, frozen=True):
     rotation, in files of their own or in one. Read again each time. In the variable they stand between `:` or `,`.
     """
     revoke: Literal["keep", "stop"] = "keep"
-    """What happens to a serving version when its key is no longer trusted: `keep` it serving and report it in health and
-    status, or `stop` it.
+    """What happens to a serving version when its key is no longer trusted: `keep` it serving and report it in health
+    and status, or `stop` it.
     """
     max_bundle_bytes: Positive = 1024**3
     """Bytes of one bundle's members together, unpacked; a larger one is refused before anything of it is inflated."""
