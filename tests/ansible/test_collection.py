@@ -98,6 +98,7 @@ def test_every_variable_that_a_playbook_is_given_is_typed_and_told():
     for name, given in arguments.items():
         text = (ANSIBLE / "playbooks" / f"{name}.yml").read_text()
         asked = set(re.findall(r"\b((?!ansible_)[a-z]+_(?!_)\w+) \| default\(", text)) - roles
+        asked |= {one for one, option in given.items() if option.get("required") and one in text}
         assert asked <= set(given), name
         assert set(given) <= asked | {"appliance_become"}, name
         assert all(option["type"] and option["description"] for option in given.values()), name

@@ -22,7 +22,8 @@ class Failed(Exception):
 
 def told(text):
     """Return the three parts of an error (tried, found, next) as one line."""
-    lines = [re.sub("^(error|found|next): *", "", line).strip() for line in text.strip().splitlines()]
+    said = [line for line in text.strip().splitlines() if not line.startswith('{"progress"')]
+    lines = [re.sub("^(error|found|next): *", "", line).strip() for line in said]
     return "; ".join(line for line in lines if line) or "it said nothing"
 
 
