@@ -85,7 +85,8 @@ def choose(config: Config, model: str, version: str | None) -> Chosen:
         return _of_file(store, trials, Path(model), version)
     wanted = version or activation.read(store, model).active
     if wanted is None:
-        store.folder(model, "")  # says which models there are
+        if not store.versions(model):
+            store.folder(model, "")  # says which models there are
         raise NotReady(
             f"use {model}", "no version of it is active", f"appliance activate {model} VERSION, or --version"
         )

@@ -111,6 +111,7 @@ def test_every_variable_that_a_playbook_is_given_is_typed_and_told():
         ("rollout", "appliance_only_canary=some"),
         ("rollback", "rollback_program=perhaps"),
         ("status", "appliance_become=so"),
+        ("score", "appliance_score_bad_rows=drop"),
     ],
 )
 def test_a_playbook_that_is_given_the_wrong_kind_stops_before_any_host(run, playbook, wrong):

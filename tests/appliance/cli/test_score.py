@@ -143,6 +143,15 @@ def test_bad_rows_end_with_exit_code_1_unless_so_many_may_be(run, source, tmp_pa
     assert not (tmp_path / "out.csv.rejected.jsonl").exists()
 
 
+def test_a_model_without_an_active_version_is_told_as_such(source, tmp_path, make_bundle):
+    make_bundle(tmp_path, version="1.0.0")
+    assert invoke(tmp_path / "state", "install", tmp_path / "iris-1.0.0.bundle").exit_code == 0
+    result = invoke(tmp_path / "state", "score", "iris", source, "-o", tmp_path / "out.csv")
+    assert result.exit_code != 0
+    assert "no version of it is active" in result.stderr
+    assert "appliance activate iris VERSION" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "found"),
     [
