@@ -10,8 +10,8 @@ version_added: "1.1.0"
 author:
   - The Inference Appliance authors
 description:
-  - Runs C(appliance score --shard PART/OF). A part that was scored before from the same files, by the same version, with
-    the same options, is not scored again; one that was cut off goes on.
+  - Runs C(appliance score --shard PART/OF). A part that was scored before from the same files, by the same version,
+    with the same options, is not scored again; one that was cut off goes on.
   - The part is written by the service's user below O(folder), then moved to O(hold), which that user cannot write.
 options:
   model:
@@ -107,7 +107,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 part:
-  description: What C(appliance score --json) said of the part, and C(files), {name, SHA-256}, of the output and what was rejected.
+  description: What C(appliance score --json) said of the part, and C(files) of it, by name with their SHA-256.
   type: dict
   returned: success, but for check mode
 held:
