@@ -224,7 +224,7 @@ def test_a_new_version_is_activated(broker, make_cable, make_plant, make_sensor,
     publishing.start()
     until(lambda: len(cable.record.taken) > MESSAGES / 4, "began", 60)
     plant.run("activate", "plant", "2.0.0")
-    until(lambda: plant.said("serving") == 2, "served the new version")
+    until(lambda: plant.said("serving", role="active", serving="2.0.0"), "served the new version")
     publishing.join()
     sensor.wait()
     judge(cable.record, range(MESSAGES))

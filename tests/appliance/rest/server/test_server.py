@@ -203,9 +203,9 @@ def test_client_that_does_not_read_its_answer_does_not_stop_the_others(start):
 def test_more_requests_than_may_wait_are_answered_503(start):
     server = start(threads=1, max_waiting=2)
     waiting = [server.connect() for _ in range(2)]
-    for connection in waiting:
-        connection.sendall(b"POST /wait HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
-    assert server.app.waiting.acquire(timeout=10)
+    waiting[0].sendall(b"POST /wait HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+    assert server.app.waiting.acquire(timeout=10)  # a thread that is only starting counts as busy
+    waiting[1].sendall(b"POST /wait HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
     deadline = time.monotonic() + 20
     while not server.server.task_dispatcher.queue:  # the second one waits
         assert time.monotonic() < deadline
