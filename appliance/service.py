@@ -89,7 +89,7 @@ class Service:
         self._drift_of = self.drift.report if self.drift else _no_drift
         sums, test = self.metrics.counters.sums, self.trials.self_test
         self.experiments = Experiments(config, self.store, self.models, sums, test, slot=slot)
-        self.log.feeds.append(self.experiments.quality)
+        self.log.feeds.append(self.experiments)
         observers: list[Observer] = [self.metrics.counters, *self.log.observers, self.experiments]
         observers += [self.drift] if self.drift else []
         quality = QualityPolicy.of(config, self.drift.drifted if self.drift else no_drift)
@@ -120,7 +120,7 @@ class Service:
         _give_back_memory()
         follower = threading.Thread(
             target=self.models.follow,
-            args=(self._stop, self.config.models.poll_seconds, *([watch.look] if self._first else [])),
+            args=(self._stop, self.config.models.poll_seconds, partial(self._beside, watch)),
             name="follow-store",
             daemon=True,
         )
@@ -129,7 +129,6 @@ class Service:
             running.write(self.config.state_dir, self.http.running())
         if self.drift:
             self.drift.start()
-        self.experiments.start(self._stop)
         ready()
         systemd.watch(self._alive, ready, self._stop)
         self._serve()
@@ -142,6 +141,12 @@ class Service:
         if self.drift:
             self.drift.stop()
         log.info("stopped")
+
+    def _beside(self, watch: condition.Watch) -> None:
+        """Do what is due besides, each time that the store is followed; on that thread."""
+        if self._first:
+            watch.look()
+        self.experiments.look(self._stop)
 
     def stop(self) -> None:
         """Let run() finish what runs and return."""

@@ -5,8 +5,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from appliance import nofollow
-from appliance.errors import StoreError
-from appliance.store import durable
+from appliance.errors import ApplianceError, StoreError
+from appliance.store import durable, experiments
+from appliance.store.versions import Store
 
 FOLDER = "experiments"
 _LABELS = "labels"  # the one kind that is of versions, too, and outlives experiments
@@ -15,6 +16,18 @@ _LABELS = "labels"  # the one kind that is of versions, too, and outlives experi
 def folder(state_dir: Path) -> Path:
     """Return the folder of the counts."""
     return state_dir / FOLDER
+
+
+def sweep_store(store: Store) -> None:
+    """Delete the counts of experiments that have ended, and of versions that were removed."""
+    running = {}
+    for name in store.names():
+        try:
+            running[name] = experiments.read(store, name)
+        except ApplianceError:  # nobody knows what runs: its counts stay
+            return
+    versions = {name: store.versions(name) for name in running}
+    sweep(store.state_dir, {name: one.id for name, one in running.items() if one}, versions)
 
 
 def sweep(state_dir: Path, running: Mapping[str, str], versions: Mapping[str, Sequence[str]]) -> None:

@@ -1,13 +1,13 @@
 """Acts on the results: begins a canary's next step, promotes it, ends an experiment, ends a probation.
 
-Threads: one, in the first process of the service, which looks once a second at the counts of all processes. Each
+Threads: one, in the first process of the service, from its first experiment or probation on. It looks once a second at
+the counts of all processes. Each
 decision is one change of the store, which every process follows. Nothing is decided in memory, so a kill between two
 looks loses nothing: the next look finds the same counts and decides the same.
 """
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from appliance.errors import ApplianceError, NotFound, NotReady
 from appliance.experiments import files, report
 from appliance.experiments.probation import slow_bound
 from appliance.experiments.probation_watch import NanWatch, ProbationWatch
+from appliance.experiments.tally import Sums, Tally
 from appliance.experiments.verdict import Verdict
 from appliance.monitoring.counters import RUN_BUCKETS
 from appliance.monitoring.shared_cells import Key
@@ -30,10 +31,6 @@ from appliance.store.versions import Store
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
-SWEEP_SECONDS = 3600.0
-
-Sums = Callable[[], Mapping[Key, list[float]]]
-"""Gives the cells of counters.RequestCounters over all processes, by (model, version)."""
 
 
 class Judge:
@@ -48,17 +45,21 @@ class Judge:
         self_test: SelfTest,
         probation: ProbationConfig,
         nan: NanWatch,
+        tally: Tally,
     ) -> None:
-        """`self_test` tries a version that is not loaded here; those that are, are tried in this process."""
+        """`self_test` tries a version that is not loaded here; those that are, are tried in this process.
+
+        `tally` has what was counted until now, and is nobody else's from now on.
+        """
         self._store, self._models, self._sums = store, models, sums
         self._routing_of, self._self_test = routing_of, self_test
-        self._watch = ProbationWatch(store, models, probation, self.in_process, nan)
+        self._watch = ProbationWatch(store, models, probation, self.in_process, nan, tally)
         self._folder = files.folder(store.state_dir)
-        self._swept = -SWEEP_SECONDS
         self._told: dict[str, str] = {}  # model -> the last trouble that went to the log
 
     def follow(self, stop: threading.Event) -> None:
-        """Look until `stop` is set."""
+        """Look now, and once a second until `stop` is set."""
+        self.look()
         while not stop.wait(LOOK_SECONDS):
             self.look()
 
@@ -74,9 +75,6 @@ class Judge:
                 self._tell(served.name, str(error))
             except Exception:  # the outermost handler of the thread: an error must not end it
                 log.exception("model cannot be judged", extra={"model": served.name})
-        if time.monotonic() - self._swept > SWEEP_SECONDS:
-            self._swept = time.monotonic()
-            self._sweep()
 
     def _look_at(self, name: str, sums: Mapping[Key, list[float]]) -> None:
         """Look at one model: its experiment where one runs, and its active version."""
@@ -159,14 +157,3 @@ class Judge:
         if self._told.get(name) != found:
             self._told[name] = found
             log.error("model cannot be judged", extra={"model": name, "found": found})
-
-    def _sweep(self) -> None:
-        """Delete the counts of experiments that have ended, and of versions that were removed."""
-        running = {}
-        for name in self._store.names():
-            try:
-                running[name] = experiments.read(self._store, name)
-            except ApplianceError:  # its record cannot be read: its counts stay
-                return
-        versions = {name: self._store.versions(name) for name in running}
-        files.sweep(self._store.state_dir, {name: one.id for name, one in running.items() if one}, versions)

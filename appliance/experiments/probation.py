@@ -15,7 +15,6 @@ from appliance.experiments.probation_record import Counts, Watch
 from appliance.experiments.quality import Quality
 from appliance.experiments.verdict import percent, says_quality, wrongness
 from appliance.monitoring.counters import BOUNDS
-from appliance.store.record import Activation
 
 SLOW_SHARE = 0.95
 """Of the version before's runs that were within the bound above which a run is slow."""
@@ -131,17 +130,3 @@ def slow_bound(run_buckets: Sequence[float], steps: int = 0) -> float:
         if within >= SLOW_SHARE * runs:
             return max(BOUNDS[min(place + steps, len(BOUNDS) - 1)], SLOW_FLOOR)
     return inf
-
-
-def followed(watch: Watch | None, activation: Activation) -> Watch:
-    """Return the watch on the version that is active now; what was counted of it, or of the one before, goes on."""
-    assert activation.active is not None  # noqa: S101 - the judge asks for active versions alone
-    if watch and (watch.now.version, watch.since) == (activation.active, activation.since):
-        return watch
-    known = {counts.version: counts for counts in (watch and watch.before, watch and watch.now) if counts}
-    now = known.get(activation.active) or Counts(activation.active)
-    before = known.get(activation.previous) if activation.previous else None
-    if activation.state == "probation":
-        now = Counts(activation.active)  # counts of an earlier activation say nothing about this one
-        before = before or (Counts(activation.previous) if activation.previous else None)
-    return Watch(activation.since, now, before)

@@ -6,15 +6,17 @@ counts since then. What was decided is in activation.json alone.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from appliance import nofollow
 from appliance.errors import StoreError
-from appliance.experiments.evidence import Rate
 from appliance.store import durable
 from appliance.store.record import Activation
+
+if TYPE_CHECKING:
+    from appliance.experiments.evidence import Rate
 
 FOLDER = "probation"
 
@@ -35,8 +37,10 @@ class Counts(msgspec.Struct, frozen=True):
         return Counts(self.version, self.requests + requests, self.failures + failures, buckets)
 
     @property
-    def failed(self) -> Rate:
+    def failed(self) -> "Rate":
         """The share of the requests that failed."""
+        from appliance.experiments.evidence import Rate  # what serves is counted always, and proved seldom
+
         return Rate(self.failures, self.requests)
 
 
@@ -69,6 +73,20 @@ def write(state_dir: Path, name: str, watch: Watch) -> None:
     durable.make_folder(path.parent, within=state_dir)
     content = msgspec.json.format(msgspec.json.encode(watch), indent=1) + b"\n"
     durable.write_atomically(path, content, within=state_dir)
+
+
+def followed(watch: Watch | None, activation: Activation) -> Watch:
+    """Return the watch on the version that is active now; what was counted of it, or of the one before, goes on."""
+    assert activation.active is not None  # noqa: S101 - asked for active versions alone
+    if watch and (watch.now.version, watch.since) == (activation.active, activation.since):
+        return watch
+    known = {counts.version: counts for counts in (watch and watch.before, watch and watch.now) if counts}
+    now = known.get(activation.active) or Counts(activation.active)
+    before = known.get(activation.previous) if activation.previous else None
+    if activation.state == "probation":
+        now = Counts(activation.active)  # what it did in an earlier life is no proof of this one
+        before = before or (Counts(activation.previous) if activation.previous else None)
+    return Watch(activation.since, now, before)
 
 
 def described(state_dir: Path, name: str, activation: Activation) -> dict[str, Any] | None:

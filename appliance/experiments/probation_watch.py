@@ -5,17 +5,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
 from appliance.config.probation import ProbationConfig
-from appliance.errors import ApplianceError, StoreError
+from appliance.errors import ApplianceError
 from appliance.experiment_roles import PREVIOUS
-from appliance.experiments import files, probation, probation_record, quality
+from appliance.experiments import files, probation, quality
 from appliance.experiments.counting import has_nan
-from appliance.experiments.probation_record import Watch
-from appliance.monitoring.counters import CALLER_ERRORS, RUN_BUCKETS, SERVICE_ERRORS, SUCCESSES
+from appliance.experiments.tally import Counted, Tally
 from appliance.monitoring.shared_cells import Key
 from appliance.predictor import Prediction
 from appliance.repository import ACTIVE, ModelRepository
@@ -26,27 +24,8 @@ from appliance.store.versions import Store
 
 log = logging.getLogger(__name__)
 
-WRITE_SECONDS = 10.0
-"""Between two writes of what was counted."""
-IDLE_WRITE_SECONDS = 600.0
-"""Between two writes where nothing but time passed."""
 _MOST_NAN = 32  # predictions that wait for the version before to be asked
 _MOST_NAN_ROWS = 64
-
-
-@dataclass(slots=True)
-class _Model:
-    """What is kept of one model between two looks."""
-
-    watch: Watch
-    sums: dict[str, Sequence[float]]
-    """{version: its cells at the last look}; what they hold more the next time is new."""
-    looked: float
-    written: float
-    tested: float
-    stored: Watch | None = None
-    self_test: str = ""
-    told: str = ""
 
 
 class NanWatch:
@@ -96,57 +75,36 @@ class ProbationWatch:
         settings: ProbationConfig,
         in_process: Callable[[str], SelfTest],
         nan: NanWatch,
+        tally: Tally,
     ) -> None:
-        """`in_process` gives a model's self-test, see Judge."""
+        """`in_process` gives a model's self-test, see Judge; `tally` is nobody else's from now on."""
         self._store, self._models, self._settings = store, models, settings
         self._in_process = in_process
         self.nan = nan
-        self._kept: dict[str, _Model] = {}
+        self._tally = tally
 
     def look(self, name: str, sums: Mapping[Key, Sequence[float]], *, quiet: bool = False) -> None:
         """Count what is new of a model, and do what follows; `quiet` while an experiment decides about it."""
         now = activation.read(self._store, name)
         if now.active is None:
-            self._kept.pop(name, None)
+            self._tally.forget(name)
             self.nan.watch(name, None)
             return
-        kept = self._counted(name, now, sums)
+        kept = self._tally.counted(name, now, sums)
         watched = self._settings.enabled and now.state == "probation" and not quiet
         self.nan.watch(name, now.active if watched and now.previous else None)
         if watched and self._serves(name, now.active):
             self._judge(name, now, kept)
         else:
             kept.watch = msgspec.structs.replace(kept.watch, verdict="")
-        self._write(name, kept)
-
-    def _counted(self, name: str, now: Activation, sums: Mapping[Key, Sequence[float]]) -> _Model:
-        """Return what is kept of a model, with what is new of its active version."""
-        assert now.active is not None  # noqa: S101 - look() has asked
-        found = {version: cells for (model, version), cells in sums.items() if model == name}
-        kept, clock = self._kept.get(name), time.monotonic()
-        if kept is None:
-            stored = probation_record.read(self._store.state_dir, name)
-            # Of a version whose counts are stored, what this first look finds may be in them already: this process
-            # may have been started again. Where the service was, its cells began at zero just now.
-            known = dict(found) if stored and stored.now.version == now.active else {}
-            kept = _Model(probation.followed(stored, now), known, clock, clock, clock, stored)
-            self._kept[name] = kept
-        followed = probation.followed(kept.watch, now)
-        if followed is not kept.watch:
-            kept.watch, kept.self_test, kept.tested = followed, "", clock
-        if now.active in found:
-            kept.watch = _with_more(kept.watch, found[now.active], kept.sums.get(now.active, ()))
-        kept.sums = found
-        kept.watch = msgspec.structs.replace(kept.watch, seconds=kept.watch.seconds + clock - kept.looked)
-        kept.looked = clock
-        return kept
+        self._tally.write(name, kept)
 
     def _serves(self, name: str, version: str) -> bool:
         """Return whether this process answers by a version already."""
         served = self._models.roles(name).get(ACTIVE)
         return served is not None and served.loaded is not None and served.loaded.version == version
 
-    def _judge(self, name: str, now: Activation, kept: _Model) -> None:
+    def _judge(self, name: str, now: Activation, kept: Counted) -> None:
         """Judge the counts of a version on probation, and act."""
         self._ask_the_one_before(name, kept)
         self._test(name, kept)
@@ -166,7 +124,7 @@ class ProbationWatch:
                 kept.told = version
                 log.error("version on probation fails", extra={"model": name, "version": version, "why": why})
 
-    def _go_back(self, name: str, kept: _Model, why: str) -> None:
+    def _go_back(self, name: str, kept: Counted, why: str) -> None:
         """Return to the version before, and tell of it; where that is not possible, say why once."""
         version = kept.watch.now.version
         try:
@@ -186,8 +144,8 @@ class ProbationWatch:
             extra={"model": name, "version": version, "serving": done.active, "why": why},
         )
 
-    def _ask_the_one_before(self, name: str, kept: _Model) -> None:
-        """Run the version before on the rows answered with NaN: if it answers NaN too, the rows are the cause."""
+    def _ask_the_one_before(self, name: str, kept: Counted) -> None:
+        """Ask the version before what this one answered NaN to: NaN to both is the rows' fault."""
         looked, predictions = self.nan.take(name, kept.watch.now.version)
         before = self._models.roles(name).get(PREVIOUS)
         if not looked or before is None or before.loaded is None:
@@ -203,42 +161,10 @@ class ProbationWatch:
         total, hits = kept.watch.nan
         kept.watch = msgspec.structs.replace(kept.watch, nan=(total + looked, hits + found))
 
-    def _test(self, name: str, kept: _Model) -> None:
+    def _test(self, name: str, kept: Counted) -> None:
         """Run the self-test of the active version when it is due."""
         due = self._settings.self_test_seconds
         served = self._models.roles(name).get(ACTIVE)
         if due and served and served.loaded and time.monotonic() - kept.tested >= due:
             kept.tested = time.monotonic()
             kept.self_test = served.loaded.failure()
-
-    def _write(self, name: str, kept: _Model) -> None:
-        """Write what was counted, at times; a store that cannot be written keeps it in memory."""
-        clock = time.monotonic()
-        without_time = kept.stored and msgspec.structs.replace(kept.watch, seconds=kept.stored.seconds)
-        told = kept.stored is None or kept.stored.verdict != kept.watch.verdict or kept.stored.since != kept.watch.since
-        wait = 0.0 if kept.stored is None or kept.stored.since != kept.watch.since else WRITE_SECONDS
-        if without_time == kept.stored and not told:
-            wait = IDLE_WRITE_SECONDS if kept.watch.verdict else float("inf")
-        if clock - kept.written < wait:
-            return
-        kept.written = clock
-        try:
-            probation_record.write(self._store.state_dir, name, kept.watch)
-            kept.stored = kept.watch
-        except (OSError, StoreError) as error:
-            if kept.told != str(error):
-                kept.told = str(error)
-                log.warning("probation's counts are not written", extra={"model": name, "error": str(error)})
-
-
-def _with_more(watch: Watch, cells: Sequence[float], before: Sequence[float]) -> Watch:
-    """Return a watch with what some cells have more than before; cells that were reset count from zero."""
-    if before and cells[SUCCESSES] < before[SUCCESSES]:
-        before = ()
-    more = [max(one - other, 0) for one, other in zip(cells, before, strict=True)] if before else list(cells)
-    failures = int(more[CALLER_ERRORS] + more[SERVICE_ERRORS])
-    requests = int(more[SUCCESSES]) + failures
-    buckets = [int(runs) for runs in more[RUN_BUCKETS:]]
-    if not requests and not any(buckets):
-        return watch
-    return msgspec.structs.replace(watch, now=watch.now.plus(requests, failures, buckets))

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.errors import StoreError
-from appliance.monitoring.prediction_log import segments
 from appliance.monitoring.shared_cells import Key, Layout, SharedCells
 
 REASONS = ("queue full", "disk")
@@ -39,6 +38,8 @@ class LogCounters:
 
     def figures(self, state_dir: Path | None) -> LogFigures:
         """Return the figures."""
+        from appliance.monitoring.prediction_log import segments  # with the first scrape: few processes are asked
+
         size = None
         with suppress(OSError, StoreError):
             size = segments.bytes_of(state_dir) if state_dir else None

@@ -1,9 +1,9 @@
 """The watch over drift: counts rows beside the requests, closes windows, and tells what has changed.
 
-Threads. Those that answer call predicted(), which only puts the prediction into a queue; it takes no lock. One thread
-of each process counts what waits, once a second, into cells that all processes add up (shared_cells.py). In the first
-process the same thread also cuts windows and judges them. state of a window: open, in memory, lost with the process;
-closed, judged and on disk, see drift_state.py.
+Threads. Those that answer call predicted(), which only puts the prediction into a queue. One thread of each process
+counts what waits, once a second and whenever FEW wait, into cells that all processes add up (shared_cells.py). In the
+first process the same thread also cuts windows and judges them. The open window is in memory, lost with the process; a
+closed one is judged and on disk, see drift_state.py.
 
 Windows go by the monotonic clock: a host without a battery may set its clock at any time. Wall time only labels them.
 """
@@ -42,7 +42,9 @@ TICK_SECONDS = 1.0
 ROWS_A_SECOND = 500
 """Rows per second above which only every k-th request is counted: a window of an hour still has 1.8 million."""
 MOST_WAITING = 2048
-"""Rows that wait to be counted; what comes beyond is left out, since a sample is enough."""
+"""Rows that are taken in a second; what comes beyond is left out, since a sample is enough."""
+FEW = 64
+"""Predictions that wait before they are counted at once: a single row's objects take some 3 KiB."""
 CHUNK = 256
 """Rows that are counted in one go: the interpreter's lock is held for less than 0.2 ms."""
 
@@ -70,11 +72,12 @@ class DriftWatch:
         self._reports = Reports(store)
         self._drifted: dict[Key, str] = {}
         self._waiting: deque[Prediction] = deque()
-        self._rows = 0  # that wait, about
+        self._rows = 0  # taken since the last tick, about
         self._seen = 0  # since the last tick, about
         self._every = 1
         self._clock = clock
         self._stop = threading.Event()
+        self._wake = threading.Event()  # FEW wait, or the end has come
         self._changed = threading.Lock()  # for _roles, which the thread that follows the store replaces
         self._thread = threading.Thread(target=self._run, name="drift", daemon=True)
 
@@ -105,6 +108,8 @@ class DriftWatch:
             rows = prediction.rows
         self._rows += rows
         self._waiting.append(prediction)
+        if len(self._waiting) >= FEW and not self._wake.is_set():
+            self._wake.set()
 
     def failed(
         self, model: str, version: str, error: ApplianceError, seconds: float, arm: str = "", key: str = ""
@@ -150,6 +155,7 @@ class DriftWatch:
     def stop(self, seconds: float = 5.0) -> None:
         """End the thread. The open window is lost."""
         self._stop.set()
+        self._wake.set()
         if self._thread.is_alive():
             self._thread.join(seconds)
 
@@ -157,16 +163,31 @@ class DriftWatch:
         """Count what waits, and in the first process do what is due; only on the watch's thread."""
         self._follow()
         self._count()
+        self._rows = 0
+        rate, self._seen = self._seen / TICK_SECONDS, 0
+        self._every = max(1, round(rate / ROWS_A_SECOND))
+        self._unseen.write({key: counter.unseen for key, counter in self._counters.items() if counter.unseen})
         if self._keeper is not None:
             self._keeper.tend(self._clock(), self._tables, self._cells.sums(), self._unseen.all())
         self._drifted = {(one.model, one.version): column for one in self.reports() if (column := one.drifted_input())}
 
     def _run(self) -> None:
-        """Tick once a second until stop()."""
-        while not self._stop.wait(TICK_SECONDS):
+        """Tick once a second until stop(), and count in between where FEW wait."""
+        due = time.monotonic() + TICK_SECONDS
+        while not self._stop.is_set():
+            self._wake.wait(max(0.0, due - time.monotonic()))
+            self._wake.clear()
+            if self._stop.is_set():
+                return
+            now = time.monotonic()
             try:
-                self.tick()
-            except Exception:  # the outermost handler of the thread: an error must not end the watch
+                if now < due:
+                    self._follow()  # else what a version answered that has just begun to serve is not counted
+                    self._count()
+                else:
+                    due = now + TICK_SECONDS
+                    self.tick()
+            except Exception:  # the last boundary of the thread: a fault must not end the watch
                 log.exception("drift watch failed and goes on")
 
     def _follow(self) -> None:
@@ -184,16 +205,12 @@ class DriftWatch:
     def _count(self) -> None:
         """Count what waits."""
         waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
-        self._rows = 0
-        rate, self._seen = self._seen / TICK_SECONDS, 0
-        self._every = max(1, round(rate / ROWS_A_SECOND))
         groups: dict[tuple[Key, frozenset[str]], list[Prediction]] = {}
         for one in waiting:
             groups.setdefault(((one.model, one.version), frozenset(one.outputs)), []).append(one)
         for (key, _), predictions in groups.items():
             if key in self._counters:
                 self._add_safely(key, predictions)
-        self._unseen.write({key: counter.unseen for key, counter in self._counters.items() if counter.unseen})
 
     def _add_safely(self, key: Key, predictions: list[Prediction]) -> None:
         """Count predictions of one version; one whose rows cannot be counted is watched no more, the others are."""

@@ -11,7 +11,7 @@ import pytest
 from appliance.config import Config, ExperimentsConfig, ProbationConfig, StoreConfig
 from appliance.errors import ApplianceError, InvalidInput
 from appliance.experiment_roles import ExperimentRoles
-from appliance.experiments import probation_watch, report
+from appliance.experiments import report, tally
 from appliance.experiments.parts import Experiments
 from appliance.inference.selftest import self_test
 from appliance.monitoring.counters import RequestCounters
@@ -43,7 +43,6 @@ class Host:
         self.parts.busy = lambda: self.busy
         self.predictor = Predictor(self.models, [self.counters, self.parts])
         self.stop = threading.Event()
-        self.parts._shadow.start()
         self.models.refresh()
 
     @property
@@ -104,6 +103,7 @@ class Host:
         return [one for one in self.store.receipts() if one.what == what]
 
     def close(self) -> None:
+        self.stop.set()
         self.parts.stop()
 
 
@@ -122,7 +122,7 @@ def experiment_bundles(tmp_path_factory, make_bundle) -> dict[str, Path]:
 @pytest.fixture
 def make_host(tmp_path, experiment_bundles, monkeypatch) -> Iterator[Any]:
     """Return a function that starts a host with 1.0.0 active (and good) and all others installed."""
-    monkeypatch.setattr(probation_watch, "WRITE_SECONDS", 0.0)
+    monkeypatch.setattr(tally, "WRITE_SECONDS", 0.0)
     hosts: list[Host] = []
 
     def make(**settings: Any) -> Host:

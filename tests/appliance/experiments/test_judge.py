@@ -105,7 +105,7 @@ def test_a_canary_that_is_worse_by_labels_is_taken_back(host):
     host.wait_compared(routing, 40)
     for answer in answers:  # 1.0.0 answers 110, 2.0.0 210
         predicted = float(answer.outputs["prediction"][0])
-        host.parts.quality.labelled("iris", "1.0.0", next(iter(answer.ids())), predicted, 112.0, answer.arm)
+        host.parts.labelled("iris", "1.0.0", next(iter(answer.ids())), predicted, 112.0, answer.arm)
     assert host.compared(routing)["with_labels"] == {"both": 40, "active_better": 40, "challenger_better": 0}
     host.look()
     assert running(host) is None
@@ -157,6 +157,7 @@ def test_counts_of_an_ended_experiment_are_swept(host):
     folder = host.store.state_dir / "experiments"
     assert list(folder.glob(f"*{routing.id}*"))
     host.look()
+    host.parts.look(host.stop)
     assert not list(folder.glob(f"*{routing.id}*"))
 
 
@@ -228,12 +229,12 @@ def test_nan_that_both_versions_answer_is_the_rows_fault(host):
 
 def test_a_version_that_is_worse_by_labels_goes_back(host):
     for n in range(150):
-        host.parts.quality.labelled("iris", "1.0.0", f"a{n}", 110.0, 111.0 + n % 3)
+        host.parts.labelled("iris", "1.0.0", f"a{n}", 110.0, 111.0 + n % 3)
     host.look()
     activation.activate(host.store, "iris", "2.0.0", self_test)
     host.look()
     for n in range(150):
-        host.parts.quality.labelled("iris", "2.0.0", f"b{n}", 210.0, 111.0 + n % 3)
+        host.parts.labelled("iris", "2.0.0", f"b{n}", 210.0, 111.0 + n % 3)
     host.look()
     assert activation.read(host.store, "iris").active == "1.0.0"
     assert "2.0.0 is off by 98" in activation.read(host.store, "iris").why

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from appliance.config import ProbationConfig
 from appliance.experiments import probation, probation_record
 from appliance.experiments.evidence import Rate, Sums
-from appliance.experiments.probation_record import Counts, Watch
+from appliance.experiments.probation_record import Counts, Watch, followed
 from appliance.experiments.quality import Quality
 from appliance.monitoring.counters import BOUNDS
 from appliance.store.record import Activation
@@ -106,12 +106,12 @@ def test_labels_take_it_back_once_there_are_enough():
 
 def test_the_counts_of_the_version_before_are_its_baseline():
     first = Watch("t1", Counts("1.0.0", 500, 2))
-    second = probation.followed(first, Activation(active="2.0.0", previous="1.0.0", since="t2"))
+    second = followed(first, Activation(active="2.0.0", previous="1.0.0", since="t2"))
     assert (second.now, second.before) == (Counts("2.0.0"), Counts("1.0.0", 500, 2))
-    back = probation.followed(second, Activation(active="1.0.0", state="good", since="t3"))
+    back = followed(second, Activation(active="1.0.0", state="good", since="t3"))
     assert (back.now, back.before) == (Counts("1.0.0", 500, 2), None)
     # One that was never marked good is passed over: 3.0.0 goes back to 1.0.0.
-    third = probation.followed(second, Activation(active="3.0.0", previous="1.0.0", since="t3"))
+    third = followed(second, Activation(active="3.0.0", previous="1.0.0", since="t3"))
     assert third.before == Counts("1.0.0", 500, 2)
 
 

@@ -1,5 +1,8 @@
 """Rows in cells: every kind of column counts what it holds, and what it holds adds up."""
 
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from appliance.monitoring.misra_gries import MOST, MisraGries
 from appliance.monitoring.open_window import BLOCKS, OpenWindow
 from appliance.monitoring.unseen_board import UnseenBoard
 
+ROOT = Path(__file__).parents[3]
 NUMBERS = Numbers(0.0, [0.0] * 13, 0.0, 1.0, [-10.0, 0.0, 10.0], [0, 50, 50, 0])
 INPUTS = {
     "plain": ("float32", NUMBERS),
@@ -197,3 +201,15 @@ def test_a_version_without_a_baseline_is_not_watched(tmp_path: Path, make_bundle
     watch.switched(Served("iris", "1.0.0", LoadedVersion(store.folder("iris", "1.0.0"))))
     watch.tick()
     assert watch.watched() == []
+
+
+def test_tables_take_nothing_of_masked_arrays():
+    """numpy.ma takes 1.1 MiB of each process of the service, and numpy.unique imports it."""
+    script = textwrap.dedent("""
+        import sys
+        from tests.appliance.monitoring.test_drift_tables import tables
+        tables()
+        print("numpy.ma" in sys.modules)
+    """)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "False\n"

@@ -22,6 +22,7 @@ from appliance.drift_report import DriftReport
 from appliance.errors import InvalidInput
 from appliance.inference.version import LoadedVersion
 from appliance.monitoring import drift_judge, drift_state
+from appliance.monitoring import watch as watching
 from appliance.monitoring.drift_judge import Limits
 from appliance.monitoring.drift_tables import Tables
 from appliance.monitoring.metrics import Metrics
@@ -31,6 +32,7 @@ from appliance.repository import ModelRepository, Served
 from appliance.store import activation
 from appliance.store.versions import Store
 from convert import baseline as converted
+from tests.conftest import wait_for
 
 KEY = ("iris", "1.0.0")
 LIMITS = Limits(psi=0.1, false_alarms_a_year=1, window_seconds=3600, min_rows=500)
@@ -243,6 +245,19 @@ def test_counts_of_other_bins_are_begun_anew(host, rng, make_bundle, tmp_path):
     other = msgspec.structs.replace(host.loaded.baseline, inputs={**host.loaded.baseline.inputs, COLUMNS[0]: column})
     assert len(column.edges) == len(host.loaded.baseline.inputs[COLUMNS[0]].edges)
     assert Tables(host.loaded.manifest, other).layout != tables.layout
+
+
+def test_a_few_predictions_are_counted_at_once_so_that_a_burst_takes_no_memory(host, rng, monkeypatch):
+    monkeypatch.setattr(watching, "TICK_SECONDS", 3600.0)
+    (watch,) = host.watches
+    watch.start()
+    for row in rng.normal(size=(10 * watching.FEW, 1, 4)).astype(np.float32):
+        host.predictors[0].run(host.loaded, {"features": row})
+        wait_for(lambda: len(watch._waiting) < watching.FEW, "a count in between")
+    wait_for(lambda: watch._cells.sums()[KEY][watch._tables[KEY].tail] == 10 * watching.FEW, "all rows counted")
+    assert watch._rows == 10 * watching.FEW  # those of a second are still what is bounded
+    watch.stop()
+    assert not watch._thread.is_alive()
 
 
 def test_many_rows_are_thinned_and_a_large_request_keeps_rows_spread_over_it(host, rng):
