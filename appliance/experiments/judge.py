@@ -1,9 +1,8 @@
 """Acts on the results: begins a canary's next step, promotes it, ends an experiment, ends a probation.
 
 Threads: one, in the first process of the service, from its first experiment or probation on. It looks once a second at
-the counts of all processes. Each
-decision is one change of the store, which every process follows. Nothing is decided in memory, so a kill between two
-looks loses nothing: the next look finds the same counts and decides the same.
+the counts of all processes. Each decision is one change of the store, which every process follows. Nothing is decided
+in memory, so a kill between two looks loses nothing: the next look finds the same counts and decides the same.
 """
 
 import logging

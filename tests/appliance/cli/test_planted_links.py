@@ -4,6 +4,7 @@ Each run is the real command in a forked process: root's, which becomes the fold
 root's, the planted links lead to files of one's own, and nothing outside may change all the same.
 """
 
+import importlib
 import os
 import shutil
 import signal
@@ -75,6 +76,20 @@ OTHERS = {
 """Those that know no state folder."""
 ALIKE = {"shadow": "canary", "split": "canary"}
 """Those whose way through the state folder is another command's, which is tried for them."""
+USED = [
+    *(
+        f"appliance.cli.{name}"
+        for name in ("doctor", "drift", "experiments", "labels", "log", "models", "probe", "pull")
+    ),
+    *(f"appliance.cli.{name}" for name in ("replay", "score", "serve", "status")),
+    "appliance.service",
+    "appliance.mqtt.listener",
+    "appliance.pull.puller",
+    "appliance.monitoring.replay",
+    "appliance.monitoring.drift_judge",
+    "appliance.batch.scoring",
+]
+"""Modules that the commands need."""
 WRITING = ("install", "activate", "mark-good", "rollback", "deactivate", "remove")
 UNCHECKED = ("probe", "doctor", "serve", "promote", "abort")
 """Those that may fail for another reason: nothing serves here, this host has too little of something, nothing runs."""
@@ -256,6 +271,8 @@ def furnished(site: Site, make_bundle: Callable[..., Path]) -> Site:
             os._exit(code)
     assert wait(child) == 0
     site.fresh()
+    for module in USED:  # else each of a thousand processes imports them for itself
+        importlib.import_module(module)
     return site
 
 
