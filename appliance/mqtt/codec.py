@@ -29,7 +29,6 @@ RESERVED = frozenset({*PredictAnswer.__struct_fields__, "replayed", "predicted_a
 _LONGEST_ID = 256  # characters of an id that a payload bears
 _LARGEST_ECHO = 16_384  # bytes of all fields that one answer repeats
 _SHOWN = 256  # bytes of a bad payload that its error message quotes
-_NUMBERS = {float, int, type(None)}
 _BOUND = 2**53  # whole numbers beyond are left to the slower way, which says what is wrong with them
 _FAILURES = (msgspec.MsgspecError, ValueError, RecursionError, InvalidInput)
 _PLAIN_NUMBER = "read the payload as a number"
@@ -333,7 +332,7 @@ def _lists_of_numbers(schema: InputSchema, rows: list[Any], fields: Mapping[str,
     pick = _picker(tuple(schema.columns))
     try:
         lists = [row if isinstance(row, list) else pick(row) for row in rows]
-        plain = all(set(map(type, row)) <= _NUMBERS for row in lists)
+        plain = all(set(map(type, row)) <= {float, int, type(None)} for row in lists)
         plain = plain and not any(type(value) is int and abs(value) > _BOUND for row in lists for value in row)
     except (KeyError, TypeError, IndexError):
         return None
