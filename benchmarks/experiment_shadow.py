@@ -8,7 +8,6 @@ import contextlib
 import json
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -26,7 +25,7 @@ from benchmarks import contenders
 from benchmarks.contenders import COMMAND
 from benchmarks.loads import Load, Request, load
 from benchmarks.prepare import Prepared, prepare
-from benchmarks.processes import Server, ask, own_mib
+from benchmarks.processes import Server, ask, own_mib, run
 from benchmarks.workloads import Workload, workloads
 
 NEXT = "1.1.0"
@@ -63,8 +62,8 @@ def _shadowed(prepared: Prepared) -> Path:
         model, table = prepared.models / f"{name}.joblib", prepared.models / f"{name}.csv"
         folder = prepared.models.parent
         what = ("--name", name, "--version", NEXT, "--sample", table, "--target", "target", "-o", folder)
-        _run(COMMAND, "convert", model, *what)
-        _run(COMMAND, "install", folder / f"{name}-{NEXT}.bundle", "--state-dir", prepared.state_dir)
+        run(COMMAND, "convert", model, *what)
+        run(COMMAND, "install", folder / f"{name}-{NEXT}.bundle", "--state-dir", prepared.state_dir)
     shadowed = prepared.state_dir.with_name("shadowed")
     shutil.copytree(prepared.state_dir, shadowed)
     for name in prepared.onnx:
@@ -121,13 +120,6 @@ def _bodies(workload: Workload, prepared: Prepared) -> list[bytes]:
     random = np.random.default_rng(1)
     rows = table[random.integers(len(table), size=ROWS)] * random.normal(1, 0.01, (ROWS, table.shape[1]))
     return [msgspec.json.encode({"features": row}) for row in rows.tolist()]
-
-
-def _run(*command: object) -> None:
-    """Run a command; stop everything, in its own words, when it fails."""
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
 
 
 if __name__ == "__main__":

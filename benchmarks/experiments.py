@@ -8,7 +8,6 @@ import contextlib
 import itertools
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import timeit
@@ -28,7 +27,7 @@ from benchmarks import contenders
 from benchmarks.contenders import COMMAND
 from benchmarks.loads import Load, Request, load, median
 from benchmarks.prepare import Prepared, prepare
-from benchmarks.processes import Server
+from benchmarks.processes import Server, run
 from benchmarks.workloads import Workload, workloads
 
 NEXT = "1.1.0"
@@ -65,8 +64,8 @@ def _install_next(prepared: Prepared) -> None:
         model, table = prepared.models / f"{name}.joblib", prepared.models / f"{name}.csv"
         folder = prepared.models.parent
         what = ("--name", name, "--version", NEXT, "--sample", table, "--target", "target", "-o", folder)
-        _run(COMMAND, "convert", model, *what)
-        _run(COMMAND, "install", folder / f"{name}-{NEXT}.bundle", "--state-dir", prepared.state_dir)
+        run(COMMAND, "convert", model, *what)
+        run(COMMAND, "install", folder / f"{name}-{NEXT}.bundle", "--state-dir", prepared.state_dir)
 
 
 def _choices(state_dir: Path, rounds: int) -> None:
@@ -142,13 +141,6 @@ def _microseconds(call: Callable[[], object], rounds: int) -> float:
     """Return the microseconds of a call, the call of a function around it taken away: the least of some rounds."""
     bare = min(timeit.repeat(lambda: None, number=CALLS, repeat=rounds))
     return (min(timeit.repeat(call, number=CALLS, repeat=rounds)) - bare) / CALLS * 1e6
-
-
-def _run(*command: object) -> None:
-    """Run a command; stop everything, in its own words, when it fails."""
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
 
 
 if __name__ == "__main__":

@@ -65,6 +65,13 @@ def started(
         _stop(process)
 
 
+def run(*command: object) -> None:
+    """Run a command; stop everything, in its own words, when it fails."""
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
+
+
 def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float, log: Path) -> None:
     """Return when `ready()`; raise DidNotStart with the log's end when `process` ends or `seconds` pass before."""
     deadline = time.monotonic() + seconds

@@ -18,27 +18,13 @@ _READ = 1024 * 1024
 _MODE = 0o644
 
 
-class FileSink:
-    """One file that is appended to."""
+class _Digested:
+    """An open file whose bytes are counted, and their SHA-256 kept, as they are written."""
 
-    def __init__(self, path: Path, written: Written | None = None) -> None:
-        """Open an empty partial of `path`, or cut the existing one to what was `written` before.
-
-        Raises StoreError, OSError.
-        """
-        self.path = path
-        self.partial = path.with_name(f"{path.name}.partial")
-        self._descriptor = durable.open_or_make(self.partial, os.O_RDWR, _MODE)
-        try:
-            self._lock()
-            self._digest: Any = hashlib.sha256()
-            self.size = written.bytes if written else 0
-            self._verify(written or Written())
-            os.ftruncate(self._descriptor, self.size)
-            os.lseek(self._descriptor, self.size, os.SEEK_SET)
-        except BaseException:
-            os.close(self._descriptor)
-            raise
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._digest: Any = hashlib.sha256()
+        self.size = 0
 
     def append(self, data: bytes | memoryview) -> None:
         """Write behind what is there. Raises OSError."""
@@ -48,15 +34,37 @@ class FileSink:
         self._digest.update(data)
         self.size += len(data)
 
-    def sync(self) -> Written:
-        """Return what is written, once it is on disk. Raises OSError."""
-        os.fdatasync(self._descriptor)
-        return self.written
-
     @property
     def written(self) -> Written:
         """What is written so far."""
         return Written(self.size, self._digest.hexdigest())
+
+
+class FileSink(_Digested):
+    """One file that is appended to."""
+
+    def __init__(self, path: Path, written: Written | None = None) -> None:
+        """Open an empty partial of `path`, or cut the existing one to what was `written` before.
+
+        Raises StoreError, OSError.
+        """
+        self.path = path
+        self.partial = path.with_name(f"{path.name}.partial")
+        super().__init__(durable.open_or_make(self.partial, os.O_RDWR, _MODE))
+        try:
+            self._lock()
+            self.size = written.bytes if written else 0
+            self._verify(written or Written())
+            os.ftruncate(self._descriptor, self.size)
+            os.lseek(self._descriptor, self.size, os.SEEK_SET)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+
+    def sync(self) -> Written:
+        """Return what is written, once it is on disk. Raises OSError."""
+        os.fdatasync(self._descriptor)
+        return self.written
 
     def publish(self) -> Written:
         """Give the complete file its own name, on disk; return its size and digest. Raises OSError."""
@@ -99,30 +107,15 @@ class FileSink:
             raise StoreError(f"go on with {self.path}", found, "start again with --no-resume")
 
 
-class PipeSink:
+class PipeSink(_Digested):
     """Standard output, or a FIFO: what is written is gone."""
 
     def __init__(self, path: Path | None = None) -> None:
-        self._descriptor = os.dup(sys.stdout.fileno()) if path is None else os.open(path, os.O_WRONLY)
-        self._digest: Any = hashlib.sha256()
-        self.size = 0
-
-    def append(self, data: bytes | memoryview) -> None:
-        """Write. Raises OSError."""
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(self._descriptor, rest) :]
-        self._digest.update(data)
-        self.size += len(data)
+        super().__init__(os.dup(sys.stdout.fileno()) if path is None else os.open(path, os.O_WRONLY))
 
     def sync(self) -> Written:
         """Return what is written."""
         return self.written
-
-    @property
-    def written(self) -> Written:
-        """What is written so far."""
-        return Written(self.size, self._digest.hexdigest())
 
     def publish(self) -> Written:
         """Return what was written; a pipe needs no sync."""
