@@ -22,10 +22,9 @@ from appliance.store.experiments import Wish
 from appliance.store.routing_record import Arm
 from appliance.store.versions import Store
 from benchmarks import contenders
-from benchmarks.contenders import COMMAND
 from benchmarks.loads import Load, Request, load
-from benchmarks.prepare import Prepared, prepare
-from benchmarks.processes import Server, ask, own_mib, run
+from benchmarks.prepare import Prepared, install_again, prepare
+from benchmarks.processes import Server, ask, own_mib
 from benchmarks.workloads import Workload, workloads
 
 NEXT = "1.1.0"
@@ -58,12 +57,7 @@ def main() -> None:
 
 def _shadowed(prepared: Prepared) -> Path:
     """Return a copy of the state folder in which each model is shadowed by another version of itself."""
-    for name in prepared.onnx:
-        model, table = prepared.models / f"{name}.joblib", prepared.models / f"{name}.csv"
-        folder = prepared.models.parent
-        what = ("--name", name, "--version", NEXT, "--sample", table, "--target", "target", "-o", folder)
-        run(COMMAND, "convert", model, *what)
-        run(COMMAND, "install", folder / f"{name}-{NEXT}.bundle", "--state-dir", prepared.state_dir)
+    install_again(prepared, NEXT)
     shadowed = prepared.state_dir.with_name("shadowed")
     shutil.copytree(prepared.state_dir, shadowed)
     for name in prepared.onnx:

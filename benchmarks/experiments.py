@@ -24,10 +24,9 @@ from appliance.store.experiments import Wish
 from appliance.store.routing_record import Arm
 from appliance.store.versions import Store
 from benchmarks import contenders
-from benchmarks.contenders import COMMAND
 from benchmarks.loads import Load, Request, load, median
-from benchmarks.prepare import Prepared, prepare
-from benchmarks.processes import Server, run
+from benchmarks.prepare import Prepared, install_again, prepare
+from benchmarks.processes import Server
 from benchmarks.workloads import Workload, workloads
 
 NEXT = "1.1.0"
@@ -43,7 +42,7 @@ def main() -> None:
     options = _options()
     with tempfile.TemporaryDirectory(prefix="bench-experiments-") as folder:
         prepared = prepare(Path(folder))
-        _install_next(prepared)
+        install_again(prepared, NEXT)
         _choices(prepared.state_dir, options.rounds)
         if not options.no_load:
             _loads(prepared, options)
@@ -56,16 +55,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--connections", type=int, default=8, help="of each load (default 8)")
     parser.add_argument("--no-load", action="store_true", help="the choice of the arm alone, without a service")
     return parser.parse_args()
-
-
-def _install_next(prepared: Prepared) -> None:
-    """Convert and install each model once more under another version, which answers the same."""
-    for name in prepared.onnx:
-        model, table = prepared.models / f"{name}.joblib", prepared.models / f"{name}.csv"
-        folder = prepared.models.parent
-        what = ("--name", name, "--version", NEXT, "--sample", table, "--target", "target", "-o", folder)
-        run(COMMAND, "convert", model, *what)
-        run(COMMAND, "install", folder / f"{name}-{NEXT}.bundle", "--state-dir", prepared.state_dir)
 
 
 def _choices(state_dir: Path, rounds: int) -> None:

@@ -26,12 +26,24 @@ def prepare(folder: Path) -> Prepared:
     prepared.models.mkdir()
     run(sys.executable, Path(__file__).with_name("train.py"), prepared.models)
     for name in _MODELS:
-        model, table = prepared.models / f"{name}.joblib", prepared.models / f"{name}.csv"
-        what = ("--name", name, "--version", "1.0.0", "--sample", table, "--target", "target")
-        run(COMMAND, "convert", model, *what, "-o", folder)
-        bundle = folder / f"{name}-1.0.0.bundle"
-        run(COMMAND, "install", bundle, "--state-dir", prepared.state_dir)
+        bundle = _install(prepared, name, "1.0.0")
         run(COMMAND, "activate", name, "1.0.0", "--state-dir", prepared.state_dir)
         with zipfile.ZipFile(bundle) as members:
             prepared.onnx[name].write_bytes(members.read("model.onnx"))
     return prepared
+
+
+def install_again(prepared: Prepared, version: str) -> None:
+    """Convert and install each model once more under another version, which answers the same."""
+    for name in prepared.onnx:
+        _install(prepared, name, version)
+
+
+def _install(prepared: Prepared, name: str, version: str) -> Path:
+    """Convert and install a model under a version; return its bundle."""
+    folder, model, table = prepared.models.parent, prepared.models / f"{name}.joblib", prepared.models / f"{name}.csv"
+    what = ("--name", name, "--version", version, "--sample", table, "--target", "target")
+    run(COMMAND, "convert", model, *what, "-o", folder)
+    bundle = folder / f"{name}-{version}.bundle"
+    run(COMMAND, "install", bundle, "--state-dir", prepared.state_dir)
+    return bundle
