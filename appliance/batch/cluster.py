@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 import appliance
-from appliance import signals
+from appliance import extras, signals
 from appliance.batch.blocks import Block
 from appliance.batch.scoring import Scorer
 from appliance.batch.work import Facts, Result, Spec, Work
@@ -283,8 +283,8 @@ def _ray() -> Any:
         import ray
         import ray.exceptions
     except ImportError as error:
-        step = "pip install 'edge-inference-appliance[ray]'"
-        raise Misuse("score on a cluster", f"this installation lacks Ray ({error})", step) from error
+        found = f"this installation lacks Ray ({error})"
+        raise Misuse("score on a cluster", found, extras.how_to_get("ray")) from error
     return ray
 
 

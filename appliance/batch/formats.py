@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from appliance import extras
 from appliance.errors import Misuse
 
 FORMATS = ("csv", "csv.gz", "jsonl", "jsonl.gz", "parquet", "arrow")
@@ -56,7 +57,5 @@ def needs_pyarrow() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        step = "pip install 'edge-inference-appliance[parquet]'"
-        raise Misuse(
-            "read or write Parquet, Arrow or S3", f"this installation lacks pyarrow ({error})", step
-        ) from error
+        found = f"this installation lacks pyarrow ({error})"
+        raise Misuse("read or write Parquet, Arrow or S3", found, extras.how_to_get("parquet")) from error

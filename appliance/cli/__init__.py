@@ -13,12 +13,13 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 import click
 
-from appliance import __version__, signals
+from appliance import __version__, extras, signals
 from appliance.cli import owner
 from appliance.cli.output import echo, echo_error, echo_error_json
 from appliance.config import Config
@@ -74,10 +75,10 @@ _COMMANDS = {
     "doctor": ("appliance.cli.doctor:doctor", "Check whether this host has what the appliance needs."),
 }
 _PLUGIN_GROUP = "appliance.commands"
-# Commands of the build machine: the extra that brings each, and what the list of commands says about it.
-_PLUGINS = {
-    "convert": ("convert", "Turn a trained scikit-learn model into a bundle, with proof."),
-    "lint": ("convert", "Say which steps of a model will convert, before it is trained."),
+# Commands of the build machine, in the package and with the extra `convert`: what the list of commands says about each.
+_CONVERT = {
+    "convert": "Turn a trained scikit-learn model into a bundle, with proof.",
+    "lint": "Say which steps of a model will convert, before it is trained.",
 }
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -147,21 +148,31 @@ class Appliance(click.Group):
     """A group that loads a subcommand when it is called, and turns errors into messages and exit codes."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return every subcommand's name: the device's own, then those that plugins bring or could bring."""
-        return list(dict.fromkeys([*_COMMANDS, *_PLUGINS, *(point.name for point in _plugins())]))
+        """Return every subcommand's name: the device's own, then those of plugins.
+
+        `convert` and `lint` are listed where pip can complete them, and left out of the binary and the images.
+        """
+        brought = [point.name for point in _plugins() if point.name not in _CONVERT]
+        return [*_COMMANDS, *(_CONVERT if find_spec("convert") else ()), *brought]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the subcommand, its module loaded."""
         if cmd_name in _COMMANDS:
             return _import(_COMMANDS[cmd_name][0])
-        for point in _plugins():
-            if point.name == cmd_name:
-                return _load_plugin(point)
-        return _absent(cmd_name) if cmd_name in _PLUGINS else None
+        lacking = _lacking_of_convert() if cmd_name in _CONVERT else []
+        point = next((point for point in _plugins() if point.name == cmd_name), None)
+        if point is not None and not lacking:
+            return _load_plugin(point)
+        if cmd_name not in _CONVERT:
+            return None
+        next_step = f"on the build machine: {extras.how_to_get('convert')}"
+        return _absent(cmd_name, f"this installation lacks {', '.join(lacking) or 'it'}", next_step)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without loading any of them."""
-        texts = {name: text for name, (_, text) in {**_COMMANDS, **_PLUGINS}.items()}
+        needs = " Needs the extra [convert]." if _lacking_of_convert() else ""
+        texts = {name: text for name, (_, text) in _COMMANDS.items()}
+        texts |= {name: f"{text}{needs}" for name, text in _CONVERT.items()}
         with formatter.section("Commands"):
             formatter.write_dl([(name, texts.get(name, "Brought by a plugin.")) for name in self.list_commands(ctx)])
 
@@ -286,7 +297,7 @@ def _load_plugin(point: EntryPoint) -> click.Command:
     try:
         command = point.load()
     except ImportError as error:
-        return _absent(point.name, error)
+        return _absent(point.name, f"this installation lacks it ({error})", "install what the plugin needs")
     if not isinstance(command, click.Command):
         raise Misuse(
             f"appliance {point.name}", f"{point.value} is no command", "reinstall the distribution that brings it"
@@ -294,16 +305,18 @@ def _load_plugin(point: EntryPoint) -> click.Command:
     return command
 
 
-def _absent(name: str, error: ImportError | None = None) -> click.Command:
-    """Return a command that says which extra brings the one of this name."""
+def _lacking_of_convert() -> list[str]:
+    """Return what the commands of the build machine lack here: their own package, or libraries of the extra."""
+    return extras.lacking("convert") if find_spec("convert") else ["the package convert"]
+
+
+def _absent(name: str, found: str, next_step: str) -> click.Command:
+    """Return a command that says why the one of this name is not here, whatever arguments it is given."""
 
     @click.command(name, add_help_option=False, context_settings={"ignore_unknown_options": True})
     @click.argument("_rest", nargs=-1, type=click.UNPROCESSED)
     def absent(_rest: tuple[str, ...]) -> None:
-        found = f"this installation lacks it ({error})" if error else "this installation lacks it"
-        if name not in _PLUGINS:
-            raise Misuse(f"appliance {name}", found, "install what the plugin needs")
-        raise Misuse(f"appliance {name}", found, f"pip install 'edge-inference-appliance[{_PLUGINS[name][0]}]'")
+        raise Misuse(f"appliance {name}", found, next_step)
 
     return absent
 

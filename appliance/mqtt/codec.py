@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from appliance import budget
+from appliance import budget, extras
 from appliance.arrays import Array
 from appliance.config import SubscriptionConfig
 from appliance.errors import ApplianceError, ConfigError, InvalidInput, TooLarge
@@ -363,8 +363,8 @@ def _cbor() -> Any:
     try:
         import cbor2
     except ImportError as error:
-        next_step = "pip install 'edge-inference-appliance[cbor]'"
-        raise ConfigError('[[mqtt.subscriptions]] payload = "cbor"', "cbor2 is not installed", next_step) from error
+        tried, found = '[[mqtt.subscriptions]] payload = "cbor"', "cbor2 is not installed"
+        raise ConfigError(tried, found, extras.how_to_get("cbor")) from error
     return cbor2
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
 
+from appliance import extras
 from appliance.config import SubscriptionConfig
 from appliance.errors import ConfigError
 from appliance.mqtt.codec import BadMessage, Call, Codec, message_id, too_large
@@ -191,10 +192,8 @@ def _payload_class() -> Any:
     try:
         from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
     except ImportError as error:
-        next_step = "pip install 'edge-inference-appliance[sparkplug]'"
-        raise ConfigError(
-            '[[mqtt.subscriptions]] payload = "sparkplug"', "protobuf is not installed", next_step
-        ) from error
+        tried, found = '[[mqtt.subscriptions]] payload = "sparkplug"', "protobuf is not installed"
+        raise ConfigError(tried, found, extras.how_to_get("sparkplug")) from error
     kinds = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="sparkplug_b.proto", package="appliance.sparkplug", syntax="proto2")
     payload = file.message_type.add(name="Payload")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
+from appliance import extras
 from appliance.errors import ConversionRefused, Misuse, NotFound
 from convert.sources.fetched import Fetched, format_of
 
@@ -50,8 +51,7 @@ def fetch(url: str, folder: Path) -> Fetched:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != library:
             raise
-        next_step = f"pip install 'edge-inference-appliance[{extra}]'"
-        raise Misuse(f"fetch {url}", f"{library} is not installed", next_step) from error
+        raise Misuse(f"fetch {url}", f"{library} is not installed", extras.how_to_get(extra)) from error
     return source.fetch(url, folder)
 
 

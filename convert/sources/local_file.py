@@ -10,6 +10,7 @@ from typing import Any
 import joblib
 import skops.io
 
+from appliance import extras
 from appliance.errors import ConversionRefused, Misuse, NotFound
 from convert.sources import native_boosters
 from convert.sources.fetched import Format, digest, format_of
@@ -76,8 +77,15 @@ def _load_pickle(path: Path) -> Any:
     try:
         return joblib.load(path)
     except Exception as error:  # unpickling runs the file's own code, which may raise anything
-        next_step = "install what the model was trained with, or check that the file is whole"
-        raise ConversionRefused(f"load {path.name}", f"{type(error).__name__}: {error}", next_step) from error
+        found = f"{type(error).__name__}: {error}"
+        raise ConversionRefused(f"load {path.name}", found, _how_to_load(error)) from error
+
+
+def _how_to_load(error: Exception) -> str:
+    """Return the next step after an error of a pickle's own code."""
+    if isinstance(error, ModuleNotFoundError) and error.name in extras.MODULES["boosting"]:
+        return extras.how_to_get("boosting")
+    return "install what the model was trained with, or check that the file is whole"
 
 
 def _load_skops(path: Path) -> Any:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from appliance import extras
 from appliance.errors import ConversionRefused, InvalidInput, Misuse
 from convert.sources.fetched import Fetched, Format, format_of
 
@@ -93,8 +94,7 @@ def _story(folder: Path, source: str) -> dict[str, Any]:
     try:
         import yaml
     except ModuleNotFoundError as error:
-        next_step = "pip install 'edge-inference-appliance[mlflow]'"
-        raise Misuse(f"read {source}/MLmodel", "PyYAML is not installed", next_step) from error
+        raise Misuse(f"read {source}/MLmodel", "PyYAML is not installed", extras.how_to_get("mlflow")) from error
     try:
         story = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
     except (yaml.YAMLError, OSError, ValueError) as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from appliance import extras
 from appliance.errors import ConversionRefused, Misuse
 from convert.sources.fetched import Format
 
@@ -29,8 +30,7 @@ def load(path: Path, form: Format) -> Any:
     try:
         return readers[form](path)
     except ModuleNotFoundError as error:
-        next_step = "pip install 'edge-inference-appliance[boosting]'"
-        raise Misuse(f"load {path.name}", f"{form} is not installed", next_step) from error
+        raise Misuse(f"load {path.name}", f"{form} is not installed", extras.how_to_get("boosting")) from error
     except Exception as error:  # each library has errors of its own for a damaged file
         found = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
         raise ConversionRefused(f"load {path.name} with {form}", found, "check that the file is whole") from error

@@ -17,6 +17,7 @@ GROUPS = [
         "errors",
         "plain_text",
         "correlation",
+        "extras",
         "drift_report",
         "mqtt_state",
         "signals",
@@ -164,6 +165,7 @@ def test_the_build_machine_takes_only_the_format_and_the_session_from_the_device
         "appliance.inference",
         "appliance.errors",
         "appliance.plain_text",
+        "appliance.extras",
         "appliance.__version__",
     )
     for name in imports(path):

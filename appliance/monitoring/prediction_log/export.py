@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from appliance import extras
 from appliance.errors import Misuse, StoreError
 from appliance.monitoring.prediction_log import lines, segments
 from appliance.monitoring.prediction_log.find import lines_of
@@ -121,7 +122,7 @@ def _write_parquet(rows: Iterable[dict[str, Any]], path: Path) -> int:
         import pyarrow as arrow
         from pyarrow import parquet
     except ImportError as error:
-        next_step = "pip install 'edge-inference-appliance[parquet]', or write .jsonl"
+        next_step = f"{extras.how_to_get('parquet')}; or write .jsonl"
         raise Misuse(f"write {path}", "pyarrow is not installed", next_step) from error
     count, writer = 0, None
     chunk: list[dict[str, Any]] = []

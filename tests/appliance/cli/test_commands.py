@@ -1,6 +1,7 @@
 import http.server
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 import appliance
+from appliance import extras
 from appliance.bundle.archive import open_bundle
 from appliance.cli import EXIT_CODES, Options, exit_code
 from appliance.cli import appliance as command
@@ -276,10 +278,22 @@ def test_an_unknown_command_is_answered_with_the_one_that_comes_close(run):
 
 
 def test_a_command_of_the_build_machine_says_which_extra_brings_it(monkeypatch, run):
-    monkeypatch.setattr("appliance.cli._plugins", list)
-    result = run("convert", "model.joblib", "--name", "iris", "--help")
+    monkeypatch.setitem(extras.MODULES, "convert", ("joblib", "a_module_that_is_absent", "a.module"))
+    for name in ("convert", "lint"):
+        result = run(name, "model.joblib", "--name", "iris", "--help")
+        assert result.exit_code == 2
+        assert "found: this installation lacks a_module_that_is_absent, a.module\n" in result.stderr
+        assert "next:  on the build machine: pip install 'edge-inference-appliance[convert]'" in result.stderr
+    assert re.search(r"\n  lint .*Needs the extra\s+\[convert\]", run("--help").stdout, re.DOTALL)
+
+
+def test_the_binary_lists_no_command_that_it_lacks_and_says_where_it_is(monkeypatch, run):
+    monkeypatch.setattr("appliance.cli.find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    assert not re.search(r"\n  (convert|lint) ", run("--help").stdout)
+    result = run("convert", "model.joblib")
     assert result.exit_code == 2
-    assert "next:  pip install 'edge-inference-appliance[convert]'" in result.stderr
+    assert "in a Python environment: pip install 'edge-inference-appliance[convert]'" in result.stderr
 
 
 def test_a_plugin_that_cannot_be_imported_says_what_is_missing(tmp_path):
