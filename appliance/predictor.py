@@ -170,6 +170,10 @@ class Predictor:
         """Whether an answer waits for the disk."""
         return self._recorder is not None and self._recorder.required
 
+    def judges(self, model: str) -> bool:
+        """Return whether the quality of a model's rows is told unasked."""
+        return self._quality.judges(model)
+
     def route(self, model: str | None = None, version: str | None = None, key: str = "") -> LoadedVersion:
         """Return the version that answers: the named one, else the model's active one, else the default model's.
 

@@ -105,6 +105,8 @@ class SubscriptionConfig(Section, frozen=True):
     """Whether the broker keeps the last answer of each topic for later subscribers."""
     expiry: Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)] = 0
     """Seconds after which a broker may drop an undelivered answer (MQTT 5); 0: never."""
+    quality: bool = False
+    """Whether the answers tell how far to trust each row; a message may ask for it itself, by `"quality": true`."""
     unit: str = ""
     """Unit of a numeric prediction, as Home Assistant is told it (`[mqtt] discovery`): `"°C"`."""
 
@@ -154,6 +156,8 @@ class RowsConfig(Section, frozen=True):
     """Whether the broker keeps the last answer of each topic for later subscribers."""
     expiry: Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)] = 0
     """Seconds after which a broker may drop an undelivered answer (MQTT 5); 0: never."""
+    quality: bool = False
+    """Whether the answers tell how far to trust each row."""
     unit: str = ""
     """Unit of a numeric prediction, as Home Assistant is told it (`[mqtt] discovery`): `"°C"`."""
 

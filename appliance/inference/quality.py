@@ -10,6 +10,7 @@ prediction +- the quantile of unseen errors; a label set has the labels whose pr
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from operator import le, lt
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ from appliance.bundle.baseline import Baseline, Categories, Numbers
 from appliance.bundle.manifest import Input, Label, Manifest
 
 Flag = Literal["good", "outside", "imputed", "drifted"]
-_FEW = 4  # rows up to which Python compares in less time than NumPy
+_FEW = 32  # values up to which Python compares in less time than NumPy
 
 
 class RowQuality(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -71,7 +72,10 @@ class QualityJudge:
         self, feeds: Mapping[str, Array], outputs: Mapping[str, Array], rows: int, drifted: str = ""
     ) -> list[RowQuality]:
         """Return the quality of each row of checked feeds and the graph's outputs; `drifted` is a column in drift."""
-        flags = self._flags(feeds, rows, RowQuality("drifted", drifted) if drifted else GOOD)
+        plain = RowQuality("drifted", drifted) if drifted else GOOD
+        if rows == 1:
+            return [self._of_one(feeds, outputs, plain)]
+        flags = self._flags(feeds, rows, plain)
         if self._conformal is None:
             return flags
         if self._conformal.score == "label":
@@ -79,6 +83,23 @@ class QualityJudge:
             return [RowQuality(one.flag, one.column, labels=own) for one, own in zip(flags, sets, strict=True)]
         intervals = self._intervals(outputs[self.prediction])
         return [RowQuality(one.flag, one.column, interval=own) for one, own in zip(flags, intervals, strict=True)]
+
+    def _of_one(self, feeds: Mapping[str, Array], outputs: Mapping[str, Array], plain: RowQuality) -> RowQuality:
+        """Return the quality of the only row: as of many, but without NumPy, which takes longer to call for one."""
+        flag = plain
+        for tensor in self._tensors:
+            if not tensor.is_good(feeds[tensor.name]):
+                flag = self._flags(feeds, 1, plain)[0]
+                break
+        if self._conformal is None:
+            return flag
+        if self._conformal.score == "label":
+            return RowQuality(flag.flag, flag.column, UNSET, self._label_sets(outputs[self._probability])[0])
+        prediction = outputs[self.prediction]
+        if len(self._reach) == 1 and prediction.size == 1:
+            value, reach = prediction.item(), self._reach[0]
+            return RowQuality(flag.flag, flag.column, [value - reach, value + reach])
+        return RowQuality(flag.flag, flag.column, self._intervals(prediction)[0])
 
     def _flags(self, feeds: Mapping[str, Array], rows: int, plain: RowQuality) -> list[RowQuality]:
         """Return each row's flag."""
@@ -109,11 +130,11 @@ class QualityJudge:
     def _label_sets(self, probability: Array) -> list[list[Label]]:
         """Return the label set of each row."""
         assert self._conformal is not None  # noqa: S101 - as above
-        least = 1 - self._conformal.quantiles[0]
+        enough = (1 - self._conformal.quantiles[0]).__le__
         labels = self._labels
         sets = []
         for row in probability.tolist():
-            own = [label for label, share in zip(labels, row, strict=False) if share >= least]
+            own = list(compress(labels, map(enough, row)))
             sets.append(own or [labels[max(range(len(row)), key=row.__getitem__)]])
         return sets
 
@@ -140,6 +161,15 @@ class _Tensor:
         }
         self._gap = tensor.missing_text if tensor.missing and tensor.type == "string" else None
 
+    def is_good(self, array: Array) -> bool:
+        """Return whether look() would find nothing in the only row."""
+        row = array.tolist()[0]
+        if self._looks and not (all(map(lt, self._lows, row)) and all(map(le, row, self._highs))):
+            return False
+        if self._gap is not None and self._gap in row:
+            return False
+        return all(row[place] in known for place, known in self._known.items()) if self._known else True
+
     def look(self, array: Array, flags: list[RowQuality]) -> None:
         """Put the flags of rows [rows, columns] in place, where they are worse."""
         if self._looks:
@@ -154,7 +184,7 @@ class _Tensor:
 
     def _look_at_numbers(self, array: Array, flags: list[RowQuality]) -> None:
         """Look for values beyond the fences, and for gaps."""
-        if len(flags) <= _FEW:
+        if array.size <= _FEW:
             lows, highs = self._lows, self._highs
             for row, values in enumerate(array.tolist()):
                 if not (all(map(lt, lows, values)) and all(map(le, values, highs))):

@@ -6,13 +6,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from msgspec import UNSET
+
 from appliance.arms import Arms
 from appliance.correlation import request_id
 from appliance.errors import ApplianceError, InvalidInput, NotLogged, NotReady
 from appliance.inference.tensors import Feeds
 from appliance.inference.version import LoadedVersion
 from appliance.labels import TakeLabels
-from appliance.mqtt.codec import BadMessage, Call, error_payload, feeds_of, message_id, reason_of
+from appliance.mqtt.bad_message import BadMessage, error_payload, reason_of
+from appliance.mqtt.codec import Call, feeds_of, message_id
 from appliance.mqtt.labels import labels_of
 from appliance.mqtt.messages import Message
 from appliance.mqtt.outbox import LOCAL, Answer, Stored
@@ -196,10 +199,12 @@ class Answerer:
             feeds, counts = _feeds(version, chosen)
             shared_by = [(job.call.id, rows) for job, rows in zip(chosen, counts, strict=True)]
             routed_by = [keys[index] for index in indices] if keys else ()
+            asked = any(_asks_quality(version, job) for job in chosen)
             prediction = self._predictor.run(
-                version, feeds, form.outputs, started=started, shared_by=shared_by, keys=routed_by
+                version, feeds, form.outputs, started=started, shared_by=shared_by, keys=routed_by, quality=asked
             )
             answer = form.answer(prediction)
+            told = not asked or self._predictor.judges(version.name)  # to all, or to those that ask
         except NotLogged:  # no answer may leave that is not in the log: the messages wait, as for a model
             outcome.unready += chosen
             return
@@ -214,7 +219,10 @@ class Answerer:
         first = 0
         for index, job, rows in zip(indices, chosen, counts, strict=True):
             try:
-                payload = job.target.codec.write(answer.part(first, first + rows), job.call)
+                part = answer.part(first, first + rows)
+                if not told and not _asks_quality(version, job):
+                    part.quality = UNSET
+                payload = job.target.codec.write(part, job.call)
                 if len(payload) > LARGEST_ANSWER:
                     raise _answer_too_large(f"{len(payload)} bytes")
                 slots[index] = _answer(job, payload, version)
@@ -298,6 +306,11 @@ def _key(arms: Arms, job: Job) -> str:
     except InvalidInput:
         return ""
     return arms.key_of_feeds(feeds)
+
+
+def _asks_quality(version: LoadedVersion, job: Job) -> bool:
+    """Return whether a job's answer is to have the quality of its rows."""
+    return job.target.quality or (job.call.quality and "quality" not in version.schema.columns)
 
 
 def _check_room(version: LoadedVersion, jobs: Sequence[Job]) -> None:

@@ -15,11 +15,12 @@ import msgspec
 from appliance import budget, extras
 from appliance.arrays import Array
 from appliance.config import SubscriptionConfig
-from appliance.errors import ApplianceError, ConfigError, InvalidInput, TooLarge
+from appliance.errors import ConfigError, InvalidInput
 from appliance.inference import lenient_json
 from appliance.inference.tensors import Feeds, InputSchema
 from appliance.inference.values import Scalar
 from appliance.mqtt import cbor_scan
+from appliance.mqtt.bad_message import BadMessage, too_large, too_much
 from appliance.openinference.tensors import InferInputOf, checked, from_json
 from appliance.response import PredictAnswer, as_rows
 
@@ -28,20 +29,11 @@ RESERVED = frozenset({*PredictAnswer.__struct_fields__, "replayed", "predicted_a
 
 _LONGEST_ID = 256  # characters of an id that a payload bears
 _LARGEST_ECHO = 16_384  # bytes of all fields that one answer repeats
-_SHOWN = 256  # bytes of a bad payload that its error message quotes
 _BOUND = 2**53  # whole numbers beyond are left to the slower way, which says what is wrong with them
 _FAILURES = (msgspec.MsgspecError, ValueError, RecursionError, InvalidInput)
 _PLAIN_NUMBER = "read the payload as a number"
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
-
-
-class BadMessage(InvalidInput):
-    """A message that no answer can be given to; `reason` is the word under which it is counted."""
-
-    def __init__(self, reason: str, tried: str, found: str, next_step: str) -> None:
-        super().__init__(tried, found, next_step)
-        self.reason = reason
 
 
 class PlainText(str):
@@ -56,6 +48,8 @@ class Call:
     rows: list[Any] = field(default_factory=list)
     tensors: dict[str, Array] | None = None
     echo: dict[str, Any] = field(default_factory=dict)
+    quality: bool = False
+    """Whether the payload has `"quality": true`, which may also be a column of that name."""
 
 
 class Codec:
@@ -95,7 +89,7 @@ class Codec:
             raise BadMessage("field", "read the payload", f"there is no {self._config.at!r}", "send the row there")
         tensors = _tensors(body)
         rows = [] if tensors is not None else self._rows(body)
-        return Call(identifier, rows, tensors, echo)
+        return Call(identifier, rows, tensors, echo, _asks_quality(document) or _asks_quality(body))
 
     def write(self, answer: PredictAnswer, call: Call) -> bytes:
         """Return an answer with the message's id and echoed fields, in the form of its request."""
@@ -110,7 +104,7 @@ class Codec:
         if self._cbor:
             return _plain_cbor(self._cbor, payload, self._max_decoded)
         if len(payload) > budget.SMALL and (cost := budget.json_cost(payload)) > self._max_decoded:
-            raise _too_much(cost, self._max_decoded)
+            raise too_much(cost, self._max_decoded)
         return json_document(payload)
 
     def _rows(self, body: Any) -> list[Any]:
@@ -145,6 +139,14 @@ class Codec:
                 found = f"the fields to echo have {written} bytes, {_LARGEST_ECHO} may be"
                 raise BadMessage("too_large", "read the payload", found, "send less in them")
         return echo
+
+
+def _asks_quality(body: Any) -> bool:
+    """Return whether an object asks for the quality of each row, itself or, of Open Inference, by a parameter."""
+    if not isinstance(body, dict):
+        return False
+    parameters = body.get("parameters")
+    return body.get("quality") is True or (isinstance(parameters, dict) and parameters.get("quality") is True)
 
 
 def json_document(payload: bytes) -> Any:
@@ -214,37 +216,6 @@ def is_absent(value: Any) -> bool:
     return value is _ABSENT
 
 
-def too_large(size: int, most: int) -> BadMessage:
-    """Return the error of a payload of more than `most` bytes."""
-    found = f"it has {size} bytes, {most} may be"
-    return BadMessage("too_large", "read the payload", found, "send less, or raise [mqtt] max_payload_bytes")
-
-
-def error_payload(
-    error: ApplianceError, reason: str, topic: str, identifier: str, payload: bytes, *, size: int = 0
-) -> bytes:
-    """Return what the error topic is told of a bad message, whose payload has `size` bytes (0: it is all of it)."""
-    return _encode(
-        {
-            "error": reason,
-            "tried": _clean(error.tried),
-            "found": _clean(error.found),
-            "next_step": _clean(error.next_step),
-            "topic": topic,
-            "id": identifier,
-            "payload": payload[:_SHOWN].decode("utf-8", "replace"),
-            "payload_bytes": size or len(payload),
-        }
-    )
-
-
-def reason_of(error: ApplianceError) -> str:
-    """Return the word under which a bad message is counted."""
-    if isinstance(error, BadMessage):
-        return error.reason
-    return "too_large" if isinstance(error, TooLarge) else "rows"
-
-
 def flagged(payload: bytes, content_type: str, created: float) -> bytes:
     """Return an answer with the two fields of one that comes late: `replayed` and the time it was first given."""
     fields = {"replayed": True, "predicted_at": iso_time(created)}
@@ -259,11 +230,6 @@ def iso_time(seconds: float) -> str:
     """Return a Unix time as ISO 8601 in UTC with milliseconds."""
     whole = int(seconds)
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{int((seconds - whole) * 1000):03d}Z"
-
-
-def _clean(text: str) -> str:
-    """Return a text that can be written: what was read may hold half of a pair of surrogates."""
-    return text.encode("utf-8", "replace").decode()
 
 
 class _Absent:
@@ -373,18 +339,12 @@ def _plain_cbor(library: Any, payload: bytes, max_decoded: int) -> Any:
     try:
         cost = cbor_scan.cost(payload)
         if cost > max_decoded:
-            raise _too_much(cost, max_decoded)
+            raise too_much(cost, max_decoded)
         document = library.loads(payload)
         _check_plain(document)
     except (library.CBORDecodeError, ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
         raise BadMessage("payload", "read the payload as CBOR", str(error)[:200], "send plain CBOR") from error
     return document
-
-
-def _too_much(cost: int, most: int) -> BadMessage:
-    """Return the error of a payload that would take too much memory."""
-    found = f"it would take up to {cost} bytes of memory, {most} may be"
-    return BadMessage("too_large", "read the payload", found, "send fewer rows in one message")
 
 
 def _check_plain(value: Any) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from appliance.config import MqttConfig
 from appliance.errors import ApplianceError
 from appliance.mqtt.answering import Answerer, BatchOutcome, Job
-from appliance.mqtt.codec import too_large
+from appliance.mqtt.bad_message import too_large
 from appliance.mqtt.deduplicator import Deduplicator
 from appliance.mqtt.disk import Disk, Write
 from appliance.mqtt.messages import Message

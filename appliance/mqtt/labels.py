@@ -6,7 +6,8 @@ from appliance import labels
 from appliance.config import SubscriptionConfig
 from appliance.errors import InvalidInput
 from appliance.labels import GivenLabel
-from appliance.mqtt.codec import BadMessage, at_path, is_absent
+from appliance.mqtt.bad_message import BadMessage
+from appliance.mqtt.codec import at_path, is_absent
 
 
 def labels_of(config: SubscriptionConfig, document: Any) -> list[GivenLabel]:

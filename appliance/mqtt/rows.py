@@ -13,7 +13,8 @@ from appliance.config import FeedConfig
 from appliance.errors import InvalidInput
 from appliance.inference.values import kind_of
 from appliance.mqtt.answering import Job
-from appliance.mqtt.codec import BadMessage, Call, at_path, is_absent, json_document, number_of, text_of, too_large
+from appliance.mqtt.bad_message import BadMessage, too_large
+from appliance.mqtt.codec import Call, at_path, is_absent, json_document, number_of, text_of
 from appliance.mqtt.disk import Disk, Write
 from appliance.mqtt.messages import Message
 from appliance.mqtt.topic_table import RowRecipe

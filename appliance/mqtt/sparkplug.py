@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 from appliance import extras
 from appliance.config import SubscriptionConfig
 from appliance.errors import ConfigError
-from appliance.mqtt.codec import BadMessage, Call, Codec, message_id, too_large
+from appliance.mqtt.bad_message import BadMessage, too_large
+from appliance.mqtt.codec import Call, Codec, message_id
 
 MOST_METRICS = 100_000
 """Values that are kept of all devices together; the device that was silent longest is forgotten first."""

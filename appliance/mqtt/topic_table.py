@@ -34,6 +34,8 @@ class Target:
     expiry: int
     unit: str = ""
     """Of a numeric prediction."""
+    quality: bool = False
+    """Whether its answers tell the quality of each row, also unasked."""
     key: RoutingKey | None = None
     """By which key its messages are routed; None for rows, which have their own."""
 
@@ -220,7 +222,8 @@ def _subscription(
     codec = kind(config, max_bytes=mqtt.max_payload_bytes, max_rows=mqtt.max_rows, max_decoded=most)
     target = Target(
         config.model or None, config.version or None, config.fields, codec, way, config.answer_qos, config.retain,
-        config.expiry, config.unit, RoutingKey(config.key, filter_, codec, of_values=config.payload == "value"),
+        config.expiry, config.unit, config.quality,
+        RoutingKey(config.key, filter_, codec, of_values=config.payload == "value"),
     )  # fmt: skip
     key = config.topic if alone else "\n".join((config.topic, config.model, config.version, config.answer))
     return Subscription(config, filter_, template, rights.guard(template) if template else (), respond, target, key)
@@ -250,6 +253,6 @@ def _rows(config: RowsConfig, mqtt: MqttConfig, way: int, rights: Rights) -> Row
     codec = Codec(SubscriptionConfig(topic=config.name), max_bytes=mqtt.max_payload_bytes, max_rows=1)
     target = Target(
         config.model or None, config.version or None, {}, codec, way, config.answer_qos, config.retain, config.expiry,
-        config.unit,
+        config.unit, config.quality,
     )  # fmt: skip
     return RowRecipe(config, feeds, template, rights.guard(template), target)

@@ -27,7 +27,7 @@ class Predictions(msgspec.Struct):
 
     predictions: list[Answer]
     quality: list[RowQuality] | UnsetType = UNSET
-    """How far to trust each row, where that is configured."""
+    """How far to trust each row, where that is asked for or configured."""
 
 
 def from_instances(context: Context, version: LoadedVersion, instances: list[Any], typed: bool) -> Feeds:
@@ -48,21 +48,34 @@ def is_numbered(names: Sequence[str], columns: Sequence[str]) -> bool:
     return list(names) == list(map(str, range(len(columns)))) and list(names) != list(columns)
 
 
-def take_none(parameters: Parameters | None) -> None:
-    """Raise InvalidInput for parameters: ignoring them would give another answer than the caller wants."""
-    if parameters:
-        raise InvalidInput(
-            "read the parameters", f"{quoted(min(parameters))} is unknown", "leave it out: the model takes none"
-        )
+def quality_of(parameters: Parameters | None) -> bool:
+    """Return whether parameters ask for the quality of each row, which is all that they may ask for.
+
+    Raises InvalidInput for any other: ignoring it would give another answer than the caller wants.
+    """
+    if not parameters:
+        return False
+    unknown = parameters.keys() - {"quality"}
+    if unknown:
+        found = f"{quoted(min(unknown))} is unknown"
+        raise InvalidInput("read the parameters", found, "leave it out: there is quality alone")
+    quality = parameters["quality"]
+    if not isinstance(quality, bool):
+        raise InvalidInput("read the parameters", f"quality is {str(quality)[:40]!r}", "send true or false")
+    return quality
 
 
-def answer_predictions(context: Context, request: Request, version: LoadedVersion, feeds: Feeds) -> Response:
-    """Run the model and return its predictions alone."""
+def answer_predictions(
+    context: Context, request: Request, version: LoadedVersion, feeds: Feeds, quality: bool
+) -> Response:
+    """Run the model and return its predictions alone; with the quality of each row where it is asked for."""
     if request.routed is not None:
         version = settled(request, version, feeds)
     output, rows = response_format(version).prediction, len(next(iter(feeds.values())))
     request.claim_answer(response_format(version).row_bytes * rows, rows)
-    prediction = context.predictor.run(version, feeds, [output], started=request.started, keys=request.keys)
+    prediction = context.predictor.run(
+        version, feeds, [output], started=request.started, keys=request.keys, quality=quality
+    )
     array = prediction.outputs[output]
-    quality = UNSET if prediction.quality is None else list(prediction.quality)
-    return json_response(Predictions(as_json(array) if array.size > LARGE else to_values(array), quality))
+    told = UNSET if prediction.quality is None else list(prediction.quality)
+    return json_response(Predictions(as_json(array) if array.size > LARGE else to_values(array), told))

@@ -17,9 +17,24 @@ from appliance.inference.values import Scalar, quoted
 from appliance.inference.version import LoadedVersion
 from appliance.rest.csv_body import text_of
 from appliance.rest.http_types import Context, Request, Response, json_response
-from appliance.rest.instances import Parameters, Predictions, answer_predictions, from_instances, is_numbered, take_none
+from appliance.rest.instances import (
+    Parameters,
+    Predictions,
+    answer_predictions,
+    from_instances,
+    is_numbered,
+    quality_of,
+)
 from appliance.rest.json_body import decode_values
-from appliance.rest.lines import FORMS, JSON_ACCEPTS, answer_lines, form_wanted, media_type, read_lines
+from appliance.rest.lines import (
+    FORMS,
+    JSON_ACCEPTS,
+    answer_lines,
+    asks_quality,
+    form_wanted,
+    media_type,
+    read_lines,
+)
 from appliance.rest.problems import UnsupportedMedia, mlflow_json
 from appliance.rest.routed import settled, version_for
 from appliance.rest.routes import AT_LEAST_ONE, Route
@@ -38,7 +53,7 @@ class Split(msgspec.Struct, Generic[V], forbid_unknown_fields=True):
 
 
 class InvocationOf(msgspec.Struct, Generic[V], forbid_unknown_fields=True):
-    """Exactly one of MLflow's four forms; of `params` (MLflow) and `parameters` (Vertex AI) the model takes none."""
+    """Exactly one of MLflow's four forms; `params` (MLflow) and `parameters` (Vertex AI) have `quality` alone."""
 
     dataframe_split: Split[V] | UnsetType = UNSET
     dataframe_records: list[dict[str, V]] | UnsetType = UNSET
@@ -61,7 +76,7 @@ class Table(Split[Scalar]):
 
 
 class Invocation(InvocationOf[Scalar]):
-    """Exactly one of MLflow's four forms; of `params` (MLflow) and `parameters` (Vertex AI) the model takes none."""
+    """Exactly one of MLflow's four forms; `params` (MLflow) and `parameters` (Vertex AI) have `quality` alone."""
 
     dataframe_split: Table | UnsetType = UNSET
     dataframe_records: Annotated[list[dict[str, Scalar]], AT_LEAST_ONE] | UnsetType = UNSET
@@ -90,11 +105,16 @@ def invoke(context: Context, request: Request, variables: dict[str, str]) -> Res
     """
     version = version_for(context, request, variables.get("name"))
     media, parameters = media_type(request.header("Content-Type"))
+    quality = asks_quality(request)
     if media in ("application/json", ""):
         body = _json_body(request, parameters.get("charset", "utf-8"))
         kind = ListOf if _LIST.match(body) else InvocationOf
         sent, typed = decode_values(body, kind, version.schema.value_type, context.limits, FORM)
-        feeds = _from_list(context, version, sent, typed) if kind is ListOf else _feeds(context, version, sent, typed)
+        if kind is ListOf:
+            feeds = _from_list(context, version, sent, typed)
+        else:
+            quality = any([quality, quality_of(sent.params), quality_of(sent.parameters)])
+            feeds = _feeds(context, version, sent, typed)
         del body, sent
     elif media in FORMS:
         feeds = read_lines(context, request, version, FORMS[media], parameters)
@@ -104,8 +124,8 @@ def invoke(context: Context, request: Request, variables: dict[str, str]) -> Res
     if request.routed is not None:
         version = settled(request, version, feeds)
     if (accept := request.environ.get("HTTP_ACCEPT", "")) not in JSON_ACCEPTS and (form := form_wanted(accept)):
-        return answer_lines(context, request, version, feeds, form)
-    return answer_predictions(context, request, version, feeds)
+        return answer_lines(context, request, version, feeds, form, quality)
+    return answer_predictions(context, request, version, feeds, quality)
 
 
 def _from_list(context: Context, version: LoadedVersion, rows: list[Any], typed: bool) -> Feeds:
@@ -117,8 +137,6 @@ def _from_list(context: Context, version: LoadedVersion, rows: list[Any], typed:
 
 def _feeds(context: Context, version: LoadedVersion, sent: InvocationOf[Any], typed: bool) -> Feeds:
     """Return the feeds of the one form that was sent."""
-    take_none(sent.params)
-    take_none(sent.parameters)
     forms = ("dataframe_split", "dataframe_records", "instances", "inputs")
     given = [form for form in forms if getattr(sent, form) is not UNSET]
     if len(given) != 1:

@@ -14,8 +14,9 @@ from appliance.inference.tensors import Feeds
 from appliance.inference.values import Scalar
 from appliance.inference.version import LoadedVersion
 from appliance.rest.http_types import Context, Handler, Request, Response, json_response
-from appliance.rest.instances import Parameters, Predictions, answer_predictions, from_instances, take_none
+from appliance.rest.instances import Parameters, Predictions, answer_predictions, from_instances, quality_of
 from appliance.rest.json_body import decode_values
+from appliance.rest.lines import asks_quality
 from appliance.rest.problems import error_json
 from appliance.rest.routed import version_for
 from appliance.rest.routes import AT_LEAST_ONE, Route
@@ -66,7 +67,7 @@ def predict_instances(context: Context, request: Request, variables: dict[str, s
     """
     version = version_for(context, request, variables["name"], variables.get("version"))
     sent, typed = decode_values(request.body(), InstancesOf, version.schema.value_type, context.limits, FORM)
-    take_none(sent.parameters)
+    quality = asks_quality(request) or quality_of(sent.parameters)
     if sent.signature_name not in (None, _SIGNATURE):
         found = f"signature_name is {sent.signature_name[:40]!r}"
         raise InvalidInput("read the body", found, f"leave it out or send {_SIGNATURE}: a model has one graph")
@@ -78,7 +79,7 @@ def predict_instances(context: Context, request: Request, variables: dict[str, s
     else:
         feeds = _from_inputs(context, version, sent.inputs, typed)
     del sent
-    return answer_predictions(context, request, version, feeds)
+    return answer_predictions(context, request, version, feeds, quality)
 
 
 def _from_inputs(context: Context, version: LoadedVersion, inputs: list[Any], typed: bool) -> Feeds:

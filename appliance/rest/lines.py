@@ -87,12 +87,19 @@ def form_wanted(accept: str) -> Form | None:
     return form
 
 
-def answer_lines(context: Context, request: Request, version: LoadedVersion, feeds: Feeds, form: Form) -> Response:
+def asks_quality(request: Request) -> bool:
+    """Return whether the query asks for the quality of each row. Raises InvalidInput for neither true nor false."""
+    return "quality=" in request.environ.get("QUERY_STRING", "") and _flag(request, "quality")
+
+
+def answer_lines(
+    context: Context, request: Request, version: LoadedVersion, feeds: Feeds, form: Form, asked: bool
+) -> Response:
     """Run the model and answer in lines: of CSV the prediction, of JSON {"prediction": ...}.
 
     With `?probability=true` the probabilities too, where the model has some: columns behind the prediction, in the
-    order of the class labels; {"probability": {label: p}}. `?header=true` names the columns of CSV first. With
-    `?quality=true` each row's quality, in CSV its flag alone, as the last column; JSON has it also where it is
+    order of the class labels; {"probability": {label: p}}. `?header=true` names the columns of CSV first. Where it is
+    `asked` for, each row's quality, in CSV its flag alone, as the last column; JSON has it also where it is
     configured.
     """
     shape = response_format(version)
@@ -101,7 +108,6 @@ def answer_lines(context: Context, request: Request, version: LoadedVersion, fee
     rows = len(next(iter(feeds.values())))
     request.claim_answer((shape.row_bytes + LINE) * rows, rows)
     names = [shape.prediction, *([probability] if probability else [])]
-    asked = _flag(request, "quality")
     prediction = context.predictor.run(version, feeds, names, started=request.started, keys=request.keys, quality=asked)
     arrays, quality = [prediction.outputs[name] for name in names], prediction.quality
     first = [_header(arrays, shape, asked)] if header and form == "csv" else []

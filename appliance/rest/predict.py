@@ -11,7 +11,16 @@ from appliance.inference.version import LoadedVersion
 from appliance.response import PredictAnswer, as_rows, response_format
 from appliance.rest.http_types import Context, Request, Response
 from appliance.rest.json_body import decode_values
-from appliance.rest.lines import FORMS, JSON_ACCEPTS, JSON_TYPES, answer_lines, form_wanted, media_type, read_lines
+from appliance.rest.lines import (
+    FORMS,
+    JSON_ACCEPTS,
+    JSON_TYPES,
+    answer_lines,
+    asks_quality,
+    form_wanted,
+    media_type,
+    read_lines,
+)
 from appliance.rest.routed import settled, version_for
 from appliance.rest.routes import AT_LEAST_ONE, Route
 
@@ -44,24 +53,22 @@ def predict(context: Context, request: Request, variables: dict[str, str]) -> Re
         media, parameters = media_type(content_type)
         if media in FORMS:
             feeds = read_lines(context, request, version, FORMS[media], parameters)
-            return _answer(context, request, version, feeds)
+            return _answer(context, request, version, feeds, asks_quality(request))
     sent, typed = decode_values(request.body(), Rows, version.schema.value_type, context.limits, FORM)
     rows = as_rows(sent.features)
     context.limits.check_rows(len(rows))
     feeds = version.schema.from_rows(rows, typed=typed)
-    quality = sent.quality
+    quality = sent.quality or asks_quality(request)
     del sent, rows  # of a large body they take more than all that follows
     return _answer(context, request, version, feeds, quality)
 
 
-def _answer(
-    context: Context, request: Request, version: LoadedVersion, feeds: Feeds, quality: bool = False
-) -> Response:
+def _answer(context: Context, request: Request, version: LoadedVersion, feeds: Feeds, quality: bool) -> Response:
     """Run the model and answer in the form that is asked for."""
     if request.routed is not None:
         version = settled(request, version, feeds)
     if (accept := request.environ.get("HTTP_ACCEPT", "")) not in JSON_ACCEPTS and (wanted := form_wanted(accept)):
-        return answer_lines(context, request, version, feeds, wanted)
+        return answer_lines(context, request, version, feeds, wanted, quality)
     form = response_format(version)
     count = len(next(iter(feeds.values())))
     request.claim_answer(count * form.row_bytes, count)

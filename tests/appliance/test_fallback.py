@@ -20,6 +20,7 @@ from appliance.inference.version import LoadedVersion
 from appliance.predictor import Predictor
 from appliance.repository import ModelRepository
 from appliance.response import response_format
+from appliance.rest.instances import quality_of
 from appliance.store import activation
 from appliance.store.versions import Store
 from convert import baseline as converted
@@ -121,17 +122,34 @@ def test_every_way_in_tells_the_same_quality(store, loaded, content, open_http):
     assert [json.loads(line)["quality"] for line in lines.splitlines()] == expected
     table = ask("/predict?quality=true&header=true", body, HTTP_ACCEPT="text/csv")
     assert [row[-1] for row in csv.reader(io.StringIO(table))] == ["quality", "good", "outside"]
+    instances, of_json = {"instances": [GOOD, OUTSIDE]}, {"CONTENT_TYPE": "application/json"}
+    assert ask("/invocations", {**instances, "params": {"quality": True}}, **of_json)["quality"] == expected
+    assert ask("/invocations", {**instances, "parameters": {"quality": True}}, **of_json)["quality"] == expected
+    assert ask("/invocations?quality=true", [GOOD, OUTSIDE], **of_json)["quality"] == expected
+    assert "quality" not in ask("/invocations", instances, **of_json)
+    v1 = "/v1/models/iris:predict"
+    assert ask(v1, {**instances, "parameters": {"quality": True}})["quality"] == expected
+    assert "quality" not in ask(v1, {**instances, "parameters": {"quality": False}})
+    asked = ask("/predict", {**body, "quality": True}, HTTP_ACCEPT="text/csv")  # no header, and the flag alone
+    assert [row[-1] for row in csv.reader(io.StringIO(asked))] == ["good", "outside"]
     always = open_http(store, QualityPolicy(enabled=True))
-    assert (
-        always("/invocations", {"instances": [GOOD, OUTSIDE]}, CONTENT_TYPE="application/json")["quality"] == expected
-    )
-    assert always("/v1/models/iris:predict", {"instances": [GOOD, OUTSIDE]})["quality"] == expected
+    assert always("/invocations", instances, **of_json)["quality"] == expected
+    assert always(v1, instances)["quality"] == expected
     done = CliRunner().invoke(
         command,
         ["predict", "iris", json.dumps([GOOD, OUTSIDE]), "--quality"],
         env={"APPLIANCE_STATE_DIR": str(store.state_dir)},
     )
     assert json.loads(done.stdout)["quality"] == expected
+
+
+@pytest.mark.parametrize(
+    ("parameters", "found"),
+    [({"quality": "yes"}, "quality is 'yes'"), ({"temperature": 0.1}, "'temperature' is unknown")],
+)
+def test_other_parameters_are_refused(parameters, found):
+    with pytest.raises(InvalidInput, match=found):
+        quality_of(parameters)
 
 
 @pytest.fixture

@@ -16,8 +16,10 @@ from appliance.bundle.manifest import Input
 from appliance.config import SubscriptionConfig
 from appliance.errors import ConfigError, InvalidInput
 from appliance.inference.tensors import InputSchema
+from appliance.mqtt import bad_message
 from appliance.mqtt import codec as module
-from appliance.mqtt.codec import BadMessage, Codec, feeds_of, flagged, message_id
+from appliance.mqtt.bad_message import BadMessage
+from appliance.mqtt.codec import Codec, feeds_of, flagged, message_id
 from appliance.response import PredictAnswer
 
 FOUR = InputSchema([Input(name="features", type="float32", shape=[-1, 4], columns=["a", "b", "c", "d"])])
@@ -243,7 +245,7 @@ def test_a_late_answer_says_so_and_when_it_was_given():
 
 def test_a_bad_message_is_told_with_its_first_bytes():
     error = BadMessage("payload", "read", "it is none", "send JSON")
-    told = msgspec.json.decode(module.error_payload(error, "payload", "t", "i", b"\xff" + b"x" * 1000))
+    told = msgspec.json.decode(bad_message.error_payload(error, "payload", "t", "i", b"\xff" + b"x" * 1000))
     assert told["error"] == "payload"
     assert told["payload"].startswith("\ufffdxxx")
     assert len(told["payload"]) == 256

@@ -8,7 +8,6 @@ import msgspec
 import pytest
 
 from appliance.errors import ConfigError, Misuse
-from appliance.fallback import QualityPolicy
 from appliance.store import activation
 
 ROW = [5.1, 3.5, 1.4, 0.2]
@@ -142,22 +141,6 @@ def test_who_is_there_and_what_is_served_is_retained(listen, plain):
     assert (status["client_id"], status["connected"], status["problems"]) == ("edge", {"local": True}, [])
     running.stop()
     assert client.wait(2, "appliance/edge/online")[-1].payload == b"offline"
-
-
-def test_messages_that_share_a_run_have_the_quality_of_their_own_rows(listen, plain):
-    gaps = PLANT | {"model": "gaps"}
-    listen(subscriptions=[gaps], quality=QualityPolicy(enabled=True)).connected()
-    client = plain("plant/+/prediction")
-    rows = {"a": ROW, "b": [ROW, [5.1, None, 1.4, 0.2]], "c": [None, 3.5, 1.4, 0.2]}
-    for name, row in rows.items():
-        client.publish(f"plant/{name}/sensors", row)
-    found = {message.topic.split("/")[1]: msgspec.json.decode(message.payload) for message in client.wait(3)}
-    good = {"flag": "good"}
-    assert {name: answer["quality"] for name, answer in found.items()} == {
-        "a": [good],
-        "b": [good, {"flag": "imputed", "column": "sepal_width"}],
-        "c": [{"flag": "imputed", "column": "sepal_length"}],
-    }
 
 
 def test_drift_is_retained_below_its_own_topic_and_published_on_change_alone(listen, plain, until):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from appliance.config import MqttConfig
 from appliance.errors import ConfigError, InvalidInput
 from appliance.mqtt import rows as rows_module
-from appliance.mqtt.codec import BadMessage
+from appliance.mqtt.bad_message import BadMessage
 from appliance.mqtt.disk import Disk
 from appliance.mqtt.messages import Message
 from appliance.mqtt.rows import RowBuilder

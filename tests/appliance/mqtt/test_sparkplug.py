@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from appliance.config import SubscriptionConfig
 from appliance.errors import ConfigError
 from appliance.mqtt import sparkplug
-from appliance.mqtt.codec import BadMessage
+from appliance.mqtt.bad_message import BadMessage
 from appliance.mqtt.sparkplug import SparkplugCodec, metrics
 
 NAMES = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
