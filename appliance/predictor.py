@@ -97,7 +97,7 @@ class Models(Protocol):
 class Observer(Protocol):
     """Somebody who is told of every prediction, on the thread that answers: metrics.
 
-    Must cost next to nothing and must not raise; a slow one is given a queue, see observer_queue.py.
+    Must cost next to nothing and must not raise; a slow one puts what it is told aside, within bounds.
     """
 
     def predicted(self, prediction: Prediction) -> None:

@@ -1,7 +1,6 @@
-"""A prediction is plain data with the ids of its rows; a slow observer has a queue and keeps nobody waiting."""
+"""A prediction is plain data with the ids of its rows, and every observer is told of it."""
 
 import gc
-import threading
 import time
 import weakref
 
@@ -12,7 +11,6 @@ import pytest
 from appliance.correlation import request_id
 from appliance.errors import InvalidInput
 from appliance.inference.version import LoadedVersion
-from appliance.observer_queue import ObserverQueue
 from appliance.predictor import Prediction, Predictor
 from appliance.store.versions import Store
 
@@ -20,18 +18,13 @@ FEEDS = {"features": np.ones((2, 4), np.float32)}
 
 
 class Recorder:
-    """An observer that keeps what it is told; where `gate` is closed, it waits there."""
+    """An observer that keeps what it is told."""
 
     def __init__(self) -> None:
         self.predictions: list[Prediction] = []
         self.failures: list[tuple[str, str, str, float]] = []
-        self.gate = threading.Event()
-        self.gate.set()
-        self.entered = threading.Event()
 
     def predicted(self, prediction: Prediction) -> None:
-        self.entered.set()
-        self.gate.wait(30)
         self.predictions.append(prediction)
 
     def failed(self, model, version, error, seconds, arm="", key="") -> None:
@@ -58,13 +51,6 @@ def loaded(tmp_path, make_bundle) -> LoadedVersion:
 
 def made(request: str = "a", rows: int = 1, **arrays: np.ndarray) -> Prediction:
     return Prediction("iris", "1.0.0", arrays, {}, rows, request, "http", 1_700_000_000.0, 0.001, 0.002)
-
-
-def wait_until(condition) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_a_prediction_has_names_inputs_outputs_and_when(loaded):
@@ -122,83 +108,6 @@ def test_predictors_of_two_listeners_tell_the_same_observers(loaded):
         predictor.of(listener).failed("iris", "", InvalidInput("read", "nothing"), 0.5)
     assert [one.listener for one in seen.predictions] == ["http", "mqtt"]
     assert seen.failures == [("iris", "", "InvalidInput", 0.5)] * 2
-
-
-def test_a_queue_tells_the_observer_all_in_order_on_a_thread_of_its_own():
-    seen = Recorder()
-    queue = ObserverQueue(seen)
-    queue.start()
-    for number in range(100):
-        queue.predicted(made(str(number)))
-    queue.failed("iris", "1.0.0", InvalidInput("read", "nothing"), 0.5)
-    queue.stop(30)
-    assert [one.request_id for one in seen.predictions] == list(map(str, range(100)))
-    assert seen.failures == [("iris", "1.0.0", "InvalidInput", 0.5)]
-    assert (queue.dropped, queue.faults) == (0, 0)
-
-
-def test_a_slow_observer_keeps_nobody_waiting_and_loses_the_oldest():
-    seen = Recorder()
-    seen.gate.clear()
-    queue = ObserverQueue(seen, most=10)
-    queue.start()
-    queue.predicted(made("first"))
-    assert seen.entered.wait(30)  # taken out of the queue; the observer has it
-    begun = time.perf_counter()
-    for number in range(1000):
-        queue.predicted(made(str(number)))
-    assert time.perf_counter() - begun < 5
-    assert queue.dropped == 990
-    seen.gate.set()
-    queue.stop(30)
-    assert [one.request_id for one in seen.predictions] == ["first", *map(str, range(990, 1000))]
-
-
-def test_large_predictions_are_bounded_by_their_bytes():
-    seen = Recorder()
-    queue = ObserverQueue(seen, most_bytes=1000)
-    numbers, texts = np.zeros(100, np.float32), np.array(["a"] * 100, object)
-    for number in range(4):
-        queue.predicted(made(str(number), x=numbers))
-    assert queue.dropped == 2
-    queue.predicted(made("texts", x=texts))  # 100 references and texts: more than may wait at all
-    assert queue.dropped == 3
-    queue.predicted(made("last", x=numbers))
-    queue.start()
-    queue.stop(30)
-    assert [one.request_id for one in seen.predictions] == ["3", "last"]
-
-
-def test_an_observer_that_raises_is_told_of_the_next_one():
-    class Faulty(Recorder):
-        def predicted(self, prediction: Prediction) -> None:
-            super().predicted(prediction)
-            raise RuntimeError(prediction.request_id)
-
-    seen = Faulty()
-    queue = ObserverQueue(seen)
-    queue.start()
-    queue.predicted(made("1"))
-    queue.predicted(made("2"))
-    queue.stop(30)
-    assert [one.request_id for one in seen.predictions] == ["1", "2"]
-    assert queue.faults == 2
-
-
-def test_nothing_is_kept_of_what_was_told_or_of_what_comes_after_the_end():
-    seen = Recorder()
-    queue = ObserverQueue(seen)
-    queue.start()
-    array = np.zeros(3)
-    gone = weakref.ref(array)
-    queue.predicted(made("1", x=array))
-    wait_until(lambda: seen.predictions)
-    seen.predictions.clear()
-    del array
-    wait_until(lambda: gone() is None)
-    queue.stop(30)
-    queue.predicted(made("2"))
-    assert queue.dropped == 1
 
 
 def test_a_prediction_cannot_be_changed():
