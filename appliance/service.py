@@ -21,7 +21,7 @@ from appliance.config import Config
 from appliance.drift_report import DriftReport
 from appliance.errors import ApplianceError, StoreError
 from appliance.experiment_roles import ExperimentRoles
-from appliance.experiments import control
+from appliance.experiments import control, info, probation_record
 from appliance.experiments.parts import Experiments
 from appliance.fallback import QualityPolicy, no_drift
 from appliance.listener import Listener
@@ -125,8 +125,8 @@ class Service:
             daemon=True,
         )
         follower.start()
-        if self._first and self.http:
-            running.write(self.config.state_dir, self.http.running())
+        if self._first:
+            running.write(self.config.state_dir, self.http.running() if self.http else running.here("", 0))
         if self.drift:
             self.drift.start()
         ready()
@@ -229,11 +229,13 @@ class Service:
         heads = self.log.heads()
         for served in self.models.served():
             if served.loaded:
-                since = activation.read(self.store, served.name).since
-                now: dict[str, Any] = {"model": served.name, "version": served.loaded.version, "since": since}
+                record = activation.read(self.store, served.name)
+                now: dict[str, Any] = {"model": served.name, "version": served.loaded.version, "since": record.since}
+                verdict = probation_record.described(self.store.state_dir, served.name, record)
+                now["probation"] = msgspec.to_builtins(verdict)
                 if self.log.recorder:
                     now["log"] = [head for head in heads if head["model"] == served.name]
-                if experiment := control.running(self.store, served.name):
+                if experiment := info.running(self.store, served.name):
                     now["experiment"] = msgspec.to_builtins(experiment)
                 if (report := self._drift_of(served.name, served.loaded.version)) is not None:
                     now["drift"] = report.alarm()
@@ -260,6 +262,7 @@ class Service:
             drift=self._drift_of,
             self_test=self.trials.self_test,
             experiment_bytes=control.memory_bytes(self.config),
+            experiments=self.config.experiments,
         )
         return create_app(context, ALL_ROUTES, authorize, log_requests=self.config.log.requests)
 

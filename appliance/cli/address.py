@@ -1,6 +1,7 @@
-"""The address of the service that a command calls: --url, what the running service wrote, or the configuration."""
+"""The service that a command calls: --url, what the running service wrote, or the configuration."""
 
 import http.client
+import json
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,6 +13,8 @@ from appliance.config import Config, HttpConfig
 from appliance.errors import Misuse, NotReady
 from appliance.store import running
 
+SECONDS = 2.0
+"""Seconds that a service on this host may take to answer."""
 _SAY = "say http://HOST:PORT or https://HOST:PORT"
 
 url_option = click.option(
@@ -76,6 +79,33 @@ def find(config: Config, url: str | None = None) -> Address:
 def configured(config: Config) -> Address:
     """Return where a service listens that has this configuration."""
     return Address(_reached(config.http.host), config.http.port, bool(config.http.certificate), config.http)
+
+
+def ask(address: Address, path: str = "/health/ready") -> dict[str, Any]:
+    """Return what a service at an address answers to GET `path`.
+
+    {"url", "running": False} when nothing answers, with the `problem` where TLS has one; else also the HTTP `status`
+    and the JSON `answer` (None if none).
+    """
+    url = f"{address}{path}"
+    try:
+        connection = address.connection(SECONDS)
+    except NotReady as error:
+        return {"url": url, "running": False, "problem": error.found}
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        body = response.read(1024 * 1024)
+    except (OSError, http.client.HTTPException) as error:
+        about = {"problem": str(error)} if address.tls and not isinstance(error, ConnectionError) else {}
+        return {"url": url, "running": False} | about
+    finally:
+        connection.close()
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        answer = None
+    return {"url": url, "running": True, "status": response.status, "ready": response.status == 200, "answer": answer}
 
 
 def _reached(host: str) -> str:

@@ -1,30 +1,36 @@
 """The commands on experiments: shadow, canary, split; experiment, promote, abort."""
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
 import msgspec
 
-from appliance.cli import EXIT_DONE, common_options, options
+from appliance.cli import EXIT_DONE, common_options, options, waiting
 from appliance.cli.models import as_json, self_test, store_of, why
 from appliance.cli.output import echo, print_json
 from appliance.errors import Misuse, Refused
-from appliance.experiments import control
+from appliance.experiments import control, info
+from appliance.experiments.info import Ended
 from appliance.store import experiments
 from appliance.store.experiments import Wish
 from appliance.store.routing_record import Plan, Routing
 from appliance.store.versions import Store
-
-WAIT_SECONDS = 1.0
-"""Seconds between two looks at an experiment, while a command waits for its end."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _may_differ = click.option(
     "--schema-may-differ", is_flag=True, help="Also if the versions have different inputs or outputs."
 )
+
+
+def _number(name: str, kind: type, help_: str) -> Callable[[F], F]:
+    """Return an option for a number of the plan, which has its default in the configuration."""
+    flag = f"--{name.replace('_', '-')}"
+    return click.option(flag, type=kind, help=f"{help_}  [default: [experiments] {name}]")
+
+
+_alpha = _number("alpha", float, "The chance, of each test, that it acts although the versions are alike.")
 _key = click.option(
     "--key", default="header", metavar="COLUMN|header|caller", show_default=True,
     help="What keeps a caller at one version: a column of the row, the header X-Routing-Key, or the caller's token.",
@@ -41,15 +47,21 @@ _key = click.option(
 @common_options
 def shadow(name: str, version: str, share: float, schema_may_differ: bool, why: str, as_json: bool) -> None:
     """Run VERSION of the model NAME on the live rows too, and compare; its answers are not sent to anybody."""
-    _begin(name, control.shadow(version, share, plan=Plan(schema_may_differ=schema_may_differ)), why, as_json)
+    _begin(name, control.shadow(version, share, plan=_plan(schema_may_differ=schema_may_differ)), why, as_json)
 
 
 @click.command()
 @click.argument("name")
 @click.argument("version")
 @click.option("--steps", default="1,5,25,50", show_default=True, help="Percent of the requests, one for each step.")
+@_number("min_requests", int, "Requests that a step takes at least.")
+@_number("min_seconds", float, "Seconds that a step takes at least.")
+@_number("max_seconds", float, "Seconds after which a step with too little traffic is called inconclusive.")
+@_number("margin", float, "How far its share of failures may be above the active version's.")
+@_alpha
 @click.option("--hold", is_flag=True, help="Wait at each step for `appliance promote`.")
 @click.option("--wait", "waits", is_flag=True, help="Wait for the end: exit code 0 promoted, 3 taken back.")
+@waiting.timeout
 @_key
 @_may_differ
 @why
@@ -61,33 +73,44 @@ def canary(
     steps: str,
     hold: bool,
     waits: bool,
+    timeout: float | None,
     key: str,
     schema_may_differ: bool,
     why: str,
     as_json: bool,
+    **numbers: float | None,
 ) -> None:
     """Let VERSION of the model NAME shadow, then answer a rising share of the requests, then all.
 
     The running service begins each step when the one before has enough good requests, and takes the version back when
     it is worse.
     """
-    plan = Plan(hold=hold, schema_may_differ=schema_may_differ)
+    plan = _plan(hold=hold, schema_may_differ=schema_may_differ, **numbers)
     routing = _begin(name, control.canary(version, _percents(steps), key=key, plan=plan), why, as_json and not waits)
     if waits:
-        _wait(store_of(), name, routing, as_json)
+        _wait(store_of(), name, routing, as_json, timeout)
 
 
 @click.command()
 @click.argument("name")
 @click.argument("shares", nargs=-1, required=True, metavar="VERSION=PERCENT...")
 @_key
+@_alpha
 @_may_differ
 @why
 @as_json
 @common_options
-def split(name: str, shares: Sequence[str], key: str, schema_may_differ: bool, why: str, as_json: bool) -> None:
+def split(
+    name: str,
+    shares: Sequence[str],
+    key: str,
+    alpha: float | None,
+    schema_may_differ: bool,
+    why: str,
+    as_json: bool,
+) -> None:
     """Let several versions of the model NAME answer, each its share of the requests: 1.0.0=90 2.0.0=10."""
-    plan = Plan(schema_may_differ=schema_may_differ)
+    plan = _plan(schema_may_differ=schema_may_differ, alpha=alpha)
     _begin(name, control.split(_shares(shares), key=key, plan=plan), why, as_json)
 
 
@@ -97,11 +120,11 @@ def split(name: str, shares: Sequence[str], key: str, schema_may_differ: bool, w
 @common_options
 def experiment(name: str, as_json: bool) -> None:
     """Show the experiment that runs on the model NAME, and what is known so far."""
-    told = control.info(store_of(), name)
+    told = info.info(store_of(), name)
     if as_json:
         print_json(told)
     else:
-        echo(*control.described(told))
+        echo(*info.described(told))
 
 
 @click.command()
@@ -119,9 +142,9 @@ def promote(name: str, version: str | None, now: bool, why: str, as_json: bool) 
     store = store_of()
     done = control.go_on(store, name, self_test, version=version, now=now, why=why)
     if as_json:
-        print_json(control.info(store, name))
+        print_json(info.info(store, name))
     elif isinstance(done, Routing):
-        echo(*control.described(control.info(store, name)))
+        echo(*info.described(info.info(store, name)))
     else:
         echo(f"{name} {done.active} is active, {done.state}, rollback returns to {done.previous}")
 
@@ -136,11 +159,17 @@ def abort(name: str, why: str, as_json: bool) -> None:
     store = store_of()
     ended = experiments.abort(store, name, why=why)
     if as_json:
-        print_json(control.info(store, name))
+        print_json(info.info(store, name))
     elif ended is None:
         echo(f"a record by which nothing was routed is deleted; the active version of {name} answers all requests")
     else:
         echo(f"{ended.described} is ended; {name} {ended.base} answers all requests")
+
+
+def _plan(*, hold: bool = False, schema_may_differ: bool = False, **numbers: float | None) -> Plan:
+    """Return the plan; a number that is None is as the settings have it. Raises Misuse."""
+    settings = options().config().experiments
+    return control.plan_of(settings, hold=hold, schema_may_differ=schema_may_differ, **numbers)
 
 
 def _begin(name: str, wish: Wish, why: str, as_json: bool) -> Routing:
@@ -150,23 +179,33 @@ def _begin(name: str, wish: Wish, why: str, as_json: bool) -> Routing:
     wish = msgspec.structs.replace(wish, max_memory_bytes=control.memory_bytes(config))
     routing = experiments.begin(store, name, wish, self_test, why=why)
     if as_json:
-        print_json(control.info(store, name))
+        print_json(info.info(store, name))
     else:
-        echo(*control.described(control.info(store, name)))
+        echo(*info.described(info.info(store, name)))
     return routing
 
 
-def _wait(store: Store, name: str, routing: Routing, as_json: bool) -> None:
-    """Tell of each step until the experiment has ended. Raises Refused where its version was not promoted."""
+def _wait(store: Store, name: str, routing: Routing, as_json: bool, timeout: float | None) -> None:
+    """Tell of each step until the experiment has ended.
+
+    Raises Refused where its version was not promoted, NotReady as waiting.wait_for does.
+    """
     step = routing.step
-    while (ended := control.end_of(store, name, routing)) is None:
+
+    def ended_now() -> Ended | None:
+        nonlocal step
+        if (ended := info.end_of(store, name, routing)) is not None:
+            return ended
         now = experiments.read(store, name)
         if now is not None and now.step != step and not as_json:
             step = now.step
             echo(f"step {step} of {len(now.plan.steps)}: {now.challengers[0]} answers {_percent(now)} of the requests")
-        time.sleep(WAIT_SECONDS)
+        return None
+
+    then = f"it runs on; see: appliance experiment {name}"
+    ended = waiting.wait_for(ended_now, f"wait for {routing.described}", then, timeout)
     if as_json:
-        print_json(control.info(store, name))
+        print_json(info.info(store, name))
     if ended.outcome != "promoted":
         found = f"it was {ended.outcome}" + (f": {ended.why}" if ended.why else "")
         raise Refused(f"{routing.described}", found, f"see: appliance experiment {name}")

@@ -2,7 +2,6 @@
 models, remove.
 """
 
-import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,10 +14,10 @@ from appliance.bundle import archive
 from appliance.bundle.manifest import Input, Manifest, Output
 from appliance.bundle.opened import Opened
 from appliance.bundle.trust import TrustedKeys
-from appliance.cli import common_options, options
+from appliance.cli import common_options, options, waiting
 from appliance.cli.output import echo, echo_json, print_json
 from appliance.errors import ApplianceError, Misuse, Refused
-from appliance.experiments import control
+from appliance.experiments import control, info
 from appliance.store import activation
 from appliance.store.activation import Activation
 from appliance.store.versions import Store
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 why = click.option("--why", default="", help="The reason, for the receipts.")
-WAIT_SECONDS = 1.0
-"""Seconds between two looks at a probation, while a command waits for its end."""
 SIGNED_BY = "Also check that this public key (PEM) signed it; of several, one."
 bundle_file = click.argument("bundle", type=click.Path(path_type=Path))
 
@@ -105,10 +102,11 @@ def install(bundle: Path, why: str, as_json: bool) -> None:
 @click.argument("name")
 @click.argument("version")
 @click.option("--wait", "waits", is_flag=True, help="Wait for its probation: exit code 0 marked good, 3 taken back.")
+@waiting.timeout
 @why
 @as_json
 @common_options
-def activate(name: str, version: str, waits: bool, why: str, as_json: bool) -> None:
+def activate(name: str, version: str, waits: bool, timeout: float | None, why: str, as_json: bool) -> None:
     """Make VERSION of the model NAME the one that serves, after its self-test passed on this processor."""
     store = store_of()
     if waits and not options().config().probation.enabled:
@@ -119,7 +117,7 @@ def activate(name: str, version: str, waits: bool, why: str, as_json: bool) -> N
     if not (waits and as_json):
         _print_activation(name, before, after, as_json)
     if waits:
-        _print_activation(name, before, _end_of_probation(store, name, version), as_json)
+        _print_activation(name, before, _end_of_probation(store, name, version, timeout), as_json)
 
 
 @click.command("mark-good")
@@ -202,7 +200,7 @@ def described(store: Store, name: str) -> dict[str, Any]:
         record = activation.read(store, name)
     except ApplianceError as error:
         return {**model, **msgspec.to_builtins(Activation()), "error": str(error)}
-    return {**model, **msgspec.to_builtins(record), "experiment": msgspec.to_builtins(control.running(store, name))}
+    return {**model, **msgspec.to_builtins(record), "experiment": msgspec.to_builtins(info.running(store, name))}
 
 
 def _opened(bundle: Path, key_files: Sequence[Path]) -> AbstractContextManager[Opened]:
@@ -225,15 +223,20 @@ def self_test(file: Path) -> "SelfTest":
     return Trials(Store.of(config), config.models).self_test(file)
 
 
-def _end_of_probation(store: Store, name: str, version: str) -> Activation:
+def _end_of_probation(store: Store, name: str, version: str, timeout: float | None) -> Activation:
     """Return the record once the running service, or a person, has marked a version good.
 
-    Raises Refused where another version is active by then.
+    Raises Refused where another version is active by then, NotReady as waiting.wait_for does.
     """
-    while (now := activation.read(store, name)).active == version:
-        if now.state == "good":
-            return now
-        time.sleep(WAIT_SECONDS)
+
+    def ended() -> Activation | None:
+        now = activation.read(store, name)
+        return None if now.active == version and now.state != "good" else now
+
+    then = f"{version} stays on probation; see: appliance status"
+    now = waiting.wait_for(ended, f"wait for the probation of {name} {version}", then, timeout)
+    if now.active == version:
+        return now
     why = f" ({now.why})" if now.why else ""
     found = f"{now.active or 'no version'} is active instead{why}"
     raise Refused(f"probation of {name} {version}", found, "see: appliance status; the receipts have all figures")

@@ -29,12 +29,11 @@ from appliance.cli.models import as_json
 from appliance.cli.output import echo, print_json
 from appliance.config import Config
 from appliance.errors import BundleRefused, InvalidInput, NotAllowed, NotFound, NotReady, SelfTestFailed
-from appliance.experiments import control
 from appliance.inference.comparison import compare
 from appliance.openinference import binary
 from appliance.openinference import request as infer_request
 from appliance.openinference import response as infer_response
-from appliance.store import activation
+from appliance.store import activation, routing_record
 from appliance.store.versions import Store
 
 SECONDS = 30.0
@@ -173,7 +172,7 @@ def _examples(store: Store, name: str, version: str | None) -> Examples:
     if not inputs or not len(inputs[0]) or (len(inputs), len(outputs)) != (len(manifest.inputs), len(manifest.outputs)):
         raise BundleRefused(f"probe {name} {wanted}", "its examples prove nothing", "install a sound bundle")
     # While an experiment runs, a request that names no version may be answered by another one.
-    named = version or control.running(store, name)
+    named = version or routing_record.running_if_sound(store.models_dir / name)
     path = f"/v2/models/{name}" + (f"/versions/{wanted}" if named else "") + "/infer"
     return Examples(manifest, inputs, outputs, path)
 

@@ -1,7 +1,5 @@
 """`appliance status`: this host, its models and its service."""
 
-import http.client
-import json
 import platform
 import socket
 from importlib.metadata import PackageNotFoundError, version
@@ -12,20 +10,17 @@ import msgspec
 
 from appliance import __version__
 from appliance.cli import EXIT_DONE, EXIT_FAILED, common_options, options
-from appliance.cli.address import Address, find, url_option
+from appliance.cli.address import Address, ask, find, url_option
 from appliance.cli.models import as_json, described
 from appliance.cli.output import echo, print_json
 from appliance.config import Config
-from appliance.errors import ApplianceError, NotReady
+from appliance.errors import ApplianceError
 from appliance.experiments import probation_record
 from appliance.inference import processor
 from appliance.monitoring.prediction_log import segments
 from appliance.store import activation, condition
 from appliance.store.receipts import Receipt
 from appliance.store.versions import Store
-
-SECONDS = 2.0
-"""Seconds that a service on this host may take to answer."""
 
 
 @click.command()
@@ -45,33 +40,6 @@ def status(as_json: bool, ready: bool, url: str | None) -> None:
         print_json(document)
     else:
         echo(*_lines(document))
-
-
-def ask(address: Address, path: str = "/health/ready") -> dict[str, Any]:
-    """Return what a service at an address answers to GET `path`.
-
-    {"url", "running": False} when nothing answers, with the `problem` where TLS has one; else also the HTTP `status`
-    and the JSON `answer` (None if none).
-    """
-    url = f"{address}{path}"
-    try:
-        connection = address.connection(SECONDS)
-    except NotReady as error:
-        return {"url": url, "running": False, "problem": error.found}
-    try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        body = response.read(1024 * 1024)
-    except (OSError, http.client.HTTPException) as error:
-        about = {"problem": str(error)} if address.tls and not isinstance(error, ConnectionError) else {}
-        return {"url": url, "running": False} | about
-    finally:
-        connection.close()
-    try:
-        answer = json.loads(body)
-    except ValueError:
-        answer = None
-    return {"url": url, "running": True, "status": response.status, "ready": response.status == 200, "answer": answer}
 
 
 def _tell_ready(address: Address, as_json: bool) -> NoReturn:
@@ -128,9 +96,10 @@ def _models(store: Store) -> list[dict[str, Any]]:
 def _probation(store: Store, name: str) -> dict[str, Any] | None:
     """Return this host's verdict on the active version; None if none is active, or if its record is damaged."""
     try:
-        return probation_record.described(store.state_dir, name, activation.read(store, name))
+        found = probation_record.described(store.state_dir, name, activation.read(store, name))
     except ApplianceError:
         return None
+    return msgspec.to_builtins(found)  # type: ignore[no-any-return]
 
 
 def _problem(store: Store, name: str, version: str | None) -> str:
@@ -197,7 +166,7 @@ def _experiment(running: dict[str, Any]) -> str:
     step = f", step {running['step']} of {running['steps']}" if running["steps"] else ""
     shares = [f"{arm['version']} {100 * arm['share']:g} %" for arm in running["arms"]]
     shares += [f"{running['shadow']['version']} is asked beside"] if running["shadow"] else []
-    return f"{running['kind']} {running['id']}{step}: {', '.join(shares)}"
+    return f"{running['kind']} {running['id']}{step}: {', '.join(shares)}; {running['verdict']}"
 
 
 def _needs(test: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ writes docs/configuration.md from the text below each setting.
 from pathlib import Path
 
 from appliance.config.drift import DriftConfig as DriftConfig
+from appliance.config.experiments import ExperimentsConfig as ExperimentsConfig
 from appliance.config.http import HttpConfig as HttpConfig
 from appliance.config.log import LogConfig as LogConfig
 from appliance.config.log import PredictionLogConfig as PredictionLogConfig
@@ -17,7 +18,6 @@ from appliance.config.mqtt import MqttConfig as MqttConfig
 from appliance.config.mqtt import RowsConfig as RowsConfig
 from appliance.config.mqtt import SubscriptionConfig as SubscriptionConfig
 from appliance.config.mqtt import UpstreamConfig as UpstreamConfig
-from appliance.config.probation import ExperimentsConfig as ExperimentsConfig
 from appliance.config.probation import ProbationConfig as ProbationConfig
 from appliance.config.quality import QualityConfig as QualityConfig
 from appliance.config.section import Section as Section

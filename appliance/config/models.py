@@ -1,10 +1,8 @@
 """`[models]`: how versions are loaded and run."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-import msgspec
-
-from appliance.config.section import NotNegative, Positive, Seconds, Section
+from appliance.config.section import NotNegative, NotNegativeSeconds, Positive, Seconds, Section
 
 
 class ModelsConfig(Section, frozen=True):
@@ -24,7 +22,7 @@ class ModelsConfig(Section, frozen=True):
     """Bytes that load and self-test may take beside the program itself. 0: 8 times `model.onnx`, at least 512 MiB, and
     at most half of what host or cgroup has.
     """
-    run_seconds: Annotated[float, msgspec.Meta(ge=0)] = 60.0
+    run_seconds: NotNegativeSeconds = 60.0
     """Seconds after which the run of a graph is ended (413, or the error topic), between two of its nodes or turns of a
     loop; 0: never.
     """

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from appliance.config.section import Port, Positive, Seconds, Section
+from appliance.config.section import NotNegativeSeconds, Port, Positive, Seconds, Section
 
 
 class BrokerConfig(Section, frozen=True):
@@ -120,7 +120,7 @@ class FeedConfig(Section, frozen=True):
     """Column to what it holds of the window: `last`, `mean`, `min`, `max`, `std`, `count` or `slope` (per second)."""
     path: str = ""
     """Path to the value in a JSON payload; empty: the payload is the value alone."""
-    seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    seconds: NotNegativeSeconds = 0.0
     """Length of the window in seconds; 0: as many `values` as there are."""
     values: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
     """Most values in the window."""
@@ -185,7 +185,7 @@ class MqttConfig(BrokerConfig, frozen=True):
     """Answers on their way to a broker; a broker that allows fewer is obeyed."""
     outbox_bytes: Positive = 256 * 1024 * 1024
     """Bytes of answers, and of messages whose model is not ready, that may wait on disk."""
-    outbox_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    outbox_seconds: NotNegativeSeconds = 0.0
     """Age in seconds at which a waiting answer is dropped; 0: never."""
     outbox_full: Literal["refuse", "oldest", "newest"] = "refuse"
     """At the limit: `refuse` acknowledges no more messages, so that the broker keeps them; `oldest` and `newest` drop

@@ -1,12 +1,6 @@
 """`[probation]`: how a version that was activated is watched until it is marked good, or taken back."""
 
-from typing import Annotated
-
-import msgspec
-
-from appliance.config.section import NotNegative, Positive, Seconds, Section
-
-_Share = Annotated[float, msgspec.Meta(gt=0, lt=1)]
+from appliance.config.section import Fraction, NotNegative, NotNegativeSeconds, Positive, Seconds, Section
 
 
 class ProbationConfig(Section, frozen=True):
@@ -18,15 +12,15 @@ class ProbationConfig(Section, frozen=True):
     """
     min_requests: Positive = 300
     """Requests that a version answers at least before it is marked good."""
-    min_seconds: Annotated[float, msgspec.Meta(ge=0)] = 3600.0
+    min_seconds: NotNegativeSeconds = 3600.0
     """Seconds for which a version serves at least before it is marked good."""
     max_seconds: Seconds = 604_800.0
     """Seconds after which `status` says that there is too little traffic to judge a version. It stays on probation."""
-    margin: _Share = 0.025
+    margin: Fraction = 0.025
     """By how much the rate of failures may be above that of the version before, as a share of the requests: the two
     are compared at different times, and callers change too.
     """
-    alpha: _Share = 0.01
+    alpha: Fraction = 0.01
     """The chance, of each test, that a version is ever taken back although it is as good as the one before."""
     self_test_seconds: NotNegative = 60
     """Seconds between two self-tests of a version on probation. 0: none but those that `/health/ready` makes."""
@@ -34,12 +28,3 @@ class ProbationConfig(Section, frozen=True):
     """Whether the version before stays loaded meanwhile, so that going back takes less than a second. `false` saves
     its memory.
     """
-
-
-class ExperimentsConfig(Section, frozen=True):
-    """`[experiments]`: what the shadow of an experiment may use, see docs/experiments.md."""
-
-    shadow_cpu: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.1
-    """The share of one core that a shadow may use in each process; what it cannot answer within that is dropped."""
-    keep_rows: bool = True
-    """Whether the 20 rows on which a shadow differs most are kept on disk, with their values."""

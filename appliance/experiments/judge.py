@@ -17,6 +17,7 @@ from appliance.errors import ApplianceError, NotFound, NotReady
 from appliance.experiments import files, report
 from appliance.experiments.probation import slow_bound
 from appliance.experiments.probation_watch import NanWatch, ProbationWatch
+from appliance.experiments.step_clock import StepClock
 from appliance.experiments.tally import Sums, Tally
 from appliance.experiments.verdict import Verdict
 from appliance.monitoring.counters import RUN_BUCKETS
@@ -54,6 +55,7 @@ class Judge:
         self._routing_of, self._self_test = routing_of, self_test
         self._watch = ProbationWatch(store, models, probation, self.in_process, nan, tally)
         self._folder = files.folder(store.state_dir)
+        self._clock = StepClock(self._folder, within=store.state_dir)
         self._told: dict[str, str] = {}  # model -> the last trouble that went to the log
 
     def follow(self, stop: threading.Event) -> None:
@@ -89,8 +91,10 @@ class Judge:
             if bound:
                 experiments.keep_evidence(self._store, name, routing.id, log_e=routing.log_e, snapshot=bound)
         if self._cannot_load(name, routing):
+            self._clock.pause(name)
             return
-        verdict = report.verdict(self._folder, name, routing, report.age(routing.since), within=self._store.state_dir)
+        seconds = self._clock.count(name, routing)
+        verdict = report.verdict(self._folder, name, routing, seconds, within=self._store.state_dir)
         if verdict.action == "go back":
             experiments.abort(self._store, name, experiment=routing.id, why=verdict.text, evidence=verdict.document())
             self._models.refresh()

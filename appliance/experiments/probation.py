@@ -7,11 +7,10 @@ its rate is above the upper bound of the other's by more than the margin.
 
 from collections.abc import Mapping, Sequence
 from math import inf
-from typing import Literal
 
 from appliance.config.probation import ProbationConfig
 from appliance.experiments.evidence import Rate, difference, rate_is_higher
-from appliance.experiments.probation_record import Counts, Watch
+from appliance.experiments.probation_record import Action, Counts, Watch
 from appliance.experiments.quality import Quality
 from appliance.experiments.verdict import percent, says_quality, wrongness
 from appliance.monitoring.counters import BOUNDS
@@ -26,8 +25,6 @@ SLOW_FLOOR = 1e-3
 """Seconds below which no run is slow: nobody notices them beside the request's own time."""
 SLOW_MARGIN = 0.1
 """Tolerated share of slow runs above that of the version before: other programs share the host."""
-
-Action = Literal["mark good", "go back", "wait"]
 
 
 def judge(

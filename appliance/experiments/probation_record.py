@@ -6,19 +6,21 @@ counts since then. What was decided is in activation.json alone.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from appliance import nofollow
 from appliance.errors import StoreError
 from appliance.store import durable
-from appliance.store.record import Activation
+from appliance.store.record import Activation, State
 
 if TYPE_CHECKING:
     from appliance.experiments.evidence import Rate
 
 FOLDER = "probation"
+
+Action = Literal["mark good", "go back", "wait"]
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -57,6 +59,20 @@ class Watch(msgspec.Struct, frozen=True):
     """Seconds for which it has served while the service ran, by a monotonic clock."""
     verdict: str = ""
     """What a person is told."""
+    action: Action | None = None
+    """What follows from it: `go back` stays where there is no version to go back to; None while nothing is judged."""
+
+
+class Probation(msgspec.Struct, frozen=True):
+    """This host's own verdict on the version that serves."""
+
+    state: State
+    verdict: str = ""
+    """In words; "" where nothing is judged, as for a version that is good."""
+    action: Action | None = None
+    """What follows from it: `wait`, or `go back` where that is not possible; null where nothing is judged."""
+    requests: int = 0
+    failures: int = 0
 
 
 def read(state_dir: Path, name: str) -> Watch | None:
@@ -89,15 +105,14 @@ def followed(watch: Watch | None, activation: Activation) -> Watch:
     return Watch(activation.since, now, before)
 
 
-def described(state_dir: Path, name: str, activation: Activation) -> dict[str, Any] | None:
-    """Return the host's own verdict on the version that serves, for `status`; None where none serves."""
+def described(state_dir: Path, name: str, activation: Activation) -> Probation | None:
+    """Return the host's own verdict on the version that serves; None where none serves."""
     if activation.active is None:
         return None
     watch = read(state_dir, name)
     if watch is None or (watch.now.version, watch.since) != (activation.active, activation.since):
-        return {"state": activation.state, "verdict": "", "requests": 0, "failures": 0}
-    counts = {"requests": watch.now.requests, "failures": watch.now.failures}
-    return {"state": activation.state, "verdict": watch.verdict, **counts}
+        return Probation(activation.state)
+    return Probation(activation.state, watch.verdict, watch.action, watch.now.requests, watch.now.failures)
 
 
 def _path(state_dir: Path, name: str) -> Path:

@@ -96,7 +96,7 @@ class ProbationWatch:
         if watched and self._serves(name, now.active):
             self._judge(name, now, kept)
         else:
-            kept.watch = msgspec.structs.replace(kept.watch, verdict="")
+            kept.watch = msgspec.structs.replace(kept.watch, verdict="", action=None)
         self._tally.write(name, kept)
 
     def _serves(self, name: str, version: str) -> bool:
@@ -113,13 +113,13 @@ class ProbationWatch:
         version = kept.watch.now.version
         if action == "mark good":
             activation.mark_good(self._store, name, why=f"probation: {why}", only=version)
-            kept.watch = msgspec.structs.replace(kept.watch, verdict="")
+            kept.watch = msgspec.structs.replace(kept.watch, verdict="", action=None)
             log.info("version is marked good", extra={"model": name, "version": version, "why": why})
         elif action == "go back" and now.previous is not None:
             self._go_back(name, kept, why)
         else:
             nowhere = "; there is no version before to go back to" if action == "go back" else ""
-            kept.watch = msgspec.structs.replace(kept.watch, verdict=f"{why}{nowhere}")
+            kept.watch = msgspec.structs.replace(kept.watch, verdict=f"{why}{nowhere}", action=action)
             if nowhere and kept.told != version:
                 kept.told = version
                 log.error("version on probation fails", extra={"model": name, "version": version, "why": why})
@@ -132,7 +132,9 @@ class ProbationWatch:
                 self._store, name, self._in_process(name), why=f"probation of {version}: {why}", only=version
             )
         except ApplianceError as error:
-            kept.watch = msgspec.structs.replace(kept.watch, verdict=f"{why}; it cannot go back: {error}")
+            kept.watch = msgspec.structs.replace(
+                kept.watch, verdict=f"{why}; it cannot go back: {error}", action="go back"
+            )
             if kept.told != str(error):
                 kept.told = str(error)
                 extra = {"model": name, "version": version, "why": why, "error": str(error)}

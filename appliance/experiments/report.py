@@ -3,7 +3,6 @@
 Any process reads it, whether the service runs or not: `appliance experiment` and `GET /models/NAME/experiment`.
 """
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +76,3 @@ def _arm(routing: Routing, found: Seen, place: int) -> dict[str, Any]:
 def _labels(store: Store, name: str, version: str) -> list[Label]:
     """Return a version's class labels."""
     return list(store.manifest(name, version).class_labels)
-
-
-def age(since: str) -> float:
-    """Return the seconds since a moment as receipts.now() gives it; 0 where it lies ahead, or cannot be read."""
-    try:
-        return max((datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds(), 0.0)
-    except (ValueError, TypeError):
-        return 0.0

@@ -59,7 +59,7 @@ class Tally:
             self.forget(name)
             return
         kept = self.counted(name, now, sums)
-        kept.watch = msgspec.structs.replace(kept.watch, verdict="")
+        kept.watch = msgspec.structs.replace(kept.watch, verdict="", action=None)
         self.write(name, kept)
 
     def forget(self, name: str) -> None:
@@ -91,10 +91,8 @@ class Tally:
     def write(self, name: str, kept: Counted) -> None:
         """Write what was counted, at times; a store that cannot be written keeps it in memory."""
         clock = time.monotonic()
-        without_time = kept.stored and msgspec.structs.replace(kept.watch, seconds=kept.stored.seconds)
-        told = kept.stored is None or kept.stored.verdict != kept.watch.verdict or kept.stored.since != kept.watch.since
         wait = 0.0 if kept.stored is None or kept.stored.since != kept.watch.since else WRITE_SECONDS
-        if without_time == kept.stored and not told:
+        if kept.stored is not None and _without_time(kept.watch) == _without_time(kept.stored):
             wait = IDLE_WRITE_SECONDS if kept.watch.verdict else float("inf")
         if clock - kept.written < wait:
             return
@@ -106,6 +104,11 @@ class Tally:
             if kept.told != str(error):
                 kept.told = str(error)
                 log.warning("probation's counts are not written", extra={"model": name, "error": str(error)})
+
+
+def _without_time(watch: Watch) -> Watch:
+    """Return a watch without what each second changes; the words of a verdict have the time in them."""
+    return msgspec.structs.replace(watch, seconds=0.0, verdict="judged" if watch.verdict else "")
 
 
 def _with_more(watch: Watch, cells: Sequence[float], before: Sequence[float]) -> Watch:

@@ -12,8 +12,9 @@ from appliance import __version__
 from appliance.bundle.manifest import Input, Output, Task
 from appliance.drift_report import DriftSummary
 from appliance.errors import ApplianceError
-from appliance.experiments import control
-from appliance.experiments.control import RunningExperiment
+from appliance.experiments import control, info, probation_record
+from appliance.experiments.info import RunningExperiment
+from appliance.experiments.probation_record import Probation
 from appliance.predictor import Counts
 from appliance.repository import Served
 from appliance.rest.http_types import Context, Request, Response, json_response
@@ -68,6 +69,8 @@ class ModelInfo(msgspec.Struct):
     """Why the active version does not serve, or why it should not (nobody who is trusted signed it); "" when it may."""
     experiment: RunningExperiment | None
     """What runs on it; see /models/{name}/experiment."""
+    probation: Probation | None
+    """This host's verdict on the active version; null when none is active."""
     drift: DriftSummary | None
     """Of the version that serves; null where it is not watched. See /models/{name}/drift."""
     versions: list[VersionInfo]
@@ -213,7 +216,8 @@ def _model_info(context: Context, name: str, served: Served | None) -> ModelInfo
         since=now.since,
         why=now.why,
         problem=problem,
-        experiment=control.running(context.store, name),
+        experiment=info.running(context.store, name),
+        probation=probation_record.described(context.store.state_dir, name, now),
         drift=drift.summary() if drift else None,
         versions=[_version_info(context, name, version, now.active) for version in context.store.versions(name)],
         model_name=name if serving else UNSET,

@@ -4,15 +4,17 @@ from collections.abc import Callable
 
 import msgspec
 
+from appliance.config import ExperimentsConfig
+from appliance.config.section import Fraction, NotNegativeSeconds, Positive, Seconds
 from appliance.errors import InvalidInput, Misuse
-from appliance.experiments import control
-from appliance.experiments.control import ExperimentInfo
+from appliance.experiments import control, info
+from appliance.experiments.info import ExperimentInfo
 from appliance.rest.http_types import Context, Request, Response, encode_json, json_response
 from appliance.rest.json_body import decode
 from appliance.rest.routes import Route
 from appliance.store import experiments
 from appliance.store.experiments import Wish
-from appliance.store.routing_record import Kind, Plan
+from appliance.store.routing_record import Kind
 
 _MADE_HERE = "asked for over HTTP"
 
@@ -30,6 +32,16 @@ class ExperimentRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Of a canary: whether each step waits for a promotion."""
     shares: dict[str, float] = {}
     """Of a split: {version: percent of the requests}, together 100."""
+    min_requests: Positive | None = None
+    """Of a canary: requests that a step takes at least; without it, and so on, as `[experiments]` has it."""
+    min_seconds: NotNegativeSeconds | None = None
+    """Of a canary: seconds that a step takes at least."""
+    max_seconds: Seconds | None = None
+    """Of a canary: seconds after which a step with too little traffic is called inconclusive."""
+    margin: Fraction | None = None
+    """Of a canary: by how much its failure rate may be above the active version's, from 0 to 1."""
+    alpha: Fraction | None = None
+    """The chance, of each test, that it is ever taken back although the versions are alike."""
     key: str = "header"
     """`header`, `caller`, or a column of the rows."""
     schema_may_differ: bool = False
@@ -52,13 +64,13 @@ class AbortRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 def _experiment(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer with the experiment on a model."""
-    return json_response(control.info(context.store, variables["name"]))
+    return json_response(info.info(context.store, variables["name"]))
 
 
 def _begin(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Begin an experiment."""
     asked = decode(request.body(), ExperimentRequest, context.limits)
-    wish = msgspec.structs.replace(_wish(asked), max_memory_bytes=context.experiment_bytes)
+    wish = msgspec.structs.replace(_wish(asked, context.experiments), max_memory_bytes=context.experiment_bytes)
     name = variables["name"]
     key = (f"begin a {asked.kind} of", name, encode_json(wish).decode())  # the same request joins the one that runs
     return _change(context, key, lambda: experiments.begin(
@@ -82,15 +94,16 @@ def _abort(context: Context, request: Request, variables: dict[str, str]) -> Res
     return _change(context, ("abort", name), lambda: experiments.abort(context.store, name, why=asked.why))
 
 
-def _wish(asked: ExperimentRequest) -> Wish:
-    """Return what is asked for. Raises InvalidInput, Misuse."""
+def _wish(asked: ExperimentRequest, settings: ExperimentsConfig) -> Wish:
+    """Return what is asked for, the rest as `settings` have it. Raises InvalidInput, Misuse."""
     if (asked.kind == "split") is bool(asked.version) or (asked.kind == "split") is not bool(asked.shares):
         found = (
             "it names neither" if not (asked.version or asked.shares) else f"that is not how a {asked.kind} is named"
         )
         next_step = 'send {"kind": "canary", "version": "2.0.0"}, or {"kind": "split", "shares": {"1.0.0": 90, ...}}'
         raise InvalidInput("read the body", found, next_step)
-    plan = Plan(hold=asked.hold, schema_may_differ=asked.schema_may_differ)
+    numbers = {name: getattr(asked, name) for name in control.PLANNED}
+    plan = control.plan_of(settings, hold=asked.hold, schema_may_differ=asked.schema_may_differ, **numbers)
     try:
         if asked.kind == "split":
             return control.split(asked.shares, key=asked.key, plan=plan)
@@ -108,7 +121,7 @@ def _change(context: Context, what: tuple[str, ...], change: Callable[[], object
         context.store.folder(name, "")  # raises NotFound, naming what comes close
     context.changes.run(what, change)
     context.models.refresh()
-    return json_response(control.info(context.store, name))
+    return json_response(info.info(context.store, name))
 
 
 ROUTES = (

@@ -11,7 +11,7 @@ import msgspec
 
 from appliance.arms import Arms
 from appliance.budget import MOST, SMALL, WAIT_SECONDS, WORST, Budget, json_cost
-from appliance.config import HttpConfig
+from appliance.config import ExperimentsConfig, HttpConfig
 from appliance.drift_report import DriftReport
 from appliance.errors import InvalidInput, TooLarge
 from appliance.inference import selftest
@@ -189,6 +189,8 @@ class Context:
     """Self-tests a version before it goes live; the service's own function does so in another process."""
     experiment_bytes: int = 0
     """Memory that the versions of one model may take together in this process; 0: no limit."""
+    experiments: ExperimentsConfig = field(default_factory=ExperimentsConfig)
+    """The plan of experiments that begin here."""
     changes: Changes = field(default_factory=Changes)
     """What requests change in the store."""
     limits: Limits = field(init=False)

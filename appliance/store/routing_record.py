@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from appliance import nofollow
+from appliance.config.section import Fraction, NotNegativeSeconds, Positive, Seconds
 from appliance.errors import StoreError
 from appliance.store import durable, record
 
@@ -24,30 +25,30 @@ FILE = "routing.json"
 FORMAT = 1
 
 Kind = Literal["shadow", "canary", "split"]
-Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A version and its share of the requests."""
 
     version: str
-    share: Fraction
+    share: Share
 
 
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When a step of a canary ends, and when any experiment is taken back."""
 
-    steps: tuple[Fraction, ...] = ()
+    steps: tuple[Share, ...] = ()
     """Shares of the canary, one for each step after the shadow; empty for a shadow or a split."""
-    alpha: float = 0.01
+    alpha: Fraction = 0.01
     """The chance, for each test, of ever acting though the versions are alike."""
-    min_requests: int = 300
+    min_requests: Positive = 300
     """Requests of the challenger that a step takes at least."""
-    min_seconds: float = 300.0
+    min_seconds: NotNegativeSeconds = 300.0
     """Seconds that a step takes at least."""
-    margin: float = 0.025
+    margin: Fraction = 0.025
     """How much greater the challenger's failure rate may be, at its upper bound, than the active version's."""
-    max_seconds: float = 604_800.0
+    max_seconds: Seconds = 604_800.0
     """Seconds of a step after which too little traffic is told of as such; it is held all the same."""
     hold: bool = False
     """Whether each step is held until a person says `appliance promote`, or `appliance abort`."""

@@ -19,8 +19,9 @@ class Running(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What service.json says."""
 
     host: str
-    """The address that it listens at."""
+    """The address that it listens at; "" without HTTP."""
     port: int
+    """0 without HTTP."""
     pid: int
     """Of the first process; with `started`, when that began (proc(5), field 22), no other process has it."""
     started: str
@@ -51,19 +52,30 @@ def write(state_dir: Path, running: Running) -> None:
 
 def read(state_dir: Path) -> Running | None:
     """Return where a service answers that runs now, None where none is known to."""
-    try:
-        running = msgspec.json.decode(nofollow.read(_file(state_dir), within=state_dir), type=Running)
-    except (OSError, ValueError, StoreError, msgspec.MsgspecError):
-        return None
-    return running if 0 < running.port < 65536 and _started(running.pid) == running.started else None
+    running = _living(state_dir)
+    return running if running and 0 < running.port < 65536 else None
+
+
+def lives(state_dir: Path) -> bool:
+    """Return whether a service of this host runs now, be it one that listens to MQTT alone."""
+    return _living(state_dir) is not None
 
 
 def remove(state_dir: Path) -> None:
     """Delete the file where this process wrote it."""
-    running = read(state_dir)
+    running = _living(state_dir)
     if running and running.pid == os.getpid():
         with suppress(OSError, StoreError):
             durable.delete_file(_file(state_dir), within=state_dir)
+
+
+def _living(state_dir: Path) -> Running | None:
+    """Return what the file says where the process that wrote it runs."""
+    try:
+        running = msgspec.json.decode(nofollow.read(_file(state_dir), within=state_dir), type=Running)
+    except (OSError, ValueError, StoreError, msgspec.MsgspecError):
+        return None
+    return running if _started(running.pid) == running.started else None
 
 
 def _file(state_dir: Path) -> Path:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +14,7 @@ from appliance.errors import InvalidInput
 from appliance.experiments import files
 from appliance.experiments.counting import ArmCounters
 from appliance.inference.selftest import self_test
-from appliance.store import activation, experiments
+from appliance.store import activation, experiments, running
 from appliance.store.versions import Store
 
 
@@ -48,7 +49,8 @@ def test_who_waits_for_a_probation_is_told_how_it_ended(run, store, good, code, 
         else:
             activation.roll_back(store, "iris", self_test, why="probation of 2.0.0: it failed", only="2.0.0")
 
-    monkeypatch.setattr("appliance.cli.models.time", SimpleNamespace(sleep=ends))  # of this command alone
+    clock = SimpleNamespace(sleep=ends, monotonic=time.monotonic)
+    monkeypatch.setattr("appliance.cli.waiting.time", clock)  # of this command alone
     told = run("activate", "iris", "2.0.0", "--wait", code=code)
     assert ("2.0.0 is active, good" in told.output) == good
     assert ("1.0.0 is active instead (probation of 2.0.0: it failed)" in told.output) != good
@@ -58,6 +60,67 @@ def test_nobody_waits_for_a_probation_that_nobody_ends(run, store, monkeypatch):
     monkeypatch.setenv("APPLIANCE_PROBATION_ENABLED", "false")
     assert "appliance mark-good iris" in run("activate", "iris", "2.0.0", "--wait", code=2).output
     assert activation.read(store, "iris").active == "1.0.0"
+
+
+@pytest.fixture
+def clock(monkeypatch) -> SimpleNamespace:
+    """A clock of the command that waits, on which a second passes with each look."""
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    clock.sleep = lambda seconds: setattr(clock, "now", clock.now + seconds)
+    monkeypatch.setattr("appliance.cli.waiting.time", clock)
+    return clock
+
+
+@pytest.mark.parametrize("words", [("activate", "iris", "2.0.0"), ("canary", "iris", "2.0.0")])
+def test_who_waits_without_a_service_is_told_soon_and_what_was_begun_stays(run, store, clock, words, monkeypatch):
+    monkeypatch.setenv("APPLIANCE_HTTP_PORT", "1")  # where nothing answers
+    said = run(*words, "--wait", code=1).stderr
+    assert "no service runs here" in said
+    assert "appliance serve" in said
+    assert 30 <= clock.now <= 32
+    if words[0] == "activate":
+        assert activation.read(store, "iris").state == "probation"
+    else:
+        assert info(run)["running"]
+
+
+@pytest.mark.parametrize("words", [("activate", "iris", "2.0.0"), ("canary", "iris", "2.0.0")])
+def test_who_waits_may_say_how_long(run, store, clock, words):
+    running.write(store.state_dir, running.here("", 0))  # a service that listens to MQTT alone
+    said = run(*words, "--wait", "--timeout", "90", code=1).stderr
+    assert "nothing was decided within 90 s" in said
+    assert 90 <= clock.now <= 91
+
+
+def test_numbers_of_a_plan_are_the_options_or_the_settings(run, store, monkeypatch):
+    monkeypatch.setenv("APPLIANCE_EXPERIMENTS_MARGIN", "0.05")
+    monkeypatch.setenv("APPLIANCE_EXPERIMENTS_MIN_REQUESTS", "50")
+    options = ("--min-requests", "20", "--min-seconds", "0", "--max-seconds", "600", "--alpha", "0.001")
+    said = run("canary", "iris", "2.0.0", *options).stdout
+    assert "each step: at least 20 requests and 0 s, failures at most 5 % of the requests above 1.0.0's" in said
+    numbers = {"min_requests": 20, "min_seconds": 0, "max_seconds": 600, "margin": 0.05, "alpha": 0.001}
+    assert info(run)["plan"] == numbers
+    run("abort", "iris")
+    run("split", "iris", "1.0.0=50", "2.0.0=50", "--alpha", "0.02")
+    assert (info(run)["plan"]["alpha"], info(run)["plan"]["min_requests"]) == (0.02, 50)
+
+
+def test_without_an_experiment_it_says_how_to_begin_one(run, store):
+    assert "next: appliance shadow iris 3.0.0, or: appliance canary iris 3.0.0" in run("experiment", "iris").stdout
+    for version in ("2.0.0", "3.0.0"):
+        store.remove("iris", version)
+    assert "appliance install BUNDLE" in info(run)["next"]
+    activation.deactivate(store, "iris")
+    assert info(run)["next"] == "appliance activate iris 1.0.0"
+
+
+def test_every_door_has_the_verdict_in_the_same_words(run, store):
+    run("canary", "iris", "2.0.0")
+    words = info(run)["evidence"]["verdict"]["text"]
+    assert words == "shadow: 2.0.0 has 0 of 300 requests, 0 of 300 s"
+    assert f"verdict: {words}" in run("experiment", "iris").stdout
+    assert f"1.0.0 100 %, 2.0.0 0 %, 2.0.0 is asked beside; {words}" in run("status").stdout
+    assert json.loads(run("models", "--json").stdout)["models"][0]["experiment"]["verdict"] == words
 
 
 def info(run) -> dict:
@@ -138,6 +201,9 @@ def test_rollback_ends_a_canary_and_leaves_the_active_version_but_of_a_shadow_go
         (("canary", "iris", "4.0.0"), 4, "it is not installed"),
         (("canary", "iris", "2.0.0", "--steps", "5,x"), 2, "write as 1,5,25,50"),
         (("canary", "iris", "2.0.0", "--steps", "0,5"), 2, "rising shares in percent"),
+        (("canary", "iris", "2.0.0", "--min-requests", "0"), 2, "see [experiments]"),
+        (("canary", "iris", "2.0.0", "--alpha", "nan"), 2, "see [experiments]"),
+        (("split", "iris", "1.0.0=50", "2.0.0=50", "--alpha", "1"), 2, "alpha"),
         (("canary", "iris", "2.0.0", "--key", "colour"), 2, "no column 'colour'"),
         (("split", "iris", "1.0.0=90"), 2, "two versions or more"),
         (("split", "iris", "1.0.0=90", "2.0.0=20"), 2, "together 100"),

@@ -1,14 +1,18 @@
 """The judge on a host: a canary goes through its steps, is promoted or taken back; a probation ends by itself."""
 
 import logging
+import time
 
+import msgspec
 import pytest
 
 from appliance.config import ProbationConfig
 from appliance.errors import NotReady
 from appliance.experiments import probation_record
+from appliance.experiments.step_clock import StepClock, seconds
 from appliance.inference.selftest import self_test
-from appliance.store import activation, experiments
+from appliance.store import activation, experiments, routing_record
+from tests.conftest import wait_for
 
 BAD: list[float] = []
 GAP = [float("nan"), 1.0, 1.0, 1.0]
@@ -150,6 +154,36 @@ def test_a_judge_that_is_started_anew_goes_on_with_what_was_counted(make_host):
     assert running(second).step == 2
 
 
+@pytest.mark.parametrize("since", ["2001-01-01T00:00:00+00:00", "2199-01-01T00:00:00+00:00"], ids=["forward", "back"])
+def test_a_wall_clock_that_is_set_neither_ends_a_step_early_nor_holds_it(host, since):
+    routing = host.begin("canary", steps=(0.5,), min_seconds=0.3)
+    for _ in range(100):
+        host.ask()
+    host.wait_compared(routing, 100)
+    routing_record.write(host.store.models_dir / "iris", msgspec.structs.replace(routing, since=since))
+    begun = time.monotonic()
+    host.look()
+    if time.monotonic() - begun < 0.3:
+        assert running(host).step == 0
+    wait_for(lambda: host.look() or running(host).step == 1, "the next step")
+    assert time.monotonic() - begun >= 0.3
+
+
+def test_the_time_of_a_step_outlives_a_restart_and_begins_again_with_the_next_one(host):
+    routing = host.begin("canary", steps=(0.5,))
+    folder, within = host.store.state_dir / "experiments", host.store.state_dir
+    first = StepClock(folder, within=within)
+    assert first.count("iris", routing) == 0.0
+    passed = wait_for(lambda: first.count("iris", routing), "some time")
+    second = StepClock(folder, within=within)
+    assert second.count("iris", routing) >= passed
+    assert seconds(folder, "iris", routing, within=within) >= passed
+    second.pause("iris")  # the challenger is not there
+    held = seconds(folder, "iris", routing, within=within)
+    assert second.count("iris", routing) == held
+    assert second.count("iris", msgspec.structs.replace(routing, step=1)) == 0.0
+
+
 def test_counts_of_an_ended_experiment_are_swept(host):
     routing = host.begin("canary", steps=(0.5,))
     to_step(host, routing, 1)
@@ -187,7 +221,7 @@ def test_a_version_on_probation_that_answers_well_is_marked_good(host):
     for _ in range(49):
         host.ask()
     host.look()
-    assert "49 of 50 requests" in status(host)["verdict"]
+    assert "49 of 50 requests" in status(host).verdict
     for _ in range(250):
         host.ask()
     host.look()
@@ -269,7 +303,7 @@ def test_a_first_version_has_nowhere_to_go_back_to(tmp_path, experiment_bundles,
         host.ask(BAD)
     host.look()
     assert activation.read(host.store, "iris").active == "1.0.0"
-    assert "1.0.0 failed on 60 of 60 requests" in status(host)["verdict"]
+    assert "1.0.0 failed on 60 of 60 requests" in status(host).verdict
     assert activation.read(host.store, "iris").state == "probation"
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from appliance.config import ProbationConfig
 from appliance.experiments import probation, probation_record
 from appliance.experiments.evidence import Rate, Sums
-from appliance.experiments.probation_record import Counts, Watch, followed
+from appliance.experiments.probation_record import Counts, Probation, Watch, followed
 from appliance.experiments.quality import Quality
 from appliance.monitoring.counters import BOUNDS
 from appliance.store.record import Activation
@@ -127,6 +127,6 @@ def test_a_record_comes_back_as_it_was_written(tmp_path):
     probation_record.write(tmp_path, "iris", watch(verdict="wait"))
     assert probation_record.read(tmp_path, "iris") == watch(verdict="wait")
     told = probation_record.described(tmp_path, "iris", Activation(active="2.0.0", since=watch().since))
-    assert told == {"state": "probation", "verdict": "wait", "requests": 300, "failures": 0}
+    assert told == Probation("probation", "wait", None, 300, 0)
     other = msgspec.structs.replace(Activation(active="3.0.0", since="t"), state="good")
-    assert probation_record.described(tmp_path, "iris", other)["verdict"] == ""
+    assert probation_record.described(tmp_path, "iris", other) == Probation("good")

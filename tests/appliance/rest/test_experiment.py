@@ -49,6 +49,20 @@ def test_a_canary_is_promoted_and_the_version_is_on_probation(service):
     assert service.ask("GET", "/models/iris")[1]["state"] == "probation"
 
 
+def test_a_plan_of_the_request_goes_before_the_settings(service):
+    body = {"kind": "canary", "version": "2.0.0", "min_requests": 20, "min_seconds": 0, "margin": 0.1}
+    status, told = service.ask("POST", "/models/iris/experiment", body)
+    numbers = {"min_requests": 20, "min_seconds": 0, "max_seconds": 604800, "margin": 0.1, "alpha": 0.01}
+    assert (status, told["plan"]) == (200, numbers)
+    words = service.ask("GET", "/models/iris/experiment")[1]["evidence"]["verdict"]["text"]
+    assert words.startswith("shadow: 2.0.0 has 0 of 20 requests")
+    assert service.ask("GET", "/models/iris")[1]["experiment"]["verdict"].startswith("shadow: 2.0.0 has 0 of 20")
+    (told,) = service.service._served()  # MQTT's status
+    assert told["experiment"]["verdict"].startswith("shadow: 2.0.0 has 0 of 20")
+    assert told["probation"]["state"] == "probation"
+    assert service.ask("POST", "/models/iris/experiment", body | {"alpha": 0})[0] == 400
+
+
 def test_rollback_ends_a_split(service):
     service.ask("POST", "/models/iris/experiment", {"kind": "split", "shares": {"1.0.0": 50, "2.0.0": 50}})
     status, told = service.ask("POST", "/models/iris/rollback")
