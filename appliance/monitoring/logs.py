@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, TextIO
 
+from appliance import trace_context
 from appliance.correlation import request_id
 
 _OWN_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -36,8 +37,9 @@ def configure(level: str, stream: TextIO | None = None) -> None:
 class JsonLines(logging.Formatter):
     """Writes a record as one JSON object: time (ISO 8601, UTC, ms), level, logger, message, extra fields.
 
-    `request_id` is there while a request is answered, `exception` (the traceback) where one was logged. ASCII only, so
-    that no terminal's or pipe's encoding can break a line.
+    `request_id` is there while a request is answered, and the trace that its caller named (`trace_id`, `span_id`,
+    `trace_flags`); `exception` (the traceback) where one was logged. ASCII only, so that no terminal's or pipe's
+    encoding can break a line.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -50,6 +52,9 @@ class JsonLines(logging.Formatter):
         }
         if identifier := request_id.get():
             fields["request_id"] = identifier
+        if (traces := trace_context.current()) and (trace := trace_context.of(identifier, traces)):
+            # OpenTelemetry's names, "Trace Context in non-OTLP Log Formats".
+            fields |= {"trace_id": trace.trace_id, "span_id": trace.span_id, "trace_flags": trace.flags}
         for key, value in vars(record).items():
             if key not in _OWN_ATTRIBUTES:
                 fields[key if key not in fields else f"{key}_"] = _plain(value)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from msgspec import UNSET
 
+from appliance import trace_context
 from appliance.arms import Arms
 from appliance.correlation import request_id
 from appliance.errors import ApplianceError, InvalidInput, NotLogged, NotReady
@@ -137,8 +138,16 @@ class Answerer:
     def answer(self, jobs: Sequence[Job], outcome: BatchOutcome) -> None:
         """Add the results of jobs."""
         slots: list[Answer | None] = [None] * len(jobs)
-        for indices in _groups(jobs):
-            self._answer_group(jobs, indices, slots, outcome)
+        # A row that was put together from several messages belongs to no one's trace.
+        messages = [(one.call.id, one.message) for one in jobs if one.message.user and one.subscription]
+        if messages:
+            trace_context.begin_batch({key: trace for key, one in messages if (trace := _trace(one))})
+        try:
+            for indices in _groups(jobs):
+                self._answer_group(jobs, indices, slots, outcome)
+        finally:
+            if messages:
+                trace_context.end()
         outcome.answers += [answer for answer in slots if answer is not None]
 
     def refuse(self, outcome: BatchOutcome, target: Target, message: Message, error: Exception) -> None:
@@ -256,10 +265,15 @@ class Answerer:
         outcome.refused[reason] = outcome.refused.get(reason, 0) + 1
         identifier = message_id(message.topic, message.payload, message.correlation)
         token = request_id.set(identifier)
+        outer, trace = trace_context.current(), _trace(message) if message.user else None
+        if trace is not None:
+            trace_context.begin_batch({identifier: trace})
         self._predictor.failed(model, version, error, arm=arm, key=key)
         request_id.reset(token)
+        trace_context.begin_batch(outer)
         payload = error_payload(error, reason, message.topic, identifier, message.payload, size=message.unread)
-        return Answer(self._errors, payload, LOCAL, content_type="application/json")
+        user = trace.fields if trace is not None else ()
+        return Answer(self._errors, payload, LOCAL, content_type="application/json", user=user)
 
     def _response_topic(self, message: Message, subscription: Subscription) -> str:
         """Return where a message wants its answer. Raises BadMessage where it may not have it."""
@@ -269,9 +283,19 @@ class Answerer:
         return message.response
 
 
+def _trace(message: Message) -> trace_context.TraceContext | None:
+    """Return the trace that a message belongs to; not one that is too long to go back."""
+    return trace_context.read_pairs(message.user) if _size_of_user(message) <= LONGEST_USER else None
+
+
+def _size_of_user(message: Message) -> int:
+    """Return the bytes of a message's user properties."""
+    return sum(len(name.encode()) + len(value.encode()) for name, value in message.user)
+
+
 def _check_user(message: Message) -> None:
     """Raise BadMessage for user properties that an answer cannot have."""
-    size = sum(len(name.encode()) + len(value.encode()) for name, value in message.user)
+    size = _size_of_user(message)
     if size > LONGEST_USER:
         found = f"they have {size} bytes, {LONGEST_USER} may be"
         raise BadMessage("too_large", "read the user properties", found, "send fewer")

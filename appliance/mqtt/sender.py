@@ -233,9 +233,9 @@ class Sender:
         if stored.unread:
             self._give_up(stored, f"it has {stored.unread} bytes, more than any answer may have", now)
             return True
-        user: tuple[tuple[str, str], ...] = (
-            (*answer.user, ("model", answer.model), ("version", answer.version)) if answer.model else ()
-        )
+        user = answer.user
+        if answer.model:
+            user = (*user, ("model", answer.model), ("version", answer.version))
         payload = answer.payload
         if replayed:
             predicted = self._outbox.clock.label(stored.created)

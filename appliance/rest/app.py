@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from appliance import trace_context
 from appliance.budget import SMALL
 from appliance.errors import ApplianceError, NoDefaultModel, NotFound, Overloaded
 from appliance.predictor import request_id
@@ -100,6 +101,7 @@ class App:
         """Return the answer of one route; the boundary where every error becomes an answer."""
         given = request.environ.get("HTTP_X_REQUEST_ID", "")[:128]
         token = request_id.set(given or f"{self._prefix}-{next(self._numbers)}")
+        traced = trace_context.begin(request.environ) if "HTTP_TRACEPARENT" in request.environ else None
         try:
             answer = self._answer(route, request, variables)
             if self._log_requests:
@@ -107,8 +109,10 @@ class App:
                 log.info("request", extra=extra | {"seconds": round(request.seconds(), 6)})
             if given or answer.status >= 500 or self._tells_ids:
                 answer = answer.with_headers(("X-Request-Id", request_id.get()))
-            return answer
+            return answer if traced is None else answer.with_headers(*traced.fields)
         finally:
+            if traced is not None:
+                trace_context.end()
             if request.held:
                 request.release()
             request_id.reset(token)

@@ -9,7 +9,7 @@ from appliance.errors import ConfigError
 EVERY = "*"
 """Stands for every origin."""
 
-_EXPOSED = "X-Request-Id, X-Experiment, Inference-Header-Content-Length, Retry-After"
+_EXPOSED = "X-Request-Id, X-Experiment, Inference-Header-Content-Length, Retry-After, traceparent, tracestate"
 _MAX_AGE = "600"  # seconds for which a browser need not ask again
 
 StartResponse = Callable[..., Any]

@@ -19,6 +19,7 @@ GROUPS = [
         "correlation",
         "extras",
         "drift_report",
+        "trace_context",
         "mqtt_state",
         "signals",
         "systemd",

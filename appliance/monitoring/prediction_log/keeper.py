@@ -4,7 +4,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from appliance.monitoring.prediction_log.layout import Answered, Layout, whole
 from appliance.monitoring.prediction_log.segments import Writer
 from appliance.monitoring.prediction_log.writer import BLOCK, SegmentWriter, wants_rotation
 from appliance.predictor import Prediction
+from appliance.trace_context import TraceContext, of
 
 TOGETHER = 16
 """Lines that are made and written at once."""
@@ -47,6 +48,8 @@ class Item(msgspec.Struct):  # a frozen dataclass takes ten times as long to mak
     answered: Answered | None = None
     made: Sequence[Any] = ()
     """Lines that are whole but for their nonce."""
+    traces: Mapping[str, TraceContext] | None = None
+    """Of the requests, see trace_context."""
 
 
 @dataclass(slots=True)
@@ -163,6 +166,8 @@ class Keeper:
         answered = item.answered or (whole(item.prediction) if item.prediction else None)
         if answered:
             for row in item.layout.rows(answered, self._nonces):
+                if item.traces and (trace := of(row.id.rpartition(".")[0], item.traces)):
+                    row.trace = trace.trace_id
                 yield lines.line_of(row)
         for line in item.made:
             line.n = next(self._nonces)

@@ -70,6 +70,8 @@ class Row(msgspec.Struct, omit_defaults=True):
     """From the request's arrival to its outputs, in milliseconds; of a run that requests share, the whole run's."""
     listener: str = ""
     arm: str = ""
+    trace: str = ""
+    """The caller's trace id, 32 hex digits; "" where it said none."""
     of: int = 0
     """Rows of the request where only every so many were kept."""
     cut: list[int] | None = None

@@ -29,6 +29,7 @@ from appliance.monitoring.prediction_log.keeper import Gap, Item, Keeper, Ticket
 from appliance.monitoring.prediction_log.layout import Layout, sent_of, strided
 from appliance.monitoring.prediction_log.writer import BLOCK
 from appliance.predictor import Models, Prediction
+from appliance.trace_context import current, of
 
 MOST_ROWS, MOST_BYTES = 20_000, 8 * 1024 * 1024
 """Rows, and bytes of them, that may wait."""
@@ -110,6 +111,8 @@ class PredictionLog:
             rows = answered.ids[0][1]
         size = layout.size(rows, answered.sent if answered else sent_of(prediction))
         item = Item(layout, rows, size, prediction.time, None, None if answered else prediction, answered)
+        if traces := current():
+            item.traces = traces
         if self.config.required:
             item.ticket = ticket = Ticket()
             self._await(ticket if self._put(item) else None)
@@ -135,6 +138,8 @@ class PredictionLog:
         reason = getattr(error, "reason", "") or type(error).__name__
         column = getattr(error, "column", "") or ""
         line = lines.Row(identifier[:256], round(now, 3), error=str(reason), column=str(column)[:256])
+        if (traces := current()) and (trace := of(identifier, traces)):
+            line.trace = trace.trace_id
         self._put(Item(layout, 1, 256, now, made=(line,)))
 
     def take_labels(self, model: str, labels: list[GivenLabel], source: str) -> None:

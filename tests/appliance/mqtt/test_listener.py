@@ -351,6 +351,17 @@ def test_user_properties_go_back_with_the_answer(listen, plain, until):
     assert client.answers(1, "appliance/edge/errors")[0]["error"] == "too_large"
 
 
+def test_a_report_of_a_bad_message_names_its_trace(listen, plain):
+    listen(subscriptions=[PLANT]).connected()
+    client = plain("appliance/edge/errors")
+    parent = f"00-{'a' * 32}-{'1' * 16}-01"
+    for given in ([("traceparent", parent), ("tracestate", "a=1"), ("x", "y")], [("traceparent", "00-ab")]):
+        client.publish("plant/a/sensors", "{", UserProperty=given)
+        client.publish("plant/a/sensors", "[1]", UserProperty=given)
+    told = [getattr(one.properties, "UserProperty", []) for one in client.wait(4, "appliance/edge/errors")]
+    assert sorted(told) == [[]] * 2 + [[("traceparent", parent), ("tracestate", "a=1")]] * 2
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from appliance import trace_context
 from appliance.config import PredictionLogConfig
 from appliance.errors import ConfigError, InvalidInput, NotLogged
 from appliance.inference.sent import SentRows
@@ -138,6 +139,29 @@ def test_a_refused_request_is_a_line_too(start_logged):
     assert line["id"] == "bad"
     assert line["error"]
     assert not (service.state / "log" / "unknown").exists()
+
+
+def test_rows_and_refusals_name_the_trace_of_their_caller(start_logged):
+    service = start_logged(LABELS)
+    for trace, row in (("a" * 32, [1, 2, 3, 4]), ("b" * 32, [1, 2, None, 4]), ("", [4, 3, 2, 1])):
+        parent = f"00-{trace}-{'1' * 16}-01" if trace else "none"
+        service.ask("POST", "/predict", {"features": [row]}, traceparent=parent)
+    service.stop()
+    assert [line.get("trace") for line in service.lines()] == ["a" * 32, "b" * 32, None]
+
+
+def test_rows_of_messages_that_share_a_run_name_their_own_traces(tmp_path, logged):
+    own, predictor = logged("regression")
+    version = predictor.route()
+    version.schema.keeps_rows = True
+    trace_context.begin_batch({"first": trace_context.read(f"00-{'a' * 32}-{'1' * 16}-01")})
+    try:
+        rows = version.schema.from_rows([[1, 2, 3, 4], [2, 2, 3, 4]])
+        predictor.run(version, rows, shared_by=[("first", 1), ("second", 1)])
+    finally:
+        trace_context.end()
+    own.stop()
+    assert [row.get("trace") for row in rows_of(tmp_path)] == ["a" * 32, None]
 
 
 def test_off_answers_bear_no_id_and_nothing_is_written(start_logged):
