@@ -81,7 +81,7 @@ class Service:
             roles=ExperimentRoles(keep_previous=config.probation.enabled and config.probation.keep_loaded),
             keeps_rows=config.log.predictions.enabled and config.log.predictions.inputs,
         )
-        self.metrics = Metrics(runtime, slot, state_dir=config.state_dir, experiments=self.models.experiments)
+        self.metrics = Metrics(runtime, slot, state_dir=config.state_dir)
         self.models.switched = self._switched
         refuse = config.models.overflow == "refuse"
         self.log = LogParts(config, self.store, self.models, self.metrics.log, slot)
@@ -90,6 +90,7 @@ class Service:
         sums, test = self.metrics.counters.sums, self.trials.self_test
         self.experiments = Experiments(config, self.store, self.models, sums, test, slot=slot)
         self.log.feeds.append(self.experiments)
+        self.metrics.experiments = self.experiments.figures
         observers: list[Observer] = [self.metrics.counters, *self.log.observers, self.experiments]
         observers += [self.drift] if self.drift else []
         quality = QualityPolicy.of(config, self.drift.drifted if self.drift else no_drift)

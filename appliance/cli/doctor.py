@@ -21,8 +21,9 @@ from appliance.cli.models import as_json
 from appliance.cli.output import echo, print_json
 from appliance.config import BrokerConfig, Config
 from appliance.errors import ApplianceError, ConfigError
+from appliance.experiments import info
 from appliance.inference import processor
-from appliance.store import activation, condition, trials
+from appliance.store import activation, condition, experiments, trials
 from appliance.store.versions import Store
 
 LEAST_PYTHON = (3, 11)
@@ -85,6 +86,7 @@ def examine(config: Config) -> list[Finding]:
         lambda: check_broker(config.mqtt),
         lambda: check_memory(cgroup.limits().memory_bytes),
         lambda: check_versions(Store.of(config), memory.limit_bytes()),
+        lambda: check_experiments(Store.of(config)),
         lambda: check_processors(cgroup.limits().processors, config),
     ]
     return [check() for check in checks]
@@ -301,6 +303,28 @@ def check_versions(store: Store, limit: int) -> Finding:
         return Finding(check, "ok", found)
     next_step = "allow more memory: one more version is loaded beside these before it takes over"
     return Finding(check, "warn", f"{found}; {_mib(limit)} MiB are allowed", next_step)
+
+
+def check_experiments(store: Store) -> Finding:
+    """Return whether each experiment can be read, and its versions are there."""
+    check, running = "experiments", []
+    for name in store.names():
+        try:
+            routing = experiments.read(store, name)
+        except ApplianceError as error:
+            return Finding(check, "fail", f"{error.tried}: {error.found}", error.next_step)
+        if routing is None:
+            continue
+        if gone := info.missing(store, name, routing):
+            found, _, next_step = gone.rpartition("; ")
+            return Finding(check, "fail", f"{name}, {routing.described}: {found}", next_step)
+        try:
+            for version in routing.challengers:
+                store.installed(name, version)
+        except ApplianceError as error:
+            return Finding(check, "fail", f"{name}, {routing.described}: {error.found}", f"appliance abort {name}")
+        running.append(f"{name}, {routing.described}")
+    return Finding(check, "ok", "; ".join(running) or "none runs")
 
 
 def _mib(count: int) -> int:

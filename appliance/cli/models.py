@@ -200,7 +200,9 @@ def described(store: Store, name: str) -> dict[str, Any]:
         record = activation.read(store, name)
     except ApplianceError as error:
         return {**model, **msgspec.to_builtins(Activation()), "error": str(error)}
-    return {**model, **msgspec.to_builtins(record), "experiment": msgspec.to_builtins(info.running(store, name))}
+    experiment = msgspec.to_builtins(info.running(store, name))
+    told = {"experiment": experiment, "experiment_problem": info.problem_of(store, name)}
+    return {**model, **msgspec.to_builtins(record), **told}
 
 
 def _opened(bundle: Path, key_files: Sequence[Path]) -> AbstractContextManager[Opened]:

@@ -153,7 +153,7 @@ def _lines(document: dict[str, Any]) -> list[str]:
         lines.append(f"model {model['name']}: {active}{exact}{tested}; installed: {', '.join(model['versions'])}")
         if model.get("experiment"):
             lines.append(f"  experiment: {_experiment(model['experiment'])}")
-        lines += [f"  problem: {model['problem']}"] * bool(model["problem"])
+        lines += [f"  problem: {told}" for told in (model["problem"], model.get("experiment_problem")) if told]
         lines += [f"  probation: {told}" for told in [(model["probation"] or {}).get("verdict")] if told]
         lines += [f"  why: {model['why']}"] * bool(model["why"]) + [f"  error: {model.get('error')}"] * (
             "error" in model

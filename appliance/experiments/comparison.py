@@ -141,6 +141,18 @@ def report(cells: Sequence[float], labels: Sequence[Label], worst: Sequence[Wors
     return document
 
 
+def figures(cells: Sequence[float]) -> dict[str, float]:
+    """Return the first numbers of the sums, for /metrics: requests, rows, agreement (0 to 1), errors, dropped."""
+    rows = cells[ROWS]
+    return {
+        "requests": cells[REQUESTS],
+        "rows": rows,
+        "agreement": cells[AGREED] / rows if rows else 0.0,
+        "errors": cells[ERRORS],
+        "dropped_requests": cells[DROPPED],
+    }
+
+
 def worst_of(rows: Sequence[WorstRow]) -> list[WorstRow]:
     """Return those of some rows on which the versions differ most, the worst first."""
     return sorted(rows, key=lambda row: (-how_far(row), row.id))[:WORST]

@@ -25,6 +25,7 @@ from appliance.inference.values import all_finite
 from appliance.monitoring import shared_cells
 from appliance.monitoring.shared_cells import Key, Layout, SharedCells
 from appliance.predictor import Prediction
+from appliance.store.routing_record import MOST_ARMS as ARMS
 from appliance.store.routing_record import Routing
 
 SEEN, FAILED, SLOW, NAN = range(4)
@@ -33,8 +34,6 @@ KINDS = 4
 RUNS = 2 * KINDS
 """Runs of the graph that were held against the bound. Before it: all events by kind, then those without a key."""
 FIELDS = RUNS + 1
-ARMS = 16
-"""Arms that an experiment may have."""
 BUCKETS = 16_384
 WARM_UP = 50
 """The first runs of a version in each process, which are not compared with the bound: caches are cold."""

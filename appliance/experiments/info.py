@@ -85,7 +85,7 @@ class ExperimentInfo(msgspec.Struct, frozen=True):
     last: Ended | None = None
     """The last one that ended."""
     problem: str = ""
-    """Why its record cannot be read; the active version answers then."""
+    """Why its record cannot be read, so that the active version answers; or which of its versions is missing."""
     next: str = ""
     """Where none runs: the command that begins one."""
 
@@ -120,7 +120,28 @@ def info(store: Store, name: str) -> ExperimentInfo:
         why=routing.why,
         evidence=_evidence(store, name, routing),
         last=last,
+        problem=missing(store, name, routing),
     )
+
+
+def problem_of(store: Store, name: str) -> str:
+    """Return what is wrong with a model's experiment, "" for nothing: its record, or a version that is missing."""
+    try:
+        now = experiments.read(store, name)
+    except ApplianceError as error:
+        return str(error)
+    return missing(store, name, now) if now else ""
+
+
+def missing(store: Store, name: str, routing: Routing) -> str:
+    """Return which versions of an experiment are not there any more, and what to do; "" where all are."""
+    installed = store.versions(name)
+    gone = [version for version in (routing.base, *routing.challengers) if version not in installed]
+    if not gone:
+        return ""
+    answers = f": {routing.base} answers its requests" if routing.base in installed else ""
+    again = f"install {'it' if len(gone) == 1 else 'them'} again, or: appliance abort {name}"
+    return f"{' and '.join(gone)} {'is' if len(gone) == 1 else 'are'} not installed any more{answers}; {again}"
 
 
 def running(store: Store, name: str) -> RunningExperiment | None:
@@ -170,7 +191,7 @@ def end_of(store: Store, name: str, routing: Routing) -> Ended | None:
 
 def described(told: ExperimentInfo) -> list[str]:
     """Return an experiment as lines for a person."""
-    if told.problem:
+    if told.problem and not told.running:
         return [f"the experiment of {told.model} cannot be read: {told.problem}"]
     if not told.running:
         ended = [f"the last one: {_end_in_words(told.last)}"] if told.last else []
@@ -191,7 +212,7 @@ def described(told: ExperimentInfo) -> list[str]:
     if told.shadow:
         asked = f"{100 * told.shadow.share:g} % of the rows"
         lines.append(f"{told.shadow.version:<16} is asked {asked} beside, and its answers are sent to nobody")
-    lines += [f"why: {told.why}"] * bool(told.why)
+    lines += [f"why: {told.why}"] * bool(told.why) + [f"problem: {told.problem}"] * bool(told.problem)
     return lines + _proved(told.evidence or {})
 
 

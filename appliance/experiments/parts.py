@@ -19,6 +19,7 @@ from appliance.experiments import files
 from appliance.experiments.tally import Sums, Tally
 from appliance.inference.version import LoadedVersion
 from appliance.labels import Truth
+from appliance.monitoring.experiment_figures import ExperimentFigures
 from appliance.predictor import Prediction
 from appliance.repository import ModelRepository
 from appliance.store import activation
@@ -152,6 +153,15 @@ class Experiments:
         """Return the experiment that runs on a model, as this process follows it."""
         arms = self._models.arms(model)
         return arms.routing if arms else None
+
+    def figures(self) -> list[ExperimentFigures]:
+        """Return what /metrics tells of the experiments that run."""
+        running = self._models.experiments()
+        if not running:
+            return []
+        from appliance.experiments import report
+
+        return [report.figures(self._store, name, routing) for name, routing in sorted(running.items())]
 
     def _begun(self) -> "tuple[ArmCounters, Shadow]":
         """Return what counts arms, and the shadow; made with the first experiment, the shadow's thread started."""

@@ -9,15 +9,22 @@ from typing import Any
 import msgspec
 
 from appliance.bundle.manifest import Label
-from appliance.experiments import comparison, counting, files, quality, worst_rows
+from appliance.errors import ApplianceError
+from appliance.experiments import comparison, counting, files, quality, step_clock, worst_rows
 from appliance.experiments import verdict as verdicts
 from appliance.experiments.counting import FAILED, NAN, SEEN, SLOW
 from appliance.experiments.evidence import Rate
 from appliance.experiments.shadow import shadow_key
 from appliance.experiments.verdict import Seen, Verdict
 from appliance.monitoring import shared_cells
+from appliance.monitoring.experiment_figures import ArmFigures, ExperimentFigures
 from appliance.store.routing_record import Routing
 from appliance.store.versions import Store
+
+_TOLD = (SEEN, FAILED, SLOW, NAN)
+"""Kinds of events, in the order of ArmFigures."""
+_WITHOUT_EVIDENCE = ("split", "quality")
+"""Findings that are no test of worse counts: the arms' shares, and a confidence sequence."""
 
 
 def seen(folder: Path, name: str, routing: Routing, *, within: Path | None) -> Seen:
@@ -53,6 +60,25 @@ def document(store: Store, name: str, routing: Routing, seconds: float) -> dict[
     return told
 
 
+def figures(store: Store, name: str, routing: Routing) -> ExperimentFigures:
+    """Return what is known of a running experiment as numbers, for /metrics."""
+    folder, within = files.folder(store.state_dir), store.state_dir
+    found = seen(folder, name, routing, within=within)
+    verdict = verdicts.judge(routing, found, step_clock.seconds(folder, name, routing, within=within))
+    split_is_broken = any(one.test == "split" for one in verdict.findings)
+    state = "inconclusive" if verdict.inconclusive else "routing broken" if split_is_broken else verdict.action
+    arms = zip(routing.arms, found.arms, strict=True)
+    return ExperimentFigures(
+        name,
+        routing.step,
+        state,
+        [ArmFigures(arm.version, arm.share, *(counts.events[kind] for kind in _TOLD)) for arm, counts in arms],
+        (routing.shadow.version, routing.shadow.share) if routing.shadow else None,
+        comparison.figures(found.shadow) if routing.shadow else {},
+        {(one.version, one.test): one.log_e for one in verdict.findings if one.test not in _WITHOUT_EVIDENCE},
+    )
+
+
 def _arm(routing: Routing, found: Seen, place: int) -> dict[str, Any]:
     """Return what one arm did in the step that runs."""
     arm, counts = routing.arms[place], found.arms[place]
@@ -74,5 +100,8 @@ def _arm(routing: Routing, found: Seen, place: int) -> dict[str, Any]:
 
 
 def _labels(store: Store, name: str, version: str) -> list[Label]:
-    """Return a version's class labels."""
-    return list(store.manifest(name, version).class_labels)
+    """Return a version's class labels; none where its files are gone or damaged, which is told of elsewhere."""
+    try:
+        return list(store.manifest(name, version).class_labels)
+    except ApplianceError:
+        return []

@@ -34,6 +34,8 @@ from appliance.monitoring.counters import (
     SERVICE_ERRORS,
     SUCCESSES,
 )
+from appliance.monitoring.experiment_families import families
+from appliance.monitoring.experiment_figures import ExperimentFigures
 from appliance.monitoring.log_counters import LogFigures
 from appliance.monitoring.quality.report import QualityFigures
 from appliance.monitoring.refusals import Refused
@@ -41,7 +43,6 @@ from appliance.monitoring.serving import Serving
 from appliance.monitoring.shared_cells import Key
 from appliance.mqtt_state import MqttState
 from appliance.store.condition import Condition
-from appliance.store.routing_record import Routing
 
 Sums = dict[Key, list[float]]
 
@@ -58,17 +59,17 @@ def text(
     state: Condition | None = None,
     refused: Mapping[Key, Refused] = MappingProxyType({}),
     log: LogFigures | None = None,
-    experiments: Mapping[str, Routing] = MappingProxyType({}),
+    experiments: Sequence[ExperimentFigures] = (),
     drift: Sequence[DriftReport] = (),
     quality: Mapping[str, QualityFigures] = MappingProxyType({}),
 ) -> bytes:
     """Return the Prometheus text format 0.0.4: cells, what serves, the MQTT listener, the state folder, the log.
 
-    `refused` are the refusals of each version by column and reason; `experiments` those that run, by model;
+    `refused` are the refusals of each version by column and reason; `experiments` those that run;
     `drift` is of the versions that are watched.
     """
     registry = CollectorRegistry(auto_describe=False)
-    served = (*_states(serving), *_experiments(experiments), *_state_folder(state))
+    served = (*_states(serving), *families(experiments), *_state_folder(state))
     watched = (_refused(refused), *_drift(drift), *_quality(quality))
     own = (*_own(sums), *watched, *served, *_mqtt(mqtt), *_log(log))
     registry.register(_Snapshot([*own, *_triton(sums), *_mlserver(sums)]))
@@ -181,29 +182,6 @@ def _states(serving: Iterable[dict[str, Serving]]) -> Iterator[Metric]:
     build = GaugeMetricFamily("appliance_build_info", "1; the label says which program runs.", labels=("version",))
     build.add_metric((__version__,), 1)
     yield build
-
-
-def _experiments(running: Mapping[str, Routing]) -> Iterator[Metric]:
-    """Return the shares, the step and the evidence of the experiments that run; nothing where none does."""
-    if not running:
-        return
-    share = GaugeMetricFamily(
-        "appliance_experiment_share",
-        "Share of the requests that a version answers while an experiment runs, or as shadow is asked beside.",
-        labels=(*_VERSION, "role"),
-    )
-    step = GaugeMetricFamily("appliance_experiment_step", "Step of a canary, 0 while it shadows.", labels=("model",))
-    help_ = "Natural logarithm of a test's evidence that a version is worse, as it was last written to disk."
-    evidence = GaugeMetricFamily("appliance_experiment_log_evidence", help_, labels=("model", "test"))
-    for model, routing in running.items():
-        for arm in routing.arms:
-            share.add_metric((model, arm.version, "arm"), arm.share)
-        if routing.shadow:
-            share.add_metric((model, routing.shadow.version, "shadow"), routing.shadow.share)
-        step.add_metric((model,), routing.step)
-        for test, log_e in routing.log_e.items():
-            evidence.add_metric((model, test), log_e)
-    yield from (share, step, evidence)
 
 
 def _state_folder(state: Condition | None) -> Iterator[Metric]:

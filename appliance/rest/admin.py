@@ -69,6 +69,8 @@ class ModelInfo(msgspec.Struct):
     """Why the active version does not serve, or why it should not (nobody who is trusted signed it); "" when it may."""
     experiment: RunningExperiment | None
     """What runs on it; see /models/{name}/experiment."""
+    experiment_problem: str
+    """Why its record cannot be read, or which of its versions is missing; "" for nothing."""
     probation: Probation | None
     """This host's verdict on the active version; null when none is active."""
     drift: DriftSummary | None
@@ -217,6 +219,7 @@ def _model_info(context: Context, name: str, served: Served | None) -> ModelInfo
         why=now.why,
         problem=problem,
         experiment=info.running(context.store, name),
+        experiment_problem=info.problem_of(context.store, name),
         probation=probation_record.described(context.store.state_dir, name, now),
         drift=drift.summary() if drift else None,
         versions=[_version_info(context, name, version, now.active) for version in context.store.versions(name)],

@@ -16,12 +16,9 @@ from appliance.bundle.likeness import differences
 from appliance.errors import ExperimentRuns, Misuse, NotFound, NotReady, Refused
 from appliance.store import activation, receipts, routing_record, trials
 from appliance.store.record import Activation
-from appliance.store.routing_record import Arm, Kind, Plan, Routing
+from appliance.store.routing_record import MOST_ARMS, TOLERANCE, Arm, Kind, Plan, Routing
 from appliance.store.tested import SelfTest, Tested, tested, unchanged
 from appliance.store.versions import Store
-
-TOLERANCE = 1e-6
-"""By which shares may miss 1 together."""
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -230,6 +227,8 @@ def _split_arms(tried: str, base: str, arms: Sequence[Arm]) -> tuple[Arm, ...]:
     versions = [arm.version for arm in arms]
     if len(arms) < 2 or len(set(versions)) < len(versions):
         raise Misuse(tried, f"its arms are {', '.join(versions) or 'none'}", "name two versions or more, each once")
+    if len(arms) > MOST_ARMS:
+        raise Misuse(tried, f"it has {len(arms)} arms", f"compare {MOST_ARMS} versions at once at most")
     if base not in versions:
         found = f"{base}, the active version, is not among them"
         raise Misuse(

@@ -23,6 +23,10 @@ from appliance.store import durable, record
 
 FILE = "routing.json"
 FORMAT = 1
+MOST_ARMS = 16
+"""Of one experiment."""
+TOLERANCE = 1e-6
+"""By which shares may miss 1 together."""
 
 Kind = Literal["shadow", "canary", "split"]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -118,9 +122,29 @@ def read(folder: Path) -> Routing | None:
         if told > FORMAT:
             found = f"format {told} is newer than this appliance (reads {FORMAT})"
             raise StoreError(f"read {file}", found, f"upgrade the appliance, or: appliance abort {folder.name}")
-        return msgspec.json.decode(raw, type=Routing)
+        routing = msgspec.json.decode(raw, type=Routing)
+        _check(routing)
+        return routing
     except (ValueError, msgspec.MsgspecError) as error:
         raise _unreadable(folder, str(error)) from error
+
+
+def _check(routing: Routing) -> None:
+    """Raise ValueError for a record that no command writes: whoever follows it counts on what is checked here."""
+    versions = [arm.version for arm in routing.arms]
+    if not versions or versions[0] != routing.base or len(set(versions)) < len(versions):
+        raise ValueError(f"its arms are {', '.join(versions) or 'none'}, which do not begin with {routing.base}")
+    if len(versions) > MOST_ARMS:
+        raise ValueError(f"it has {len(versions)} arms, {MOST_ARMS} are allowed")
+    if abs(sum(arm.share for arm in routing.arms) - 1) > TOLERANCE:
+        raise ValueError("its arms' shares are not 1 together")
+    if not routing.challengers:
+        raise ValueError(f"it has no version beside {routing.base}")
+    canary = routing.kind == "canary"
+    if canary and (routing.shadow is None or versions[1:] != [routing.shadow.version]):
+        raise ValueError("a canary has two arms, the second of which shadows")
+    if not 0 <= routing.step <= (len(routing.plan.steps) if canary else 0):
+        raise ValueError(f"step {routing.step} is none of its {len(routing.plan.steps)} steps")
 
 
 def running(folder: Path) -> Routing | None:

@@ -15,12 +15,15 @@ from appliance.bundle import keys
 from appliance.cli import appliance as command
 from appliance.cli import doctor
 from appliance.config import Config, HttpConfig, ModelsConfig, MqttConfig
-from appliance.store import trials
+from appliance.experiments import control
+from appliance.inference.selftest import self_test
+from appliance.store import activation, experiments, trials
 from appliance.store.versions import Store
 
 CHECKS = [
     "python", "onnxruntime", "openssl", "telemetry", "processor", "glibc", "state folder", "disk", "state mount",
-    "temp mount", "trusted keys", "settings", "port", "broker", "memory limit", "versions", "processors",
+    "temp mount", "trusted keys", "settings", "port", "broker", "memory limit", "versions", "experiments",
+    "processors",
 ]  # fmt: skip
 
 
@@ -40,6 +43,20 @@ def test_doctor_and_status_tell_what_an_active_version_needs(tmp_path, make_bund
     assert (finding.state, "iris 1.0.0" in finding.found, "MiB" in finding.found) == ("ok", True, True)
     assert doctor.check_versions(store, 128 * 2**20).state == "warn"
     assert " MiB, loads in " in CliRunner().invoke(command, ["status"], env=environment).stdout
+
+
+def test_experiments_that_run_are_named(tmp_path, make_bundle):
+    store = Store(tmp_path / "state")
+    assert doctor.check_experiments(store).found == "none runs"
+    for version in ("1.0.0", "2.0.0"):
+        store.install(make_bundle(tmp_path, version=version))
+    activation.activate(store, "iris", "1.0.0", self_test)
+    made = experiments.begin(store, "iris", control.canary("2.0.0"), self_test)
+    found = doctor.check_experiments(store)
+    assert (found.state, found.found) == ("ok", f"iris, canary {made.id} of 2.0.0")
+    (store.folder("iris", "2.0.0") / "model.onnx").write_bytes(b"")
+    found = doctor.check_experiments(store)
+    assert (found.state, found.next) == ("fail", "appliance abort iris")
 
 
 def test_every_check_gives_a_line_and_fails_come_with_what_to_do(tmp_path):

@@ -1,14 +1,16 @@
 """The judge on a host: a canary goes through its steps, is promoted or taken back; a probation ends by itself."""
 
 import logging
+import shutil
 import time
 
 import msgspec
 import pytest
 
+from appliance.cli import doctor
 from appliance.config import ProbationConfig
 from appliance.errors import NotReady
-from appliance.experiments import probation_record
+from appliance.experiments import info, probation_record
 from appliance.experiments.step_clock import StepClock, seconds
 from appliance.inference.selftest import self_test
 from appliance.store import activation, experiments, routing_record
@@ -182,6 +184,57 @@ def test_the_time_of_a_step_outlives_a_restart_and_begins_again_with_the_next_on
     held = seconds(folder, "iris", routing, within=within)
     assert second.count("iris", routing) == held
     assert second.count("iris", msgspec.structs.replace(routing, step=1)) == 0.0
+
+
+def test_a_challenger_that_is_deleted_by_hand_is_told_and_its_requests_are_answered(make_host, caplog):
+    first = make_host()
+    routing = first.begin("canary", steps=(0.5,))
+    to_step(first, routing, 1)
+    shutil.rmtree(first.store.folder("iris", "2.0.0"))
+    first.ask_arm("2.0.0", many=3)  # what is loaded serves on
+    first.look()
+    assert running(first).step == 1
+    first.close()
+    second = make_host()  # after a restart it cannot be loaded
+    assert {second.ask(key=f"k{number}").version for number in range(20)} == {"1.0.0"}
+    second.look()
+    second.look()
+    told = [one for one in caplog.records if "2.0.0 cannot be loaded" in getattr(one, "found", "")]
+    assert len(told) == 1
+    shown = info.info(second.store, "iris")
+    assert "2.0.0 is not installed any more: 1.0.0 answers its requests" in shown.problem
+    assert f"problem: {shown.problem}" in info.described(shown)
+    assert doctor.check_experiments(second.store).next == "install it again, or: appliance abort iris"
+    experiments.abort(second.store, "iris")
+    assert info.problem_of(second.store, "iris") == ""
+
+
+def test_an_active_version_that_is_deleted_by_hand_leaves_the_experiment_to_be_shown_and_ended(host):
+    host.begin("canary", steps=(0.5,))
+    shutil.rmtree(host.store.folder("iris", "1.0.0"))
+    host.look()
+    assert host.ask().version == "1.0.0"  # it is loaded
+    assert "1.0.0 is not installed any more; install it again" in info.info(host.store, "iris").problem
+    assert info.running(host.store, "iris").verdict.startswith("shadow: 2.0.0 has")
+    assert experiments.abort(host.store, "iris")
+
+
+def test_a_record_that_is_torn_while_it_runs_ends_the_routing_and_nothing_else(host, caplog):
+    routing = host.begin("canary", steps=(0.5,))
+    to_step(host, routing, 1)
+    record = experiments.path(host.store, "iris")
+    content = record.read_bytes()
+    for torn in (content[: len(content) // 2], content.replace(b'"format": 1', b'"format": 7')):
+        record.write_bytes(torn)
+        host.look()
+        assert {host.ask(key=f"k{number}").version for number in range(20)} == {"1.0.0"}
+        assert "appliance abort iris" in info.problem_of(host.store, "iris")
+        found = doctor.check_experiments(host.store)
+        assert (found.state, "appliance abort iris" in found.next) == ("fail", True)
+    assert "experiment cannot be read: the active version answers" in caplog.text
+    record.write_bytes(content)  # whoever mends it has the experiment back, with what was counted
+    host.look()
+    assert running(host).step == 1
 
 
 def test_counts_of_an_ended_experiment_are_swept(host):

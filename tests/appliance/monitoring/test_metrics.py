@@ -15,12 +15,12 @@ from appliance.drift_report import ColumnReport, DriftReport
 from appliance.errors import InvalidInput, NotFound, NotReady
 from appliance.inference.version import LoadedVersion
 from appliance.monitoring import counters, shared_cells
+from appliance.monitoring.experiment_figures import STATES, ArmFigures, ExperimentFigures
 from appliance.monitoring.metrics import Metrics
 from appliance.monitoring.quality import join
 from appliance.mqtt_state import MqttState
 from appliance.predictor import Counts, Prediction, Predictor
 from appliance.repository import ModelRepository, Served
-from appliance.store.routing_record import Arm, Routing
 from appliance.store.versions import Store
 
 IRIS = {"model": "iris", "version": "1.0.0"}
@@ -297,12 +297,14 @@ def test_drift_is_told_of_the_worst_hundred_columns(folder):
 def test_the_documentation_has_every_metric_with_its_type_and_labels_and_no_other(loaded, folder):
     column = ColumnReport(column="a", role="input", state="watch", psi={"training": 0.15})
     report = DriftReport(model="iris", version="1.0.0", estimated_accuracy=0.9, columns=[column])
-    arms, shadow = (Arm("1.0.0", 0.95), Arm("2.0.0", 0.05)), Arm("2.0.0", 1.0)
-    canary = Routing("00aa11bb", "0" * 16, "canary", "1.0.0", arms, shadow=shadow, step=2, log_e={"failures": 0.5})
+    arms = [ArmFigures("1.0.0", 0.95, 950, 1, 0, 0), ArmFigures("2.0.0", 0.05, 50, 2, 3, 4)]
+    evidence = {("2.0.0", "failures"): 0.5}
+    canary = ExperimentFigures("iris", 2, "wait", arms, ("2.0.0", 1.0), {"agreement": 0.75}, evidence)
     (folder / "log" / "iris").mkdir(parents=True)
     window = join.Window("1.0.0", "", "2026-01-01", ["a"], {"rows": 2.0, "labelled": 1.0, "table:0:0": 1.0})
     join.write(folder, "iris", join.State(windows=[window], counts={"matched": 1}))
-    metrics = Metrics(folder, 0, state_dir=folder, experiments=lambda: {"iris": canary})
+    metrics = Metrics(folder, 0, state_dir=folder)
+    metrics.experiments = lambda: [canary]
     metrics.drift = lambda: [report]
     metrics.switched(Served("iris", "1.0.0", loaded))
     metrics.mqtt.write(MqttState(connected={"local": True}, problems=[], refused={"payload": 1}))
@@ -322,4 +324,11 @@ def test_the_documentation_has_every_metric_with_its_type_and_labels_and_no_othe
         labels[family] |= set(dict(sample_labels)) - {"le"}
     assert {name.strip("`"): set(filter(None, named.split(", "))) for name, _, named, _ in table} == labels
     assert value(metrics, "appliance_experiment_step", model="iris") == 2
-    assert value(metrics, "appliance_experiment_share", model="iris", version="2.0.0", role="arm") == 0.05
+    arm = {"model": "iris", "version": "2.0.0"}
+    assert value(metrics, "appliance_experiment_share", **arm, role="arm") == 0.05
+    counted = [value(metrics, f"appliance_experiment_{name}", **arm) for name in ("requests", "failures", "slow_runs")]
+    assert [*counted, value(metrics, "appliance_experiment_nan", **arm)] == [50, 2, 3, 4]
+    assert value(metrics, "appliance_experiment_compared", **arm, figure="agreement") == 0.75
+    assert value(metrics, "appliance_experiment_log_evidence", **arm, test="failures") == 0.5
+    states = {one: value(metrics, "appliance_experiment_verdict", model="iris", state=one) for one in STATES}
+    assert [state for state, holds in states.items() if holds] == ["wait"]

@@ -1,6 +1,7 @@
 """Experiments over HTTP: what begins and ends takes effect in the answer, in predictions and in metrics."""
 
 import json
+import re
 
 import pytest
 
@@ -32,6 +33,9 @@ def test_a_split_begins_answers_and_ends(service):
     assert [one["experiment"]["id"] for one in service.service._served()] == [told["id"]]  # MQTT's status has it
     metrics = service.send("GET", "/metrics")[2].decode()
     assert 'appliance_experiment_share{model="iris",role="arm",version="2.0.0"} 0.5' in metrics
+    assert 'appliance_experiment_verdict{model="iris",state="wait"} 1.0' in metrics
+    asked = re.findall(r'^appliance_experiment_requests\{model="iris",version="[12].0.0"} (\S+)', metrics, re.MULTILINE)
+    assert sum(map(float, asked)) == 40
     status, told = service.ask("POST", "/models/iris/experiment/abort")
     assert (status, told["running"], told["last"]["outcome"]) == (200, False, "taken back")
     assert versions_met(service) == {"1.0.0"}

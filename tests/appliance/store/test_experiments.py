@@ -1,17 +1,30 @@
 """Experiments in the store: what begins, what is refused, what ends one, and what a crash leaves."""
 
+import contextlib
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from appliance.bundle.likeness import differences
 from appliance.errors import ActiveVersion, ExperimentRuns, Misuse, NotFound, Refused, SelfTestFailed, StoreError
 from appliance.inference.selftest import self_test
 from appliance.store import activation, experiments, record, routing_record
 from appliance.store.experiments import Wish
-from appliance.store.routing_record import Arm, Plan
+from appliance.store.routing_record import Arm, Plan, Routing
 from appliance.store.versions import Store
 
 STEPS = Plan(steps=(0.01, 0.25))
+FIELDS = st.sampled_from(Routing.__struct_fields__)
+SCALARS = st.none() | st.booleans() | st.integers(-2, 2**40) | st.floats(allow_nan=False) | st.text(max_size=5)
+
+
+def nested(inner):
+    """Return lists and objects of values, among them those that have the record's own names."""
+    return st.lists(inner, max_size=3) | st.dictionaries(FIELDS | st.text(max_size=3), inner, max_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +199,12 @@ def test_a_leftover_counts_for_nothing_and_does_not_come_to_life(store):
 
 @pytest.mark.parametrize(
     ("content", "found"),
-    [(b"{ half", "abort iris"), (b'{"format": 2}', "format 2 is newer"), (b'{"format": 1}', "abort iris")],
+    [
+        (b"", "abort iris"),
+        (b"{ half", "abort iris"),
+        (b'{"format": 2}', "format 2 is newer"),
+        (b'{"format": 1}', "abort iris"),
+    ],
 )
 def test_a_record_that_cannot_be_read_stops_nothing_and_abort_deletes_it(store, content, found):
     experiments.path(store, "iris").write_bytes(content)
@@ -196,6 +214,40 @@ def test_a_record_that_cannot_be_read_stops_nothing_and_abort_deletes_it(store, 
     experiments.path(store, "iris").write_bytes(content)
     assert experiments.abort(store, "iris") is None
     assert not experiments.path(store, "iris").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "found"),
+    [
+        ({"arms": ()}, "its arms are none"),
+        ({"arms": (Arm("2.0.0", 1.0), Arm("1.0.0", 0.0))}, "do not begin with 1.0.0"),
+        ({"arms": (Arm("1.0.0", 1.0), Arm("1.0.0", 0.0))}, "do not begin with"),
+        ({"arms": (Arm("1.0.0", 0.5), Arm("2.0.0", 0.4))}, "not 1 together"),
+        ({"arms": (Arm("1.0.0", 0.5), Arm("3.0.0", 0.5))}, "two arms"),
+        ({"shadow": None}, "two arms"),
+        ({"step": 3}, "none of its 2 steps"),
+        ({"step": -1}, "none of its 2 steps"),
+        ({"kind": "shadow", "shadow": None, "arms": (Arm("1.0.0", 1.0),)}, "no version beside 1.0.0"),
+        ({"kind": "split", "arms": tuple(Arm(f"{n}.0.0", 1 / 17) for n in range(1, 18))}, "17 arms, 16 are allowed"),
+        ({"plan": msgspec.structs.replace(STEPS, alpha=0.0)}, "alpha"),
+    ],
+)
+def test_a_record_that_no_command_writes_is_not_followed(store, changed, found):
+    made = begin(store, canary())
+    routing_record.write(store.models_dir / "iris", msgspec.structs.replace(made, **changed))
+    with pytest.raises(StoreError, match=found):
+        experiments.read(store, "iris")
+    assert experiments.abort(store, "iris") is None
+
+
+@given(st.binary(max_size=60) | st.recursive(SCALARS, nested, max_leaves=12).map(msgspec.json.encode))
+def test_any_bytes_are_a_record_or_a_store_error(content):
+    with TemporaryDirectory() as folder:
+        model = Path(folder) / "models" / "iris"
+        model.mkdir(parents=True)
+        routing_record.path(model).write_bytes(content)
+        with contextlib.suppress(StoreError):
+            assert isinstance(routing_record.read(model), Routing)
 
 
 def test_the_record_is_as_it_was_written(store):
