@@ -43,6 +43,16 @@ class Address:
             return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
         return http.client.HTTPSConnection(self.host, self.port, timeout=timeout, context=self._context())
 
+    def trust(self) -> dict[str, Any]:
+        """Return {"tls": {"certificate", "key"}}: the files by which other programs of this host ask its service.
+
+        `key` is "" where the service takes callers without a certificate. {} without TLS, or of another host's service.
+        """
+        if not self.tls or self.own is None:
+            return {}
+        key = (self.own.key or self.own.certificate) if self.own.client_ca else ""
+        return {"tls": {"certificate": self.own.certificate, "key": key}}
+
     def _context(self) -> Any:
         """Return the TLS context: of this host's service it expects that very certificate, whatever name it bears."""
         import ssl  # takes longer to import than the commands that do not need it
@@ -85,27 +95,28 @@ def ask(address: Address, path: str = "/health/ready") -> dict[str, Any]:
     """Return what a service at an address answers to GET `path`.
 
     {"url", "running": False} when nothing answers, with the `problem` where TLS has one; else also the HTTP `status`
-    and the JSON `answer` (None if none).
+    and the JSON `answer` (None if none). Over TLS with `tls`, see Address.trust.
     """
     url = f"{address}{path}"
     try:
         connection = address.connection(SECONDS)
     except NotReady as error:
-        return {"url": url, "running": False, "problem": error.found}
+        return {"url": url, "running": False, "problem": error.found} | address.trust()
     try:
         connection.request("GET", path)
         response = connection.getresponse()
         body = response.read(1024 * 1024)
     except (OSError, http.client.HTTPException) as error:
         about = {"problem": str(error)} if address.tls and not isinstance(error, ConnectionError) else {}
-        return {"url": url, "running": False} | about
+        return {"url": url, "running": False} | about | address.trust()
     finally:
         connection.close()
     try:
         answer = json.loads(body)
     except ValueError:
         answer = None
-    return {"url": url, "running": True, "status": response.status, "ready": response.status == 200, "answer": answer}
+    told = {"url": url, "running": True, "status": response.status, "ready": response.status == 200, "answer": answer}
+    return told | address.trust()
 
 
 def _reached(host: str) -> str:

@@ -68,6 +68,32 @@ def test_what_is_wrong_is_said(changes, told):
     assert told in found
 
 
+PROBATION = {"state": "probation", "action": "wait", "verdict": "1.1.0 answered 7 of 300 requests"}
+
+
+def test_the_hosts_own_verdict_is_a_fault_where_it_would_go_back():
+    wait = readings(models__iris__state="probation", models__iris__probation=PROBATION)
+    assert gate.faults(wait, WANTED) == []
+    bad = {"state": "probation", "action": "go back", "verdict": "1.1.0 failed on 60 of 60 requests"}
+    assert gate.faults(readings(models__iris__probation=bad), WANTED) == ["iris: 1.1.0 failed on 60 of 60 requests"]
+    back = {"active": "1.0.0", "state": "good", "why": "probation of 1.1.0: 1.1.0 failed on 60 of 60 requests"}
+    (found,) = gate.faults(readings(models__iris=back), WANTED)
+    assert found == "iris: 1.0.0 is active, not 1.1.0 (probation of 1.1.0: 1.1.0 failed on 60 of 60 requests)"
+
+
+def test_counts_and_times_are_compared_from_here_only_while_the_host_has_no_verdict():
+    worse = {"iris": {"requests": 100.0, "errors": 2.0, "answered": 98.0, "seconds": 9.0}}
+    before = readings(models__iris={"active": "1.0.0", "state": "good", "self_test": {"rows": 59}})
+    waits = readings(window__models=worse, models__iris__state="probation", models__iris__probation=PROBATION)
+    assert gate.erring(waits, before)
+    assert gate.slower(waits, before)
+    good = {"state": "good", "action": None, "verdict": ""}
+    proved = readings(window__models=worse, models__iris__probation=good)
+    assert gate.erring(proved, before) == gate.slower(proved, before) == []
+    # Good since before the change, as where the program alone is new: nobody has judged it now.
+    assert gate.erring(proved, readings(models__iris__probation=good))
+
+
 def test_more_errors_than_before_are_a_fault_and_as_many_are_none():
     more = readings(window__models={"iris": {"requests": 100.0, "errors": 2.0, "answered": 98.0, "seconds": 0.2}})
     (found,) = gate.erring(more, WELL)
@@ -136,21 +162,6 @@ def test_a_program_that_is_not_stated_makes_no_host_due():
 
 def test_what_served_is_what_a_wave_returns_to():
     assert gate.served(WELL, {"iris": "2.0.0", "new": "1.0.0"}) == {"iris": "1.1.0"}
-
-
-@pytest.mark.parametrize(
-    ("address", "url"),
-    [
-        ("127.0.0.1", "http://127.0.0.1:80"),
-        ("0.0.0.0", "http://127.0.0.1:80"),
-        ("", "http://127.0.0.1:80"),
-        ("::", "http://[::1]:80"),
-        ("fd00::7", "http://[fd00::7]:80"),
-        ("10.1.2.3", "http://10.1.2.3:80"),
-    ],
-)
-def test_the_service_is_asked_where_it_is_bound(address, url):
-    assert gate.local_url(address, 80) == url
 
 
 def test_what_a_host_says_is_told_without_controls():

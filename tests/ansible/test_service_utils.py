@@ -1,5 +1,6 @@
 """What the playbooks read of a service, asked of a real one over HTTP."""
 
+import ssl
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -7,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from tests.ansible.plugins import ANSIBLE, plugin
+from tests.certificates import make_certificate
 
 service = plugin("module_utils", "service")
 
@@ -44,6 +46,7 @@ class Stub:
         self.answers, self.asked = {"/health/ready": (200, "{}"), "/metrics": (200, PAGE)}, []
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self.where = lambda: (self.url, "", "")
         self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
 
 
@@ -83,29 +86,29 @@ def test_counters_of_a_service_that_restarted_between_say_nothing(first, last):
 
 
 def test_a_ready_service_and_its_token(stub):
-    assert service.Service(stub.url, "secret").readiness() == (True, [])
+    assert service.Service(stub.where, "secret").readiness() == (True, [])
     assert stub.asked == [("/health/ready", "Bearer secret")]
 
 
 def test_why_a_service_is_not_ready(stub):
     stub.answers["/health/ready"] = (503, '{"reasons": ["no model is active"]}')
-    assert service.Service(stub.url).readiness() == (False, ["no model is active"])
+    assert service.Service(stub.where).readiness() == (False, ["no model is active"])
     stub.answers["/health/ready"] = (502, "a proxy")
-    assert service.Service(stub.url).readiness() == (False, ["HTTP 502"])
+    assert service.Service(stub.where).readiness() == (False, ["HTTP 502"])
 
 
 def test_a_service_that_does_not_run(stub):
     stub.server.shutdown()
     stub.server.server_close()
-    ready, (reason,) = service.Service(stub.url).readiness()
+    ready, (reason,) = service.Service(stub.where).readiness()
     assert not ready
     assert "nothing answers" in reason
-    assert service.Service(stub.url).counters() is None
+    assert service.Service(stub.where).counters() is None
 
 
 def test_a_version_that_is_wanted_is_waited_for(stub):
     stub.answers["/models"] = (200, '{"models": [{"name": "iris", "serving": "1.0.0"}]}')
-    at = service.Service(stub.url)
+    at = service.Service(stub.where)
     assert service.wait_for(at, {"iris": "1.1.0"}, 0) == (False, ["iris: 1.0.0 answers, not 1.1.0"])
 
     def follow():
@@ -121,7 +124,7 @@ def test_a_version_that_is_wanted_is_waited_for(stub):
 
 def test_a_watch_sees_moments_that_were_not_ready(stub):
     stub.answers["/health/ready"] = (503, '{"reasons": ["busy"]}')
-    seen = service.watch(service.Service(stub.url), 1.5, step=0.01)
+    seen = service.watch(service.Service(stub.where), 1.5, step=0.01)
     assert seen["not_ready"] == seen["looks"] >= 2
     assert seen["reasons"] == ["busy"]
     assert seen["counted"]
@@ -130,4 +133,29 @@ def test_a_watch_sees_moments_that_were_not_ready(stub):
 
 def test_a_watch_without_counters_says_so(stub):
     stub.answers["/metrics"] = (401, "")
-    assert service.watch(service.Service(stub.url), 0)["counted"] is False
+    assert service.watch(service.Service(stub.where), 0)["counted"] is False
+
+
+def test_the_service_is_asked_where_the_host_says_over_tls_too():
+    told = {"service": {"url": "https://[::1]:8443/health/ready", "tls": {"certificate": "/c.pem", "key": ""}}}
+    assert service.where(told) == ("https://[::1]:8443", "/c.pem", "")
+    assert service.where({}) == ("http://127.0.0.1:8080", "", "")
+
+
+def test_a_service_over_tls_is_known_by_its_own_certificate(stub, tmp_path):
+    for name in ("server", "other"):
+        make_certificate(tmp_path, name)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
+    stub.server.socket = context.wrap_socket(stub.server.socket, server_side=True)
+    url = stub.url.replace("http:", "https:")
+    assert service.Service(lambda: (url, str(tmp_path / "server.pem"), "")).readiness() == (True, [])
+    ready, (reason,) = service.Service(lambda: (url, str(tmp_path / "other.pem"), "")).readiness()
+    assert not ready
+    assert "certificate" in reason.lower()
+
+
+def test_a_service_that_moves_is_found_again(stub):
+    places = iter([("http://127.0.0.1:1", "", ""), (stub.url, "", "")])
+    at = service.Service(lambda: next(places))
+    assert service.wait_for(at, {}, 5, step=0.01) == (True, [])

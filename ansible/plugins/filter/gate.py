@@ -15,19 +15,12 @@ class FilterModule:
     def filters(self):
         """Return them by name."""
         return {
-            "local_url": local_url,
             "faults": faults,
             "erring": erring,
             "slower": slower,
             "is_due": is_due,
             "served": served,
         }
-
-
-def local_url(address, port):
-    """Return where a service that is bound to an address answers, as seen from its own host."""
-    host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 - asked, not bound
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def faults(readings, wanted=None):
@@ -40,13 +33,21 @@ def faults(readings, wanted=None):
     if window and not window["counted"]:
         found.append("the service restarted, or gave no counters, while it was watched")
     for name, version in (wanted or {}).items():
-        model = readings["models"].get(name, {})
-        if model.get("active") != version:
-            found.append(f"{name}: {model.get('active')} is active, not {version}")
-        elif not model.get("self_test"):
-            found.append(f"{name} {version}: no self-test is on record")
+        found += _unlike(name, version, readings["models"].get(name, {}))
     found += [text for name, probe in readings["probes"].items() for text in _wrong(name, probe)]
     return [_plain(text) for text in found]
+
+
+def _unlike(name, version, model):
+    """Return what is wrong with a model of which `version` should serve: by the host's own word, where it has one."""
+    verdict = model.get("probation") or {}
+    if model.get("active") != version:
+        why = f" ({model['why']})" if model.get("why") else ""
+        return [f"{name}: {model.get('active')} is active, not {version}{why}"]
+    found = [] if model.get("self_test") else [f"{name} {version}: no self-test is on record"]
+    if verdict.get("action") == "go back":
+        found.append(f"{name}: {verdict.get('verdict')}")
+    return found
 
 
 def _plain(text):
@@ -65,19 +66,33 @@ def _wrong(name, probe):
     return [f"{name}: the probe ended with {probe['code']}: {probe['error'] or document.get('found', '')}"]
 
 
+def judged(after, before):
+    """Return the models whose version the host itself has marked good since: its own tests have the say about them.
+
+    A version on which it has no verdict yet is compared by its counts, before it is marked good from here.
+    """
+    then = (before or {}).get("models", {})
+    return {
+        name
+        for name, model in after["models"].items()
+        if model.get("probation") and model.get("state") == "good"
+        and (then.get(name, {}).get("active"), then.get(name, {}).get("state")) != (model.get("active"), "good")
+    }  # fmt: skip
+
+
 def erring(after, before, limits=None):
     """Return, as sentences, of which models more requests end in an error of the service than before."""
-    allowed = _allowed(limits)
+    allowed, known = _allowed(limits), judged(after, before)
     then = (before or {}).get("window", {}).get("models", {})
-    counted = after["window"].get("models", {})
+    counted = {name: now for name, now in after["window"].get("models", {}).items() if name not in known}
     return [text for name, now in counted.items() for text in _more_errors(name, now, then.get(name), allowed)]
 
 
 def slower(after, before, limits=None):
     """Return, as sentences, which models answer slower than before; what was not there before is not compared."""
-    allowed = _allowed(limits)
+    allowed, known = _allowed(limits), judged(after, before)
     found = []
-    for name in sorted({*after["window"].get("models", {}), *after["probes"]}):
+    for name in sorted({*after["window"].get("models", {}), *after["probes"]} - known):
         for what, old, new in _latencies(name, after, before):
             if new > old * allowed["latency_ratio"] + allowed["latency_slack"]:
                 found.append(f"{name}: {what} took {old * 1000:.1f} ms, now {new * 1000:.1f} ms")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -16,25 +17,43 @@ TIMEOUT = 5.0
 
 _LINE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)$")
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
-# Each host asks its own service, so a proxy of the environment must not be used.
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+_DEFAULT = "http://127.0.0.1:8080"
 
 
 class Service:
-    """The service at `url`; `token` goes with what asks for one."""
+    """A host's service; `token` goes with what asks for one.
 
-    def __init__(self, url, token=""):
-        """`url` has no slash at its end."""
-        self.url = url
+    `where` gives (its URL without a slash at the end, its certificate, its key); it is asked again when nothing answers
+    there: a service that starts again may have another port, or TLS.
+    """
+
+    def __init__(self, where, token=""):
+        """Join the parts; nothing is asked yet."""
+        self.url = ""
         self.token = token
+        self._where = where
+        self._opener = None
 
     def get(self, path):
         """Return (HTTP status, body); (0, the reason) when nothing answers."""
-        request = urllib.request.Request(self.url + path)  # noqa: S310 - http, of this host
+        try:
+            if self._opener is None:
+                self.url, certificate, key = self._where()
+                self._opener = _opener(certificate, key)
+        except (OSError, ValueError) as error:
+            return 0, str(error)
+        status, body = self._asked(path)
+        if not status:
+            self._opener = None
+        return status, body
+
+    def _asked(self, path):
+        """Return (HTTP status, body); (0, the reason) when nothing answers."""
+        request = urllib.request.Request(self.url + path)  # noqa: S310 - http or https, of this host
         if self.token:
             request.add_header("Authorization", "Bearer " + self.token)
         try:
-            with _opener.open(request, timeout=TIMEOUT) as answer:
+            with self._opener.open(request, timeout=TIMEOUT) as answer:
                 return answer.status, answer.read().decode("utf-8", "replace")
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode("utf-8", "replace")
@@ -60,6 +79,31 @@ class Service:
         """Return {model: requests, errors, answered, seconds} since the service started; None when it does not say."""
         status, body = self.get("/metrics")
         return counted(body) if status == 200 else None
+
+
+def where(status):
+    """Return (URL, certificate, key) of the service by what `appliance status --json` says."""
+    found = status.get("service") or {}
+    url = found.get("url") or _DEFAULT
+    tls = found.get("tls") or {}
+    return "/".join(url.split("/")[:3]), tls.get("certificate", ""), tls.get("key", "")
+
+
+def _opener(certificate, key):
+    """Return what opens URLs of a service: over TLS it expects this very certificate, whatever name it bears.
+
+    `key` is its key, where the service asks its callers for a certificate: its own is the one at hand.
+    """
+    # Each host asks its own service, so a proxy of the environment must not be used.
+    handlers = [urllib.request.ProxyHandler({})]
+    if certificate:
+        context = ssl.create_default_context(cafile=certificate)
+        context.check_hostname = False
+        context.verify_flags |= getattr(ssl, "VERIFY_X509_PARTIAL_CHAIN", 0x80000)  # named since Python 3.10
+        if key:
+            context.load_cert_chain(certificate, key)
+        handlers.append(urllib.request.HTTPSHandler(context=context))
+    return urllib.request.build_opener(*handlers)
 
 
 def document(body):

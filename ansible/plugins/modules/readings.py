@@ -15,9 +15,9 @@ description:
   - Changes nothing but, with O(note), the journal.
 options:
   url:
-    description: Where the service answers, as seen from the host.
+    description: Where the service answers, as seen from the host; by default where it says so itself, over TLS too.
     type: str
-    default: http://127.0.0.1:8080
+    default: ""
   tokens_file:
     description: The service's file of tokens on the host, where it asks for one; the first token in it is used.
     type: path
@@ -108,7 +108,7 @@ def main():
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "url": {"type": "str", "default": "http://127.0.0.1:8080"},
+            "url": {"type": "str", "default": ""},
             "tokens_file": {"type": "path", "no_log": False},  # a path, not a secret
             "command": {"type": "path", "default": store.COMMAND},
             "program_file": {"type": "path"},
@@ -139,9 +139,11 @@ def main():
 def read(module):
     """Return the readings."""
     asked = module.params
-    status, trouble = _status(module)
-    at = service.Service(asked["url"], first_token(asked["tokens_file"]))
+    at = service.Service(lambda: _where(module), first_token(asked["tokens_file"]))
     ready, reasons = service.wait_for(at, asked["wanted"], asked["wait"])
+    window = service.watch(at, asked["soak"]) if asked["soak"] else {}
+    probes = {name: _probe(module, name) for name in asked["probe"]}
+    status, trouble = _status(module)  # at the end: by then the host may have a verdict
     return {
         "installed": module.get_bin_path(asked["command"]) is not None,
         "program": status.get("appliance", ""),
@@ -151,8 +153,8 @@ def read(module):
         "models": {model["name"]: model for model in status.get("models", [])},
         "ready": ready,
         "reasons": [*trouble, *reasons],
-        "window": service.watch(at, asked["soak"]) if asked["soak"] else {},
-        "probes": {name: _probe(module, name) for name in asked["probe"]},
+        "window": window,
+        "probes": probes,
     }
 
 
@@ -164,6 +166,14 @@ def first_token(file):
     except OSError:
         return ""
     return next((words[1] for words in lines if len(words) == 2), "")
+
+
+def _where(module):
+    """Return (the service's URL, its certificate, its key): as O(url) says, else as the host does."""
+    if module.params["url"]:
+        return module.params["url"], "", ""
+    status, _ = _status(module)
+    return service.where(status)
 
 
 def _status(module):
