@@ -15,6 +15,7 @@ from appliance.errors import ApplianceError, InvalidInput, NotLogged, NotReady
 from appliance.inference.tensors import Feeds
 from appliance.inference.version import LoadedVersion
 from appliance.labels import TakeLabels
+from appliance.mqtt import user_properties
 from appliance.mqtt.bad_message import BadMessage, error_payload, reason_of
 from appliance.mqtt.codec import Call, feeds_of, message_id
 from appliance.mqtt.labels import labels_of
@@ -31,10 +32,6 @@ LARGEST_ANSWER = 8 * 1024 * 1024
 """Bytes of one answer, as it is kept on disk and published."""
 LONGEST_CORRELATION = 1024
 """Bytes of Correlation Data: it goes back with the answer, and waits with it on disk."""
-LONGEST_USER = 4096
-"""Bytes of all user properties of a message, which go back and wait with the answer as well."""
-OWN_USER = frozenset({"model", "version", "replayed", "predicted_at"})
-"""User properties that an answer has of its own."""
 MOST_VALUES = 250_000
 """Values of the answers of one run: as Python's own they take 100 bytes each."""
 ROWS_PER_RUN = 4096
@@ -111,7 +108,7 @@ class Answerer:
                 found = f"it has {len(message.correlation)} bytes, {LONGEST_CORRELATION} may be"
                 raise BadMessage("too_large", "read the Correlation Data", found, "send a short one")
             if message.user:
-                _check_user(message)
+                user_properties.check(message)
             call = target.codec.read(message.topic, message.payload, message.correlation)
         except Exception as error:  # noqa: BLE001 - see refuse()
             self.refuse(outcome, target, message, error)
@@ -141,7 +138,7 @@ class Answerer:
         # A row that was put together from several messages belongs to no one's trace.
         messages = [(one.call.id, one.message) for one in jobs if one.message.user and one.subscription]
         if messages:
-            trace_context.begin_batch({key: trace for key, one in messages if (trace := _trace(one))})
+            trace_context.begin_batch({key: trace for key, one in messages if (trace := user_properties.trace(one))})
         try:
             for indices in _groups(jobs):
                 self._answer_group(jobs, indices, slots, outcome)
@@ -265,7 +262,7 @@ class Answerer:
         outcome.refused[reason] = outcome.refused.get(reason, 0) + 1
         identifier = message_id(message.topic, message.payload, message.correlation)
         token = request_id.set(identifier)
-        outer, trace = trace_context.current(), _trace(message) if message.user else None
+        outer, trace = trace_context.current(), user_properties.trace(message) if message.user else None
         if trace is not None:
             trace_context.begin_batch({identifier: trace})
         self._predictor.failed(model, version, error, arm=arm, key=key)
@@ -281,24 +278,6 @@ class Answerer:
             found = f"no answer goes to {message.response[:80]!r}"
             raise BadMessage("answer_topic", "read the Response Topic", found, "name one that `respond` allows")
         return message.response
-
-
-def _trace(message: Message) -> trace_context.TraceContext | None:
-    """Return the trace that a message belongs to; not one that is too long to go back."""
-    return trace_context.read_pairs(message.user) if _size_of_user(message) <= LONGEST_USER else None
-
-
-def _size_of_user(message: Message) -> int:
-    """Return the bytes of a message's user properties."""
-    return sum(len(name.encode()) + len(value.encode()) for name, value in message.user)
-
-
-def _check_user(message: Message) -> None:
-    """Raise BadMessage for user properties that an answer cannot have."""
-    size = _size_of_user(message)
-    if size > LONGEST_USER:
-        found = f"they have {size} bytes, {LONGEST_USER} may be"
-        raise BadMessage("too_large", "read the user properties", found, "send fewer")
 
 
 def _known(error: Exception, message: Message) -> ApplianceError:
@@ -392,12 +371,5 @@ def _answer(job: Job, payload: bytes, version: LoadedVersion) -> Answer:
         job.message.correlation,
         version.name,
         version.version,
-        _passed_on(job),
+        user_properties.passed_on(job.message) if job.subscription else (),  # a row is of several messages
     )
-
-
-def _passed_on(job: Job) -> tuple[tuple[str, str], ...]:
-    """Return the user properties that go back with an answer: those of its message, but for our own names."""
-    if not job.message.user or not job.subscription:  # a row is of several messages
-        return ()
-    return tuple(one for one in job.message.user if one[0] not in OWN_USER)
