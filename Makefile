@@ -52,7 +52,7 @@ lint: $(VENV)/.dev
 
 # Asks the Python Package Index for advisories; a package that it does not know fails too: then nothing was asked.
 audit: .cache/audit/.done
-	.cache/audit/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/device.txt
+	.cache/audit/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/shipped.txt
 	.cache/audit/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/convert.txt
 
 .cache/audit/.done: requirements/audit.txt

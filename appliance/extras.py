@@ -14,6 +14,7 @@ MODULES: dict[str, Sequence[str]] = {
     "mlflow": ("mlflow",),
     "dvc": ("dvc",),
     "s3": ("boto3",),
+    "docs": ("flask_swagger_ui",),
 }
 """Extra -> the modules that it brings."""
 

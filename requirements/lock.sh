@@ -6,6 +6,8 @@ set -eu
 lock="$1 pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-strip-extras --quiet"
 compile="$lock pyproject.toml"
 $compile -o requirements/device.txt
+# What is shipped ready-made, as image or as binary in the kit: the device, and the viewer of /docs.
+$compile --extra docs -c requirements/device.txt -o requirements/shipped.txt
 $compile --extra convert -c requirements/device.txt -o requirements/convert.txt
 # What `make run` has beside the build machine's.
 $lock --group run -c requirements/convert.txt -o requirements/run.txt

@@ -54,7 +54,7 @@ def test_commands_that_readme_shows_first_are_targets():
 
 
 def test_lock_files_pin_every_package_by_hash_and_name_no_host():
-    for name in ("device", "convert", "run", "dev", "docs"):
+    for name in ("device", "shipped", "convert", "run", "dev", "docs"):
         text = (ROOT / "requirements" / f"{name}.txt").read_text()
         assert "http" not in PIN.sub("", re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE))
         pins = PIN.findall(text)
@@ -70,6 +70,7 @@ def test_locks_hold_every_dependency_of_the_project():
     wanted = {
         "device": project["project"]["dependencies"],
         "convert": project["project"]["optional-dependencies"]["convert"],
+        "shipped": [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["docs"]],
         "run": groups["run"],
         "dev": [entry for name in ("run", "test", "lint") for entry in groups[name] if isinstance(entry, str)],
     }
@@ -80,9 +81,18 @@ def test_locks_hold_every_dependency_of_the_project():
 
 
 def test_device_brings_nothing_heavy():
-    locked = (ROOT / "requirements/device.txt").read_text()
-    for heavy in ("scikit-learn", "skl2onnx", "onnx==", "pandas", "scipy", "joblib", "sympy", "torch"):
-        assert not re.search(rf"^{heavy}", locked, re.MULTILINE), heavy
+    for name in ("device", "shipped"):
+        locked = (ROOT / f"requirements/{name}.txt").read_text()
+        for heavy in ("scikit-learn", "skl2onnx", "onnx==", "pandas", "scipy", "joblib", "sympy", "torch", "pydantic"):
+            assert not re.search(rf"^{heavy}", locked, re.MULTILINE), heavy
+
+
+def test_what_is_shipped_is_the_device_and_the_viewer_of_docs():
+    device, shipped = (
+        set(PIN.findall((ROOT / f"requirements/{name}.txt").read_text())) for name in ("device", "shipped")
+    )
+    assert shipped - device == {"flask-swagger-ui"}
+    assert device <= shipped
 
 
 def test_nothing_large_or_binary_is_committed():

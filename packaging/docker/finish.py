@@ -21,6 +21,8 @@ UNUSED = {
     "onnxruntime/quantization": "makes models smaller, on the build machine",
     "onnxruntime/tools": "converts models, on the build machine",
     "onnxruntime/datasets": "example models",
+    "flask_swagger_ui/dist/swagger-ui.js": "Swagger UI for programs that bundle it themselves",
+    "flask_swagger_ui/dist/swagger-ui-standalone-preset.js": "its bar for choosing a document by address",
     "numpy/f2py": "compiles Fortran",
     "numpy/distutils": "builds extensions (gone since Python 3.12)",
     "numpy/_core/include": "headers for extensions",

@@ -23,7 +23,7 @@ binary: $(BINARY_OUT)/sbom.cdx.json
 
 # Built again when one of its inputs has changed.
 $(BINARY_OUT)/sbom.cdx.json: $(shell find appliance packaging/pyinstaller -type f ! -name '*.pyc') \
-  packaging/sbom/binary.py packaging/sbom/parts.py requirements/device.txt pyproject.toml
+  packaging/sbom/binary.py packaging/sbom/parts.py requirements/shipped.txt pyproject.toml
 	@[ -z "$(FOREIGN)" ] || [ -e $(OLD_ROOT)/.complete ] || { echo "first: make old-root ARCH=$(ARCH)" >&2; exit 2; }
 	ROOT="$(wildcard $(OLD_ROOT))" PYTHON="$(PYTHON)" sh packaging/pyinstaller/build.sh $(BINARY_OUT)
 	@touch $@

@@ -38,7 +38,7 @@ done
 fetch() { # shellcheck disable=SC2086  # a list of options
   "${FETCH_PYTHON:-python3}" -m pip download --quiet --only-binary=:all: --python-version "$version" $platforms --dest "$build/wheels" "$@"
 }
-fetch --no-deps --require-hashes -r "$source/requirements/device.txt"
+fetch --no-deps --require-hashes -r "$source/requirements/shipped.txt"
 fetch --no-deps --require-hashes -r "$here/requirements.txt"
 
 # The working tree without its caches; metadata and version come from pyproject.toml.

@@ -74,7 +74,7 @@ def test_the_build_tool_is_pinned_by_hash_and_names_no_host():
 
 def test_dependencies_come_before_our_code_so_that_a_change_does_not_fetch_them_again(file):
     names = [rest for name, rest in instructions(file) if name == "COPY"]
-    assert names[0].startswith("requirements/device.txt")
+    assert names[0].startswith("requirements/shipped.txt")
 
 
 def test_the_last_stage_adds_one_folder_and_runs_nothing(file):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from appliance.rest import openapi
 from appliance.settings import load
@@ -76,6 +77,10 @@ def test_every_schema_is_valid_json_schema_and_every_reference_leads_somewhere(d
     text = json.dumps(document)
     for target in set(re.findall(r'"\$ref": "#/components/schemas/([^"]+)"', text)):
         assert target in document["components"]["schemas"]
+
+
+def test_the_document_is_valid_openapi(document):
+    OpenAPIV31SpecValidator(document).validate()
 
 
 def test_the_parts_that_openapi_asks_for_are_there(document):
