@@ -63,7 +63,7 @@ _COMMANDS = {
         "Fetch and install signed bundles from a folder, a web server or an OCI registry.",
     ),
     "index": ("appliance.cli.pull:index", "List a folder's bundles for hosts that pull."),
-    "predict": ("appliance.cli.score:predict", "Answer a few rows, without a service."),
+    "predict": ("appliance.cli.predict:predict", "Answer a few rows, without a service."),
     "score": ("appliance.cli.score:score", "Score whole files, without a service."),
     "serve": ("appliance.cli.serve:serve", "Answer predictions over HTTP."),
     "status": ("appliance.cli.status:status", "Show this host, its models and its service."),
@@ -128,6 +128,9 @@ def main() -> None:
 def options() -> Options:
     """Return the common options of the command that runs."""
     return click.get_current_context().find_root().ensure_object(Options)
+
+
+version_option = click.option("--version", "version", help="The version that answers (default: the active one).")
 
 
 def common_options(command: F) -> F:

@@ -1,10 +1,8 @@
-"""The commands that answer rows without a service: score takes whole files, predict a few rows as JSON."""
+"""`appliance score`: answers every row of whole files, without a service."""
 
 import hashlib
 import os
 import signal
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -15,24 +13,21 @@ import click
 
 from appliance import cgroup, memory, signals
 from appliance.batch.formats import FORMATS, format_of, of_name
-from appliance.cli import common_options, options
+from appliance.cli import common_options, options, version_option
 from appliance.cli.models import as_json
-from appliance.cli.output import echo, echo_json, echo_json_line, print_json, show
+from appliance.cli.score_told import Progress, tell
 from appliance.config import Config
 from appliance.errors import BadRows, Misuse
 from appliance.store import durable
 
 if TYPE_CHECKING:
-    from appliance.batch.local import Order, Outcome, Tally
+    from appliance.batch.local import Order
     from appliance.batch.pool import Engine
     from appliance.batch.work import Spec
     from appliance.cli.chosen_version import Chosen
 
 NICE = 10
-_LINE_SECONDS, _JSON_SECONDS = 0.5, 30.0  # between two lines of progress, on a terminal and in a pipe
 _STDIN = "-"
-
-version_option = click.option("--version", "version", help="The version that answers (default: the active one).")
 
 
 @click.command()
@@ -81,48 +76,19 @@ def score(model: str, inputs: tuple[str, ...], output: str, as_json: bool, **sai
     processes = said["processes"] or _processors()
     recorder_of = chosen.recorder_of(config, said["observe"])
     engine = _cluster(chosen, said) if said["cluster"] else partial(_engine, chosen, processes, recorder_of)
-    progress = _Progress(as_json)
+    progress = Progress(as_json)
     stop = _Stop()
     from appliance.batch import local
 
     outcome = local.run(order, engine, progress.told, stop.asked)
     progress.end()
-    _tell(chosen, order, outcome, as_json)
+    tell(chosen, order, outcome, as_json)
     if outcome.bad > most_bad(outcome.rows):
         first = outcome.first_bad
         where = f"the first is row {first.row} of {first.file}: {first.reason}" if first else "see its quarantine"
         found = f"{outcome.bad} of {outcome.rows} rows are bad; {where}"
         step = f"see {order.output}.rejected.jsonl; --max-bad says how many may be"
         raise BadRows(f"score {order.output}", found, step)
-
-
-@click.command()
-@click.argument("model", metavar="NAME|BUNDLE")
-@click.argument("rows")
-@version_option
-@click.option("--quality", is_flag=True, help="Also say how far to trust each row.")
-@common_options
-def predict(model: str, rows: str, version: str | None, quality: bool) -> None:
-    """Answer ROWS with the model NAME, or with a BUNDLE that is not installed; no service is needed.
-
-    ROWS is JSON as /predict takes it: a row or a list of rows, each a list or an object by column name; or a file that
-    holds it; - is standard input.
-    """
-    from appliance.batch.scoring import OneVersion
-    from appliance.cli.chosen_version import choose
-    from appliance.cli.rows_argument import features_of
-    from appliance.fallback import QualityPolicy
-    from appliance.predictor import Predictor
-    from appliance.response import as_rows, response_format
-
-    config = options().config(files=[Path(model), Path(rows)] if not rows.lstrip().startswith(("[", "{")) else [])
-    sent = as_rows(features_of(rows))
-    loaded = choose(config, model, version).load(config.models.run_seconds)
-    form = response_format(loaded)
-    feeds = loaded.schema.from_rows(sent)
-    refuse = config.models.overflow == "refuse"
-    predictor = Predictor(OneVersion(loaded), refuse_overflow=refuse, quality=QualityPolicy.of(config))
-    echo_json(form.to_json(predictor.run(loaded, feeds, form.outputs, quality=quality)), indent=-1)
 
 
 class _Stop:
@@ -142,34 +108,6 @@ class _Stop:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self._asked = True
-
-
-class _Progress:
-    """Shows how far a run is: a line on a terminal, a JSON line each half minute in a pipe with --json."""
-
-    def __init__(self, as_json: bool) -> None:
-        self._terminal = sys.stderr.isatty() and not as_json
-        self._json = as_json
-        self._last = time.monotonic()
-        self._shown = False
-
-    def told(self, tally: "Tally") -> None:
-        """Show it if it is time."""
-        now = time.monotonic()
-        if now - self._last < (_LINE_SECONDS if self._terminal else _JSON_SECONDS):
-            return
-        self._last = now
-        document = _progress(tally)
-        if self._terminal:
-            self._shown = True
-            show(_sentence(document))
-        elif self._json:
-            echo_json_line({"progress": document}, err=True)
-
-    def end(self) -> None:
-        """Leave the line."""
-        if self._shown:
-            echo("", err=True)
 
 
 def lower_priority() -> None:
@@ -312,64 +250,3 @@ def _processors() -> int:
     most = cgroup.limits().processors
     here = len(os.sched_getaffinity(0))
     return max(1, min(here, int(most) if most else here))
-
-
-def _tell(chosen: "Chosen", order: "Order", outcome: "Outcome", as_json: bool) -> None:
-    """Tell what a run did, on standard output unless the answers are there."""
-    if as_json:
-        document = _document(chosen, order, outcome)
-        echo_json_line(document, err=True) if order.output == _STDIN else print_json(document)
-        return
-    bad = f", {outcome.bad} bad" if outcome.bad else ""
-    before = f", {outcome.resumed} of them before" if outcome.resumed else ""
-    line = (
-        f"{outcome.rows} rows{before}{bad}, {chosen.name} {chosen.version}, in {outcome.seconds:.1f} s: {order.output}"
-    )
-    echo(line, err=order.output == _STDIN)
-
-
-def _document(chosen: "Chosen", order: "Order", outcome: "Outcome") -> dict[str, Any]:
-    """Return what a run did for programs."""
-    return {
-        "model": chosen.name,
-        "version": chosen.version,
-        "bundle": chosen.digest,
-        "rows": outcome.rows,
-        "bad": outcome.bad,
-        "resumed": outcome.resumed,
-        "inputs": [{"name": name, "id": id, "sha256": digest} for name, id, digest in outcome.inputs],
-        "output": {"name": order.output, "bytes": outcome.output.bytes, "sha256": outcome.output.sha256},
-        "rejected": f"{order.output}.rejected.jsonl" if outcome.bad and order.output != _STDIN else None,
-        "block_rows": outcome.block_rows,
-        "seconds": round(outcome.seconds, 3),
-        "first_row_seconds": outcome.first_row_seconds and round(outcome.first_row_seconds, 3),
-    }
-
-
-def _progress(tally: "Tally") -> dict[str, Any]:
-    """Return how far a run is."""
-    here = tally.rows - tally.resumed
-    rate = here / max(tally.seconds, 1e-9)
-    left = None
-    if tally.share and here:
-        left = tally.seconds * (1 - tally.share) / tally.share if not tally.resumed else None
-    return {
-        "rows": tally.rows,
-        "bad": tally.bad,
-        "rows_per_second": round(rate),
-        "share": tally.share and round(tally.share, 4),
-        "seconds_left": None if left is None else round(left),
-    }
-
-
-def _sentence(document: dict[str, Any]) -> str:
-    """Return how far a run is for a person."""
-    share = f", {100 * document['share']:.0f} %" if document["share"] else ""
-    left = f", {_duration(document['seconds_left'])} left" if document["seconds_left"] is not None else ""
-    bad = f", {document['bad']} bad" if document["bad"] else ""
-    return f"{document['rows']:,} rows, {document['rows_per_second']:,} rows/s{share}{left}{bad}"
-
-
-def _duration(seconds: int) -> str:
-    """Return a time as hours, minutes and seconds."""
-    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"

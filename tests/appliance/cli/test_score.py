@@ -230,7 +230,7 @@ def test_other_programs_of_the_host_go_first():
 
 
 def test_progress_in_a_pipe_is_a_json_line(monkeypatch, run, tmp_path):
-    monkeypatch.setattr("appliance.cli.score._JSON_SECONDS", 0.0)
+    monkeypatch.setattr("appliance.cli.score_told._JSON_SECONDS", 0.0)
     source = tmp_path / "in.csv"
     source.write_text(f"{HEADER}\n" + "1,2,3,4\n" * 10_000)
     result = run("score", "iris", source, "-o", tmp_path / "out.csv", "--json", "--processes", "1")
