@@ -47,14 +47,22 @@ class QualityPolicy:
         """Return the rows that the model's fallback is for. Raises InvalidInput where it is a refusal."""
         if model not in self.fallback:
             return []
-        enough = ("good",) if self.drift_falls_back else ("good", "drifted")
-        rows = [row for row, one in enumerate(quality) if one.flag not in enough]
-        if rows and self.fallback[model] == REFUSE:
+        rows = self.poor(quality)
+        if rows and self.refuses(model):
             one = quality[rows[0]]
             found = f"row {rows[0]} is {one.flag}: column {one.column!r}"
             next_step = "send rows as the model was trained on, or change [quality] fallback"
             raise InvalidInput(f"answer by the model {model}", found, next_step)
         return rows
+
+    def refuses(self, model: str) -> bool:
+        """Return whether the model's fallback is a refusal."""
+        return self.fallback.get(model) == REFUSE
+
+    def poor(self, quality: Sequence[RowQuality]) -> list[int]:
+        """Return the rows that are not good enough for the model's own prediction."""
+        enough = ("good",) if self.drift_falls_back else ("good", "drifted")
+        return [row for row, one in enumerate(quality) if one.flag not in enough]
 
     def replaced(self, model: str, prediction: Array, rows: Sequence[int]) -> Array:
         """Return predictions [rows, ...] with the fallback in some rows. Raises NotReady where it does not fit."""

@@ -58,6 +58,8 @@ class Progress(msgspec.Struct, frozen=True):
     bad: int = 0
     parts: int = 0
     """Finished parts of a Parquet folder."""
+    counts: bytes = b""
+    """What Counts.checkpoint() gave, of a run with --observe."""
 
 
 def read(path: Path) -> Progress | None:

@@ -59,7 +59,7 @@ class Shipped(msgspec.Struct, frozen=True):
         if opened.digest != self.digest:
             raise Unfinished("load the bundle on a node", "it is not the one that was sent", _GO_ON)
         loaded = LoadedVersion(Path("bundle"), 1, opened=opened)
-        return Work(Scorer(loaded, refuse_overflow=spec.refuse_overflow), spec)
+        return Work(Scorer(loaded, refuse_overflow=spec.refuse_overflow, quality=spec.quality), spec)
 
 
 class _Actor:

@@ -18,6 +18,7 @@ from appliance.batch.work import MOST_ROWS
 from appliance.bundle import archive
 from appliance.bundle.trust import trusted
 from appliance.errors import BadRows, NotFound
+from appliance.fallback import QualityPolicy
 from appliance.inference.version import LoadedVersion
 
 REASON = "bad_row"
@@ -25,7 +26,7 @@ REASON = "bad_row"
 _KEPT = 4  # bundles that a process holds
 
 
-def scorer_of(bundle: str | Path, public_keys: Sequence[str] = ()) -> Scorer:
+def scorer_of(bundle: str | Path, public_keys: Sequence[str] = (), quality: bool = False) -> Scorer:
     """Return what scores with a bundle's file, loaded and self-tested in this process at the first call.
 
     `public_keys` are files of keys (PEM) of which one must have signed it; none takes any bundle. Raises NotFound,
@@ -36,14 +37,14 @@ def scorer_of(bundle: str | Path, public_keys: Sequence[str] = ()) -> Scorer:
         found = path.stat()
     except OSError as error:
         raise NotFound(f"open bundle {path}", error.strerror or str(error), "check the path on this host") from error
-    return _loaded(path, found.st_mtime_ns, found.st_size, tuple(public_keys))
+    return _loaded(path, found.st_mtime_ns, found.st_size, tuple(public_keys), quality)
 
 
 @lru_cache(maxsize=_KEPT)
-def _loaded(path: Path, changed: int, size: int, public_keys: tuple[str, ...]) -> Scorer:
+def _loaded(path: Path, changed: int, size: int, public_keys: tuple[str, ...], quality: bool) -> Scorer:
     """Return what scores with a bundle's file in one of its states."""
     with archive.opened(path, trust=trusted(public_keys)) as opened:
-        return Scorer(LoadedVersion(path, 1, opened=opened))
+        return Scorer(LoadedVersion(path, 1, opened=opened), quality=QualityPolicy(enabled=quality))
 
 
 def score_batches(
@@ -53,14 +54,16 @@ def score_batches(
     keep: Sequence[str] | None = None,
     reasons: bool = False,
     public_keys: Sequence[str] = (),
+    quality: bool = False,
 ) -> Iterator[pa.RecordBatch]:
     """Yield batches with the columns to keep (None: all) and the answers, at most 4,096 rows in each, in order.
 
     A row that the model does not take raises BadRows; with `reasons` it has null answers instead, and each batch has a
-    column `bad_row`: why (string), null where a row is good. Raises InvalidInput where a required column is absent or
+    column `bad_row`: why (string), null where a row is good. With `quality` the last column of the answer is the flag
+    that says how far to trust a row (string). Raises InvalidInput where a required column is absent or
     of a type that the model cannot take, and what scorer_of() raises.
     """
-    scorer = scorer_of(bundle, public_keys)
+    scorer = scorer_of(bundle, public_keys, quality)
     for batch in batches:
         for first in range(0, batch.num_rows, MOST_ROWS):
             scored, bad = score_batch(scorer, batch.slice(first, MOST_ROWS), keep=keep)
@@ -83,9 +86,10 @@ def scored_schema(
     keep: Sequence[str] | None = None,
     reasons: bool = False,
     public_keys: Sequence[str] = (),
+    quality: bool = False,
 ) -> pa.Schema:
     """Return the schema of what score_batches() yields for batches of a schema."""
-    scorer = scorer_of(bundle, public_keys)
+    scorer = scorer_of(bundle, public_keys, quality)
     none: Any = pa.RecordBatch.from_pylist([], schema=schema)
     empty, _ = score_batch(scorer, none, keep=keep)
     return empty.schema.append(pa.field(REASON, pa.string())) if reasons else empty.schema

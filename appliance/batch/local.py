@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -25,6 +25,7 @@ from appliance.batch.reading import Inputs
 from appliance.batch.sinks import FileSink, PipeSink
 from appliance.batch.work import Rejected, Result, Spec
 from appliance.errors import BadRows, InvalidInput, Misuse, StoreError, Unfinished
+from appliance.fallback import QualityPolicy
 from appliance.inference.tensors import InputSchema
 
 STDOUT = "-"
@@ -46,6 +47,7 @@ class Order:
     keep: list[str] | None = None
     provenance: bool = False
     refuse_overflow: bool = True
+    quality: QualityPolicy = field(default_factory=QualityPolicy)
     quarantine: bool = False
     shard: tuple[int, int] = (1, 1)
     """(I, N): of N parts the I-th, from 1."""
@@ -95,17 +97,36 @@ class Outcome:
     first_bad: Rejected | None
 
 
+class Counts(Protocol):
+    """Adds up what the blocks of a run count, in order, for drift."""
+
+    def add(self, data: bytes) -> None:
+        """Add the counts of the next block."""
+
+    def checkpoint(self) -> bytes:
+        """Return all so far, for resume()."""
+
+    def resume(self, data: bytes) -> None:
+        """Go on with what checkpoint() returned; b"" is nothing."""
+
+    def keep(self, run: str, seconds: float) -> object:
+        """Keep all that was counted, unless what a `run` of this name counted is kept already."""
+
+
 class Run:
     """One run; its files are open."""
 
-    def __init__(self, order: Order, stack: ExitStack) -> None:
+    def __init__(self, order: Order, stack: ExitStack, counts: Counts | None = None) -> None:
         """Look at the files. Raises Misuse, InvalidInput where a file lacks a required column."""
         self.order = order
+        self._counts = counts
         self.tally = Tally()
         names_columns = order.output_format.kind != "jsonl" and order.keep is None
         self.inputs = Inputs(order.sources, order.schema, stack, names_columns=names_columns)
         self.opened = self.inputs.opened
-        self.spec = Spec(self.inputs.files, order.output_format, order.keep, order.provenance, order.refuse_overflow)
+        self.spec = Spec(
+            self.inputs.files, order.output_format, order.keep, order.provenance, order.refuse_overflow, order.quality
+        )
         self.is_remote = is_remote(order.output)
         self.path = order.scratch / order.output.rpartition("/")[2] if self.is_remote else Path(order.output)
         self.is_pipe = order.output == STDOUT or self.path.is_fifo() or str(self.path).startswith("/dev/")
@@ -152,7 +173,9 @@ class Run:
         self.tally.bad = state.bad
         if before is None:
             sink.append(facts.header)
-        keeper = _Keeper(self._progress_path if self.can_resume else None, state, sink, rejected)
+        if self._counts:
+            self._counts.resume(state.counts)
+        keeper = _Keeper(self._progress_path if self.can_resume else None, state, sink, rejected, self._counts)
         try:
             for block, result in engine.results(self.inputs.blocks(state.position, state.block_rows, self.order.shard)):
                 self._written(block, result, sink, rejected)
@@ -169,8 +192,10 @@ class Run:
                     rejected.discard()
             raise
         self.inputs.check_unchanged()
-        if self.is_remote:
+        if self.is_remote or self._counts:
             keeper.keep()
+        if self._counts:  # before the output has its name: a run that is killed in between comes here once more
+            self._counts.keep(self._name(), self.tally.seconds)
         return self._finished(sink, rejected, state.block_rows)
 
     def _written(self, block: Block, result: Result, sink: Any, rejected: Any) -> None:
@@ -179,6 +204,8 @@ class Run:
             raise _bad_row(result.first, self._how_to_go_on())
         self._first_bad = self._first_bad or result.first
         sink.append(result.output)
+        if self._counts:
+            self._counts.add(result.counts)
         if result.rejected and rejected:
             rejected.append(result.rejected)
         self.tally.rows += result.rows
@@ -244,9 +271,16 @@ class Run:
             "--shard": "/".join(map(str, order.shard)),
             "--format": str(order.output_format.suffix),
             "overflow": str(order.refuse_overflow),
+            "quality": str(order.quality.enabled),
+            "fallback": repr(dict(order.quality.fallback)),
         }
         inputs = [(one.source.name, one.mark.size, one.mark.mtime_ns, one.mark.id) for one in self.opened]
         return Job(order.bundle, inputs, options)
+
+    def _name(self) -> str:
+        """Return what stands for the rows of this run and the version, whatever becomes of them."""
+        parts = [self.order.bundle, "/".join(map(str, self.order.shard)), *(one.mark.id for one in self.opened)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
     def _refuse_own_input(self) -> None:
         """Raise Misuse where the output is one of the inputs, or lies in a folder that is scored."""
@@ -281,7 +315,8 @@ class Run:
 class _Keeper:
     """Notes how far a run is, every few seconds."""
 
-    def __init__(self, path: Path | None, state: Progress, sink: Any, rejected: Any) -> None:
+    def __init__(self, path: Path | None, state: Progress, sink: Any, rejected: Any, counts: Counts | None) -> None:
+        self._counts = counts
         self._path = path
         self._state = state
         self._sink = sink
@@ -302,7 +337,8 @@ class _Keeper:
             return
         output = self._sink.sync()
         rejected = self._rejected.sync()
-        self._state = msgspec.structs.replace(self._state, output=output, rejected=rejected)
+        counts = self._counts.checkpoint() if self._counts else b""
+        self._state = msgspec.structs.replace(self._state, output=output, rejected=rejected, counts=counts)
         checkpoint.write(self._path, self._state)
         self._kept, self._kept_bytes = time.monotonic(), self._sink.size
         memory.give_back()
@@ -327,10 +363,11 @@ def run(
     engine: Callable[[Spec], Engine],
     report: Callable[[Tally], None] = lambda tally: None,
     stopping: Callable[[], bool] = lambda: False,
+    counts: Counts | None = None,
 ) -> Outcome:
-    """Score the files of an order; `engine` makes the scorer of blocks. Raises as Run.score() does."""
+    """Score the files of an order; `engine` makes the scorer of blocks, which gives `counts`. Raises as Run.score()."""
     with ExitStack() as stack:
-        current = Run(order, stack)
+        current = Run(order, stack, counts)
         made = engine(current.spec)
         stack.callback(made.close)
         return current.score(made, report, stopping)

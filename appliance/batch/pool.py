@@ -97,6 +97,7 @@ class _Meta(msgspec.Struct, array_like=True):
     bad: int = 0
     first: Rejected | None = None
     rejected: bytes = b""
+    counts: bytes = b""
     error: tuple[str, str, str, str] | None = None
 
 
@@ -194,7 +195,7 @@ class _Member:
             raise _error(meta.error)
         output: Any
         output = self._received() if meta.size < 0 else memoryview(self._taken[meta.slot])[: meta.size]
-        return Result(meta.rows, meta.bad, meta.first, meta.rejected, output)
+        return Result(meta.rows, meta.bad, meta.first, meta.rejected, output, meta.counts)
 
     def close(self) -> None:
         """End the process."""
@@ -254,7 +255,10 @@ def _answer(work: Work, connection: Any, given: list[mmap.mmap], taken: list[mma
         connection.send_bytes(_encode(_Meta(meta.slot, 0, error=_plain(error))))
         return
     size = len(result.output)
-    told = _Meta(meta.slot, size, rows=result.rows, bad=result.bad, first=result.first, rejected=result.rejected)
+    told = _Meta(
+        meta.slot, size, rows=result.rows, bad=result.bad, first=result.first, rejected=result.rejected,
+        counts=result.counts,
+    )  # fmt: skip
     if size <= SLOT_BYTES:
         taken[meta.slot][:size] = result.output
         connection.send_bytes(_encode(told))

@@ -17,6 +17,7 @@ import numpy as np
 from appliance.arrays import Array
 from appliance.batch.checking import Bad, Checked, Columns, Places, check, refused
 from appliance.errors import InvalidInput
+from appliance.fallback import QualityPolicy
 from appliance.inference.overflow import check_overflow
 from appliance.inference.tensors import Feeds
 from appliance.inference.version import LoadedVersion
@@ -27,8 +28,12 @@ LISTENER = "batch"
 """Through which the rows came, for observers."""
 
 
+QUALITY = "quality"
+"""The column of each row's quality, and its type: CSV and Arrow have the flag alone, JSON all that is known."""
+
+
 class AnswerColumn(msgspec.Struct, frozen=True):
-    """One column of the answer; `type` is a tensor type of the manifest."""
+    """One column of the answer; `type` is a tensor type of the manifest, or QUALITY."""
 
     name: str
     type: str
@@ -42,7 +47,10 @@ class Scored:
     good: Places
     """The rows that the model took."""
     columns: dict[str, Array]
-    """{column of the answer: array [good rows]}, strings with dtype object; {} where no row is good."""
+    """{column of the answer: array [good rows]}, strings with dtype object; {} where no row is good.
+
+    That of the quality holds RowQuality.
+    """
     bad: list[Bad]
 
 
@@ -56,20 +64,29 @@ class Scorer:
         refuse_overflow: bool = True,
         observers: Sequence[Observer] = (),
         recorder: Recorder | None = None,
+        quality: QualityPolicy | None = None,
     ) -> None:
-        """`refuse_overflow` as in Predictor; `observers` and the `recorder` are told of each block's prediction."""
+        """`refuse_overflow` and `quality` as in Predictor; the others are told of each block's prediction."""
         self.version = version
         self.schema = version.schema
         self._form = response_format(version)
         self._refuse = refuse_overflow
+        self._quality = quality or QualityPolicy()
         self._is_told = bool(observers) or recorder is not None
         self._predictor = Predictor(
-            OneVersion(version), observers, refuse_overflow=refuse_overflow, listener=LISTENER, recorder=recorder
+            OneVersion(version),
+            observers,
+            refuse_overflow=refuse_overflow,
+            listener=LISTENER,
+            recorder=recorder,
+            quality=self._quality,
         )
         outputs = version.session.run(version.example_feeds(1), self._form.outputs)
         sample = answer_columns(self._form, dict(zip(self._form.outputs, outputs, strict=True)))
         self.answers = [AnswerColumn(name, _type_of(array)) for name, array in sample.items()]
         """The columns of every answer, in order."""
+        if self._quality.judges(version.name):
+            self.answers.append(AnswerColumn(QUALITY, QUALITY))
 
     def score(self, columns: Columns, rows: int, *, request: str = "", first_row: int = 0) -> Scored:
         """Return the answers to a table by column; columns that the model does not know are ignored.
@@ -92,7 +109,10 @@ class Scorer:
             if checked.feeds is None:
                 return Scored(rows, checked.good, {}, checked.bad)
             prediction = self._predict(checked.feeds, checked.good, started, request, first_row)
-        return Scored(rows, checked.good, answer_columns(self._form, prediction.outputs), checked.bad)
+        columns = answer_columns(self._form, prediction.outputs)
+        if prediction.quality is not None:
+            columns[QUALITY] = np.array(prediction.quality, object)
+        return Scored(rows, checked.good, columns, checked.bad)
 
     def check_columns(self, names: Columns | Sequence[str]) -> None:
         """Raise InvalidInput where a required column is absent."""
@@ -122,11 +142,22 @@ class Scorer:
                 return error.found.replace(" to row 0 ", " ")
             return ""
 
-        found = dict(refused(judge, 0, len(checked.good)))
-        kept = np.array([place for place in range(len(checked.good)) if place not in found], np.int64)
-        bad = [Bad(int(checked.good[place]), "", reason) for place, reason in found.items()]
-        rest = {name: array[kept] for name, array in feeds.items()} if len(kept) else None
-        return Checked(rest, checked.good[kept], sorted([*checked.bad, *bad], key=lambda one: one.row))
+        rest = _without(checked, {place: ("", why) for place, why in refused(judge, 0, len(checked.good))})
+        if rest.feeds is None or not self._quality.refuses(self.version.name):
+            return rest
+        names = self.version.quality.needed(self._form.outputs)
+        outputs = dict(zip(names, self.version.session.run(rest.feeds, names), strict=True))
+        quality = self.version.quality.judged(rest.feeds, outputs, len(rest.good))
+        poor = self._quality.poor(quality)
+        return _without(rest, {row: (quality[row].column, f"its quality is {quality[row].flag}") for row in poor})
+
+
+def _without(checked: Checked, found: Mapping[int, tuple[str, str]]) -> Checked:
+    """Return a block without some of its good rows, which become bad: {place among them: (column, reason)}."""
+    kept = np.array([place for place in range(len(checked.good)) if place not in found], np.int64)
+    bad = [Bad(int(checked.good[place]), *why) for place, why in found.items()]
+    rest = {name: array[kept] for name, array in (checked.feeds or {}).items()} if len(kept) else None
+    return Checked(rest, checked.good[kept], sorted([*checked.bad, *bad], key=lambda one: one.row))
 
 
 def answer_columns(form: ResponseFormat, outputs: Mapping[str, Array]) -> dict[str, Array]:

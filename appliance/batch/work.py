@@ -1,10 +1,10 @@
 """What one process does with a block: read, check, run, format for the output; and how many rows a block has."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -19,6 +19,7 @@ from appliance.batch.tables.records import csv_ends, json_ends
 from appliance.batch.tables.text import Reader, Table
 from appliance.batch.tables.text_output import CsvOutput, JsonOutput, TextOutput, clash, gzipped
 from appliance.errors import InvalidInput
+from appliance.fallback import QualityPolicy
 from appliance.inference.tensors import InputSchema
 from appliance.memory import collector_paused
 
@@ -58,6 +59,7 @@ class Spec(msgspec.Struct, frozen=True):
     """The columns of the input that are kept; None for all."""
     provenance: bool = False
     refuse_overflow: bool = True
+    quality: QualityPolicy = QualityPolicy()
 
     @property
     def kept(self) -> list[str]:
@@ -96,6 +98,8 @@ class Result(msgspec.Struct):
     """All bad rows, as JSON Lines."""
     output: bytes | memoryview = b""
     """What is to be written."""
+    counts: bytes = b""
+    """What the Counter counted."""
 
 
 class Facts(msgspec.Struct):
@@ -162,12 +166,26 @@ def file_has_header(spec: Spec) -> bool:
     return all(file.format.kind != "jsonl" for file in spec.files)
 
 
+class Counter(Protocol):
+    """Counts the rows of the scorer, which tells it of each block."""
+
+    def taken(self, bad_columns: Iterable[str]) -> bytes:
+        """Return what was counted since the last call, and the bad rows by their columns ("" for none)."""
+
+
 class Work:
     """Scores blocks of text with one scorer; one in each process."""
 
-    def __init__(self, scorer: Scorer, spec: Spec, close: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        scorer: Scorer,
+        spec: Spec,
+        close: Callable[[], None] = lambda: None,
+        counter: Counter | None = None,
+    ) -> None:
         """`close` is called when the process has no more to do."""
         self.close = close
+        self._counter = counter
         self._scorer = scorer
         self._spec = spec
         self._readers: dict[int, Reader] = {}
@@ -197,6 +215,7 @@ class Work:
             first=rejected[0] if rejected else None,
             rejected=b"".join([_encode_json(one) + b"\n" for one in rejected]),
             output=gzipped(output) if self._spec.output.gzip else output,
+            counts=self._counter.taken(one.column for one in scored.bad) if self._counter else b"",
         )
 
     def _reader(self, number: int) -> Reader:

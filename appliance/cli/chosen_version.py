@@ -10,7 +10,7 @@ from appliance import ahead
 from appliance.bundle.manifest import Manifest
 from appliance.bundle.opened import Opened
 from appliance.config import Config
-from appliance.errors import ConfigError, Misuse, NotReady
+from appliance.errors import Misuse, NotReady
 from appliance.inference.tensors import InputSchema
 from appliance.inference.version import LoadedVersion
 from appliance.store import activation
@@ -27,6 +27,7 @@ class Chosen:
     """Of the manifest, which holds those of all members."""
     load_now: Callable[[float], LoadedVersion]
     open_now: Callable[[], AbstractContextManager[Opened]]
+    is_installed: bool = True
 
     @property
     def name(self) -> str:
@@ -51,27 +52,6 @@ class Chosen:
         """Return {member: content} of its bundle. Raises BundleRefused where one is not sound."""
         with self.open_now() as opened:
             return {name: opened.read(name) for name in opened.names}
-
-    def recorder_of(self, config: Config, wanted: bool) -> Callable[[LoadedVersion], Any]:
-        """Return what makes the prediction log of a loaded version, or nothing, in the process that scores.
-
-        Raises ConfigError where a log is `wanted` and is off.
-        """
-        if not wanted:
-            return lambda loaded: None
-        if not config.log.predictions.enabled:
-            found = "[log.predictions] is not enabled, so nothing would see the rows"
-            raise ConfigError("score with --observe", found, "enable it, or leave --observe out")
-
-        def made(loaded: LoadedVersion) -> Any:
-            from appliance.batch.scoring import OneVersion
-            from appliance.monitoring.prediction_log.log import PredictionLog
-
-            log = PredictionLog(config.log.predictions, config.state_dir, OneVersion(loaded))
-            log.start()
-            return log
-
-        return made
 
 
 def choose(config: Config, model: str, version: str | None) -> Chosen:
@@ -115,7 +95,7 @@ def _of_file(store: Store, trials: Trials, path: Path, version: str | None) -> C
         with store.opened(path) as opened:
             return LoadedVersion(path, 1, run_seconds=seconds, opened=opened)
 
-    return Chosen(manifest, digest, load, lambda: store.opened(path))
+    return Chosen(manifest, digest, load, lambda: store.opened(path), is_installed=False)
 
 
 def _is_bundle(model: str) -> Any:

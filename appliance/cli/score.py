@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from appliance.batch.pool import Engine
     from appliance.batch.work import Spec
     from appliance.cli.chosen_version import Chosen
+    from appliance.cli.observing import Observing
+    from appliance.fallback import QualityPolicy
 
 NICE = 10
 _STDIN = "-"
@@ -52,7 +54,8 @@ _STDIN = "-"
 @click.option("--shard", metavar="I/N", help="Score only the I-th of N parts.")
 @click.option("--cluster", metavar="ray://HOST:PORT|local", help="Score on the nodes of a Ray cluster (extra [ray]).")
 @click.option("--resume/--no-resume", default=None, help="Continue where a run stopped (default), or start again.")
-@click.option("--observe", is_flag=True, help="Write a sample of the rows to the prediction log ([log.predictions]).")
+@click.option("--quality/--no-quality", default=None, help="Say how far to trust each row ([quality] enabled).")
+@click.option("--observe", is_flag=True, help="Count the rows for drift; write a sample of them to the prediction log.")
 @as_json
 @common_options
 def score(model: str, inputs: tuple[str, ...], output: str, as_json: bool, **said: Any) -> None:
@@ -65,22 +68,23 @@ def score(model: str, inputs: tuple[str, ...], output: str, as_json: bool, **sai
     shard = _shard(said["shard"])
     lower_priority()
     from appliance.cli.chosen_version import choose
+    from appliance.cli.observing import observing
 
     files = [Path(name) for name in (model, *inputs) if name != _STDIN]
     config = options().config(files=files)
     chosen = choose(config, model, said["version"])
     order = _order(chosen, inputs, output, said, shard, config.models.overflow == "refuse")
-    order = replace(order, digests=as_json)
+    order = replace(order, digests=as_json, quality=_quality(config, said["quality"], chosen.name))
     if order.output.startswith("s3://"):
         order = replace(order, scratch=_scratch(config, order))
     processes = said["processes"] or _processors()
-    recorder_of = chosen.recorder_of(config, said["observe"])
-    engine = _cluster(chosen, said) if said["cluster"] else partial(_engine, chosen, processes, recorder_of)
+    observed = observing(config, chosen, said["observe"])
+    engine = _cluster(chosen, said) if said["cluster"] else partial(_engine, chosen, processes, observed)
     progress = Progress(as_json)
     stop = _Stop()
     from appliance.batch import local
 
-    outcome = local.run(order, engine, progress.told, stop.asked)
+    outcome = local.run(order, engine, progress.told, stop.asked, observed.counts)
     progress.end()
     tell(chosen, order, outcome, as_json)
     if outcome.bad > most_bad(outcome.rows):
@@ -116,7 +120,7 @@ def lower_priority() -> None:
     os.setpriority(os.PRIO_PROCESS, 0, max(current, NICE))
 
 
-def _engine(chosen: "Chosen", processes: int, recorder_of: Any, spec: "Spec") -> "Engine":
+def _engine(chosen: "Chosen", processes: int, observed: "Observing", spec: "Spec") -> "Engine":
     """Return the scorer of blocks."""
     from appliance.batch.pool import Inline, Pool
     from appliance.batch.scoring import Scorer
@@ -125,11 +129,28 @@ def _engine(chosen: "Chosen", processes: int, recorder_of: Any, spec: "Spec") ->
     def load() -> Work:
         memory.keep_little()
         loaded = chosen.load()
-        recorder = recorder_of(loaded)
-        scorer = Scorer(loaded, refuse_overflow=spec.refuse_overflow, recorder=recorder)
-        return Work(scorer, spec, recorder.stop) if recorder else Work(scorer, spec)
+        recorder, counter = observed.recorder_of(loaded), observed.counter()
+        scorer = Scorer(
+            loaded,
+            refuse_overflow=spec.refuse_overflow,
+            observers=[counter] if counter else [],
+            recorder=recorder,
+            quality=spec.quality,
+        )
+        return Work(scorer, spec, recorder.stop if recorder else lambda: None, counter)
 
     return Inline(load) if processes == 1 else Pool(load, processes)
+
+
+def _quality(config: Config, said: bool | None, model: str) -> "QualityPolicy":
+    """Return whether the rows of a model are judged, and its fallback.
+
+    No row is `drifted`: the drift is that of other rows, and the output must not depend on when it is written.
+    """
+    from appliance.fallback import QualityPolicy
+
+    fallback = {name: value for name, value in config.quality.fallback.items() if name == model}
+    return QualityPolicy(config.quality.enabled if said is None else said, fallback)
 
 
 def _cluster(chosen: "Chosen", said: dict[str, Any]) -> "Callable[[Spec], Engine]":
@@ -139,7 +160,7 @@ def _cluster(chosen: "Chosen", said: dict[str, Any]) -> "Callable[[Spec], Engine
     address = said["cluster"]
     check_address(address)
     if said["observe"]:
-        found = "the nodes of a cluster have no prediction log of this host"
+        found = "the nodes of a cluster have neither the prediction log nor the drift of this host"
         raise Misuse(f"score with --observe and --cluster {address}", found, "leave one of them out")
     shipped = Shipped(chosen.members(), chosen.digest)
     actors = said["processes"] or (_processors() if address == LOCAL else None)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
+from appliance.config import DriftConfig
 from appliance.drift_report import STATES, ColumnReport, DriftReport
 from appliance.inference.binning import Table
 from appliance.monitoring import drift
@@ -71,6 +72,11 @@ class Limits:
     false_alarms_a_year: float
     window_seconds: float
     min_rows: int
+
+    @classmethod
+    def of(cls, config: DriftConfig) -> "Limits":
+        """Return the limits of a configuration."""
+        return cls(config.psi, config.false_alarms_a_year, config.window_seconds, config.min_rows)
 
 
 def measures(column: ColumnSpec, cells: Table, refused: Table) -> Iterator[tuple[str, Table]]:

@@ -1,7 +1,8 @@
 """STATE_DIR/drift/NAME/VERSION.json: the windows of a version, its device reference, and what was found last.
 
-The file is replaced whole when a window closes, with the store's lock held, and by `appliance drift accept`; whoever is
-killed leaves the old file or the new one, and loses the window that was open. A file that is damaged or has other bins
+The file is replaced whole when a window closes, with the store's lock held, by `appliance drift accept`, and by
+`appliance score --observe`; whoever is killed leaves the old file or the new one, and a service loses the window that
+was open. A file that is damaged or has other bins
 is replaced by an empty one: no prediction needs it. What removes a version's file is prune().
 """
 
@@ -71,6 +72,8 @@ class DriftState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     alarm_windows: int = 0
     """Windows since the first one of the drift that is on: what accepting it makes a reference of."""
     report: DriftReport | None = None
+    scored: list[str] = []
+    """The runs of `appliance score --observe` whose rows are among the windows, see drift_scored.py."""
 
 
 def path(store: Store, key: Key) -> Path:

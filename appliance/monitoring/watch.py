@@ -88,8 +88,7 @@ class DriftWatch:
         """Return the watch that a configuration asks for, which `metrics` tell of; None where it is off."""
         if not config.enabled:
             return None
-        limits = Limits(config.psi, config.false_alarms_a_year, config.window_seconds, config.min_rows)
-        watch = cls(store, limits, folder=folder, slot=slot, refused=metrics.counters.refusals.counts)
+        watch = cls(store, Limits.of(config), folder=folder, slot=slot, refused=metrics.counters.refusals.counts)
         metrics.drift = watch.reports
         return watch
 

@@ -141,6 +141,76 @@ def test_every_way_in_tells_the_same_quality(store, loaded, content, open_http):
         env={"APPLIANCE_STATE_DIR": str(store.state_dir)},
     )
     assert json.loads(done.stdout)["quality"] == expected
+    source = store.state_dir.parent / "rows.csv"
+    write_rows(source, GOOD, OUTSIDE)
+    assert [one["quality"] for one in score(store, source, "--quality", output="out.jsonl")] == expected
+    assert [one["quality"] for one in score(store, source, "--quality", "--provenance")] == ["good", "outside"]
+    assert [one["quality"] for one in score(store, source, "--quality", output="out.parquet")] == ["good", "outside"]
+
+
+def write_rows(path, *rows):
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *rows])
+
+
+def score(store, source, *arguments, config="", output="out.csv", code=0):
+    """Score a file with iris, and return the rows of the output."""
+    folder = source.parent
+    (folder / "appliance.toml").write_text(config)
+    path = folder / output
+    done = CliRunner().invoke(
+        command,
+        ["score", "iris", str(source), "-o", str(path), "--config", str(folder / "appliance.toml"), *arguments],
+        env={"APPLIANCE_STATE_DIR": str(store.state_dir)},
+    )
+    assert done.exit_code == code, done.output
+    if code:
+        return done.output
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path).to_dict("records")
+    lines = path.read_text().splitlines()
+    return list(csv.DictReader(lines)) if path.suffix == ".csv" else [json.loads(line) for line in lines]
+
+
+def test_score_tells_quality_where_it_is_configured_or_asked_for(store, tmp_path):
+    source = tmp_path / "rows.csv"
+    write_rows(source, GOOD, OUTSIDE)
+    assert "quality" not in score(store, source)[0]
+    enabled = "[quality]\nenabled = true\n"
+    assert [one["quality"] for one in score(store, source, config=enabled)] == ["good", "outside"]
+    assert "quality" not in score(store, source, "--no-quality", config=enabled)[0]
+
+
+def test_score_answers_as_predict_does_where_a_fallback_stands_in(store, loaded, tmp_path):
+    source = tmp_path / "rows.csv"
+    write_rows(source, GOOD, OUTSIDE)
+    found = score(store, source, config="[quality.fallback]\niris = -1.0\n", output="out.jsonl")
+    expected = answer(store, loaded, QualityPolicy(fallback={"iris": -1.0}))
+    assert [one["prediction"] for one in found] == expected.prediction
+    assert [one["quality"] for one in found] == msgspec.to_builtins(expected.quality)
+
+
+def test_a_refused_quality_is_a_bad_row_of_score(store, tmp_path):
+    source = tmp_path / "rows.csv"
+    write_rows(source, GOOD, OUTSIDE, [1, "x", 3, 4], GOOD)
+    refuse = "[quality.fallback]\niris = 'refuse'\n"
+    bad = ("--bad-rows", "quarantine", "--max-bad", "2")
+    found = score(store, source, *bad, config=refuse)
+    assert [one["quality"] for one in found] == ["good", "", "", "good"]
+    assert [one["prediction"] != "" for one in found] == [True, False, False, True]
+    told = [json.loads(line) for line in (tmp_path / "out.csv.rejected.jsonl").read_text().splitlines()]
+    assert [(one["row"], one["column"], one["reason"]) for one in told] == [
+        (1, COLUMNS[1], "its quality is outside"),
+        (2, COLUMNS[1], "it holds a text ('x')"),
+    ]
+    assert "its quality is outside" in score(store, source, config=refuse, output="stopped.csv", code=1)
+
+
+def test_a_column_named_quality_is_not_overwritten(store, tmp_path):
+    source = tmp_path / "rows.csv"
+    source.write_text(",".join([*COLUMNS, "quality"]) + "\n0.1,0.2,0.3,0.4,mine\n")
+    assert score(store, source)[0]["quality"] == "mine"
+    assert "'quality', and so has the answer" in score(store, source, "--quality", code=2)
 
 
 @pytest.mark.parametrize(

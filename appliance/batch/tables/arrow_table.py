@@ -16,7 +16,7 @@ import pyarrow.types as kinds
 
 from appliance.arrays import Array
 from appliance.batch.checking import Bad, Checked, check
-from appliance.batch.scoring import AnswerColumn, Scored, Scorer
+from appliance.batch.scoring import QUALITY, AnswerColumn, Scored, Scorer
 from appliance.bundle.manifest import Input
 from appliance.errors import InvalidInput
 from appliance.inference.tensors import InputSchema
@@ -200,6 +200,8 @@ def _answers(one: AnswerColumn, scored: Scored) -> Any:
     if not scored.columns:
         return pa.nulls(scored.rows, kind)
     values = scored.columns[one.name]
+    if one.type == QUALITY:
+        values = np.array([quality.flag for quality in values.tolist()], object)
     if len(scored.good) == scored.rows:
         return pa.array(np.ascontiguousarray(values) if values.dtype.kind != "O" else values.tolist(), kind)
     whole = np.zeros(scored.rows, object if values.dtype.kind == "O" else values.dtype)
@@ -213,6 +215,8 @@ def _answers(one: AnswerColumn, scored: Scored) -> Any:
 
 
 def _answer_type(name: str) -> pa.DataType:
+    if name == QUALITY:
+        return pa.string()
     return pa.bool_() if name == "bool" else pa.from_numpy_dtype(np.dtype(name)) if name != "string" else pa.string()
 
 

@@ -66,6 +66,16 @@ def json_texts(array: Array) -> list[bytes]:
     return _numbers(array) if array.dtype.kind != "O" else texts_of(array.tolist(), _encode_json)
 
 
+def flags_of(array: Array) -> list[bytes]:
+    """Return a column of qualities as cells: the flags alone."""
+    return [one.flag.encode() for one in array.tolist()]
+
+
+def documents_of(array: Array) -> list[bytes]:
+    """Return a column of qualities in JSON, as /predict has it."""
+    return list(map(_encode_json, array.tolist()))
+
+
 def csv_text(value: Any) -> bytes:
     """Return a value as a cell of CSV, quoted where it must be."""
     if value is None or value != value:

@@ -4,14 +4,25 @@ Where input and output are of one format and every column is kept, a record is t
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import Any, Protocol
 
 import msgspec
 
-from appliance.batch.scoring import AnswerColumn, Scored
-from appliance.batch.tables.text import Reader, Table, csv_text, csv_texts, json_texts, spread, texts_of
+from appliance.arrays import Array
+from appliance.batch.scoring import QUALITY, AnswerColumn, Scored
+from appliance.batch.tables.text import (
+    Reader,
+    Table,
+    csv_text,
+    csv_texts,
+    documents_of,
+    flags_of,
+    json_texts,
+    spread,
+    texts_of,
+)
 from appliance.errors import InvalidInput
 from appliance.inference.values import quoted
 
@@ -41,7 +52,7 @@ class CsvOutput:
     def block(self, table: Table, scored: Scored, reader: Reader, more: Sequence[Sequence[str]]) -> bytes:
         """Return the lines of a block."""
         columns: list[Sequence[bytes]] = [
-            spread(csv_texts(scored.columns[one.name]) if scored.columns else [], scored.good, scored.rows, b"")
+            spread(_texts(scored, one, flags_of if one.type == QUALITY else csv_texts), scored.good, scored.rows, b"")
             for one in self._answers
         ]
         columns += [texts_of(column, csv_text) for column in more]
@@ -90,7 +101,12 @@ class JsonOutput:
         """Return the lines of a block."""
         columns: list[Any] = [self._heads(table, reader)]
         texts: list[Sequence[bytes]] = [
-            spread(json_texts(scored.columns[one.name]) if scored.columns else [], scored.good, scored.rows, b"null")
+            spread(
+                _texts(scored, one, documents_of if one.type == QUALITY else json_texts),
+                scored.good,
+                scored.rows,
+                b"null",
+            )
             for one in self._answers
         ]
         for key, column in zip(self._keys, [*texts, *(texts_of(column, _encode_json) for column in more)], strict=True):
@@ -126,6 +142,11 @@ class JsonOutput:
         for name, mark in zip(self._names, self._marks, strict=True):
             if mark in table.data and any(mark in line and _has_key(line, name) for line in table.lines):
                 raise clash(name)
+
+
+def _texts(scored: Scored, one: AnswerColumn, write: Callable[[Array], list[bytes]]) -> list[bytes]:
+    """Return the texts of one column of the answer, of the good rows."""
+    return write(scored.columns[one.name]) if scored.columns else []
 
 
 def clash(name: str) -> InvalidInput:

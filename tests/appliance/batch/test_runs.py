@@ -20,6 +20,7 @@ from appliance.batch.scoring import Scorer
 from appliance.batch.tables.records import csv_ends
 from appliance.batch.work import MOST_ROWS, block_rows
 from appliance.errors import ApplianceError, BadRows, InvalidInput, Misuse, NotFound, StoreError, Unfinished
+from appliance.fallback import QualityPolicy
 
 HEADER = "id,sepal_length,sepal_width,petal_length,petal_width"
 ROWS = 3000
@@ -144,6 +145,10 @@ def test_a_run_does_not_go_on_with_something_else(load, score, source, tmp_path)
         score(load("labels", "2.0.0"), source, path, quarantine=True)
     with pytest.raises(StoreError, match="--keep"):
         score(load("labels"), source, path, quarantine=True, keep=["id"])
+    with pytest.raises(StoreError, match="quality = 'False'"):
+        score(load("labels"), source, path, quarantine=True, quality=QualityPolicy(enabled=True))
+    with pytest.raises(StoreError, match=r"fallback = '\{\}'"):
+        score(load("labels"), source, path, quarantine=True, quality=QualityPolicy(fallback={"labels": "setosa"}))
     with pytest.raises(StoreError, match="input files was 1"):
         score(load("labels"), [source, source], path, quarantine=True)
     text = source.read_text()

@@ -11,12 +11,18 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 import appliance
 from appliance.cli import appliance as command
 from appliance.cli.score import lower_priority
+from appliance.inference.version import LoadedVersion
+from appliance.monitoring.drift_judge import Limits
+from appliance.monitoring.watch import DriftWatch
+from appliance.repository import Served
+from appliance.store.versions import Store
 
 ROOT = Path(appliance.__file__).parents[1]
 HEADER = "sepal_length,sepal_width,petal_length,petal_width"
@@ -267,3 +273,38 @@ def test_the_log_has_a_sample_of_the_rows_under_the_ids_of_the_provenance(make_b
     assert [line["id"] for line in logged if "id" in line] == [one["id"] for one in answers]
     assert [line["y"] for line in logged if "id" in line] == [one["prediction"] for one in answers]
     assert {line["listener"] for line in logged if "id" in line} == {"batch"}
+
+
+def test_rows_that_are_observed_count_for_drift_once(make_bundle, tmp_path):
+    from tests.appliance.monitoring.test_watch import training
+
+    state, draw = tmp_path / "state", np.random.default_rng(3)
+    assert invoke(state, "install", make_bundle(tmp_path, baseline=training(draw))).exit_code == 0
+    assert invoke(state, "activate", "iris", "1.0.0").exit_code == 0
+    for number in range(2):
+        rows = draw.normal(3, 1, size=(1000, 4))
+        source = tmp_path / f"in{number}.csv"
+        source.write_text(f"{HEADER}\n" + "".join(",".join(f"{value:.4f}" for value in row) + "\n" for row in rows))
+        for _ in range(2):  # the same file once more counts nothing
+            result = invoke(state, "score", "iris", source, "-o", tmp_path / "out.csv", "--observe", "--processes", "2")
+            assert result.exit_code == 0, result.output
+    report = json.loads(invoke(state, "drift", "iris", "--json").stdout)
+    assert (report["window_rows"], report["windows"], report["state"]) == (1000, 2, "drift")
+    watch = DriftWatch(Store(state), Limits(0.1, 1, 3600, 500))  # as a service has it
+    watch.switched(Served("iris", "1.0.0", LoadedVersion(state / "models" / "iris" / "1.0.0")))
+    watch.tick()
+    assert watch.drifted("iris", "1.0.0") in HEADER.split(",")
+
+
+def test_nothing_to_observe_is_told(run, source, tmp_path, state, make_bundle):
+    output = tmp_path / "out.csv"
+    result = run("score", "iris", source, "-o", output, "--observe")
+    assert result.exit_code == 2
+    assert "the bundle has no baseline.json" in result.output
+    result = run("score", state.parent / "iris-1.0.0.bundle", source, "-o", output, "--observe")
+    assert "the version is not installed" in result.output
+    config = tmp_path / "appliance.toml"
+    config.write_text("[drift]\nenabled = false\n")
+    result = run("score", "iris", source, "-o", output, "--observe", "--config", config)
+    assert "[drift] is not enabled" in result.output
+    assert not output.exists()
