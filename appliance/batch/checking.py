@@ -17,9 +17,11 @@ from appliance.arrays import Array
 from appliance.bundle.manifest import Input
 from appliance.errors import InvalidInput
 from appliance.inference.tensors import Feeds, InputSchema
+from appliance.inference.values import all_finite
 
 Places = NDArray[np.int64]
 """Rows of a block, by their number in it, ascending."""
+NO_ROWS: Places = np.empty(0, np.int64)
 Columns = Mapping[str, Sequence[Any] | Array]
 Judge = Callable[[Any], str]
 """Values of one column -> why they are refused, "" where they are taken."""
@@ -48,7 +50,7 @@ def check(schema: InputSchema, columns: Columns, rows: int) -> Checked:
     """Return the good and bad rows of a table by column. Every required column must be there."""
     known = {name: columns[name] for name in schema.columns if name in columns}
     if rows == 0:
-        return Checked(None, np.empty(0, np.int64), [])
+        return Checked(None, NO_ROWS, [])
     try:
         return Checked(schema.from_columns(known), np.arange(rows), [])
     except InvalidInput:
@@ -64,6 +66,29 @@ def check(schema: InputSchema, columns: Columns, rows: int) -> Checked:
     return Checked(schema.from_columns({name: take(values, good) for name, values in known.items()}), good, bad)
 
 
+def check_numbers(schema: InputSchema, narrow: Array, wide: Callable[[Places], NDArray[np.float64]]) -> Checked:
+    """Return the good and bad rows of a table [rows, columns] of a plain schema in its type, NaN for a missing value.
+
+    Rows with an infinite number, or with a gap that the model does not take, are checked by themselves: `wide` gives
+    some rows as they were before a large number became infinite.
+    """
+    tensor = schema.plain
+    assert tensor is not None  # noqa: S101 - a mistake of ours, not of a caller's rows
+    few, others = NO_ROWS, np.arange(len(narrow))
+    if not all_finite(narrow):
+        suspect = (np.isinf(narrow) if tensor.missing else ~np.isfinite(narrow)).any(axis=1)
+        few, others = np.flatnonzero(suspect), np.flatnonzero(~suspect)
+    parts = [(few, check(schema, dict(zip(schema.columns, wide(few).T, strict=True)), len(few)))] if len(few) else []
+    if len(others):
+        rest = narrow[others] if len(few) else narrow
+        try:
+            checked = Checked(schema.from_tensors({tensor.name: rest}), np.arange(len(others)), [])
+        except InvalidInput:  # as of a category that training did not have
+            checked = check(schema, dict(zip(schema.columns, rest.T, strict=True)), len(others))
+        parts.append((others, checked))
+    return joined(parts, []) if len(parts) > 1 else parts[0][1]
+
+
 def joined(parts: Sequence[tuple[Places, Checked]], broken: Sequence[Bad]) -> Checked:
     """Return parts of a block as one; each comes with the places of its rows in the block.
 
@@ -73,7 +98,7 @@ def joined(parts: Sequence[tuple[Places, Checked]], broken: Sequence[Bad]) -> Ch
     bad = sorted([*bad, *broken], key=lambda one: one.row)
     fed = [(places[part.good], part.feeds) for places, part in parts if part.feeds is not None]
     if not fed:
-        return Checked(None, np.empty(0, np.int64), bad)
+        return Checked(None, NO_ROWS, bad)
     if len(fed) == 1:
         return Checked(fed[0][1], fed[0][0], bad)
     good = np.concatenate([places for places, _ in fed])
@@ -109,6 +134,8 @@ def refused(judge: Callable[[int, int], str], first: int, last: int) -> Iterator
 
 def _bad_values(tensor: Input, name: str, values: Sequence[Any] | Array) -> Iterator[tuple[int, str]]:
     """Yield (place, reason) of each value of one column that is refused."""
+    if _is_plain(tensor, values):
+        return
     judge = _judge(tensor, name)
     if not judge(values):
         return
@@ -119,6 +146,16 @@ def _bad_values(tensor: Input, name: str, values: Sequence[Any] | Array) -> Iter
     left = take(values, rest)
     for place, reason in refused(lambda first, last: judge(left[first:last]), 0, len(rest)):
         yield int(rest[place]), reason
+
+
+def _is_plain(tensor: Input, values: Sequence[Any] | Array) -> bool:
+    """Return whether a glance shows that all values are taken; False says nothing."""
+    if tensor.categories is not None or tensor.type not in ("float32", "float64"):
+        return False
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
+        return False
+    with np.errstate(over="ignore"):
+        return all_finite(values.astype(tensor.type))
 
 
 def _judge(tensor: Input, name: str) -> Judge:

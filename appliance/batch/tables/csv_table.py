@@ -5,7 +5,7 @@ where they are few, and the whole block cell by cell where they are many.
 """
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import compress
 from typing import Any
 
@@ -13,21 +13,19 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.batch.checking import Bad, Checked, check, joined
+from appliance.batch.checking import NO_ROWS, Bad, Checked, Places, check, check_numbers, joined
 from appliance.batch.tables.records import csv_ends
 from appliance.batch.tables.text import Table
 from appliance.errors import InvalidInput
 from appliance.inference.csv_rows import has_stray_quote, header_names, read_cells
 from appliance.inference.tensors import InputSchema
-from appliance.inference.values import plain_floats
+from appliance.inference.values import packed, plain_floats
 
 _TRIED = "read the CSV"
 _COMMA, _LF = 44, 10
 _decode_numbers = msgspec.json.Decoder(list[float]).decode
-_decode_gaps = msgspec.json.Decoder(list[float | None]).decode
-_PLAIN = np.zeros(256, bool)
-"""The bytes of which plain numbers, and what is between them, are made."""
-_PLAIN[list(b"0123456789+-.eE,\n\r")] = True
+_ODD = bytes(byte not in b"0123456789+-.eE,\n\r" for byte in range(256))
+"""Of each byte 1, unless plain numbers, and what is between them, are made of it."""
 
 
 def read_header(record: bytes, schema: InputSchema) -> list[str]:
@@ -89,43 +87,50 @@ class CsvReader:
     def _quick(self, data: bytes, lines: list[bytes]) -> Checked | None:
         """Return a block of plain numbers; None where there is more to it than a few lines."""
         body = data.rstrip(b"\r\n").replace(b"\r\n", b"\n")
-        checked = self._numbers(body, len(lines), _decode_numbers)
+        checked = self._numbers(body, len(lines), False)
         if checked is not None or not lines:
             return checked
         takes_gaps = self._schema.plain is not None and self._schema.plain.missing
         body = b"\n".join(lines)
-        plain = _plain_lines(np.frombuffer(body, np.uint8), len(lines), takes_gaps)
+        plain = _plain_lines(body, len(lines), takes_gaps)
         if plain is None or plain.sum() <= len(lines) // 2:
             return None
         few, places = np.flatnonzero(~plain), np.flatnonzero(plain)
         if len(few):
             body = b"\n".join(compress(lines, plain.tolist()))
-        rest = self._numbers(body, len(places), _decode_filled if takes_gaps else _decode_numbers)
+        rest = self._numbers(body, len(places), takes_gaps)
         if rest is None:
             return None
         return joined([(places, rest), (few, self._slow([lines[place] for place in few.tolist()]))], [])
 
-    def _numbers(self, body: bytes, rows: int, decode: Callable[[bytes], list[Any]]) -> Checked | None:
-        """Return rows of nothing but plain numbers; None where they are not."""
-        width = len(self._names)
-        if not rows or not _is_even(np.frombuffer(body, np.uint8), rows, width):
+    def _numbers(self, body: bytes, rows: int, takes_gaps: bool) -> Checked | None:
+        """Return rows of nothing but plain numbers, and gaps if they are taken; None where they are not."""
+        width, tensor = len(self._names), self._schema.plain
+        if not rows or tensor is None:
             return None
+        text, gaps = b"[" + body.replace(b"\n", b",") + b"]", NO_ROWS
+        if takes_gaps:
+            text, gaps = _filled(text)
         try:
-            values = decode(b"[" + body.replace(b"\n", b",") + b"]")
+            values = _decode_numbers(text)
         except msgspec.MsgspecError:
             return None
-        if len(values) != rows * width:
+        if len(values) != rows * width or not _is_even(np.frombuffer(body, np.uint8), rows, width):
             return None
-        table: Any = None
-        try:
-            if self._in_order:
-                return Checked(self._schema.from_numbers(values, rows), np.arange(rows), [])
-            table = plain_floats(values).reshape(rows, width)[:, self._order]
-            feeds = self._schema.from_tensors({self._schema.inputs[0].name: table})
-            return Checked(feeds, np.arange(rows), [])
-        except InvalidInput:
-            table = plain_floats(values).reshape(rows, width) if table is None else table
-            return check(self._schema, dict(zip(self._schema.columns, table.T, strict=True)), rows)
+        flat = packed(tensor.type, values, len(values))
+        if flat is None:
+            return None
+        if len(gaps):
+            flat = flat.copy()
+            flat[gaps] = np.nan
+        table: Any = flat.reshape(rows, width)
+
+        def wide(places: Places) -> NDArray[np.float64]:
+            found = plain_floats([values[place * width : (place + 1) * width] for place in places.tolist()])
+            found[np.isnan(table[places])] = np.nan
+            return found if self._in_order else found[:, self._order]
+
+        return check_numbers(self._schema, table if self._in_order else table[:, self._order], wide)
 
     def _slow(self, lines: list[bytes]) -> Checked:
         """Return rows read cell by cell."""
@@ -182,30 +187,40 @@ def _is_even(marks: NDArray[np.uint8], rows: int, width: int) -> bool:
     return bool((by_line[:-1, -1] < ends).all() and (by_line[1:, 0] > ends).all())
 
 
-def _decode_filled(body: bytes) -> list[Any]:
-    """Return numbers with commas between them, in brackets; where there is none, None."""
-    marks = np.frombuffer(body, np.uint8)
+def _filled(text: bytes) -> tuple[bytes, Places]:
+    """Return numbers with commas between them, in brackets, with 0 where there is none; and which those are."""
+    marks = np.frombuffer(text, np.uint8)
     separators = marks == _COMMA
     separators[0] = separators[-1] = True  # the brackets
-    gaps = (np.flatnonzero(separators[1:] & separators[:-1]) + 1).tolist()
-    pieces = [body[start:end] for start, end in zip([0, *gaps], [*gaps, len(body)], strict=True)]
-    return _decode_gaps(b"null".join(pieces))
+    places = np.flatnonzero(separators)
+    gaps = np.flatnonzero(np.diff(places) == 1)
+    cuts = (places[gaps] + 1).tolist()
+    pieces = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    return b"0".join(pieces), gaps
 
 
-def _plain_lines(marks: NDArray[np.uint8], rows: int, takes_gaps: bool) -> NDArray[np.bool_] | None:
+def _plain_lines(body: bytes, rows: int, takes_gaps: bool) -> NDArray[np.bool_] | None:
     """Return of each line whether it looks like plain numbers; None where lines are not `rows`.
 
     A line with an empty cell does not, unless the model `takes_gaps`.
     """
-    ends = np.flatnonzero(marks == _LF)
+    ends = np.flatnonzero(np.frombuffer(body, np.uint8) == _LF)
     if len(ends) != rows - 1:
         return None
-    odd = ~_PLAIN[marks]
-    if not takes_gaps:
-        separators = (marks == _COMMA) | (marks == _LF)
-        odd[1:] |= separators[1:] & separators[:-1]
-        odd[:1] |= separators[:1]
-        odd[-1:] |= separators[-1:]
+    odd = np.flatnonzero(np.frombuffer(body.translate(_ODD), np.bool_)).tolist()
     plain = np.ones(rows, bool)
-    plain[np.searchsorted(ends, np.flatnonzero(odd))] = False
+    plain[np.searchsorted(ends, [*odd, *(() if takes_gaps else _empty_cells(body))])] = False
     return plain
+
+
+def _empty_cells(body: bytes) -> Iterator[int]:
+    """Yield a place in the line of each empty cell, or beside it; lines may come more than once."""
+    if body[:1] in b",\n":
+        yield 0
+    if body[-1:] in b",\n":
+        yield len(body)
+    for mark, within in ((b",,", 0), (b",\n", 0), (b"\n,", 1), (b"\n\n", 1)):
+        place = body.find(mark)
+        while place >= 0:
+            yield place + within
+            place = body.find(mark, place + 1)

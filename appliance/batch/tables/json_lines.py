@@ -11,13 +11,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from appliance.batch.checking import Bad, Checked, check, joined
+from appliance.batch.checking import Bad, Checked, check, check_numbers, joined
 from appliance.batch.tables.text import Table
 from appliance.bundle.manifest import Input
 from appliance.errors import InvalidInput
 from appliance.inference import lenient_json
 from appliance.inference.tensors import InputSchema
-from appliance.inference.values import kind_of, plain_floats, quoted
+from appliance.inference.values import kind_of, packed, plain_floats, quoted
 
 _FAILURES = (msgspec.MsgspecError, ValueError, RecursionError, InvalidInput)
 _NAME_THEM = "name the columns to keep by --keep"
@@ -74,11 +74,13 @@ class JsonLinesReader:
         """Return rows of the columns' own types."""
         if self._schema.plain is not None:
             flat = list(chain.from_iterable(rows))
-            try:
-                return Checked(self._schema.from_numbers(flat, len(rows)), np.arange(len(rows)), [])
-            except InvalidInput:
-                table = plain_floats(flat).reshape(len(rows), -1)
-                return check(self._schema, dict(zip(self._schema.columns, table.T, strict=True)), len(rows))
+            narrow = packed(self._schema.plain.type, flat, len(flat))
+            if narrow is None:  # as where there are gaps
+                with np.errstate(over="ignore"):
+                    narrow = plain_floats(flat).astype(self._schema.plain.type)
+            return check_numbers(
+                self._schema, narrow.reshape(len(rows), -1), lambda few: plain_floats([rows[at] for at in few.tolist()])
+            )
         columns = dict(zip(self._schema.columns, zip(*rows, strict=True), strict=True))
         return check(self._schema, columns, len(rows))
 

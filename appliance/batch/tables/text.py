@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
+import numpy as np
 
 from appliance.arrays import Array
 from appliance.batch.checking import Checked, Places
 from appliance.inference.values import all_finite
 
 _encode_json = msgspec.json.Encoder().encode
+_FEW = 256  # rows up to which putting them in takes less than building a list
 _NEEDS_QUOTES = (b'"', b",", b"\r", b"\n")
 
 
@@ -92,6 +94,11 @@ def spread(texts: Sequence[bytes], good: Places, rows: int, empty: bytes) -> Seq
     """Return the texts of the good rows at their places, and `empty` at the others."""
     if len(good) == rows:
         return texts
+    if rows - len(good) <= _FEW:
+        found = list(texts)
+        for place in np.setdiff1d(np.arange(rows), good, assume_unique=True).tolist():
+            found.insert(place, empty)
+        return found
     found = [empty] * rows
     for place, text in zip(good.tolist(), texts, strict=True):
         found[place] = text
