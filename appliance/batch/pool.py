@@ -8,16 +8,13 @@ A process of the pool ends when its pipe is closed, however this one ends.
 """
 
 import mmap
-import multiprocessing
 import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import count
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -25,6 +22,10 @@ from appliance import errors, memory, signals
 from appliance.batch.blocks import Block, Position
 from appliance.batch.work import Facts, Rejected, Result
 from appliance.errors import ApplianceError, Unfinished
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from multiprocessing.process import BaseProcess
 
 SLOT_BYTES = 8 * 1024 * 1024
 """Of memory for one block's text, or its result; what is not used takes none."""
@@ -152,6 +153,8 @@ class _Member:
     def __init__(self, load: Callable[[], Work], others: list[Any]) -> None:
         self._given = [mmap.mmap(-1, SLOT_BYTES) for _ in range(_AHEAD)]
         self._taken = [mmap.mmap(-1, SLOT_BYTES) for _ in range(_AHEAD)]
+        import multiprocessing  # which one process does without
+
         context = multiprocessing.get_context("fork")
         self.connection: Connection[Any, Any]
         self.connection, other = context.Pipe()

@@ -130,6 +130,8 @@ def options() -> Options:
     return click.get_current_context().find_root().ensure_object(Options)
 
 
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+why = click.option("--why", default="", help="The reason, for the receipts.")
 version_option = click.option("--version", "version", help="The version that answers (default: the active one).")
 
 

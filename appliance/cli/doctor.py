@@ -15,9 +15,8 @@ from typing import Literal
 import click
 
 from appliance import cgroup, inference, memory
-from appliance.cli import common_options, no_effect, options
+from appliance.cli import as_json, common_options, no_effect, options
 from appliance.cli.address import ask, configured
-from appliance.cli.models import as_json
 from appliance.cli.output import echo, print_json
 from appliance.config import BrokerConfig, Config
 from appliance.errors import ApplianceError, ConfigError

@@ -5,8 +5,7 @@ from typing import Any
 import click
 
 from appliance.bundle import archive, baseline, members
-from appliance.cli import common_options, options
-from appliance.cli.models import as_json
+from appliance.cli import as_json, common_options, options
 from appliance.cli.output import echo, print_json
 from appliance.drift_report import ColumnReport, DriftReport
 from appliance.errors import Misuse, NotFound

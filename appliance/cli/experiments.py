@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from appliance.cli import EXIT_DONE, common_options, options, waiting
-from appliance.cli.models import as_json, self_test, store_of, why
+from appliance.cli import EXIT_DONE, as_json, common_options, options, waiting, why
+from appliance.cli.models import self_test, store_of
 from appliance.cli.output import echo, print_json
 from appliance.errors import Misuse, Refused
 from appliance.experiments import control, info

@@ -11,8 +11,7 @@ import click
 import msgspec
 
 from appliance import labels as reading
-from appliance.cli import common_options, options
-from appliance.cli.models import as_json
+from appliance.cli import as_json, common_options, options
 from appliance.cli.output import echo, print_json
 from appliance.errors import InvalidInput, Misuse, NotReady
 from appliance.labels import GivenLabel

@@ -8,8 +8,7 @@ from typing import Any
 import click
 import msgspec
 
-from appliance.cli import common_options, options
-from appliance.cli.models import as_json, why
+from appliance.cli import as_json, common_options, options, why
 from appliance.cli.output import echo, echo_json, print_json
 from appliance.errors import Misuse, NotFound, Refused
 from appliance.monitoring.prediction_log import export as exporting

@@ -14,7 +14,7 @@ from appliance.bundle import archive
 from appliance.bundle.manifest import Input, Manifest, Output
 from appliance.bundle.opened import Opened
 from appliance.bundle.trust import TrustedKeys
-from appliance.cli import common_options, options, waiting
+from appliance.cli import as_json, common_options, options, waiting, why
 from appliance.cli.output import echo, echo_json, print_json
 from appliance.errors import ApplianceError, Misuse, Refused
 from appliance.experiments import control, info
@@ -25,8 +25,6 @@ from appliance.store.versions import Store
 if TYPE_CHECKING:
     from appliance.inference.figures import SelfTest
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
-why = click.option("--why", default="", help="The reason, for the receipts.")
 SIGNED_BY = "Also check that this public key (PEM) signed it; of several, one."
 bundle_file = click.argument("bundle", type=click.Path(path_type=Path))
 

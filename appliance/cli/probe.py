@@ -23,9 +23,8 @@ from appliance import ahead, nofollow
 from appliance.arrays import Array
 from appliance.bundle import archive, examples
 from appliance.bundle.manifest import Manifest
-from appliance.cli import common_options, exit_code, options
+from appliance.cli import as_json, common_options, exit_code, options
 from appliance.cli.address import Address, find, url_option
-from appliance.cli.models import as_json
 from appliance.cli.output import echo, print_json
 from appliance.config import Config
 from appliance.errors import BundleRefused, InvalidInput, NotAllowed, NotFound, NotReady, SelfTestFailed

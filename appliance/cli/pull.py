@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from appliance.cli import common_options, exit_code, options, report
-from appliance.cli.models import as_json, self_test
+from appliance.cli import as_json, common_options, exit_code, options, report
+from appliance.cli.models import self_test
 from appliance.cli.output import echo, echo_json, print_json
 from appliance.errors import NotFound
 from appliance.pull import puller, sources

@@ -5,9 +5,8 @@ from typing import Any
 
 import click
 
-from appliance.cli import common_options, options
+from appliance.cli import as_json, common_options, options
 from appliance.cli.log import period_of, since, until
-from appliance.cli.models import as_json
 from appliance.cli.output import echo, print_json
 from appliance.errors import NotFound, Refused
 from appliance.store.versions import Store

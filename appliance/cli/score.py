@@ -13,8 +13,7 @@ import click
 
 from appliance import cgroup, memory, signals
 from appliance.batch.formats import FORMATS, format_of, of_name
-from appliance.cli import common_options, options, version_option
-from appliance.cli.models import as_json
+from appliance.cli import as_json, common_options, options, version_option
 from appliance.cli.score_told import Progress, tell
 from appliance.config import Config
 from appliance.errors import BadRows, Misuse

@@ -9,9 +9,9 @@ import click
 import msgspec
 
 from appliance import __version__
-from appliance.cli import EXIT_DONE, EXIT_FAILED, common_options, options
+from appliance.cli import EXIT_DONE, EXIT_FAILED, as_json, common_options, options
 from appliance.cli.address import Address, ask, find, url_option
-from appliance.cli.models import as_json, described
+from appliance.cli.models import described
 from appliance.cli.output import echo, print_json
 from appliance.config import Config
 from appliance.errors import ApplianceError
