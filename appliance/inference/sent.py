@@ -45,7 +45,9 @@ class SentRows:
         `inputs` are (tensor, columns that fill it) in the manifest's order. None for tensors of another form.
         """
         values = self.values
-        if not isinstance(values, Mapping):
+        if type(values) is list or not isinstance(values, Mapping):  # to ask for Mapping takes longer
+            if all(type(row) is list for row in values):
+                return [row.copy() for row in values]
             return [[row.get(name) for name in columns] if isinstance(row, Mapping) else list(row) for row in values]
         if set(values) <= set(columns):
             rows = max(map(len, values.values()), default=0)

@@ -6,7 +6,7 @@ index can be made again from its segment at any time. It is only a hint: the lin
 
 import hashlib
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,14 @@ from appliance.store import durable
 _ENTRY = 12
 
 
-def hash_of(identifier: str) -> int:
-    """Return the 64-bit hash of an id."""
-    digest = hashlib.blake2b(identifier.encode("utf-8", "replace"), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
+_empty = hashlib.blake2b(digest_size=8)  # to copy it takes less time than to make one
+
+
+def digest_of(identifier: bytes) -> bytes:
+    """Return the 64-bit hash of an id in UTF-8, as 8 bytes."""
+    digest = _empty.copy()
+    digest.update(identifier)
+    return digest.digest()
 
 
 class Index:
@@ -35,22 +39,11 @@ class Index:
         self.offsets = offsets
 
     @classmethod
-    def of(cls, hashes: "array[int] | Sequence[int]", offsets: "array[int] | Sequence[int]") -> "Index":
-        """Return an index of lines in any order."""
-        keys, places = np.array(hashes, dtype="<u8"), np.array(offsets, dtype="<u4")
-        order = np.argsort(keys, kind="stable")
-        return cls(keys[order], places[order])
-
-    @classmethod
     def of_content(cls, content: bytes) -> "Index":
         """Return the index of a segment's content."""
-        hashes, offsets, offset = array("Q"), array("I"), 0
-        for line in content.split(b"\n"):
-            if lines.has_id(line) and (identifier := lines.id_of(line)) is not None:
-                hashes.append(hash_of(identifier))
-                offsets.append(offset)
-            offset += len(line) + 1
-        return cls.of(hashes, offsets)
+        found = OpenIndex()
+        found.add(content.split(b"\n"), 0)
+        return found.sorted()
 
     def to_bytes(self) -> bytes:
         """Return the index as it is kept."""
@@ -66,6 +59,28 @@ class Index:
         places = np.repeat(np.arange(len(wanted)), counts)
         within = np.arange(len(places)) - np.repeat(np.cumsum(counts) - counts, counts)
         return places, self.offsets[np.repeat(first, counts) + within]
+
+
+class OpenIndex:
+    """The ids of a segment that is being written, in the order of its lines."""
+
+    def __init__(self) -> None:
+        self._digests = bytearray()
+        self._offsets = array("I")
+
+    def add(self, added: Iterable[bytes], offset: int) -> None:
+        """Add lines, of which the first stands at `offset`."""
+        for line in added:
+            if (identifier := lines.id_bytes(line)) is not None:
+                self._digests += digest_of(identifier)
+                self._offsets.append(offset)
+            offset += len(line) + 1
+
+    def sorted(self) -> Index:
+        """Return the index of a sealed segment."""
+        keys, places = np.frombuffer(bytes(self._digests), "<u8"), np.array(self._offsets, dtype="<u4")
+        order = np.argsort(keys, kind="stable")
+        return Index(keys[order], places[order])
 
 
 def read(segment: Segment) -> Index:
@@ -95,4 +110,4 @@ def write(segment: Segment, index: Index) -> None:
 
 def hashes_of(identifiers: Iterable[str]) -> NDArray[Any]:
     """Return the hashes of ids as a uint64 array."""
-    return np.array([hash_of(one) for one in identifiers], dtype=np.uint64)
+    return np.frombuffer(b"".join([digest_of(one.encode("utf-8", "replace")) for one in identifiers]), "<u8")

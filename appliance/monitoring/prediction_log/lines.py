@@ -16,6 +16,7 @@ LONGEST = 4096
 HEADER, ROW, GAP, LABEL, SEAL = b'{"log":', b'{"id":', b'{"gap":', b'{"label":', b'{"seal":'
 KINDS = (ROW, SEAL, LABEL, GAP, HEADER)
 ERASED = b'","erased":"'
+_ID = b'{"id":"'
 
 
 class Header(msgspec.Struct, omit_defaults=True):
@@ -52,7 +53,7 @@ class Header(msgspec.Struct, omit_defaults=True):
         return self.inputs and not self.policy
 
 
-class Row(msgspec.Struct, omit_defaults=True):
+class Row(msgspec.Struct, omit_defaults=True, gc=False):  # it is part of no cycle, and there are many
     """One row and its answer, or why it had none."""
 
     id: str
@@ -165,7 +166,15 @@ def written_row(row: Sequence[Any], *, texts: bool) -> tuple[list[Any], list[int
             if isinstance(value, str) and len(value) > LONGEST:
                 values[place] = value[:LONGEST]
                 cut.append(place)
-    return [written(value) for value in values], cut
+    return values if are_finite(values) else [written(value) for value in values], cut
+
+
+def are_finite(values: Sequence[Any]) -> bool:
+    """Return whether values surely hold no infinity: a sum looks at all of them in less time than a loop at one."""
+    try:
+        return math.isfinite(sum(values))
+    except (TypeError, OverflowError):  # null, or whole numbers that no float64 holds
+        return not (math.inf in values or -math.inf in values)
 
 
 def nonce() -> str:
@@ -198,9 +207,14 @@ def id_of(line: bytes) -> str | None:
         return None
 
 
-def has_id(line: bytes) -> bool:
-    """Return whether a line of this kind bears an id."""
-    return line.startswith((ROW, LABEL))
+def id_bytes(line: bytes) -> bytes | None:
+    """Return the id of a line of ours as UTF-8, as id_of() does; without decoding the line where the id is plain."""
+    if line.startswith(_ID) and b"\\" not in (plain := line[len(_ID) : line.find(b'"', len(_ID))]):
+        return plain
+    if not line.startswith((ROW, LABEL)):
+        return None
+    identifier = id_of(line)
+    return None if identifier is None else identifier.encode("utf-8", "replace")
 
 
 class _WithId(msgspec.Struct):

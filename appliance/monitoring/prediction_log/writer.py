@@ -17,7 +17,6 @@ import logging
 import os
 import time
 import zlib
-from array import array
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
@@ -26,7 +25,7 @@ import msgspec
 from appliance import nofollow
 from appliance.errors import StoreError
 from appliance.monitoring.prediction_log import index, lines, segments, tree
-from appliance.monitoring.prediction_log.index import Index, hash_of
+from appliance.monitoring.prediction_log.index import Index, OpenIndex
 from appliance.monitoring.prediction_log.sealing import WriterKey
 from appliance.monitoring.prediction_log.segments import HEAD, LOCK, PACKED, PLAIN, Head, Segment, Writer
 from appliance.store import durable
@@ -60,8 +59,7 @@ class SegmentWriter:
         """Of the open segment."""
         self.size = 0
         """Bytes of the open segment that are surely ours: what a failed write left behind them is cut off."""
-        self.hashes, self.offsets = array("Q"), array("I")
-        """Of the open segment's ids: the newest predictions are found without reading a file."""
+        self._ids = OpenIndex()
         self._file = -1
         self.unsynced = False
         self.fault: OSError | StoreError | None = None
@@ -180,8 +178,9 @@ class SegmentWriter:
             self.seal()
         self.unsynced = True
         self.sync()
-        found = Index.of(self.hashes, self.offsets)
-        _pack(self.segment, found, Head(self.number, self._seals, self._chain.hex(), round(self._clock(), 3)))
+        _pack(
+            self.segment, self._ids.sorted(), Head(self.number, self._seals, self._chain.hex(), round(self._clock(), 3))
+        )
         os.close(self._file)
         self._file = -1
         self._key.advance()
@@ -195,7 +194,7 @@ class SegmentWriter:
         following = Segment(self.writer, self.number + 1, False, 0, 0.0)
         header = self._make_header(self.writer.slot, following.number, self._chain.hex(), key)
         self.size, self._seals, self._leaves = 0, 0, []
-        self.hashes, self.offsets = array("Q"), array("I")
+        self._ids = OpenIndex()
         self._file = durable.open_or_make(following.path, os.O_RDWR | os.O_APPEND, within=self.writer.state_dir)
         try:
             os.ftruncate(self._file, 0)  # of an earlier try
@@ -213,12 +212,8 @@ class SegmentWriter:
         """Write lines of one block, and only then take note of them."""
         offset = self.size
         self._put(lines.joined(part))
-        for line in part:
-            self._leaves.append(tree.leaf(line))
-            if lines.has_id(line) and (identifier := lines.id_of(line)) is not None:
-                self.hashes.append(hash_of(identifier))
-                self.offsets.append(offset)
-            offset += len(line) + 1
+        self._leaves += map(tree.leaf, part)
+        self._ids.add(part, offset)
 
     def _put(self, content: bytes) -> None:
         """Write at the end of the file; what an earlier failure left there, or this one leaves, is cut off."""
@@ -284,18 +279,14 @@ class SegmentWriter:
         chain, self._seals, self._leaves = tree.START, 0, []
         with suppress(ValueError, AttributeError):
             chain = bytes.fromhex(header.prev) if header else tree.START
-        self.hashes, self.offsets = array("Q"), array("I")
-        offset = 0
+        self._ids = OpenIndex()
+        self._ids.add(whole, 0)
         for line in whole:
             if line.startswith(lines.SEAL):
                 seal = lines.read_seal(line)
                 chain, self._seals, self._leaves = bytes.fromhex(seal.chain), seal.seal, []
             else:
                 self._leaves.append(tree.leaf(line))
-                if lines.has_id(line) and (identifier := lines.id_of(line)) is not None:
-                    self.hashes.append(hash_of(identifier))
-                    self.offsets.append(offset)
-            offset += len(line) + 1
         self._chain = chain
 
 
