@@ -7,7 +7,7 @@ them to the partial output, and writes a checkpoint every few seconds. See check
 import hashlib
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -173,6 +173,7 @@ class Run:
         self.tally.bad = state.bad
         if before is None:
             sink.append(facts.header)
+            state = msgspec.structs.replace(state, output=sink.written)
         if self._counts:
             self._counts.resume(state.counts)
         keeper = _Keeper(self._progress_path if self.can_resume else None, state, sink, rejected, self._counts)
@@ -183,6 +184,9 @@ class Run:
                 report(self.tally)
                 if stopping():
                     raise Unfinished(f"score {self.order.output}", "it was told to stop", self._how_to_go_on())
+        except OSError:
+            keeper.keep_what_fits()
+            raise
         except (Unfinished, InvalidInput):
             if self.tally.rows:
                 keeper.keep()
@@ -204,10 +208,10 @@ class Run:
             raise _bad_row(result.first, self._how_to_go_on())
         self._first_bad = self._first_bad or result.first
         sink.append(result.output)
-        if self._counts:
-            self._counts.add(result.counts)
         if result.rejected and rejected:
             rejected.append(result.rejected)
+        if self._counts:
+            self._counts.add(result.counts)
         self.tally.rows += result.rows
         self.tally.bad += result.bad
         self.tally.share = self.inputs.share(block)
@@ -326,7 +330,14 @@ class _Keeper:
 
     def advance(self, position: Position, tally: Tally) -> None:
         """Take note that all before `position` is written. Raises OSError."""
-        self._state = msgspec.structs.replace(self._state, position=position, rows=tally.rows, bad=tally.bad)
+        self._state = msgspec.structs.replace(
+            self._state,
+            position=position,
+            rows=tally.rows,
+            bad=tally.bad,
+            output=self._sink.written,
+            rejected=self._rejected.written if self._rejected else checkpoint.Written(),
+        )
         late = time.monotonic() - self._kept >= checkpoint.SECONDS
         if late or self._sink.size - self._kept_bytes >= checkpoint.BYTES:
             self.keep()
@@ -335,13 +346,22 @@ class _Keeper:
         """Note it now: first what is written, then the note. Raises OSError."""
         if self._path is None:
             return
-        output = self._sink.sync()
-        rejected = self._rejected.sync()
+        self._sink.sync()
+        self._rejected.sync()
         counts = self._counts.checkpoint() if self._counts else b""
-        self._state = msgspec.structs.replace(self._state, output=output, rejected=rejected, counts=counts)
+        self._state = msgspec.structs.replace(self._state, counts=counts)
         checkpoint.write(self._path, self._state)
         self._kept, self._kept_bytes = time.monotonic(), self._sink.size
         memory.give_back()
+
+    def keep_what_fits(self) -> None:
+        """Note the last whole block after a write that failed: what is behind it makes room for the note."""
+        if self._path is None or not self._state.rows:
+            return
+        with suppress(OSError, StoreError):
+            self._sink.cut(self._state.output.bytes)
+            self._rejected.cut(self._state.rejected.bytes)
+            self.keep()
 
 
 def _size_and_digest(path: Path) -> tuple[int, str]:

@@ -61,10 +61,9 @@ class FileSink(_Digested):
             os.close(self._descriptor)
             raise
 
-    def sync(self) -> Written:
-        """Return what is written, once it is on disk. Raises OSError."""
+    def sync(self) -> None:
+        """Have what is written on disk. Raises OSError."""
         os.fdatasync(self._descriptor)
-        return self.written
 
     def publish(self) -> Written:
         """Give the complete file its own name, on disk; return its size and digest. Raises OSError."""
@@ -72,6 +71,10 @@ class FileSink(_Digested):
         self.partial.replace(self.path)
         durable.sync_folder(self.path.parent)
         return self.written
+
+    def cut(self, size: int) -> None:
+        """Leave out what is behind the first `size` bytes; nothing is appended after that. Raises OSError."""
+        os.ftruncate(self._descriptor, size)
 
     def discard(self) -> None:
         """Delete the partial."""
@@ -113,9 +116,8 @@ class PipeSink(_Digested):
     def __init__(self, path: Path | None = None) -> None:
         super().__init__(os.dup(sys.stdout.fileno()) if path is None else os.open(path, os.O_WRONLY))
 
-    def sync(self) -> Written:
-        """Return what is written."""
-        return self.written
+    def sync(self) -> None:
+        """Do nothing: a pipe is no disk."""
 
     def publish(self) -> Written:
         """Return what was written; a pipe needs no sync."""

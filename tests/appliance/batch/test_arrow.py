@@ -181,6 +181,26 @@ def test_whole_numbers_keep_every_digit_beside_nulls(load, score, tmp_path):
     assert read["prediction"][0].as_py() == pytest.approx(float(np.float32(big)), rel=1e-6)
 
 
+def test_whole_numbers_beyond_2_to_53_become_the_float_that_predict_makes_of_them(load, score, tmp_path):
+    big = [2**53 + 1, -(2**60) - 3, 2**24 + 1]
+    pq.write_table(table(3, sepal_length=pa.array(big, pa.int64())), tmp_path / "in.parquet")
+    score(load("regression"), tmp_path / "in.parquet", tmp_path / "out.parquet")
+    rest = [[column[row].as_py() for column in (table(3)[name] for name in NAMES[1:])] for row in range(3)]
+    feeds = load("regression").schema.from_rows([[first, *more] for first, more in zip(big, rest, strict=True)])
+    (answers,) = load("regression").session.run(feeds, ["prediction"])
+    assert pq.read_table(tmp_path / "out.parquet")["prediction"].to_pylist() == answers.reshape(-1).tolist()
+
+
+def test_many_small_batches_and_slices_of_a_large_one_are_read_alike(load, score, tmp_path):
+    made = table(1000)
+    with pa.ipc.new_stream(tmp_path / "small.arrow", made.schema) as writer:
+        writer.write_table(made, max_chunksize=7)
+    pq.write_table(made, tmp_path / "in.parquet", row_group_size=1000)
+    small = score(load("regression"), tmp_path / "small.arrow", tmp_path / "small.csv")
+    assert small.bytes == score(load("regression"), tmp_path / "in.parquet", tmp_path / "large.csv").bytes
+    assert small.outcome.rows == 1000
+
+
 def test_no_rows(load, score, tmp_path):
     pq.write_table(table(0), tmp_path / "in.parquet")
     score(load("labels"), tmp_path / "in.parquet", tmp_path / "out.parquet")

@@ -195,6 +195,20 @@ def test_a_full_disk_leaves_a_checkpoint_from_which_the_next_run_goes_on(
     assert again.rejected == undisturbed.rejected
 
 
+def test_a_full_disk_loses_no_block_that_was_written_before(load, score, source, tmp_path, undisturbed, capfd):
+    path = tmp_path / "out.csv"
+    process = in_a_process(lambda: score(load("labels"), source, path, quarantine=True), limit=60_000)
+    process.join()
+    assert process.exitcode == 10
+    noted = json.loads((tmp_path / "out.csv.progress.json").read_bytes())
+    assert noted["output"]["bytes"] == (tmp_path / "out.csv.partial").stat().st_size <= 60_000
+    assert noted["rows"] >= 64 * (60_000 * ROWS // len(undisturbed.bytes) // 64 - 1)
+    again = score(load("labels"), source, path, quarantine=True)
+    assert again.outcome.resumed == noted["rows"]
+    assert again.bytes == undisturbed.bytes
+    assert again.rejected == undisturbed.rejected
+
+
 def test_an_input_that_is_written_to_meanwhile_gives_no_output(load, score, source, tmp_path):
     def grow(tally) -> None:
         with source.open("a") as file:

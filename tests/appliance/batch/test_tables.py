@@ -55,9 +55,22 @@ def answers(scored) -> list[str]:
         f"{HEADER}\n\n1,2,3,4\n\n\n5,6,7,8\n\n",
         f'{HEADER}\n"1","2",3,4\n5,"6",7,8\n',
         f"{HEADER}\n1e0,.2e1, 3 ,+4\n5.0,6,7,8.000\n",
+        f"{HEADER}\n1,2,3,4\n5e5,6,7,-499987\n",
+        f"{HEADER},\n1,2,3,4,\n5,6,7,8,\n",
         f"petal_width, petal_length ,{','.join(HEADER.split(',')[:2])}\n4,3,1,2\n8,7,5,6\n",
     ],
-    ids=["plain", "no end", "bom crlf", "cr", "blank lines", "quoted", "spelled otherwise", "other order"],
+    ids=[
+        "plain",
+        "no end",
+        "bom crlf",
+        "cr",
+        "blank lines",
+        "quoted",
+        "spelled otherwise",
+        "5e5",
+        "empty last",
+        "other order",
+    ],
 )
 def test_csv_as_people_write_it(scored, text):
     assert answers(scored(text)) == ["110.0", "126.0"]

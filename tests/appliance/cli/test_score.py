@@ -210,6 +210,39 @@ def test_sigterm_ends_with_a_checkpoint_from_which_the_same_command_goes_on(stat
     assert lines[1:] == [f"{row % 7},2,3,4,{109.0 + row % 7}" for row in range(400_000)]
 
 
+FULL = """
+mount -t tmpfs -o size=600k none "$1"; shift
+"$@"; echo "exit $?"
+ls "$DISK"
+mount -o remount,size=64m "$DISK"
+"$@" --json && cat "$DISK/out.csv" > "$COPY"
+"""
+
+
+def test_a_disk_that_is_full_and_given_more_room_has_the_output_of_an_undisturbed_run(state, run, tmp_path):
+    source, disk, copy = tmp_path / "in.csv", tmp_path / "disk", tmp_path / "copy.csv"
+    disk.mkdir()
+    source.write_text(f"{HEADER}\n" + "".join(f"{row % 7},2,3,4\n" for row in range(60_000)))
+    assert run("score", "iris", source, "-o", tmp_path / "whole.csv", "--processes", "1").exit_code == 0
+    program = [sys.executable, "-c", "from appliance.cli import main; main()"]
+    command = [*program, "score", "iris", str(source), "-o", str(disk / "out.csv"), "--processes", "1"]
+    own = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]  # a mount of this process alone
+    environment = {"PYTHONPATH": str(ROOT), "APPLIANCE_STATE_DIR": str(state), "DISK": str(disk), "COPY": str(copy)}
+    done = subprocess.run(
+        ["unshare", "--mount", *own, "sh", "-c", FULL, "sh", str(disk), *command],
+        env={**os.environ, **environment}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "No space left on device" in done.stderr
+    assert "repeat the command: it goes on there" in done.stderr
+    ended, *left, document = done.stdout.split("\n", 4)
+    assert ended == "exit 1"
+    assert left == ["out.csv.partial", "out.csv.progress.json", "out.csv.rejected.jsonl.partial"]
+    told = json.loads(document)
+    assert 0 < told["resumed"] < told["rows"] == 60_000
+    assert copy.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
 def test_predict_answers_as_the_route_does(run, tmp_path):
     named = {"sepal_length": 1, "sepal_width": 2, "petal_length": 3, "petal_width": 4}
     one = {"prediction": [110.0], "model": "iris", "version": "1.0.0"}

@@ -168,6 +168,61 @@ def test_a_node_that_is_killed_in_the_middle_loses_nothing(
     assert same(output, local)
 
 
+def interrupted(program, environment, output: Path, local: Path, command: list[object], number: int) -> str:
+    """Start a run and send it a signal once a tenth is written; return what it said."""
+    partial = Path(f"{output}.partial")
+    with subprocess.Popen([*map(str, command)], env=environment, stderr=subprocess.PIPE, text=True) as run:
+
+        def under_way() -> bool:
+            assert run.poll() is None, run.communicate()
+            return partial.exists() and partial.stat().st_size > local.stat().st_size // 10
+
+        wait_for(under_way, "some output", SECONDS)
+        run.send_signal(number)
+        _, said = run.communicate(timeout=SECONDS)
+    assert run.returncode == (1 if number == signal.SIGTERM else -number), said
+    assert not output.exists()
+    return said
+
+
+def test_sigterm_ends_with_a_checkpoint_from_which_a_ray_goes_on(program, environment, bundle, table, local, tmp_path):
+    output = tmp_path / "out.csv"
+    arguments = [bundle, table, "-o", output, "--cluster", "local", "--processes", 2, *QUARANTINE]
+    said = interrupted(program, environment, output, local, [program, "score", *arguments], signal.SIGTERM)
+    assert "repeat the command: it goes on there" in said
+    told = score(program, environment, *arguments)
+    assert 0 < told["resumed"] < told["rows"] == ROWS
+    assert same(output, local)
+
+
+def test_a_run_that_is_killed_goes_on_with_or_without_a_cluster(
+    program, environment, bundle, cluster, table, local, tmp_path
+):
+    output = tmp_path / "out.csv"
+    arguments = [bundle, table, "-o", output, *QUARANTINE]
+    remote = [*arguments, "--cluster", cluster.address]
+    interrupted(program, environment, output, local, [program, "score", *remote], signal.SIGKILL)
+    there = Path(f"{output}.progress.json").exists()  # none within the first five seconds: then it starts again
+    told = score(program, environment, *arguments, "--processes", 1)
+    assert bool(told["resumed"]) == there
+    assert same(output, local)
+
+
+def test_an_input_that_grows_meanwhile_gives_no_output(program, environment, bundle, table, local, tmp_path):
+    source, output = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_bytes(table.read_bytes())
+    command = [program, "score", bundle, source, "-o", output, "--cluster", "local", "--processes", "1", *QUARANTINE]
+    partial = Path(f"{output}.partial")
+    with subprocess.Popen([*map(str, command)], env=environment, stderr=subprocess.PIPE, text=True) as run:
+        wait_for(lambda: partial.exists() and partial.stat().st_size > 0, "some output", SECONDS)
+        with source.open("a") as file:
+            file.write("late,1,2,3,4\n")
+        _, said = run.communicate(timeout=SECONDS)
+    assert run.returncode == 2, said
+    assert "written to while it was read" in said
+    assert not output.exists()
+
+
 @pytest.mark.parametrize(("change", "code", "said"), [
     (lambda rows: rows, 1, "row 4999 (line 5001), column 'sepal_width'"),
     (lambda rows: rows.replace("sepal_width", "width"), 2, "its header has no column 'sepal_width'"),
