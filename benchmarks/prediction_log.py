@@ -22,10 +22,10 @@ import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 
 from appliance.config import PredictionLogConfig
+from appliance.experiments import replay as replaying
 from appliance.inference import selftest
 from appliance.inference.version import LoadedVersion
 from appliance.memory import give_back
-from appliance.monitoring import replay as replaying
 from appliance.monitoring.counters import RequestCounters
 from appliance.monitoring.prediction_log import export, segments
 from appliance.monitoring.prediction_log.log import PredictionLog

@@ -9,6 +9,15 @@ T = TypeVar("T", Input, Output)
 
 _INPUT = ("type", "shape", "columns", "missing", "required", "missing_text", "finite")
 _OUTPUT = ("type", "shape", "role")
+_SAID = {
+    ("missing", True): "takes missing values",
+    ("missing", False): "takes no missing values any more",
+    ("required", True): "may not be left out any more",
+    ("required", False): "may be left out",
+    ("finite", True): "takes finite numbers alone",
+    ("finite", False): "takes infinite numbers",
+}
+"""What a version does whose field is so, where the other's is not."""
 
 
 def differences(one: Manifest, other: Manifest) -> list[str]:
@@ -41,7 +50,9 @@ def _of_tensors(
             continue
         for field in fields:
             was, now = getattr(tensor, field), getattr(other, field)
-            if was != now:
+            if was != now and (words := _SAID.get((field, now))):
+                yield f"{what} {tensor.name!r} {words}"
+            elif was != now:
                 yield f"{field} of {what} {tensor.name!r} is {_shown(now)} instead of {_shown(was)}"
         yield from more(tensor, other)
 

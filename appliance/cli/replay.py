@@ -26,8 +26,8 @@ def replay(name: str, version: str, since: str | None, until: str | None, output
     With labels in the log it also shows how often each was right. Exit code 3 if the version that wrote the log now
     gives other answers: this host computes differently than before.
     """
+    from appliance.experiments import replay as replaying
     from appliance.inference.version import LoadedVersion
-    from appliance.monitoring import replay as replaying
     from appliance.monitoring.prediction_log import export
 
     period = period_of(since, until)
@@ -64,7 +64,8 @@ def _lines(document: dict[str, Any]) -> list[str]:
     if agreement is not None:
         said[0] += f", {100 * agreement:.2f} % alike"
     if difference:
-        said.append("difference: " + ", ".join(f"q{level} {value:.3g}" for level, value in difference.items()))
+        shown = {level: "no number" if value is None else f"{value:.3g}" for level, value in difference.items()}
+        said.append("difference: " + ", ".join(f"q{level} {text}" for level, text in shown.items()))
     said += [f"skipped {count} rows: {why}" for why, count in document["skipped"].items()]
     if document["refused"]["rows"]:
         said.append(f"refused {document['refused']['rows']} rows, the first: {document['refused']['first']}")

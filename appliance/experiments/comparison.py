@@ -102,11 +102,26 @@ def add(cells: Cells, compared: Compared, labels: int) -> None:
     cells[AGREED] += int(np.count_nonzero(compared.alike))
     cells[ACTIVE_NAN] += compared.only_active_nan
     cells[CHALLENGER_NAN] += compared.only_challenger_nan
-    np.add.at(cells, HISTOGRAM + _bins(compared.difference), 1)
+    count_differences(cells[HISTOGRAM:], compared.difference)
     if 0 < labels <= LABELS:
         known = (compared.active >= 0) & (compared.challenger >= 0)
         places = compared.active[known].astype(int) * LABELS + compared.challenger[known].astype(int)
         np.add.at(cells, TABLE + places, 1)
+
+
+def new_histogram() -> Cells:
+    """Return a histogram of differences without any."""
+    return np.zeros(CELLS - HISTOGRAM)
+
+
+def count_differences(histogram: Cells, differences: Cells) -> None:
+    """Add some rows' differences to a histogram."""
+    np.add.at(histogram, _bins(differences), 1)
+
+
+def quantiles(histogram: Cells) -> dict[str, float | None] | None:
+    """Return {level: difference} of a histogram: within 1 %, None for one beyond all bounds; None without a row."""
+    return {f"{level:g}": _quantile(histogram, level) for level in QUANTILES} if histogram.sum() else None
 
 
 def as_numbers(answers: Array, places: Mapping[Label, int]) -> Cells:
@@ -131,7 +146,7 @@ def report(cells: Sequence[float], labels: Sequence[Label], worst: Sequence[Wors
         "agreement": float(sums[AGREED] / rows) if rows else None,
         "errors": int(sums[ERRORS]),
         "nan": {"active": int(sums[ACTIVE_NAN]), "challenger": int(sums[CHALLENGER_NAN])},
-        "difference": {f"{level:g}": _quantile(sums[HISTOGRAM:], level) for level in QUANTILES} if rows else None,
+        "difference": quantiles(sums[HISTOGRAM:]),
         "row_seconds": _times(sums, timed) if timed else None,
         "worst_rows": [msgspec.to_builtins(row) for row in worst],
     }

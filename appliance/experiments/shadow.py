@@ -185,8 +185,9 @@ class Shadow:
         asked = self._current(batch[0])
         fresh = [one for one in batch if asked and one.version == asked.active.version and self._is_first(one)]
         if asked is not None and fresh:
-            asked.cells[comparison.REQUESTS] += sum(one.requests for one in fresh)
             self._ask(asked, fresh)
+            # Last: who reads that so many were compared finds what came of all of them.
+            asked.cells[comparison.REQUESTS] += sum(one.requests for one in fresh)
 
     def _ask(self, asked: _Asked, batch: Sequence[Prediction]) -> None:
         """Run the challenger once; if that fails, request by request: a single one may be the cause."""

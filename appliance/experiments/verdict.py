@@ -137,6 +137,8 @@ def _paired_quality(routing: Routing, paired: PairedQuality, version: str) -> Fi
         f"of {paired.both} labelled rows that both answered, {routing.base} alone was right on {worse.canary},"
         f" {version} alone on {worse.others}"
     )
+    if not paired.both:
+        text = "no label has come yet of a row that both answered"
     return Finding(
         "quality of pairs",
         version,

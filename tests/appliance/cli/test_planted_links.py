@@ -85,7 +85,7 @@ USED = [
     "appliance.service",
     "appliance.mqtt.listener",
     "appliance.pull.puller",
-    "appliance.monitoring.replay",
+    "appliance.experiments.replay",
     "appliance.monitoring.drift_judge",
     "appliance.batch.scoring",
 ]

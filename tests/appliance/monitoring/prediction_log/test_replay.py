@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from appliance.cli import appliance as command
+from appliance.experiments.evidence import log_evidence
 from appliance.inference.session import Session
-from appliance.monitoring.replay import log_evidence
 
 
 def run(service, *arguments: object):
@@ -118,4 +118,4 @@ def test_what_is_not_in_the_log_as_it_was_sent_is_refused_with_the_reason(start_
 def test_the_evidence_is_the_integral_over_all_probabilities(one, other):
     shares = (np.arange(200_000) + 0.5) / 200_000
     mixture = np.mean(shares**one * (1 - shares) ** other)
-    assert log_evidence(one, other) == pytest.approx(math.log(mixture * 2.0 ** (one + other)), abs=1e-6)
+    assert log_evidence(one, other, 0.5) == pytest.approx(math.log(mixture * 2.0 ** (one + other)), abs=1e-6)

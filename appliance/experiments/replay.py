@@ -1,10 +1,9 @@
 """Runs another version on logged rows, offline, and compares its answers with the logged ones.
 
 Compared by the rule of tolerance (inference/comparison.py), never by bits: answers in a batch differ from those of one
-row in their last digits. With labels also how often each was right, and whether one is better: of the rows on which one
-alone is right (of numbers: nearer), each falls to either version with probability 1/2 where they are alike. With a
-Beta(1, 1) mixture over the other probabilities, E = B(1 + a, 1 + b) / B(1, 1) 2^(a + b), and E >= 1/alpha acts wrongly
-with a chance of at most alpha, however often one looks (Ville; Lindon & Malek 2022, arXiv:2011.03567).
+row in their last digits. Differences, and the test on labels, are those of a shadow's comparison: of the rows on which
+one version alone is right (of numbers: nearer), each falls to either with probability 1/2 where they are alike
+(evidence.py).
 """
 
 import heapq
@@ -20,6 +19,8 @@ from numpy.typing import NDArray
 from appliance.arrays import Array
 from appliance.bundle.manifest import Output
 from appliance.errors import InvalidInput
+from appliance.experiments.comparison import WORST, count_differences, new_histogram, quantiles
+from appliance.experiments.evidence import ALPHA, log_evidence
 from appliance.inference import comparison
 from appliance.inference.values import to_values
 from appliance.inference.version import LoadedVersion
@@ -31,9 +32,8 @@ from appliance.response import response_format
 
 BATCH = 1024
 """Rows in one batch."""
-WORST, MOST_CLASSES = 20, 50
-ALPHA = 0.01
-QUANTILES = (0.5, 0.9, 0.99, 1.0)
+MOST_CLASSES = 50
+"""Of the table of labels."""
 
 Floats = NDArray[np.float64]
 
@@ -55,7 +55,7 @@ class Truths:
         if not self.rows:
             return {"rows": 0}
         name = "mean_absolute_error" if numbers else "accuracy"
-        evidence = log_evidence(self.logged_better, self.replayed_better)
+        evidence = log_evidence(self.logged_better, self.replayed_better, 0.5)
         proved = evidence >= -math.log(ALPHA) and self.logged_better != self.replayed_better
         better = "replayed" if self.replayed_better > self.logged_better else "logged"
         return {
@@ -87,13 +87,13 @@ class Replayed:
     """Rows that could not be replayed, by reason."""
     table: dict[tuple[Any, Any], int] = field(default_factory=dict)
     """{(logged class, replayed class): rows}"""
-    differences: list[Floats] = field(default_factory=list)
+    differences: Floats = field(default_factory=new_histogram)
+    """How many rows differ by how much, see experiments.comparison."""
     worst: list[tuple[float, int, dict[str, Any]]] = field(default_factory=list)
     truths: Truths = field(default_factory=Truths)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for programs."""
-        found: Floats = np.concatenate(self.differences) if self.differences else np.zeros(0)
         known = self.classes if len(self.classes) <= MOST_CLASSES else []
         return {
             "model": self.model,
@@ -103,7 +103,7 @@ class Replayed:
             "same_version": {"rows": self.same_version, "beyond_tolerance": self.same_version_differs},
             "refused": {"rows": self.refused, "first": self.first_refusal},
             "skipped": self.skipped,
-            "difference": _quantiles(found) if len(found) else None,
+            "difference": quantiles(self.differences),
             "labels": known,
             "table": [[self.table.get((one, other), 0) for other in known] for one in known],
             "worst_rows": [row for _, _, row in sorted(self.worst, key=lambda one: (-one[0], one[1]))],
@@ -121,16 +121,6 @@ def replay(
         while batch := list(islice(same, BATCH)):
             for part, answers in _answers(version, batch[0].header, batch, form.outputs, result):
                 yield from _compared(version, asked, part, answers, labels, result)
-
-
-def _quantiles(found: Floats) -> dict[str, float]:
-    return {f"{level:g}": float(np.quantile(found, level, method="higher")) for level in QUANTILES}
-
-
-def log_evidence(one: int, other: int) -> float:
-    """Return log E that two versions, each better on some rows, are not alike."""
-    beta = math.lgamma(1 + one) + math.lgamma(1 + other) - math.lgamma(2 + one + other)
-    return beta + (one + other) * math.log(2)
 
 
 def _replayable(rows: Iterable[Logged], result: Replayed) -> Iterator[Logged]:
@@ -209,7 +199,7 @@ def _compared(
             alike[fits] = near
         difference[fits] = np.maximum(difference[fits], far)
     now = to_values(answers[form.prediction])
-    result.differences.append(difference)
+    count_differences(result.differences, difference)
     for place, logged in enumerate(batch):
         flags = bool(alike[place]), bool(within[place])
         yield _row(version, logged, now[place], flags, float(difference[place]), labels, result)
