@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from appliance.config import Config
-from appliance.errors import ApplianceError, StoreError
+from appliance.errors import ApplianceError, NotReady, StoreError
 from appliance.labels import LabelFeed, TakeLabels
 from appliance.monitoring.log_counters import LogCounters
 from appliance.predictor import Models, Observer
@@ -15,6 +15,7 @@ from appliance.store.versions import Store
 
 if TYPE_CHECKING:
     from appliance.monitoring.prediction_log.log import PredictionLog
+    from appliance.monitoring.prediction_log.recent import RecentAnswers
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,14 @@ class LogParts:
         except (OSError, StoreError) as error:
             log.error("the heads of the prediction log cannot be read", extra={"error": str(error)})
             return []
+
+    def recent(self, model: str, count: int) -> "RecentAnswers":
+        """Return a model's last answers, as they are logged. Raises NotReady where the log is off."""
+        if self.recorder is None:
+            raise NotReady(f"show answers of {model}", "predictions are not logged", "set [log.predictions] enabled")
+        from appliance.monitoring.prediction_log.recent import recent
+
+        return recent(self._store.state_dir, model, count)
 
     def quality(self, model: str) -> dict[str, Any]:
         """Return what labels say of a model."""

@@ -82,6 +82,11 @@ class Counts:
     failure_seconds: float = 0.0
     last: float = 0.0
     """Unix time of the last prediction."""
+    caller_failures: int = 0
+    """Of the failures, those by the caller's fault (4xx); the others are this host's (5xx)."""
+    service_failures: int = 0
+    buckets: Sequence[float] = ()
+    """Answered requests by their time, see monitoring.counters.BOUNDS; empty where it is not known."""
 
 
 class Models(Protocol):

@@ -4,7 +4,6 @@ import gc
 import logging
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -15,11 +14,8 @@ import msgspec
 
 from appliance import memory, signals, systemd
 from appliance.budget import Budget, default_bytes
-from appliance.bundle import archive
-from appliance.bundle.manifest import version_order
 from appliance.config import Config
-from appliance.drift_report import DriftReport
-from appliance.errors import ApplianceError, StoreError
+from appliance.errors import StoreError
 from appliance.experiment_roles import ExperimentRoles
 from appliance.experiments import control, info, probation_record
 from appliance.experiments.parts import Experiments
@@ -27,8 +23,10 @@ from appliance.fallback import QualityPolicy, no_drift
 from appliance.listener import Listener
 from appliance.log_parts import LogParts
 from appliance.monitoring.metrics import Metrics
+from appliance.monitoring.overview import Overview
 from appliance.monitoring.watch import DriftWatch
 from appliance.predictor import Observer, Predictor
+from appliance.preload import preload
 from appliance.readiness import Readiness
 from appliance.repository import ModelRepository, Served
 from appliance.rest import auth
@@ -38,8 +36,7 @@ from appliance.rest.http_types import Authorize, Context
 from appliance.rest.openapi import ALL_ROUTES
 from appliance.rest.server.connection_balance import Share
 from appliance.rest.server.server import make_server
-from appliance.store import activation, condition, running, versions
-from appliance.store.marks import Offered
+from appliance.store import activation, condition, running
 from appliance.store.versions import Store
 from appliance.trials import Trials
 
@@ -98,6 +95,7 @@ class Service:
             self.models, observers, refuse_overflow=refuse, recorder=self.log.recorder, quality=quality
         )
         self._first = slot == 0
+        self.overview = Overview(self.store, self.models, self.metrics.counters, self._drift_of, first=self._first)
         self._stop = threading.Event()
         self.readiness = Readiness(self.models, self.store, stopping=self._stop.is_set, mqtt=self.metrics.mqtt.read)
         self.http = self._http_listener(listener, share) if listener else None
@@ -115,7 +113,7 @@ class Service:
         if self._first:
             watch.look()
             self._sweep()
-            self._preload(Path(self.config.store.preload_dir))
+            preload(self.store, Path(self.config.store.preload_dir), self.trials.self_test)
         self.models.refresh()
         self.log.start(self._stop)
         _give_back_memory()
@@ -138,6 +136,7 @@ class Service:
             running.remove(self.config.state_dir)
         self.experiments.stop()
         follower.join(timeout=5)
+        self.overview.stop()
         self.log.stop()
         if self.drift:
             self.drift.stop()
@@ -148,6 +147,7 @@ class Service:
         if self._first:
             watch.look()
         self.experiments.look(self._stop)
+        self.overview.look()
 
     def stop(self) -> None:
         """Let run() finish what runs and return."""
@@ -261,6 +261,11 @@ class Service:
             take_labels=self.log.take_labels,
             quality=self.log.quality,
             drift=self._drift_of,
+            distribution=self.drift.distribution if self.drift else _no_drift,
+            alarms=self.overview.alarms,
+            history=self.overview.series,
+            last_failures=self.metrics.counters.last.all,
+            recent=self.log.recent,
             self_test=self.trials.self_test,
             experiment_bytes=control.memory_bytes(self.config),
             experiments=self.config.experiments,
@@ -288,49 +293,9 @@ class Service:
         except StoreError as error:
             log.warning("store is not swept", extra={"error": str(error)})
 
-    def _preload(self, folder: Path) -> None:
-        """Install and activate of each model the newest bundle in `folder`; one that is refused is logged.
 
-        What an operator went back from stays so: the folder holds the same bundle at every start.
-        """
-        why = f"found in {folder}"
-        for path in _newest(sorted(folder.glob("*.bundle"))):
-            try:
-                offered = Offered(versions.digest(path), allow_older=True)
-                done = self.store.install(path, why=why, offered=offered)
-                if activation.read(self.store, done.name).active != done.version:
-                    activation.activate(
-                        self.store, done.name, done.version, self.trials.self_test, why=why, undecided=True
-                    )
-            except (ApplianceError, OSError) as error:
-                _not_preloaded(path, error)
-
-
-def _no_drift(model: str, version: str) -> DriftReport | None:
+def _no_drift(model: str, version: str) -> None:
     """Return nothing: drift is not watched."""
-    return None
-
-
-def _newest(paths: list[Path]) -> list[Path]:
-    """Return the file of the greatest version of each model."""
-    if len(paths) < 2:
-        return paths
-    best: dict[str, tuple[tuple[object, ...], Path]] = {}
-    for path in paths:
-        try:
-            with archive.opened(path, most_bytes=sys.maxsize) as bundle:
-                manifest = bundle.manifest
-        except (ApplianceError, OSError) as error:
-            _not_preloaded(path, error)
-            continue
-        order = version_order(manifest.version)
-        if manifest.name not in best or order > best[manifest.name][0]:
-            best[manifest.name] = order, path
-    return [path for _, path in best.values()]
-
-
-def _not_preloaded(path: Path, error: Exception) -> None:
-    log.error("bundle cannot be preloaded", extra={"bundle": path.name, "error": str(error)})
 
 
 def _give_back_memory() -> None:

@@ -1,10 +1,12 @@
 """Counts of each version: requests by outcome, rows, times. An observer of the predictor."""
 
 import threading
+import time
 from bisect import bisect_left
 from pathlib import Path
 
 from appliance.errors import ApplianceError, Misuse, NotAllowed, NotFound
+from appliance.monitoring.last_failures import LastFailures
 from appliance.monitoring.refusals import RefusalCounters
 from appliance.monitoring.shared_cells import Key, Layout, SharedCells
 from appliance.predictor import Counts, Prediction
@@ -41,6 +43,8 @@ class RequestCounters:
         self._serving: dict[str, str | None] = {}  # model -> version that serves
         self.refusals = RefusalCounters(folder, slot)
         """Which columns were refused."""
+        self.last = LastFailures(folder, slot)
+        """The last failure of each model."""
 
     def predicted(self, prediction: Prediction) -> None:
         """Count a prediction; about 2 us. Each request that shared a run counts, and took the whole run's time."""
@@ -68,13 +72,16 @@ class RequestCounters:
 
         An unknown name counts as "": callers must not be able to make new time series.
         """
-        cell = CALLER_ERRORS if isinstance(error, _CALLERS_FAULT) else SERVICE_ERRORS
+        callers = isinstance(error, _CALLERS_FAULT)
+        cell = CALLER_ERRORS if callers else SERVICE_ERRORS
         counted = self._known(model, version)
         cells = self._cells.of(counted)
         with self._lock:
             cells[cell] += 1
             cells[FAILURE_SECONDS] += seconds
-        self.refusals.failed(counted, error)
+        column = self.refusals.failed(counted, error)
+        if counted[0]:
+            self.last.note(counted[0], "caller" if callers else "service", error, time.time(), column=column)
 
     def switched(self, served: Served) -> None:
         """Take note of a version that has a role, so that its series begin at zero."""
@@ -116,4 +123,7 @@ def _counts(cells: list[float]) -> Counts:
         run_seconds=cells[RUN_SECONDS],
         failure_seconds=cells[FAILURE_SECONDS],
         last=cells[LAST],
+        caller_failures=int(cells[CALLER_ERRORS]),
+        service_failures=int(cells[SERVICE_ERRORS]),
+        buckets=cells[REQUEST_BUCKETS:RUN_BUCKETS],
     )

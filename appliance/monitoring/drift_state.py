@@ -127,17 +127,27 @@ class Reports:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._read: dict[Key, tuple[object, DriftReport | None]] = {}
+        self._read: dict[Key, tuple[object, DriftReport | None, KeptWindow | None, list[str]]] = {}
 
     def of(self, model: str, version: str) -> DriftReport | None:
         """Return the report of a version's last window, None where none has closed."""
-        key = (model, version)
+        return self._now((model, version))[1]
+
+    def window(self, model: str, version: str, layout: list[str]) -> KeptWindow | None:
+        """Return a version's last window that had rows enough, None where none has closed with the same bins."""
+        _, _, window, known = self._now((model, version))
+        return window if known == layout else None
+
+    def _now(self, key: Key) -> tuple[object, DriftReport | None, KeptWindow | None, list[str]]:
+        """Return (mark, report, last window, layout) of a version's file."""
         now = mark(self._store, key)
         known = self._read.get(key)
         if known is None or known[0] != now:
             state = read(self._store, key) if now is not None else None
-            known = self._read[key] = (now, state.report if state else None)
-        return known[1]
+            window = state.windows[-1] if state and state.windows else None
+            known = (now, state.report, window, state.layout) if state else (now, None, None, [])
+            self._read[key] = known
+        return known
 
 
 def prune(store: Store) -> None:

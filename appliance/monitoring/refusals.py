@@ -36,15 +36,16 @@ class RefusalCounters:
         self._places[key] = {column: index for index, column in enumerate(columns[:MOST_COLUMNS])}
         self._cells.of(key)
 
-    def failed(self, key: Key, error: ApplianceError) -> None:
-        """Count a refusal, where it names a column that is known."""
+    def failed(self, key: Key, error: ApplianceError) -> str:
+        """Count a refusal, where it names a column that is known; return that column, else ""."""
         if not isinstance(error, InvalidInput) or error.reason not in _REASONS:
-            return
+            return ""
         place = self._places.get(key, {}).get(error.column)
         if place is not None:
             cells = self._cells.of(key)
             with self._lock:
                 cells[place * len(_REASONS) + _REASONS[error.reason]] += 1
+        return error.column if place is not None else ""
 
     def counts(self) -> dict[Key, Refused]:
         """Return the refusals of each version so far, over all processes; zeros are left out."""

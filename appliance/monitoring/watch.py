@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -35,6 +35,9 @@ from appliance.monitoring.unseen_board import UnseenBoard
 from appliance.predictor import Prediction
 from appliance.repository import Served
 from appliance.store.versions import Store
+
+if TYPE_CHECKING:
+    from appliance.monitoring.distribution import Distribution
 
 log = logging.getLogger(__name__)
 
@@ -143,6 +146,22 @@ class DriftWatch:
     def reports(self) -> list[DriftReport]:
         """Return what is told of every version that is watched."""
         return [report for key in self.watched() if (report := self.report(*key)) is not None]
+
+    def distribution(self, model: str, version: str) -> "Distribution | None":
+        """Return how a version's rows are spread: those of the last window, else all since the service started.
+
+        None where it is not watched.
+        """
+        tables = self._tables.get((model, version))
+        if tables is None:
+            return None
+        from appliance.monitoring import distribution  # when somebody looks
+
+        report = self._reports.of(model, version)
+        window = self._reports.window(model, version, tables.layout)
+        cells = window.cells if window else self._cells.sums().get((model, version), [0.0] * tables.size)
+        columns = {one.column: one for one in report.columns} if report else {}
+        return distribution.of(tables, cells, window.ended if window else "", columns)
 
     # For the service.
 

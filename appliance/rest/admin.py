@@ -1,21 +1,16 @@
 """The routes that list what is installed and what serves, and the ones that change it for authorised callers."""
 
-import platform
-import socket
-import time
 from collections.abc import Callable
 
 import msgspec
 from msgspec import UNSET, UnsetType, field
 
-from appliance import __version__
 from appliance.bundle.manifest import Input, Output, Task
 from appliance.drift_report import DriftSummary
 from appliance.errors import ApplianceError
 from appliance.experiments import control, info, probation_record
 from appliance.experiments.info import RunningExperiment
 from appliance.experiments.probation_record import Probation
-from appliance.predictor import Counts
 from appliance.repository import Served
 from appliance.rest.http_types import Context, Request, Response, json_response
 from appliance.rest.routes import Route
@@ -23,7 +18,6 @@ from appliance.store import activation
 from appliance.store.activation import Activation
 from appliance.store.record import State
 
-_STARTED = time.monotonic()  # about the start of this process: this module is imported once, at the start
 _MADE_HERE = "asked for over HTTP"
 
 
@@ -89,34 +83,6 @@ class Models(msgspec.Struct):
     models: list[ModelInfo]
 
 
-class VersionCounts(msgspec.Struct):
-    """What was asked of one version since the service started; times are sums in seconds of answered requests."""
-
-    model: str
-    version: str
-    requests: int
-    failures: int
-    rows: int
-    request_seconds: float
-    run_seconds: float
-    last: float
-    """Unix time of the last prediction, 0 before it."""
-
-
-class Status(msgspec.Struct):
-    """The service at a glance."""
-
-    program: str
-    host: str
-    platform: str
-    uptime_seconds: float
-    """Of the process that answered."""
-    ready: bool
-    reasons: list[str]
-    """Why it is not ready."""
-    counts: list[VersionCounts]
-
-
 def _models(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer with every model."""
     served = {model.name: model for model in context.models.served()}
@@ -150,22 +116,12 @@ def _mark_good(context: Context, request: Request, variables: dict[str, str]) ->
     return _change(context, ("mark good", name), lambda: activation.mark_good(context.store, name, why=_MADE_HERE))
 
 
-def _status(context: Context, request: Request, variables: dict[str, str]) -> Response:
-    """Answer with the service at a glance."""
-    found = context.readiness.look()
-    counts = [_version_counts(*key, counts) for key, counts in sorted(context.counts().items())]
-    uptime = round(time.monotonic() - _STARTED, 3)
-    machine = f"{platform.system()} {platform.machine()}"
-    return json_response(Status(__version__, socket.gethostname(), machine, uptime, found.ready, found.reasons, counts))
-
-
 def _metrics(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer in the Prometheus text format."""
     return Response(context.metrics(), content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 ROUTES = (
-    Route("GET", "/status", _status, "The service at a glance", response_type=Status),
     Route("GET", "/metrics", _metrics, "Counters in the Prometheus text format", media="text/plain"),
     Route("GET", "/models", _models, "Every model and its installed versions", response_type=Models),
     Route("GET", "/models/{name}", _model, "One model and its installed versions", response_type=ModelInfo),
@@ -236,17 +192,3 @@ def _version_info(context: Context, name: str, version: str, active: str | None)
         return VersionInfo(version, version == active, None, [], [], None, str(error))
     tolerance = ToleranceInfo(manifest.policy.tolerance.absolute, manifest.policy.tolerance.relative)
     return VersionInfo(version, version == active, manifest.task, manifest.inputs, manifest.outputs, tolerance, "")
-
-
-def _version_counts(model: str, version: str, counts: Counts) -> VersionCounts:
-    """Return one version's counts."""
-    return VersionCounts(
-        model=model,
-        version=version,
-        requests=counts.successes + counts.failures,
-        failures=counts.failures,
-        rows=counts.rows,
-        request_seconds=counts.request_seconds,
-        run_seconds=counts.run_seconds,
-        last=counts.last,
-    )

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from appliance.alarms import Alarm
 from appliance.arms import Arms
 from appliance.budget import MOST, SMALL, WAIT_SECONDS, WORST, Budget, json_cost
 from appliance.config import ExperimentsConfig, HttpConfig
@@ -18,8 +19,13 @@ from appliance.inference import selftest
 from appliance.inference.version import LoadedVersion
 from appliance.labels import TakeLabels
 from appliance.limits import Limits
+from appliance.monitoring import history_ring
+from appliance.monitoring.distribution import Distribution
+from appliance.monitoring.history_ring import Series
+from appliance.monitoring.last_failures import LastFailure
+from appliance.monitoring.prediction_log.recent import RecentAnswers
 from appliance.predictor import Counts, Predictor
-from appliance.readiness import Readiness
+from appliance.readiness import Readiness, Ready
 from appliance.repository import ModelRepository
 from appliance.rest.changes import Changes
 from appliance.store.activation import SelfTest
@@ -162,6 +168,11 @@ class Response(msgspec.Struct, frozen=True):  # a frozen dataclass takes ten tim
         return Response(self.body, self.status, self.content_type, (*self.headers, *headers))
 
 
+def _no_history(model: str, span: str) -> Series:
+    """Return a history without requests."""
+    return history_ring.series(history_ring.empty(), model, span, time.time())
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What handlers work with; built once by the service."""
@@ -181,6 +192,16 @@ class Context:
     """Where the chains of the prediction log end; see monitoring.prediction_log.segments.heads."""
     drift: Callable[[str, str], DriftReport | None] = field(default=lambda model, version: None)
     """A version's drift report; None if it is not watched."""
+    distribution: Callable[[str, str], Distribution | None] = field(default=lambda model, version: None)
+    """How a version's rows are spread beside training's; None if it is not watched."""
+    alarms: Callable[[Ready], list[Alarm]] = field(default=lambda ready: [])
+    """What somebody should look at, by what readiness says."""
+    history: Callable[[str, str], Series] = field(default=_no_history)
+    """A model's requests over a span (history_ring.SPANS)."""
+    last_failures: Callable[[], list[LastFailure]] = field(default=list)
+    """The last failure of each model."""
+    recent: Callable[[str, int], RecentAnswers] = field(default=lambda name, count: RecentAnswers(name, {}, []))
+    """So many of a model's last answers, as they are logged. Raises NotReady where nothing is."""
     take_labels: TakeLabels | None = None
     """Where labels go; None where predictions are not logged."""
     quality: Callable[[str], dict[str, Any]] = field(default=lambda name: {"model": name, "labels": {}, "windows": []})

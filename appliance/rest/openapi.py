@@ -5,18 +5,21 @@ import functools
 from appliance.config import HttpConfig
 from appliance.rest import (
     admin,
+    columns,
     dashboard,
     docs,
     drift,
     experiment,
     feedback,
     health,
+    history,
     invocations,
     kserve_v1,
     log,
     openinference,
     predict,
     sagemaker,
+    status,
 )
 from appliance.rest.described import document
 from appliance.rest.http_types import Context, Request, Response, encode_json
@@ -37,7 +40,10 @@ ALL_ROUTES = (
     *kserve_v1.ROUTES,
     *sagemaker.ROUTES,
     *health.ROUTES,
+    *status.ROUTES,
     *admin.ROUTES,
+    *history.ROUTES,
+    *columns.ROUTES,
     *experiment.ROUTES,
     *log.ROUTES,
     *drift.ROUTES,

@@ -18,14 +18,25 @@ from onnx import TensorProto, helper
 
 from appliance.bundle import archive, examples
 from appliance.bundle.manifest import Input, Manifest, Output, Provenance
-from appliance.config import Config, HttpConfig, ModelsConfig, StoreConfig
+from appliance.config import Config, HttpConfig, LogConfig, ModelsConfig, StoreConfig
 from appliance.experiment_roles import ExperimentRoles
 from appliance.inference import selftest
 from appliance.inference.session import Session
 from appliance.predictor import Counts, Predictor
 from appliance.readiness import Readiness
 from appliance.repository import ModelRepository
-from appliance.rest import admin, invocations, kserve_v1, openinference, predict, sagemaker
+from appliance.rest import (
+    admin,
+    columns,
+    history,
+    invocations,
+    kserve_v1,
+    log,
+    openinference,
+    predict,
+    sagemaker,
+    status,
+)
 from appliance.rest.app import App, create_app
 from appliance.rest.http_types import Context
 from appliance.rest.server.listener import bind
@@ -101,7 +112,11 @@ class Api:
             *invocations.ROUTES,
             *kserve_v1.ROUTES,
             *sagemaker.ROUTES,
+            *status.ROUTES,
             *admin.ROUTES,
+            *history.ROUTES,
+            *columns.ROUTES,
+            *log.ROUTES,
         )
         self.app: App = create_app(self.context, routes, lambda request, scope: None)
 
@@ -248,7 +263,7 @@ def send(address) -> Callable[..., Got]:
 class Running:
     """A whole service in this process whose store already has versions; the last one named of a model is active."""
 
-    def __init__(self, folder: Path, bundles: list[Path], **settings: Any) -> None:
+    def __init__(self, folder: Path, bundles: list[Path], *, log: LogConfig = LogConfig(), **settings: Any) -> None:  # noqa: B008 - frozen
         self.store = Store(folder / "state")
         for bundle in bundles:
             installed = self.install(bundle)
@@ -257,6 +272,7 @@ class Running:
             )
         config = Config(
             http=HttpConfig(port=0, **settings),
+            log=log,
             models=ModelsConfig(poll_seconds=0.05),
             store=StoreConfig(state_dir=str(folder / "state"), preload_dir=str(folder / "none")),
         )

@@ -1,0 +1,79 @@
+"""What one process knows of the whole host, for people: alarms, each model's history, what failed last.
+
+Nothing is computed until somebody asks, but for what history.py writes once a minute.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from appliance import alarms, nofollow
+from appliance.alarms import Alarm, Failures, Seen
+from appliance.drift_report import DriftReport
+from appliance.errors import StoreError
+from appliance.monitoring import history
+from appliance.monitoring.counters import RequestCounters
+from appliance.monitoring.history import History, Recent
+from appliance.monitoring.history_ring import Series
+from appliance.readiness import Ready
+from appliance.repository import ModelRepository
+from appliance.store import condition, receipts
+from appliance.store.receipts import Receipt
+from appliance.store.versions import Store
+
+
+class Overview:
+    """The alarms and histories of a host; safe in any thread, but for look() and stop()."""
+
+    def __init__(
+        self,
+        store: Store,
+        models: ModelRepository,
+        counters: RequestCounters,
+        drift_of: Callable[[str, str], DriftReport | None],
+        *,
+        first: bool = True,
+    ) -> None:
+        """`drift_of` gives a version's report, None where it is not watched; the `first` process writes history."""
+        self._store, self._models, self._drift_of = store, models, drift_of
+        self._counters = counters
+        self._history = History(store, counters.sums) if first else None
+        self._recent = Recent(store.state_dir)
+        self._taken_back: tuple[object, list[Receipt]] = object(), []
+
+    def look(self) -> None:
+        """Do what is due; on the thread that follows the store."""
+        self._counters.last.share()
+        if self._history:
+            self._history.look()
+
+    def stop(self) -> None:
+        """Write what is known by now; on the same thread, or once that has ended."""
+        if self._history:
+            self._history.stop()
+
+    def alarms(self, ready: Ready) -> list[Alarm]:
+        """Return what somebody should look at, the worst first."""
+        drift, failures = {}, {}
+        for served in self._models.served():
+            lately = self._recent.of(served.name)
+            failures[served.name] = Failures(lately.requests, lately.caller_failures, lately.service_failures)
+            report = self._drift_of(served.name, served.loaded.version) if served.loaded else None
+            if report is not None:
+                drift[served.name] = report.version, report.summary()
+        found = condition.look(self._store.state_dir)
+        return alarms.of(Seen(ready, found, drift, failures, self._of_receipts()))
+
+    def series(self, model: str, span: str) -> Series:
+        """Return a model's history, see history.read()."""
+        return history.read(self._store.state_dir, model, span, time.time())
+
+    def _of_receipts(self) -> list[Receipt]:
+        """Return what was taken back, by the receipts; read again when one was written, and each hour."""
+        mark: object = None
+        with suppress(OSError, StoreError):
+            entries = nofollow.entries(self._store.receipts_dir, within=self._store.state_dir)
+            mark = [(name, one.st_size, one.st_mtime_ns) for name, one in entries.items()], int(time.time() // 3600)
+            if mark != self._taken_back[0]:
+                self._taken_back = mark, alarms.taken_back(self._store.receipts(), receipts.now())
+        return self._taken_back[1]
