@@ -24,6 +24,7 @@ help:
 	@echo 'make bench-mqtt  the same of MQTT (MINUTES=10: also whether memory stays flat)'
 	@echo 'make bench-tls  what TLS on the port costs beside a plain port'
 	@echo 'make docs   the documentation site in dist/docs, which opens from a file too'
+	@echo 'make pictures  PNGs of the dashboard in docs/pictures, as the pages show them'
 	@echo 'make settings-docs  the tables of docs/configuration.md, from appliance/config/'
 	@echo 'make bench-score  whole files beside bare inference (PEERS=1: also MLflow and MLServer; ROWS=N)'
 	@echo 'make score-coverage-test  score answers as /predict for every model of docs/coverage.md: about an hour'

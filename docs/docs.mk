@@ -1,11 +1,9 @@
 # The documentation site, in dist/docs: search, navigation and pictures of the dashboard, opened from a file as well.
 DOCS := .cache/docs
 
-.PHONY: docs settings-docs
+.PHONY: docs pictures settings-docs
 
-docs: $(DOCS)/.done $(VENV)/.dev $(VENV)/.system
-	rm -rf docs/pictures
-	PICTURES="$(CURDIR)/docs/pictures" $(BIN)/python -m pytest tests/appliance/rest/test_dashboard.py -k 'active_version or phone'
+docs: $(DOCS)/.done pictures
 	$(DOCS)/bin/mkdocs build --strict --quiet
 	$(BIN)/python -m pytest -o pythonpath=tests/heavy tests/heavy/test_docs_site.py
 
@@ -13,6 +11,11 @@ $(DOCS)/.done: requirements/docs.txt
 	$(PYTHON) -m venv $(DOCS)
 	$(DOCS)/bin/python -m pip install --quiet --require-hashes -r requirements/docs.txt
 	@touch $@
+
+# Pictures of the dashboard, in docs/pictures, which are not committed: by the tests of the page that take them.
+pictures: $(VENV)/.dev $(VENV)/.system
+	rm -rf docs/pictures
+	PICTURES="$(CURDIR)/docs/pictures" $(BIN)/python -m pytest tests/appliance/rest/test_dashboard.py -k 'day_of_a_plant or from_the_page'
 
 # The tables of docs/configuration.md, from appliance/config/.
 settings-docs: $(VENV)/.dev

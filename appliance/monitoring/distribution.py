@@ -60,8 +60,8 @@ def of(tables: Tables, cells: Sequence[float], until: str, reports: Mapping[str,
     """Return the distribution by the cells of some rows [Tables.size]; `reports` are by column."""
     table = np.asarray(cells, dtype=np.float64)
     found = [_column(column, table, reports.get(column.name)) for column in tables.columns]
-    found.sort(key=_furthest)
-    outputs, inputs = ([one for one in found if one.role == role] for role in ("output", "input"))
+    outputs = [one for one in found if one.role == "output"]
+    inputs = sorted((one for one in found if one.role == "input"), key=_furthest)
     return Distribution(
         model=tables.name,
         version=tables.version,

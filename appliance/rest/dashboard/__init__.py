@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from appliance.errors import NotFound
 from appliance.rest.http_types import Context, Request, Response, json_response
 from appliance.rest.routes import Route
 
@@ -18,11 +19,12 @@ _HEADERS = (
     ("Cache-Control", "no-cache"),
 )
 _VARY = (("Vary", "Accept"),)
-_FILES = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/dashboard/app.js": ("app.js", "text/javascript; charset=utf-8"),
-    "/dashboard/style.css": ("style.css", "text/css; charset=utf-8"),
-    "/dashboard/icon.svg": ("icon.svg", "image/svg+xml"),
+_MEDIA = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".json": "application/json",  # the texts, a file for each language
 }
 
 
@@ -32,12 +34,30 @@ class Alive(msgspec.Struct):
     status: Literal["alive"] = "alive"
 
 
-def _file(context: Context, request: Request, variables: dict[str, str]) -> Response:
-    """Answer with the file of the request's path."""
-    name, media = _FILES[request.path]
-    if request.path == "/" and "text/html" not in request.header("Accept"):
+def _page(context: Context, request: Request, variables: dict[str, str]) -> Response:
+    """Answer with the page."""
+    if "text/html" not in request.header("Accept"):
         return json_response(Alive(), headers=_VARY)  # KServe v1's clients ask here whether the server lives
-    return Response(_content(name), content_type=media, headers=_HEADERS + _VARY)
+    return _answer("index.html")
+
+
+def _file(context: Context, request: Request, variables: dict[str, str]) -> Response:
+    """Answer with a file of the page. Raises NotFound."""
+    name = variables["file"]
+    if name not in names():
+        raise NotFound(f"find {request.told_path}", "the dashboard has no such file", "see /")
+    return _answer(name)
+
+
+def _answer(name: str) -> Response:
+    """Return a file of this folder as an answer."""
+    return Response(_content(name), content_type=_MEDIA[Path(name).suffix], headers=_HEADERS + _VARY)
+
+
+@functools.cache
+def names() -> frozenset[str]:
+    """Return the names of the page's files: those of this folder that a browser reads."""
+    return frozenset(path.name for path in _FOLDER.iterdir() if path.suffix in _MEDIA)
 
 
 @functools.cache
@@ -46,7 +66,7 @@ def _content(name: str) -> bytes:
     return (_FOLDER / name).read_bytes()
 
 
-ROUTES = tuple(
-    Route("GET", path, _file, f"The dashboard: {name}", scope="none", media=media.partition(";")[0])
-    for path, (name, media) in _FILES.items()
+ROUTES = (
+    Route("GET", "/", _page, "The dashboard", scope="none", media="text/html"),
+    Route("GET", "/dashboard/{file}", _file, "A file of the dashboard", scope="none", media="text/javascript"),
 )

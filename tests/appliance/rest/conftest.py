@@ -5,6 +5,10 @@ import functools
 import http.client
 import io
 import json
+import os
+import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -45,6 +49,7 @@ from appliance.service import Service
 from appliance.store import activation
 from appliance.store.versions import Installed, Store
 
+ROOT = Path(__file__).parents[3]
 KINDS = ("regression", "classifier", "labels", "table")
 ECHOED = {
     "bool": TensorProto.BOOL, "int8": TensorProto.INT8, "int16": TensorProto.INT16, "int32": TensorProto.INT32,
@@ -324,3 +329,29 @@ def start_service(tmp_path: Path, make_bundle: Callable[..., Path]) -> Iterator[
     yield start
     for one in running:
         one.close()
+
+
+@pytest.fixture(scope="session")
+def iris_bundle(once_a_run: Callable[..., Path]) -> Path:
+    """Return the bundle that `make run` makes."""
+
+    def make(folder: Path) -> None:
+        subprocess.run([sys.executable, ROOT / "examples/iris/train.py", folder], check=True, capture_output=True)
+        command = [Path(sys.executable).parent / "appliance", "convert", folder / "model.joblib", "--name", "iris"]
+        options = ["--version", "1.0.0", "--sample", folder / "sample.csv", "--target", "species", "-o", folder]
+        subprocess.run([*command, *options], check=True, capture_output=True)
+
+    return once_a_run("iris-example", make) / "iris-1.0.0.bundle"
+
+
+@pytest.fixture(scope="module")  # another module may have one of its own
+def browser() -> Iterator[Any]:
+    """Return a Chromium that asks nobody for anything by itself."""
+    from playwright.sync_api import sync_playwright
+
+    executable = shutil.which("chromium") or shutil.which("chromium-browser") or os.environ.get("CHROMIUM")
+    quiet = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=quiet)
+        yield browser
+        browser.close()

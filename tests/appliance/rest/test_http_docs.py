@@ -3,8 +3,6 @@
 import json
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,16 +17,9 @@ SHOWN = re.findall(r"^\$ curl http://127\.0\.0\.1:8080(\S+) (.*)\n(.*)$", PAGE, 
 
 
 @pytest.fixture(scope="module")
-def iris(once_a_run):
+def iris(iris_bundle):
     """Return the bundle that `make run` makes."""
-
-    def make(folder):
-        subprocess.run([sys.executable, ROOT / "examples/iris/train.py", folder], check=True, capture_output=True)
-        command = [Path(sys.executable).parent / "appliance", "convert", folder / "model.joblib", "--name", "iris"]
-        options = ["--version", "1.0.0", "--sample", folder / "sample.csv", "--target", "species", "-o", folder]
-        subprocess.run([*command, *options], check=True, capture_output=True)
-
-    return (once_a_run("iris-example", make) / "iris-1.0.0.bundle").read_bytes()
+    return iris_bundle.read_bytes()
 
 
 def near(value):
