@@ -125,7 +125,10 @@ class ArmCounters:
     def _begun(self, model: str, routing: Routing) -> _Step:
         """Return a new step, with what was counted of it before a restart."""
         with self._lock:
-            cells = self._shared.of(step_key(model, routing))
+            key, before = step_key(model, routing), self._steps.get(model)
+            if before is not None and (old := step_key(model, before.routing)) != key:
+                self._shared.forget(old)  # or each step that ever ran here stays mapped
+            cells = self._shared.of(key)
             step = _Step(
                 routing,
                 cells,

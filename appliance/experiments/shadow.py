@@ -241,11 +241,12 @@ class Shadow:
         """Return what is kept of the experiment that runs now; None where no challenger is asked any more."""
         found = self._challenger(prediction.model)
         if found is None:
-            self._asked.pop(prediction.model, None)
+            self._end(prediction.model)
             return None
         routing, active, challenger = found
         asked = self._asked.get(prediction.model)
         if asked is None or asked.id != routing.id or asked.challenger is not challenger:
+            self._end(prediction.model)
             key = shadow_key(prediction.model, routing)
             asked = self._asked[prediction.model] = _Asked(
                 routing.id,
@@ -257,6 +258,12 @@ class Shadow:
                 worst_rows.read(self._folder, key, within=self._within, slot=self._slot),
             )
         return asked
+
+    def _end(self, model: str) -> None:
+        """Keep nothing of the experiment that was the last one on a model, if any."""
+        ended = self._asked.pop(model, None)
+        if ended is not None:
+            self._shared.forget((model, ended.id))
 
     def _is_first(self, prediction: Prediction) -> bool:
         """Return whether a request was not compared a moment ago: MQTT repeats, and callers retry, with the same id."""

@@ -68,6 +68,11 @@ class SharedCells:
                 cells = self._cells[key]
         return cells
 
+    def forget(self, key: Key) -> None:
+        """Let go of the cells of `key`, which this process writes no more; what was counted stays in its file."""
+        with self._opening:
+            self._cells.pop(key, None)
+
     def sums(self) -> dict[Key, list[float]]:
         """Return {(model, version): cells} of all processes."""
         if self._folder is None:

@@ -17,6 +17,7 @@ from appliance.service import Service
 from appliance.store import activation
 from appliance.store.versions import Store
 from tests.appliance.conftest import build_bundle
+from tests.certificates import make_certificate
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -26,7 +27,8 @@ NAMES = ("a", "b", "c")
 class Host:
     """A folder with a store, a service over it, and the command `appliance` that means both."""
 
-    def __init__(self, folder: Path, bundle: Path) -> None:
+    def __init__(self, folder: Path, bundle: Path, certificate: str = "") -> None:
+        """`certificate` is a file of certificate and key, for a service over TLS."""
         folder.mkdir()
         self.folder = folder
         self.store = Store(folder / "state")
@@ -34,7 +36,7 @@ class Host:
         activation.activate(self.store, "iris", "1.0.0", selftest.self_test)
         activation.mark_good(self.store, "iris")
         config = Config(
-            http=HttpConfig(port=0),
+            http=HttpConfig(port=0, certificate=certificate),
             models=ModelsConfig(poll_seconds=0.05),
             store=StoreConfig(state_dir=str(self.store.state_dir), preload_dir=str(folder / "none")),
         )
@@ -156,6 +158,27 @@ def test_a_wave_that_was_cut_off_goes_on_from_what_its_hosts_remember(hosts, rol
     done = roll_out("1.1.0")
     assert done.returncode == 0, done.stdout
     assert {name: one.active for name, one in hosts.items()} == dict.fromkeys(NAMES, ("1.1.0", "good"))
+
+
+def test_a_service_over_tls_is_found_and_read(run, tmp_path):
+    make_certificate(tmp_path)
+    both = tmp_path / "both.pem"
+    both.write_bytes(b"".join((tmp_path / f"server.{end}").read_bytes() for end in ("pem", "key")))
+    (tmp_path / "iris-1.0.0.bundle").write_bytes(build_bundle("iris", "1.0.0"))
+    host = Host(tmp_path / "a", tmp_path / "iris-1.0.0.bundle", str(both))
+    try:
+        arguments = json.dumps(
+            {"command": str(host.command), "wanted": {"iris": "1.0.0"}, "probe": ["iris"], "wait": 20}
+        )
+        line = ["ansible", "localhost", "-i", "localhost,", "-c", "local", "-m", "inference.appliance.readings"]
+        done = run(*line, "-e", f"ansible_python_interpreter={sys.executable}", "-a", arguments)
+    finally:
+        host.stop()
+    readings = json.loads(done.stdout.partition("=>")[2])["readings"]
+    assert (readings["ready"], readings["reasons"]) == (True, [])
+    assert readings["status"]["service"]["tls"]["certificate"] == str(both)
+    assert readings["models"]["iris"]["probation"]["state"] == "good"
+    assert readings["probes"]["iris"]["code"] == 0
 
 
 def test_a_variable_of_the_wrong_kind_stops_it_before_anything_changes(hosts, roll_out):

@@ -8,6 +8,7 @@ import pytest
 
 from appliance.experiments import comparison, files, report, shadow, worst_rows
 from appliance.experiments.shadow import shadow_key
+from appliance.store import experiments
 from tests.conftest import wait_for
 
 
@@ -170,3 +171,17 @@ def test_damaged_and_planted_files_of_counts_are_passed_over(host, tmp_path):
     (folder / f"8@{name}@{identifier}.shadow").symlink_to("/dev/zero")
     (folder / f"9@{name}@{identifier}.worst").write_text("{not json")
     assert report.document(host.store, "iris", routing, 1.0)["comparison"]["requests"] == 1
+
+
+def test_nothing_stays_mapped_of_experiments_that_have_ended(host):
+    for _ in range(3):
+        routing = host.begin("canary", steps=(0.5,))
+        host.ask(request=f"of {routing.id}")
+        host.wait_compared(routing, 1)
+        experiments.advance(host.store, "iris", routing.id, 1)
+        host.models.refresh()
+        host.ask_arm("2.0.0")
+        experiments.abort(host.store, "iris")
+        host.models.refresh()
+    counters, shadow = host.parts._arms
+    assert len(counters._shared._cells) == len(shadow._shared._cells) == len(shadow._asked) == 1
