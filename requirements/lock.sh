@@ -26,6 +26,8 @@ mv packaging/docker/build.txt.new packaging/docker/build.txt
 # What makes the binary, and what checks bills of materials against their schema.
 printf 'pip\npyinstaller\nsetuptools\n' | $lock - --no-annotate -o packaging/pyinstaller/requirements.txt
 printf 'cyclonedx-python-lib[json-validation]\n' | $lock - --no-annotate -o packaging/sbom/requirements.txt
+# What makes, checks and publishes the sdist and the wheel, and what installs them in `make wheel-test`.
+printf 'pipx\nsetuptools\ntwine\nuv\n' | $lock - --no-annotate -c packaging/docker/build.txt -o packaging/release/wheel.txt
 # The fleet's controller and its lints: apart, since no host and no build needs them.
 $lock requirements/ansible.in -o requirements/ansible.txt
 # What asks for known vulnerabilities of the locks, and what fuzzes the decoders.

@@ -13,6 +13,7 @@ FOREIGN := $(if $(filter-out $(MACHINE),$(ARCH)),-$(ARCH))
 # Builds against an older C library where this machine can make such a root (Debian, as root): more systems run it.
 OLD_ROOT ?= $(BINARY)/debian11$(FOREIGN)
 BINARY_OUT := $(BINARY)/out$(FOREIGN)
+KIT_TOOLS := .cache/kit-tools
 
 .PHONY: old-root binary binary-test binary-start kit deb kit-test kit-host-test
 
@@ -28,9 +29,15 @@ $(BINARY_OUT)/sbom.cdx.json: $(shell find appliance packaging/pyinstaller -type 
 	ROOT="$(wildcard $(OLD_ROOT))" PYTHON="$(PYTHON)" sh packaging/pyinstaller/build.sh $(BINARY_OUT)
 	@touch $@
 
-kit: $(VENV)/.dev $(BINARY_OUT)/sbom.cdx.json
-	KEY="$(KEY)" SITE="$(SITE)" APPLIANCE="$(BIN)/appliance" APPLIANCE_PYTHON="$(BIN)/python" \
-	  sh packaging/offline/kit.sh $(BINARY_OUT) dist $(BUNDLES)
+# The device's lock is the only one: the binary is made from it, and so is what signs the kit and describes its bundles.
+kit: $(KIT_TOOLS)/.done $(BINARY_OUT)/sbom.cdx.json
+	KEY="$(KEY)" SITE="$(SITE)" PYTHONPATH="$(CURDIR)" APPLIANCE="$(abspath $(KIT_TOOLS))/bin/python -m appliance" \
+	  APPLIANCE_PYTHON="$(abspath $(KIT_TOOLS))/bin/python" sh packaging/offline/kit.sh $(BINARY_OUT) dist $(BUNDLES)
+
+$(KIT_TOOLS)/.done: requirements/device.txt
+	$(PYTHON) -m venv $(KIT_TOOLS)
+	$(KIT_TOOLS)/bin/python -m pip install --quiet --require-hashes -r requirements/device.txt
+	@touch $@
 
 # The Debian package of the same program.
 deb: $(BINARY_OUT)/sbom.cdx.json

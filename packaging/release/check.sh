@@ -6,8 +6,9 @@ if [ "${TAG-}" != "v$version" ]; then
   echo "release: the tag is '${TAG-}', pyproject.toml says version $version: tag v$version, or change the version first" >&2
   exit 1
 fi
-grep -qF "## $version" CHANGELOG.md || grep -qF "## [$version]" CHANGELOG.md || {
-  echo "release: CHANGELOG.md has no section '## $version': rename 'Unreleased'" >&2
+pattern=$(printf '%s' "$version" | sed 's/[.+]/\\&/g')
+grep -qE "^## \[?$pattern\]?( - [0-9]{4}-[0-9]{2}-[0-9]{2})?\$" CHANGELOG.md || {
+  echo "release: CHANGELOG.md has no section '## $version - YYYY-MM-DD': put the date in the place of 'unreleased'" >&2
   exit 1
 }
 echo "release $version"

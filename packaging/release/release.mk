@@ -4,7 +4,7 @@
 #               [KEY=plant.key] [OUT=dist/bundles]       a trained model becomes a bundle, tried again
 #   make bundle-sign BUNDLE=FILE KEY=plant.key           signs it, where no pickle was loaded
 #   make convert-newest                                  the tests of conversion with the newest scikit-learn there is
-#   make release-check TAG=v0.1.0                        whether a tag says what this commit is
+#   make release-check TAG=v1.0.0                        whether a tag says what this commit is
 #   make image-join                                      one OCI archive of the images in dist/images
 #   make image-push REGISTRY=ghcr.io/OWNER/NAME          that archive, to a registry; prints its digest
 CHECKS := .cache/checks

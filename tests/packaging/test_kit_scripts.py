@@ -7,6 +7,7 @@ import re
 import shutil
 import struct
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -114,3 +115,24 @@ def test_package_of_nobody_says_so(binary, tmp_path):
     package = next(tmp_path.glob("*.deb"))
     field = subprocess.run(["dpkg-deb", "--field", package, "Maintainer"], capture_output=True, text=True, check=True)
     assert field.stdout.strip() == "Nobody was named <nobody@example.invalid>"
+
+
+def test_a_kit_is_made_with_the_lock_of_the_device_alone(tmp_path):
+    line = [
+        "make",
+        "--dry-run",
+        "--no-print-directory",
+        "kit",
+        "deb",
+        f"KIT_TOOLS={tmp_path}/tools",
+        f"VENV={tmp_path}/venv",
+    ]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert set(re.findall(r"requirements/[\w.-]+", done.stdout)) == {"requirements/device.txt"}
+    assert f"{tmp_path}/venv" not in done.stdout
+
+
+def test_python_m_appliance_is_the_command_without_an_installation(tmp_path):
+    line = [sys.executable, "-m", "appliance", "keygen", str(tmp_path / "plant.key"), "--no-password"]
+    subprocess.run(line, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, timeout=60)
+    assert {path.name for path in tmp_path.iterdir()} == {"plant.key", "plant.key.pub"}

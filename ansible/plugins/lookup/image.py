@@ -21,7 +21,7 @@ options:
 EXAMPLES = r"""
 - name: Show the image's tag
   ansible.builtin.debug:
-    msg: "{{ lookup('inference.appliance.image', 'edge-inference-appliance-0.1.0-linux-amd64.tar.gz').tag }}"
+    msg: "{{ lookup('inference.appliance.image', 'edge-inference-appliance-1.0.0-linux-amd64.tar.gz').tag }}"
 """
 
 RETURN = r"""

@@ -25,7 +25,7 @@ options:
 EXAMPLES = r"""
 - name: Show the kit's version
   ansible.builtin.debug:
-    msg: "{{ lookup('inference.appliance.kit', 'dist/appliance-0.1.0-linux-x86_64.tar.gz').version }}"
+    msg: "{{ lookup('inference.appliance.kit', 'dist/appliance-1.0.0-linux-x86_64.tar.gz').version }}"
 """
 
 RETURN = r"""

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import tarfile
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,8 @@ def test_program_that_does_not_start_with_new_settings_goes_back_with_settings_a
 
 
 TAG = "edge-inference-appliance:{}-amd64"
+OWN = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]["version"]
+"""The version of the image that the inventory states."""
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +132,6 @@ def test_image_goes_up_and_back_and_the_one_before_is_kept(serving, run, images)
     # What is stated in the inventory is another one still.
     again = run("site", {"appliance_hosts": alone["appliance_hosts"]})
     assert again.code == 0, again.output[-4000:]
-    assert running() == {TAG.format("0.1.0")}
-    assert [kept(name) for name in CONTAINER_HOSTS] == [{"0.1.0-amd64", "0.2.0-amd64"}] * len(CONTAINER_HOSTS)
+    assert running() == {TAG.format(OWN)}
+    assert [kept(name) for name in CONTAINER_HOSTS] == [{f"{OWN}-amd64", "0.2.0-amd64"}] * len(CONTAINER_HOSTS)
     assert {found["code"] for found in probes(CONTAINER_HOSTS).values()} == {0}
