@@ -15,8 +15,10 @@ from appliance.store.versions import Store
 log = logging.getLogger(__name__)
 
 
-def preload(store: Store, folder: Path, self_test: SelfTest) -> None:
+def preload(store: Store, folder: Path, self_test: SelfTest, *, inputs_changed: bool = False) -> None:
     """Install and activate of each model the newest bundle in `folder`; one that is refused is logged.
+
+    With `inputs_changed`, also one whose inputs, outputs or labels differ from the active version's.
 
     What an operator went back from stays so: the folder holds the same bundle at every start.
     """
@@ -26,7 +28,9 @@ def preload(store: Store, folder: Path, self_test: SelfTest) -> None:
             offered = Offered(versions.digest(path), allow_older=True)
             done = store.install(path, why=why, offered=offered)
             if activation.read(store, done.name).active != done.version:
-                activation.activate(store, done.name, done.version, self_test, why=why, undecided=True)
+                activation.activate(
+                    store, done.name, done.version, self_test, why=why, undecided=True, inputs_changed=inputs_changed
+                )
         except (ApplianceError, OSError) as error:
             _not_preloaded(path, error)
 

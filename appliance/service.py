@@ -113,7 +113,9 @@ class Service:
         if self._first:
             watch.look()
             self._sweep()
-            preload(self.store, Path(self.config.store.preload_dir), self.trials.self_test)
+            settings = self.config.store
+            changed = settings.preload_inputs_changed
+            preload(self.store, Path(settings.preload_dir), self.trials.self_test, inputs_changed=changed)
         self.models.refresh()
         self.log.start(self._stop)
         _give_back_memory()

@@ -7,7 +7,7 @@ import click
 import msgspec
 
 from appliance.cli import EXIT_DONE, as_json, common_options, options, waiting, why
-from appliance.cli.models import self_test, store_of
+from appliance.cli.models import DIFFERS, self_test, store_of
 from appliance.cli.output import echo, print_json
 from appliance.errors import Misuse, Refused
 from appliance.experiments import control, info
@@ -19,8 +19,9 @@ from appliance.store.versions import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_may_differ = click.option(
-    "--schema-may-differ", is_flag=True, help="Also if the versions have different inputs or outputs."
+# Its second name is that of the versions before 1.0.0.
+inputs_changed = click.option(
+    "--inputs-changed", "--schema-may-differ", "inputs_changed", is_flag=True, help=f"{DIFFERS}."
 )
 
 
@@ -41,13 +42,13 @@ _key = click.option(
 @click.argument("name")
 @click.argument("version")
 @click.option("--share", default=1.0, show_default=True, help="Share of the rows that it gets, 0 to 1.")
-@_may_differ
+@inputs_changed
 @why
 @as_json
 @common_options
-def shadow(name: str, version: str, share: float, schema_may_differ: bool, why: str, as_json: bool) -> None:
+def shadow(name: str, version: str, share: float, inputs_changed: bool, why: str, as_json: bool) -> None:
     """Run VERSION of the model NAME on the live rows too, and compare; its answers are not sent to anybody."""
-    _begin(name, control.shadow(version, share, plan=_plan(schema_may_differ=schema_may_differ)), why, as_json)
+    _begin(name, control.shadow(version, share, plan=_plan(schema_may_differ=inputs_changed)), why, as_json)
 
 
 @click.command()
@@ -63,7 +64,7 @@ def shadow(name: str, version: str, share: float, schema_may_differ: bool, why: 
 @click.option("--wait", "waits", is_flag=True, help="Wait for the end: exit code 0 promoted, 3 taken back.")
 @waiting.timeout
 @_key
-@_may_differ
+@inputs_changed
 @why
 @as_json
 @common_options
@@ -75,7 +76,7 @@ def canary(
     waits: bool,
     timeout: float | None,
     key: str,
-    schema_may_differ: bool,
+    inputs_changed: bool,
     why: str,
     as_json: bool,
     **numbers: float | None,
@@ -85,7 +86,7 @@ def canary(
     The running service begins each step when the one before has enough good requests, and takes the version back when
     it is worse.
     """
-    plan = _plan(hold=hold, schema_may_differ=schema_may_differ, **numbers)
+    plan = _plan(hold=hold, schema_may_differ=inputs_changed, **numbers)
     routing = _begin(name, control.canary(version, _percents(steps), key=key, plan=plan), why, as_json and not waits)
     if waits:
         _wait(store_of(), name, routing, as_json, timeout)
@@ -96,7 +97,7 @@ def canary(
 @click.argument("shares", nargs=-1, required=True, metavar="VERSION=PERCENT...")
 @_key
 @_alpha
-@_may_differ
+@inputs_changed
 @why
 @as_json
 @common_options
@@ -105,12 +106,12 @@ def split(
     shares: Sequence[str],
     key: str,
     alpha: float | None,
-    schema_may_differ: bool,
+    inputs_changed: bool,
     why: str,
     as_json: bool,
 ) -> None:
     """Let several versions of the model NAME answer, each its share of the requests: 1.0.0=90 2.0.0=10."""
-    plan = _plan(schema_may_differ=schema_may_differ, alpha=alpha)
+    plan = _plan(schema_may_differ=inputs_changed, alpha=alpha)
     _begin(name, control.split(_shares(shares), key=key, plan=plan), why, as_json)
 
 

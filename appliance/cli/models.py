@@ -25,6 +25,8 @@ from appliance.store.versions import Store
 if TYPE_CHECKING:
     from appliance.inference.figures import SelfTest
 
+DIFFERS = "Also if its inputs, outputs or labels differ from the active version's"
+inputs_changed = click.option("--inputs-changed", is_flag=True, help=f"{DIFFERS}.")
 SIGNED_BY = "Also check that this public key (PEM) signed it; of several, one."
 bundle_file = click.argument("bundle", type=click.Path(path_type=Path))
 
@@ -101,17 +103,24 @@ def install(bundle: Path, why: str, as_json: bool) -> None:
 @click.argument("version")
 @click.option("--wait", "waits", is_flag=True, help="Wait for its probation: exit code 0 marked good, 3 taken back.")
 @waiting.timeout
+@inputs_changed
 @why
 @as_json
 @common_options
-def activate(name: str, version: str, waits: bool, timeout: float | None, why: str, as_json: bool) -> None:
-    """Make VERSION of the model NAME the one that serves, after its self-test passed on this processor."""
+def activate(
+    name: str, version: str, waits: bool, timeout: float | None, inputs_changed: bool, why: str, as_json: bool
+) -> None:
+    """Make VERSION of the model NAME the one that serves, after its self-test passed on this processor.
+
+    Refused where its inputs, outputs or labels differ from the active version's, unless --inputs-changed says that this
+    is meant: those who ask would be refused, or misread the answers.
+    """
     store = store_of()
     if waits and not options().config().probation.enabled:
         found = "[probation] enabled is false, so nobody ends it"
         raise Misuse(f"wait for the probation of {name} {version}", found, f"appliance mark-good {name}")
     before = activation.read(store, name)
-    after = activation.activate(store, name, version, self_test, why=why)
+    after = activation.activate(store, name, version, self_test, why=why, inputs_changed=inputs_changed)
     if not (waits and as_json):
         _print_activation(name, before, after, as_json)
     if waits:

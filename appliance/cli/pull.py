@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from appliance.cli import as_json, common_options, exit_code, options, report
-from appliance.cli.models import self_test
+from appliance.cli.models import DIFFERS, self_test
 from appliance.cli.output import echo, echo_json, print_json
 from appliance.errors import NotFound
 from appliance.pull import puller, sources
@@ -25,11 +25,17 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Also take a version that is older than the newest ever installed ([pull] allow_older).",
 )
+@click.option(
+    "--inputs-changed",
+    is_flag=True,
+    help=f"{DIFFERS} ([pull] inputs_changed)",
+)
 @as_json
 @common_options
-def pull(again: bool, dry_run: bool, allow_older: bool, as_json: bool) -> None:
+def pull(again: bool, dry_run: bool, allow_older: bool, inputs_changed: bool, as_json: bool) -> None:
     """Fetch, verify, install and activate what is new at [pull] source."""
-    said = {"allow_older": True} if allow_older else {}
+    given = {"allow_older": allow_older, "inputs_changed": inputs_changed}
+    said = {key: True for key, value in given.items() if value}
     outcomes = puller.pull(options().config(pull=said), self_test, again=again, dry_run=dry_run)
     if as_json:
         print_json({"changed": any(_changed(one) for one in outcomes), "bundles": [_document(one) for one in outcomes]})

@@ -14,6 +14,8 @@ class StoreConfig(Section, frozen=True):
     """Folder of the installed versions and receipts; also `--state-dir`."""
     preload_dir: str = "/opt/ml/model"
     """Bundles found here are installed and activated when the service starts."""
+    preload_inputs_changed: bool = False
+    """Whether one of `preload_dir` goes live also if its inputs, outputs or labels differ from the active version's."""
     trusted_keys: tuple[str, ...] = ()
     """Files of public keys (PEM), one of which must have signed what is installed and what goes live; several for
     rotation, in files of their own or in one. Read again each time. In the variable they stand between `:` or `,`.
@@ -40,6 +42,8 @@ class PullConfig(Section, frozen=True):
     """Models that may be installed although they are not here yet; installed models follow the source."""
     allow_older: bool = False
     """Whether a version is taken that is not newer than the newest that was ever installed here."""
+    inputs_changed: bool = False
+    """Whether a version is activated whose inputs, outputs or labels differ from the active version's."""
     ca_file: str = ""
     """Authorities (PEM) that may have signed the server's certificate; empty: the system's."""
     cert_file: str = ""

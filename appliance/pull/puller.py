@@ -213,8 +213,15 @@ class _Puller:
             raise
         if not self._config.pull.activate:
             return "installed"
+        changed = self._config.pull.inputs_changed
         now = activation.activate(
-            self._store, offer.name, offer.version, self._self_test, why=self._why, undecided=True
+            self._store,
+            offer.name,
+            offer.version,
+            self._self_test,
+            why=self._why,
+            undecided=True,
+            inputs_changed=changed,
         )
         return "activated" if now.active == offer.version else "installed"
 
@@ -284,6 +291,7 @@ def _identify(offer: Offer, path: Path) -> Offer:
 def _circumstances(config: Config) -> str:
     """Return a digest of what may turn a refusal into an acceptance. Raises NotFound when a key cannot be read."""
     parts = [__version__, str(config.pull.max_bytes), str(config.store.max_bundle_bytes)]
+    parts += ["inputs changed"] * config.pull.inputs_changed
     digests = [hashlib.sha256(keys.read_file(Path(file))).hexdigest() for file in config.store.trusted_keys]
     return hashlib.sha256("\n".join([*parts, *sorted(digests)]).encode()).hexdigest()
 

@@ -13,6 +13,7 @@ from appliance.experiments.info import RunningExperiment
 from appliance.experiments.probation_record import Probation
 from appliance.repository import Served
 from appliance.rest.http_types import Context, Request, Response, json_response
+from appliance.rest.json_body import decode
 from appliance.rest.routes import Route
 from appliance.store import activation
 from appliance.store.activation import Activation
@@ -83,6 +84,14 @@ class Models(msgspec.Struct):
     models: list[ModelInfo]
 
 
+class ActivateRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """How to activate; the body may be left out."""
+
+    inputs_changed: bool = False
+    """Whether its inputs, outputs or labels may differ from the active version's."""
+    why: str = _MADE_HERE
+
+
 def _models(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer with every model."""
     served = {model.name: model for model in context.models.served()}
@@ -97,8 +106,10 @@ def _model(context: Context, request: Request, variables: dict[str, str]) -> Res
 def _activate(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Make a version the active one."""
     name, version = variables["name"], variables["version"]
-    return _change(context, ("activate", name, version), lambda: activation.activate(
-        context.store, name, version, context.self_test, why=_MADE_HERE
+    asked = decode(request.body() or b"{}", ActivateRequest, context.limits)
+    key = ("activate", name, version, *["inputs changed"] * asked.inputs_changed)  # the same request joins this one
+    return _change(context, key, lambda: activation.activate(
+        context.store, name, version, context.self_test, why=asked.why, inputs_changed=asked.inputs_changed
     ))  # fmt: skip
 
 

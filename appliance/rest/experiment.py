@@ -44,7 +44,10 @@ class ExperimentRequest(msgspec.Struct, forbid_unknown_fields=True):
     """The chance, of each test, that it is ever taken back although the versions are alike."""
     key: str = "header"
     """`header`, `caller`, or a column of the rows."""
+    inputs_changed: bool = False
+    """Whether the versions may have different inputs, outputs or labels."""
     schema_may_differ: bool = False
+    """The name of `inputs_changed` before 1.0.0."""
     why: str = _MADE_HERE
 
 
@@ -103,7 +106,8 @@ def _wish(asked: ExperimentRequest, settings: ExperimentsConfig) -> Wish:
         next_step = 'send {"kind": "canary", "version": "2.0.0"}, or {"kind": "split", "shares": {"1.0.0": 90, ...}}'
         raise InvalidInput("read the body", found, next_step)
     numbers = {name: getattr(asked, name) for name in control.PLANNED}
-    plan = control.plan_of(settings, hold=asked.hold, schema_may_differ=asked.schema_may_differ, **numbers)
+    may_differ = asked.inputs_changed or asked.schema_may_differ
+    plan = control.plan_of(settings, hold=asked.hold, schema_may_differ=may_differ, **numbers)
     try:
         if asked.kind == "split":
             return control.split(asked.shares, key=asked.key, plan=plan)

@@ -176,14 +176,17 @@ def _load(context: Context, request: Request, variables: dict[str, str]) -> Resp
     """Activate a version: the named one, else the one that serves, else the one that did last, else the newest."""
     name = variables["name"]
     parameters = decode(request.body() or b"{}", RepositoryRequest, context.limits).parameters
-    if unknown := parameters.keys() - {"version"}:
+    if unknown := parameters.keys() - {"version", "inputs_changed"}:
         found = f"parameter {quoted(min(unknown))} is not served here"
-        raise Unsupported(f"load {name}", found, "send version, or nothing")
+        raise Unsupported(f"load {name}", found, "send version and inputs_changed, or nothing")
     version = parameters.get("version")
     if not isinstance(version, str | None):
         versions = ", ".join(_installed(context, name))
         raise InvalidInput(f"load {name}", "parameter 'version' is no text", f"send one of {versions}")
-    activate_some(context, name, version, "Open Inference load")
+    inputs_changed = parameters.get("inputs_changed", False)
+    if not isinstance(inputs_changed, bool):
+        raise InvalidInput(f"load {name}", "parameter 'inputs_changed' is no boolean", "send true or false")
+    activate_some(context, name, version, "Open Inference load", inputs_changed=inputs_changed)
     return _followed(context, name)
 
 
@@ -195,7 +198,7 @@ def _unload(context: Context, request: Request, variables: dict[str, str]) -> Re
     return _followed(context, name)
 
 
-def activate_some(context: Context, name: str, version: str | None, why: str) -> bool:
+def activate_some(context: Context, name: str, version: str | None, why: str, *, inputs_changed: bool = False) -> bool:
     """Activate a version: the named one, else the one that is, else the one that was, else the newest.
 
     Return whether that changed anything; this process follows at once. Raises NotFound, Refused, NotReady.
@@ -207,8 +210,9 @@ def activate_some(context: Context, name: str, version: str | None, why: str) ->
         chosen = versions[-1]  # newest: the store lists them in SemVer's order
     if chosen == before.active:
         return False
-    context.changes.run(("load", name, chosen), lambda: activation.activate(
-        context.store, name, chosen, context.self_test, why=why
+    key = ("load", name, chosen, *["inputs changed"] * inputs_changed)
+    context.changes.run(key, lambda: activation.activate(
+        context.store, name, chosen, context.self_test, why=why, inputs_changed=inputs_changed
     ))  # fmt: skip
     context.models.refresh()
     return True

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from appliance.errors import ExperimentRuns, NotFound, NotReady
-from appliance.store import receipts, record, routing_record, trials
+from appliance.store import likeness, receipts, record, routing_record, trials
 from appliance.store.marks import Mark
 from appliance.store.record import Activation
 from appliance.store.tested import SelfTest, Tested, tested, unchanged
@@ -32,25 +32,37 @@ def read(store: Store, name: str) -> Activation:
 
 
 def activate(
-    store: Store, name: str, version: str, self_test: SelfTest, *, why: str = "", undecided: bool = False
+    store: Store,
+    name: str,
+    version: str,
+    self_test: SelfTest,
+    *,
+    why: str = "",
+    undecided: bool = False,
+    inputs_changed: bool = False,
 ) -> Activation:
     """Make `version` the one that serves, after its self-test passed here; on probation until it is marked good.
 
     The version that is active already is tested again and stays as it is; `undecided` activates only while the model's
-    mark is open at this version, so that a pull does not overtake an operator. Returns what holds afterwards.
-    Raises NotFound, BundleRefused (no key that is trusted today signed what is on disk), SelfTestFailed, ExperimentRuns
-    (on this model, with another version active), StoreError.
+    mark is open at this version, so that a pull does not overtake an operator. `inputs_changed` also takes a version
+    that has other inputs, outputs or labels than the active one. Returns what holds afterwards.
+    Raises NotFound, BundleRefused (no key that is trusted today signed what is on disk), InputsChanged, SelfTestFailed,
+    ExperimentRuns (on this model, with another version active), StoreError.
     """
     if undecided and not _is_open(store.mark(name), version):
         return read(store, name)
     store.folder(name, version)
     _refuse_experiment(store, name, version)
+    if not inputs_changed:
+        _refuse_unlike(store, name, version, read(store, name))
     passed = tested(store, "activate", name, version, self_test)
     with store.writing(f"activate {name} {version}"):
         now = read(store, name)
         if undecided and not _is_open(store.mark(name), version):
             return now
         _refuse_experiment(store, name, version)
+        if not inputs_changed:
+            _refuse_unlike(store, name, version, now)
         if now.active == version:
             trials.remember(unchanged(store, passed).parent, version, passed.figures)
             store.decide(name)
@@ -153,6 +165,12 @@ def _refuse_experiment(store: Store, name: str, version: str) -> None:
     found = f"{routing.described} runs"
     end = f"appliance promote {name} {version}" if version in routing.challengers else f"appliance abort {name}"
     raise ExperimentRuns(f"activate {name} {version}", found, f"see: appliance experiment {name}; then: {end}")
+
+
+def _refuse_unlike(store: Store, name: str, version: str, now: Activation) -> None:
+    """Raise InputsChanged where `version` is not like the active one, which must be readable to be compared with."""
+    if now.active not in (None, version) and likeness.is_readable(store, name, now.active):
+        likeness.check(store, name, f"activate {name} {version}", now.active, version)
 
 
 def _is_open(mark: Mark | None, version: str) -> bool:

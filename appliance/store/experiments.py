@@ -12,9 +12,8 @@ from typing import Any
 
 import msgspec
 
-from appliance.bundle.likeness import differences
 from appliance.errors import ExperimentRuns, Misuse, NotFound, NotReady, Refused
-from appliance.store import activation, receipts, routing_record, trials
+from appliance.store import activation, likeness, receipts, routing_record, trials
 from appliance.store.record import Activation
 from appliance.store.routing_record import MOST_ARMS, TOLERANCE, Arm, Kind, Plan, Routing
 from appliance.store.tested import SelfTest, Tested, tested, unchanged
@@ -49,8 +48,8 @@ def begin(store: Store, name: str, wish: Wish, self_test: SelfTest, *, why: str 
     """Begin an experiment, after its versions passed their self-test here.
 
     Before that it is refused for what could not work: Misuse (shares, arms, key), NotFound (a version, an active one),
-    ExperimentRuns (another one runs), Refused (a version takes other rows or gives other answers, unless the plan lets
-    it; or there is no memory for all). Raises SelfTestFailed, BundleRefused, NotReady (changed meanwhile), StoreError.
+    ExperimentRuns (another one runs), InputsChanged (unless the plan lets it), Refused (there is no memory for all).
+    Raises SelfTestFailed, BundleRefused, NotReady (changed meanwhile), StoreError.
     """
     tried = f"begin a {wish.kind} of {name}"
     base = _base(store, name, tried)
@@ -59,7 +58,8 @@ def begin(store: Store, name: str, wish: Wish, self_test: SelfTest, *, why: str 
     for version in routing.challengers:
         store.folder(name, version)
     if not wish.plan.schema_may_differ:
-        _refuse_unlike(store, name, tried, routing)
+        for version in routing.challengers:
+            likeness.check(store, name, tried, routing.base, version)
     _check_column(store, name, tried, routing)
     passed = [tested(store, wish.kind, name, version, self_test) for version in routing.challengers]
     _check_memory(store, name, tried, routing, passed, wish.max_memory_bytes)
@@ -247,17 +247,6 @@ def _refuse_second(store: Store, name: str, tried: str) -> None:
     if now is not None:
         end = f"appliance promote {name}, or: appliance abort {name}"
         raise ExperimentRuns(tried, f"{now.described} runs", f"see: appliance experiment {name}; then: {end}")
-
-
-def _refuse_unlike(store: Store, name: str, tried: str, routing: Routing) -> None:
-    """Raise Refused for a challenger that takes other rows or gives other answers than the active version."""
-    before = store.manifest(name, routing.base)
-    for version in routing.challengers:
-        found = differences(before, store.manifest(name, version))
-        if found:
-            shown = "; ".join(found[:5]) + (f"; and {len(found) - 5} more" if len(found) > 5 else "")
-            next_step = "callers would be refused or misread it; if that is meant, add --schema-may-differ"
-            raise Refused(tried, f"{version} differs from {routing.base}: {shown}", next_step)
 
 
 def _check_column(store: Store, name: str, tried: str, routing: Routing) -> None:

@@ -10,6 +10,7 @@
 #   --prefix DIR   where the program goes (/opt/appliance)
 #   --root DIR     install into the system below DIR, an image: its first boot makes the user and starts the service
 #   --no-start     install and enable the service, but do not start or restart it
+#   --inputs-changed   activate the kit's bundles also where inputs or labels differ from the active version's
 #
 # Exit codes: 0 done, 1 failed, 2 misuse, 3 refused: a check failed and nothing was changed.
 #
@@ -31,7 +32,7 @@ score_units='appliance-score@.timer appliance-score@.service'
 user=appliance
 
 main() {
-  action=install key='' prefix=/opt/appliance root='' start=yes purge='' failed=''
+  action=install key='' prefix=/opt/appliance root='' start=yes purge='' failed='' inputs_changed=''
   kit=$(cd "$(dirname "$0")" && pwd -P)
   parse "$@"
   program=$root$prefix
@@ -57,6 +58,7 @@ parse() {
       --check | --rollback | --uninstall) action=${1#--} ;;
       --purge) purge=yes ;;
       --no-start) start='' ;;
+      --inputs-changed) inputs_changed=$1 ;;
       --key | --prefix | --root)
         [ $# -ge 2 ] || misuse "$1 needs a value"
         case $1 in --key) key=$2 ;; --prefix) prefix=$2 ;; --root) root=$2 ;; esac
@@ -523,7 +525,8 @@ place_bundles() {
     sum=$(sha256sum < "$bundle" | cut -d ' ' -f 1)
     ! grep -qx "$sum" "$program/bundles-done" || continue
     "$wrapper" install "$bundle" --json --why "kit $version" > "$scratch/bundle"
-    "$wrapper" activate "$(json_value model)" "$(json_value version)" --why "kit $version"
+    # shellcheck disable=SC2086  # an option or nothing
+    "$wrapper" activate "$(json_value model)" "$(json_value version)" $inputs_changed --why "kit $version"
     { cat "$program/bundles-done"; echo "$sum"; } > "$scratch/done"
     place_file "$program/bundles-done" < "$scratch/done"
   done

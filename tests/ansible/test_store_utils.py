@@ -108,3 +108,41 @@ def test_a_refusal_is_told_with_its_three_parts():
 def test_a_command_that_prints_no_json_has_failed():
     with pytest.raises(store.Failed, match="it printed no JSON: hello"):
         store.ask(lambda line: (0, "hello", ""), "appliance", "models")
+
+
+def refusing(lines):
+    """Return an AnsibleModule.run_command of a program that wants --inputs-changed, and keeps what it was asked."""
+
+    def run(line):
+        lines.append(line)
+        if "--inputs-changed" in line:
+            return 0, "{}", ""
+        return 3, "", "error: activate iris 0.9.0\nfound: it differs\nnext:  if that is meant: --inputs-changed\n"
+
+    return run
+
+
+def test_going_back_to_other_inputs_is_meant_and_going_forward_asks():
+    lines = []
+    store.change(refusing(lines), "appliance", ("activate", "iris", "0.9.0"), "gate", back=True)
+    assert [line[1:4] for line in lines] == [["activate", "iris", "0.9.0"]] * 2
+    assert ["--inputs-changed" in line for line in lines] == [False, True]
+    lines.clear()
+    with pytest.raises(store.Failed, match="if that is meant"):
+        store.change(refusing(lines), "appliance", ("activate", "iris", "1.2.0"), "gate", back=False)
+    assert len(lines) == 1
+    lines.clear()
+    store.change(refusing(lines), "appliance", ("activate", "iris", "1.2.0", "--inputs-changed"), "gate", back=False)
+    assert len(lines) == 1
+
+
+def test_another_refusal_on_the_way_back_is_not_tried_again():
+    lines = []
+
+    def run(line):
+        lines.append(line)
+        return 3, "", "error: activate\nfound: the self-test failed\n"
+
+    with pytest.raises(store.Failed, match="self-test failed"):
+        store.change(run, "appliance", ("activate", "iris", "0.9.0"), "gate", back=True)
+    assert len(lines) == 1

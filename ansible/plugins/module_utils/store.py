@@ -6,6 +6,8 @@ import json
 import re
 
 COMMAND = "/usr/local/bin/appliance"
+INPUTS_CHANGED = "--inputs-changed"
+"""The option without which a version with other inputs, outputs or labels is refused; its error names it."""
 REFUSED = 3
 """Exit code: refused, for the bundle's signature, its proof or its self-test."""
 
@@ -37,6 +39,21 @@ def ask(run, command, *words):
         return json.loads(out)
     except ValueError:
         raise Failed(line, code, f"it printed no JSON: {out[:200]}") from None
+
+
+def change(run, command, words, why, back):
+    """Run the command that changes a model; `back` is whether it returns to an earlier version. Raises Failed.
+
+    Whoever goes back to a version that has other inputs means it. A program before 1.0.0 does not know the option, and
+    does not ask for it either.
+    """
+    line = [*words, "--why", why]
+    try:
+        ask(run, command, *line)
+    except Failed as error:
+        if not back or not error.refused or INPUTS_CHANGED not in str(error):
+            raise
+        ask(run, command, *line, INPUTS_CHANGED)
 
 
 def record_of(listed, name):

@@ -49,6 +49,12 @@ options:
     type: list
     elements: path
     default: []
+  inputs_changed:
+    description:
+      - Whether the version goes live also where its inputs, outputs or labels differ from the active version's, for
+        O(state=active) and O(state=canary). Going back asks nobody.
+    type: bool
+    default: false
   why:
     description: The reason, for the host's receipts.
     type: str
@@ -72,7 +78,7 @@ EXAMPLES = r"""
     name: iris
     version: 1.1.0
     file: /var/cache/appliance/iris-1.1.0.bundle
-    keys: [/var/cache/appliance/plant.pub]
+    keys: [/var/cache/appliance/plant.key.pub]
     state: installed
 
 - name: Let it serve
@@ -116,6 +122,7 @@ def main():
             "file": {"type": "path"},
             "sha256": {"type": "str", "default": ""},
             "keys": {"type": "list", "elements": "path", "default": [], "no_log": False},  # paths, not secrets
+            "inputs_changed": {"type": "bool", "default": False},
             "why": {"type": "str", "default": "Ansible"},
             "command": {"type": "path", "default": store.COMMAND},
         },
@@ -143,7 +150,9 @@ def brought(module):
     if words and not module.check_mode:
         if words == ("install",):
             words += (checked(module),)
-        store.ask(module.run_command, command, *words, "--why", asked["why"])
+        if asked["inputs_changed"] and words[0] in ("activate", "canary"):
+            words += (store.INPUTS_CHANGED,)
+        store.change(module.run_command, command, words, asked["why"], back=asked["state"] == "back")
     waits = asked["state"] == "canary" and asked["wait"] and before["active"] not in (None, asked["version"])
     if waits and not module.check_mode:
         awaited(module)

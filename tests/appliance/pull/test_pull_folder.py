@@ -143,6 +143,17 @@ def test_the_same_version_with_other_content_is_refused(host, signed):
     assert host.pull(folder, allow_older=True) == [("iris", "1.0.0", "refused")]
 
 
+def test_a_version_with_other_inputs_is_activated_once_the_settings_say_so(host, signed):
+    folder = signed("1.0.0").parent
+    host.pull(folder)
+    (folder / "iris-1.0.0.bundle").unlink()
+    signed("2.0.0", kind="table")
+    assert host.pull(folder) == [("iris", "2.0.0", "refused")]
+    assert "2.0.0 differs from 1.0.0: it has no input 'features'" in host.error
+    assert host.active() == "1.0.0"
+    assert host.pull(folder, inputs_changed=True) == [("iris", "2.0.0", "activated")]
+
+
 def test_installing_alone_waits_for_a_person_and_activates_once_it_may(host, signed):
     folder = signed("1.0.0").parent
     assert host.pull(folder, activate=False) == [("iris", "1.0.0", "installed")]

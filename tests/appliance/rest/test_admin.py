@@ -79,6 +79,24 @@ def test_a_version_that_fails_its_self_test_is_409_and_the_old_one_keeps_serving
     assert predicted_by(service) == "1.0.0"
 
 
+def test_a_version_with_other_inputs_is_409_unless_the_body_says_that_it_is_meant(start_service, tmp_path, make_bundle):
+    service = start_service(("iris", "1.0.0", "regression"))
+    service.install(make_bundle(tmp_path, version="1.1.0", kind="table"))
+    path = "/models/iris/versions/1.1.0/activate"
+    status, body = service.ask("POST", path)
+    assert (status, "inputs_changed = true" in body["next"]) == (409, True)
+    assert service.ask("POST", "/v2/repository/models/iris/load", {"parameters": {"version": "1.1.0"}})[0] == 409
+    assert predicted_by(service) == "1.0.0"
+    assert service.ask("POST", path, {"inputs": True})[0] == 400
+    status, body = service.ask("POST", path, {"inputs_changed": True, "why": "new sensors"})
+    assert (status, body["active"], body["serving"]) == (200, "1.1.0", "1.1.0")
+    assert service.store.receipts()[-1].why == "new sensors"
+    service.ask("POST", "/models/iris/rollback")
+    for value, code in (("yes", 400), (True, 200)):
+        wish = {"parameters": {"version": "1.1.0", "inputs_changed": value}}
+        assert service.ask("POST", "/v2/repository/models/iris/load", wish)[0] == code
+
+
 def test_what_cannot_be_done_is_404_with_what_to_do(start_service):
     service = start_service(("iris", "1.0.0", "regression"))
     for path in ("/models/iris/versions/9.9.9/activate", "/models/iris/rollback", "/models/wine/mark-good"):

@@ -1,6 +1,6 @@
 import pytest
 
-from appliance.errors import NotFound, SelfTestFailed, StoreError
+from appliance.errors import InputsChanged, NotFound, SelfTestFailed, StoreError
 from appliance.inference.selftest import self_test
 from appliance.store import activation
 from appliance.store.activation import Activation
@@ -192,3 +192,43 @@ def test_a_damaged_record_is_a_store_error_not_a_guess(store, content):
         activation.read(store, "iris")
     with pytest.raises(StoreError):
         store.remove("iris", "1.0.0")
+
+
+@pytest.mark.parametrize(
+    ("kind", "match"),
+    [
+        ("table", "8.0.0 differs from 1.0.0: it has no input 'features'.*--inputs-changed.*inputs_changed = true"),
+        ("classifier", "its task is classification instead of regression"),
+    ],
+)
+def test_a_version_with_other_inputs_or_answers_goes_live_only_where_it_is_meant(
+    store, tmp_path, make_bundle, kind, match
+):
+    store.install(make_bundle(tmp_path, version="8.0.0", kind=kind))
+    before = activate(store, "1.0.0")
+    with pytest.raises(InputsChanged, match=match):
+        activate(store, "8.0.0")
+    assert activation.read(store, "iris") == before
+    assert in_short(activate(store, "8.0.0", inputs_changed=True)) == ("8.0.0", "1.0.0", "probation")
+    assert in_short(roll_back(store)) == ("1.0.0", None, "probation")
+
+
+def test_only_the_active_version_is_compared_with_and_only_if_it_can_be_read(store, tmp_path, make_bundle):
+    store.install(make_bundle(tmp_path, version="8.0.0", kind="table"))
+    assert in_short(activate(store, "8.0.0")) == ("8.0.0", None, "probation")
+    assert activate(store, "8.0.0").active == "8.0.0"
+    (store.folder("iris", "8.0.0") / "manifest.json").write_text("{")
+    assert activate(store, "1.0.0").active == "1.0.0"
+
+
+def test_a_version_that_became_active_during_the_self_test_is_compared_with_too(store, tmp_path, make_bundle):
+    store.install(make_bundle(tmp_path, version="8.0.0", kind="table"))
+    activate(store, "1.0.0")
+
+    def meanwhile(folder):
+        activate(store, "8.0.0", inputs_changed=True)
+        return self_test(folder)
+
+    with pytest.raises(InputsChanged, match=r"2\.0\.0 differs from 8\.0\.0"):
+        activation.activate(store, "iris", "2.0.0", meanwhile)
+    assert activation.read(store, "iris").active == "8.0.0"

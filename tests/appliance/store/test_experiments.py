@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.bundle.likeness import differences
-from appliance.errors import ActiveVersion, ExperimentRuns, Misuse, NotFound, Refused, SelfTestFailed, StoreError
+from appliance.errors import (
+    ActiveVersion,
+    ExperimentRuns,
+    InputsChanged,
+    Misuse,
+    NotFound,
+    Refused,
+    SelfTestFailed,
+    StoreError,
+)
 from appliance.inference.selftest import self_test
 from appliance.store import activation, experiments, record, routing_record
 from appliance.store.experiments import Wish
@@ -129,7 +138,7 @@ def test_what_is_meant_for_an_experiment_that_has_ended_changes_no_other(store):
         (canary("1.0.0"), Misuse, "active version"),
         (canary("7.0.0"), NotFound, "installed"),
         (canary("9.0.0"), SelfTestFailed, "prediction"),
-        (canary("8.0.0"), Refused, "it has no input 'features'.*--schema-may-differ"),
+        (canary("8.0.0"), InputsChanged, "it has no input 'features'.*--inputs-changed"),
         (Wish("canary", shadow=Arm("2.0.0", 1.0), plan=Plan(steps=(0.5, 0.25))), Misuse, "rising"),
         (Wish("canary", shadow=Arm("2.0.0", 1.0), plan=Plan()), Misuse, "steps"),
         (Wish("shadow", shadow=Arm("2.0.0", 0.0)), Misuse, "share"),
