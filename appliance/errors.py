@@ -10,11 +10,13 @@ Each carries what was tried, what was found and what to do next:
     |   |   +-- TooLarge          a body, a row count or a nesting beyond its limit
     +-- Refused                   a promise would be broken, so nothing was done
     |   +-- BundleRefused         a bundle is damaged, unknown, incomplete or unsafe
+    |   +-- BackupRefused         a backup is damaged, not whole, unsafe or of a newer format
     |   +-- ConversionRefused     a trained model cannot be converted rightly
     |   |   +-- ParityFailed      the ONNX graph does not answer as the original does
     |   +-- SelfTestFailed        a version does not answer on this processor as it should
     |   +-- ActiveVersion         a version that serves, or an experiment's, cannot be taken away
     |   +-- ExperimentRuns          another change would end or upset the experiment that runs
+    |   +-- InputsChanged           a version takes other rows, or gives other answers, than the active one
     +-- NotFound                  no such model, version or file
     +-- NotReady                  it exists, but cannot answer now
     |   +-- Overloaded            more requests wait than may
@@ -82,6 +84,10 @@ class BundleRefused(Refused):
     """A bundle is damaged, unknown, incomplete or unsafe."""
 
 
+class BackupRefused(Refused):
+    """A backup is damaged, not whole, unsafe or of a newer format."""
+
+
 class ConversionRefused(Refused):
     """A trained model cannot be converted rightly."""
 
@@ -100,6 +106,10 @@ class ActiveVersion(Refused):
 
 class ExperimentRuns(Refused):
     """Another change would end or upset the experiment that runs on a model."""
+
+
+class InputsChanged(Refused):
+    """A version takes other rows, or gives other answers, than the active one; nobody said that this is meant."""
 
 
 class NotFound(ApplianceError):

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the tests need beside Python: a browser, a load generator, an MQTT broker, an OCI registry, kustomize and
-# GNU parallel.
+# Installs what the tests need beside Python: a browser, a load generator, an MQTT broker, an OCI registry, kustomize,
+# GNU parallel, logrotate, man and the shells that complete.
 # Through apt where it may; says what is missing else.
 set -eu
 missing=''
@@ -9,6 +9,10 @@ command -v wrk >/dev/null || missing="$missing wrk"
 command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || missing="$missing mosquitto"
 command -v mosquitto_sub >/dev/null || missing="$missing mosquitto-clients"
 parallel --version 2>/dev/null | grep -q '^GNU parallel' || missing="$missing parallel"
+command -v zsh >/dev/null || missing="$missing zsh"
+command -v fish >/dev/null || missing="$missing fish"
+command -v man >/dev/null || missing="$missing man-db"
+command -v logrotate >/dev/null || [ -x /usr/sbin/logrotate ] || missing="$missing logrotate"
 command -v nft >/dev/null || [ -x /usr/sbin/nft ] || missing="$missing nftables"
 command -v ip >/dev/null || [ -x /sbin/ip ] || missing="$missing iproute2"
 # Unpacked beside the tests, not installed: the registry would start and listen on every address.

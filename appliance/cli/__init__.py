@@ -73,6 +73,10 @@ _COMMANDS = {
     "probe": ("appliance.cli.probe:probe", "Send a bundle's examples to the running service, and compare its answers."),
     "drift": ("appliance.cli.drift:drift", "Show what has drifted from training and from this host's own past."),
     "doctor": ("appliance.cli.doctor:doctor", "Check whether this host has what the appliance needs."),
+    "history": ("appliance.cli.history:history", "Show what was done to the models of this host."),
+    "backup": ("appliance.cli.backup:backup", "Write the state folder to a file, while services use it."),
+    "restore": ("appliance.cli.backup:restore", "Make the state folder what a backup holds."),
+    "completion": ("appliance.cli.completion:completion", "Print what lets a shell complete commands and options."),
 }
 _PLUGIN_GROUP = "appliance.commands"
 # Commands of the build machine, in the package and with the extra `convert`: what the list of commands says about each.

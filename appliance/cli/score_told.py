@@ -1,5 +1,6 @@
 """What `appliance score` tells: how far a run is, and what it did."""
 
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ class Progress:
     """Shows how far a run is: a line on a terminal, a JSON line each half minute in a pipe with --json."""
 
     def __init__(self, as_json: bool) -> None:
-        self._terminal = sys.stderr.isatty() and not as_json
+        self._terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not as_json
         self._json = as_json
         self._last = time.monotonic()
         self._shown = False

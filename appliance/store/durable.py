@@ -94,6 +94,14 @@ def publish_folder(path: Path, contents: Mapping[str, bytes | Pieces], *, within
         os.fsync(above)
 
 
+def move(source: Path, target: Path, *, within: Path) -> None:
+    """Rename a file or folder; both are below `within`. At any moment it has one of the two names."""
+    with _around(source, within) as old, _around(target, within) as new:
+        os.rename(source.name, target.name, src_dir_fd=old, dst_dir_fd=new)
+        os.fsync(new)
+        os.fsync(old)
+
+
 def sync_folder(path: Path) -> None:
     """Make the names in the folder `path` last."""
     with nofollow.folder(path, within=path) as descriptor:
