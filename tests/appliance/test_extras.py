@@ -12,7 +12,14 @@ from appliance import extras
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
 # Distributions that are large or hold others back are in environments of their own: the module has the same name.
-SAME_NAME = {"boto3": "boto3", "dvc": "dvc", "mlflow-skinny": "mlflow", "ray": "ray", "xgboost": "xgboost"}
+SAME_NAME = {
+    "boto3": "boto3",
+    "dvc": "dvc",
+    "flask-swagger-ui": "flask_swagger_ui",
+    "mlflow-skinny": "mlflow",
+    "ray": "ray",
+    "xgboost": "xgboost",
+}
 
 
 def test_every_extra_has_the_modules_of_its_distributions():
