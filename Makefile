@@ -26,7 +26,7 @@ help:
 	@echo 'make docs   the documentation site in dist/docs, which opens from a file too'
 	@echo 'make pictures  PNGs of the dashboard in docs/pictures, as the pages show them'
 	@echo 'make settings-docs  the tables of docs/configuration.md, from appliance/config/'
-	@echo 'make bench-score  whole files beside bare inference (PEERS=1: also MLflow and MLServer; ROWS=N)'
+	@echo 'make bench-score  whole files beside bare inference (PEERS=1: also MLflow, MLServer, Ray Data, Spark; ROWS=N)'
 	@echo 'make score-coverage-test  score answers as /predict for every model of docs/coverage.md: about an hour'
 	@echo 'make coverage  try every estimator and write docs/coverage.md, beside plain skl2onnx'
 	@echo 'make images container images for amd64 and arm64 in dist/images; make images-test runs them'

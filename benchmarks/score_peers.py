@@ -1,7 +1,8 @@
-"""Other programs that score the same files with the same forest: pandas and the pickle, MLflow, MLServer.
+"""Other programs that score the same files with the same forest: pandas and the pickle, MLflow, MLServer, Ray Data, and
+Spark with MLflow's function.
 
-MLflow and MLServer live in environments of their own in BENCH_PEERS_DIR (a folder of the temporary directory by
-default), which are made once.
+All but the first live in environments of their own in BENCH_PEERS_DIR (a folder of the temporary directory by default),
+which are made once. Spark needs Java. Each is used as its own pages show, with one processor.
 """
 
 import json
@@ -62,8 +63,50 @@ finally:
     server.terminate()
     server.wait()
 """
+RAY = "(Ray Data, map_batches)"
+_RAY = """
+# docs.ray.io/en/latest/data/batch_inference.html: a class that holds the model, given to map_batches.
+import os, sys
+import joblib, numpy as np, ray
+
+class Predictor:
+    def __init__(self, path):
+        self.model = joblib.load(path)
+        self.model.n_jobs = 1
+
+    def __call__(self, batch):
+        values = np.column_stack([batch[name].astype("float32") for name in batch])
+        batch["prediction"] = self.model.predict(values)
+        probability = self.model.predict_proba(values)
+        for index, label in enumerate(self.model.classes_):
+            batch[f"probability_{label}"] = probability[:, index]
+        return batch
+
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)  # one for the actor, one for reading and writing
+rows = ray.data.read_csv(sys.argv[2])
+scored = rows.map_batches(Predictor, fn_constructor_args=[sys.argv[1]], batch_size=4096, concurrency=1, num_cpus=1)
+scored.write_csv(sys.argv[3])
+ray.shutdown()
+"""
+_SPARK = """
+# mlflow.org/docs/latest/python_api/mlflow.pyfunc.html#mlflow.pyfunc.spark_udf
+import sys
+import mlflow.pyfunc
+from pyspark.sql import SparkSession
+from pyspark.sql.functions import struct
+
+spark = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
+spark.sparkContext.setLogLevel("ERROR")
+with open(sys.argv[2]) as file:
+    names = file.readline().strip().split(",")
+rows = spark.read.csv(sys.argv[2], header=True, schema=", ".join(f"{name} float" for name in names))
+predict = mlflow.pyfunc.spark_udf(spark, sys.argv[1], result_type="long", env_manager="local")
+rows.withColumn("prediction", predict(struct(*names))).write.csv(sys.argv[3], header=True)
+spark.stop()
+"""
 _PACKAGES = {
-    "mlflow": ["mlflow"],
+    "mlflow": ["mlflow", "pyspark"],
+    "ray": ["ray[data]"],
     # From 0.22 on uvloop makes no event loop unasked; MLServer's parallel workers then die at their start.
     "mlserver": ["mlserver", "mlserver-sklearn", "uvloop<0.22"],
 }
@@ -77,7 +120,7 @@ def measured(folder: Path, model: Path, files: dict[str, Path], others: bool, ru
     command = [sys.executable, "-W", "ignore", "-c", _PANDAS, str(model), str(files["csv"]), str(output)]
     found = [run("(pandas and the pickle)", command, rows)]
     if others:
-        found += [one(folder, model, files["csv"], rows, run) for one in (_mlflow, _mlserver)]
+        found += [one(folder, model, files["csv"], rows, run) for one in (_mlflow, _spark, _ray, _mlserver)]
     return found
 
 
@@ -90,6 +133,23 @@ def _mlflow(folder: Path, model: Path, source: Path, rows: int, run: Run) -> Any
     )
     command = [str(python), "-W", "ignore", "-m", "mlflow", "models", "predict", "-m", str(saved), "-i", str(source)]
     return run("(mlflow models predict)", [*command, "-t", "csv", "-o", str(output), "--env-manager", "local"], rows)
+
+
+def _spark(folder: Path, model: Path, source: Path, rows: int, run: Run) -> Any:
+    """Return the figures of mlflow.pyfunc.spark_udf, of the model that _mlflow() saved; it gives no probabilities."""
+    python = _environment("mlflow")
+    command = [str(python), "-W", "ignore", "-c", _SPARK, str(folder / "mlflow-model"), str(source)]
+    return run(
+        "(Spark, mlflow.pyfunc.spark_udf)", [*command, str(folder / "spark")], rows, {"PYSPARK_PYTHON": str(python)}
+    )
+
+
+def _ray(folder: Path, model: Path, source: Path, rows: int, run: Run) -> Any:
+    """Return the figures of Ray Data's batch inference."""
+    python = _environment("ray")
+    command = [str(python), "-W", "ignore", "-c", _RAY, str(model), str(source), str(folder / "ray")]
+    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
+    return run(RAY, command, rows, quiet)
 
 
 def _mlserver(folder: Path, model: Path, source: Path, rows: int, run: Run) -> Any:

@@ -66,6 +66,8 @@ def score(model: str, inputs: tuple[str, ...], output: str, as_json: bool, **sai
     most_bad = _allowance(said["max_bad"])
     shard = _shard(said["shard"])
     lower_priority()
+    # Arrow's own pools keep what they freed; memory.give_back() reaches that of the C library alone.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     from appliance.cli.chosen_version import choose
     from appliance.cli.observing import observing
 
