@@ -12,6 +12,7 @@ from appliance.store.versions import Store
 
 if TYPE_CHECKING:
     from appliance.cli.chosen_version import Chosen
+    from appliance.drift_report import DriftReport
     from appliance.monitoring.drift_scored import BlockCounter, RunCounts
     from appliance.monitoring.drift_tables import Tables
 
@@ -30,6 +31,11 @@ class Observing:
     """The columns that are counted for drift."""
     counts: "RunCounts | None" = None
     """Adds up what the processes count."""
+
+    @property
+    def drift(self) -> "DriftReport | None":
+        """What the run's window has shown; None before its end, and where no row is counted."""
+        return self.counts.report if self.counts else None
 
     def counter(self) -> "BlockCounter | None":
         """Return what counts the rows of a process."""

@@ -87,7 +87,7 @@ def score(model: str, inputs: tuple[str, ...], output: str, as_json: bool, **sai
 
     outcome = local.run(order, engine, progress.told, stop.asked, observed.counts)
     progress.end()
-    tell(chosen, order, outcome, as_json)
+    tell(chosen, order, outcome, observed.drift, as_json)
     if outcome.bad > most_bad(outcome.rows):
         first = outcome.first_bad
         where = f"the first is row {first.row} of {first.file}: {first.reason}" if first else "see its quarantine"

@@ -10,6 +10,7 @@ from appliance.cli.output import echo, echo_json_line, print_json, show
 if TYPE_CHECKING:
     from appliance.batch.local import Order, Outcome, Tally
     from appliance.cli.chosen_version import Chosen
+    from appliance.drift_report import DriftReport
 
 _LINE_SECONDS, _JSON_SECONDS = 0.5, 30.0  # between two lines of progress, on a terminal and in a pipe
 _STDIN = "-"
@@ -43,10 +44,10 @@ class Progress:
             echo("", err=True)
 
 
-def tell(chosen: "Chosen", order: "Order", outcome: "Outcome", as_json: bool) -> None:
+def tell(chosen: "Chosen", order: "Order", outcome: "Outcome", drift: "DriftReport | None", as_json: bool) -> None:
     """Tell what a run did, on standard output unless the answers are there."""
     if as_json:
-        document = _document(chosen, order, outcome)
+        document = {**_document(chosen, order, outcome), **({"drift": drift.state} if drift else {})}
         echo_json_line(document, err=True) if order.output == _STDIN else print_json(document)
         return
     bad = f", {outcome.bad} bad" if outcome.bad else ""
@@ -55,6 +56,10 @@ def tell(chosen: "Chosen", order: "Order", outcome: "Outcome", as_json: bool) ->
         f"{outcome.rows} rows{before}{bad}, {chosen.name} {chosen.version}, in {outcome.seconds:.1f} s: {order.output}"
     )
     echo(line, err=order.output == _STDIN)
+    if drift:
+        columns = ", ".join(one.column for one in drift.drifting()[:10])
+        told = f"drift: {drift.state}" + (f" ({columns}); see: appliance drift {chosen.name}" if columns else "")
+        echo(told, err=order.output == _STDIN)
 
 
 def _document(chosen: "Chosen", order: "Order", outcome: "Outcome") -> dict[str, Any]:

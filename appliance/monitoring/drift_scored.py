@@ -97,6 +97,8 @@ class RunCounts:
         self._blocks: list[tuple[Table, dict[str, float]]] = []
         self._least_rows = 1.0
         self._unseen: dict[str, MisraGries] = {}
+        self.report: DriftReport | None = None
+        """What was found once keep() has put the window into the state."""
 
     def add(self, data: bytes) -> None:
         """Add what BlockCounter.taken() returned for the next block."""
@@ -119,14 +121,14 @@ class RunCounts:
         if len(counts.cells) == 8 * self._tables.size * len(counts.refused):
             self._add(counts)
 
-    def keep(self, run: str, seconds: float) -> DriftReport | None:
-        """Put the window of the whole run into the version's state, unless `run` is there; return its report.
+    def keep(self, run: str, seconds: float) -> None:
+        """Put the window of the whole run into the version's state, unless `run` is there.
 
         `seconds` is how long the run took. A state that cannot be written is logged: no answer depends on it.
         """
         tables = self._tables
         if not self._blocks:
-            return None
+            return
         closed = self._closed(seconds)
         key = (tables.name, tables.version)
         empty = DriftState(drift_state.FORMAT, tables.layout)
@@ -136,16 +138,17 @@ class RunCounts:
                 if before.layout != tables.layout:
                     before = empty
                 if run in before.scored:
-                    return before.report
+                    self.report = before.report
+                    return
                 after = drift_windows.with_closed(self._store, self._limits, tables, before, closed, self._unseen)
                 after = msgspec.structs.replace(after, scored=[*before.scored, run][-MOST_RUNS:])
                 drift_state.write(self._store, key, after)
                 drift_state.prune(self._store)
         except (ApplianceError, OSError) as error:
             log.error("drift cannot be kept", extra={"model": key[0], "version": key[1], "error": str(error)})
-            return None
+            return
         drift_windows.tell(before.report, after.report)
-        return after.report
+        self.report = after.report
 
     def _closed(self, seconds: float) -> Closed:
         """Return all rows as a closed window."""

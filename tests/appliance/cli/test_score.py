@@ -321,6 +321,10 @@ def test_rows_that_are_observed_count_for_drift_once(make_bundle, tmp_path):
         for _ in range(2):  # the same file once more counts nothing
             result = invoke(state, "score", "iris", source, "-o", tmp_path / "out.csv", "--observe", "--processes", "2")
             assert result.exit_code == 0, result.output
+    assert "drift: drift (" in result.stdout
+    assert HEADER.split(",")[0] in result.stdout
+    result = invoke(state, "score", "iris", source, "-o", tmp_path / "out.csv", "--observe", "--json")
+    assert json.loads(result.stdout)["drift"] == "drift"
     report = json.loads(invoke(state, "drift", "iris", "--json").stdout)
     assert (report["window_rows"], report["windows"], report["state"]) == (1000, 2, "drift")
     watch = DriftWatch(Store(state), Limits(0.1, 1, 3600, 500))  # as a service has it
