@@ -9,8 +9,9 @@ import os
 import random
 import resource
 import signal
+import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import pytest
@@ -217,6 +218,40 @@ def test_an_input_that_is_written_to_meanwhile_gives_no_output(load, score, sour
     with pytest.raises(InvalidInput, match="written to while it was read"):
         score(load("labels"), source, tmp_path / "out.csv", quarantine=True, report=grow)
     assert not (tmp_path / "out.csv").exists()
+
+
+@contextmanager
+def piped(path, text):
+    """Give a FIFO into which a text is written."""
+    os.mkfifo(path)
+
+    def write() -> None:
+        with suppress(BrokenPipeError), path.open("w") as pipe:
+            pipe.write(text)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    yield path
+    thread.join()
+    path.unlink()
+
+
+def test_a_run_from_a_pipe_gives_the_same_answers_and_says_that_it_cannot_continue(load, score, tmp_path, undisturbed):
+    path = tmp_path / "out.csv"
+    with piped(tmp_path / "pipe.csv", rows()) as pipe, pytest.raises(Unfinished, match="from a pipe cannot continue"):
+        score(load("labels"), pipe, path, quarantine=True, stopping=lambda: True)
+    assert not (tmp_path / "out.csv.progress.json").exists()
+    with piped(tmp_path / "pipe.csv", rows()) as pipe:
+        found = score(load("labels"), pipe, path, quarantine=True)
+    assert found.bytes == undisturbed.bytes
+    assert (found.outcome.rows, found.outcome.resumed) == (ROWS, 0)
+
+
+def test_memory_that_is_free_goes_back_at_each_checkpoint(load, score, source, tmp_path, often, monkeypatch):
+    given = []
+    monkeypatch.setattr("appliance.memory.give_back", lambda: given.append(True))
+    score(load("labels"), source, tmp_path / "out.csv", quarantine=True)
+    assert len(given) >= ROWS // 64
 
 
 def test_output_and_input_are_not_one_file(load, score, source, tmp_path):
