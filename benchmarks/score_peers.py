@@ -82,7 +82,7 @@ class Predictor:
             batch[f"probability_{label}"] = probability[:, index]
         return batch
 
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)  # one for the actor, one for reading and writing
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)  # the actor; reading, writing
 rows = ray.data.read_csv(sys.argv[2])
 scored = rows.map_batches(Predictor, fn_constructor_args=[sys.argv[1]], batch_size=4096, concurrency=1, num_cpus=1)
 scored.write_csv(sys.argv[3])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from appliance import cgroup, memory, signals
-from appliance.batch.formats import FORMATS, format_of, of_name
+from appliance.batch.formats import FORMATS, format_of, keep_pandas_out, needs_pyarrow, of_name
 from appliance.cli import as_json, common_options, options, version_option
 from appliance.cli.score_told import Progress, tell
 from appliance.config import Config
@@ -78,6 +78,9 @@ def score(model: str, inputs: tuple[str, ...], output: str, as_json: bool, **sai
     order = replace(order, digests=as_json, quality=_quality(config, said["quality"], chosen.name))
     if order.output.startswith("s3://"):
         order = replace(order, scratch=_scratch(config, order))
+    if not all(form.is_text for form in (order.output_format, *(one.format for one in order.sources))):
+        with needs_pyarrow():
+            keep_pandas_out()
     processes = said["processes"] or _processors()
     observed = observing(config, chosen, said["observe"])
     engine = _cluster(chosen, said) if said["cluster"] else partial(_engine, chosen, processes, observed)

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -278,6 +279,19 @@ def test_progress_in_a_pipe_is_a_json_line(monkeypatch, run, tmp_path):
     assert lines[-1]["share"] == 1.0
     assert lines[-1]["seconds_left"] == 0
     assert json.loads(result.stdout)["rows"] == 10_000
+
+
+def test_parquet_is_scored_without_pandas_even_where_it_is_installed(state, source, tmp_path):
+    code = (
+        "import sys\nfrom appliance.cli import appliance\n"
+        "try: appliance()\nexcept SystemExit as error: sys.exit(error.code or 'pandas' in sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "APPLIANCE_STATE_DIR": str(state)}
+    command = [sys.executable, "-c", code, "score", "iris", str(source), "-o", str(tmp_path / "out.parquet")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table["prediction"].to_pylist() == [110.0, 126.0]
 
 
 def test_first_rows_come_soon(run, source, tmp_path):
