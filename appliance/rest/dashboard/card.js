@@ -72,9 +72,9 @@ export class Card {
     this.element.dataset.level = alarms[0] ?? "green";
     const notes = [
       ["experiment", model.experiment && inWords(model.experiment)],
-      ["verdict", model.probation?.verdict],
+      ["verdict", model.experiment?.verdict ?? model.probation?.verdict],
       ["drift", driftInWords(model.drift)],
-      ["problem", model.problem],
+      ["problem", [model.problem, model.experiment_problem].filter(Boolean).join("; ")],
     ];
     redraw(this.notes, notes.filter(([, text]) => text), (told) => told.map(note));
     this.showFacts(total(status, model.name), timesOf(status, model)[1]);

@@ -258,11 +258,17 @@ def test_an_experiment_is_promoted_and_ended_from_the_page(start_service, visit,
     page.get_by_role("dialog").get_by_role("button", name="Promote").click()
     expect(told).to_have_text("canary, step 1 of 2: 1.0.0 answers 95%, 1.1.0 answers 5%, 1.1.0 is asked beside")
     expect(part(page, "iris", "Versions").locator("tbody tr").first).to_contain_text("canary 5%")
+    for number in range(120):
+        row = {"features": [1, 2, number % 5, 4]}
+        service.send("POST", "/predict", row, {"X-Routing-Key": f"device-{number}"})
+    page.reload()
+    expect(part(page, "iris", "Experiment")).to_contain_text(re.compile(r"1\.1\.0 has [1-9]\d* of 300 requests"))
     picture(page, "dashboard-experiment")
     page.get_by_role("button", name="Abort").click()
     page.get_by_role("dialog").get_by_role("button", name="Abort").click()
     expect(told).to_have_count(0)
     expect(part(page, "iris", "Experiment")).to_contain_text("taken back")
+    picture(page, "dashboard-taken-back")
 
 
 def test_tokens_are_asked_for_and_the_administrators_is_kept_in_memory_alone(start_service, visit, tmp_path):
