@@ -203,10 +203,11 @@ class Service:
 
     def _http_listener(self, listener: socket.socket, share: Share | None) -> HttpListener:
         """Return the HTTP listener on a bound socket."""
-        auth.refuse_open_port(self.config.http)
-        guard = auth.guard(self.config.http)
+        http = self.config.http
+        auth.refuse_open_port(http)
+        guard = auth.guard(http)
         app = self._app(guard.check)
-        server = make_server(app, listener, self.config.http, app.is_small, share, app.context.budget, app.admit)
+        server = make_server(app, listener, http, app.is_small, share, app.context.budget, app.admit, app.direct)
         return HttpListener(server, guard)
 
     def _mqtt_listener(self) -> "DeferredListener":

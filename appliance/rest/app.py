@@ -15,7 +15,7 @@ from appliance.errors import ApplianceError, NoDefaultModel, NotFound, Overloade
 from appliance.predictor import request_id
 from appliance.rest.cors import Origins
 from appliance.rest.http_types import Authorize, Context, Environ, Request, Response, body_limit
-from appliance.rest.problems import REASONS, WrongMethod, form_for, status_of
+from appliance.rest.problems import WrongMethod, form_for, start_of, status_of
 from appliance.rest.routed import HEADER as EXPERIMENT
 from appliance.rest.routes import Route, extra_routes, hot_routes
 
@@ -62,15 +62,20 @@ class App:
         if found is None:
             answers: Iterable[bytes] = self.flask(environ, start_response)
             return answers
-        route, variables = found
         request = Request(environ, self._body_limit, self.context.budget)
-        answer = self.answer(route, request, variables)
-        headers = [("Content-Type", answer.content_type), ("Content-Length", str(len(answer.body)))]
-        headers.extend(answer.headers)
-        if request.routed is not None and request.routed.loaded is not None:  # hot routes alone are routed
-            headers.append((EXPERIMENT, request.routed.loaded.arm))
-        start_response(f"{answer.status} {REASONS.get(answer.status, 'Error')}", headers)
+        answer = self.answer(found[0], request, found[1])
+        start_response(*start_of(answer))
         return [answer.body]
+
+    def direct(self, environ: Environ, content: bytes) -> Response:
+        """Answer a request that is_small(), POST, with its whole body `content`, which is not compressed; see Direct.
+
+        `environ` lacks what differs between two requests with the same head; nothing here changes it.
+        """
+        found = self._match(environ["PATH_INFO"])
+        assert found is not None  # noqa: S101 - is_small() has said so
+        answer = self.answer(found[0], Request(environ, self._body_limit, self.context.budget, content), found[1])
+        return answer if self._origins is None else answer.with_headers(*self._origins.headers(environ))
 
     def is_small(self, path: str) -> bool:
         """Return whether a request to `path` may run on the loop's thread: a prediction by a version that is loaded.
@@ -109,6 +114,8 @@ class App:
                 log.info("request", extra=extra | {"seconds": round(request.seconds(), 6)})
             if given or answer.status >= 500 or self._tells_ids:
                 answer = answer.with_headers(("X-Request-Id", request_id.get()))
+            if request.routed is not None and request.routed.loaded is not None:
+                answer = answer.with_headers((EXPERIMENT, request.routed.loaded.arm))
             return answer if traced is None else answer.with_headers(*traced.fields)
         finally:
             if traced is not None:
@@ -191,8 +198,7 @@ def _flask_app(app: App) -> "Flask":
     flask.url_map.merge_slashes = False  # else a double slash is answered by a redirection, to the Host that was sent
 
     def respond(answer: Response) -> FlaskResponse:
-        status = f"{answer.status} {REASONS.get(answer.status, 'Error')}"
-        response = FlaskResponse(answer.body, status, content_type=answer.content_type)
+        response = FlaskResponse(answer.body, start_of(answer)[0], content_type=answer.content_type)
         response.headers.extend(answer.headers)
         return response
 

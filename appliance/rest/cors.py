@@ -32,7 +32,7 @@ class Origins:
 
     def allow(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer a preflight request: with the CORS headers if its origin is allowed, else without them."""
-        headers: Headers = self._headers(environ)
+        headers: Headers = self.headers(environ)
         if len(headers) > 1:
             asked = environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", "")
             headers += [("Access-Control-Allow-Methods", "GET, POST, DELETE"), ("Access-Control-Max-Age", _MAX_AGE)]
@@ -44,14 +44,14 @@ class Origins:
 
     def telling(self, environ: dict[str, Any], start_response: StartResponse) -> StartResponse:
         """Return start_response() that also tells the browser whether the page may read the answer."""
-        more = self._headers(environ)
+        more = self.headers(environ)
 
         def start(status: str, headers: Headers, *rest: Any) -> Any:
             return start_response(status, [*headers, *more], *rest)
 
         return start
 
-    def _headers(self, environ: dict[str, Any]) -> Headers:
+    def headers(self, environ: dict[str, Any]) -> Headers:
         """Return the fields of every answer: the origin, where it may; a cache has to keep them apart."""
         origin = environ.get("HTTP_ORIGIN", "")
         if not origin or origin not in self:

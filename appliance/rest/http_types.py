@@ -61,10 +61,14 @@ class Request:
     A large one claims memory from the budget and holds it until release().
     """
 
-    __slots__ = ("budget", "environ", "held", "keys", "limit", "method", "path", "routed", "started")
+    __slots__ = ("budget", "content", "environ", "held", "keys", "limit", "method", "path", "routed", "started")
 
-    def __init__(self, environ: Environ, limit: int, budget: Budget | None = None) -> None:
+    def __init__(
+        self, environ: Environ, limit: int, budget: Budget | None = None, content: bytes | None = None
+    ) -> None:
         self.environ = environ
+        self.content = content
+        """The whole body where it has been read and is small and not compressed; None: it is read from `environ`."""
         self.limit = limit
         """The most bytes that the body may have, as sent and as decompressed."""
         self.budget = budget or Budget(MOST)
@@ -105,6 +109,8 @@ class Request:
         TooLarge beyond the limit or the budget, Overloaded when others hold it, InvalidInput for an unknown or broken
         encoding.
         """
+        if self.content is not None:
+            return self.content
         content: bytes = self.environ["wsgi.input"].read(self.limit + 1)
         if len(content) > self.limit:
             raise _too_large(self.limit)

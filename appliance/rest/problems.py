@@ -71,6 +71,12 @@ class WrongMethod(Misuse):
     status = 405
 
 
+def start_of(answer: Response) -> tuple[str, list[tuple[str, str]]]:
+    """Return the status line and all headers of an answer, as WSGI's start_response() takes them."""
+    headers = [("Content-Type", answer.content_type), ("Content-Length", str(len(answer.body))), *answer.headers]
+    return f"{answer.status} {REASONS.get(answer.status, 'Error')}", headers
+
+
 def problem_json(status: int, error: ApplianceError) -> Response:
     """Return RFC 9457's problem details: the error form of our own routes."""
     details = {

@@ -27,6 +27,10 @@ MOST_PIPELINED = 16
 """Requests of a connection that are read ahead; what the client sent behind them waits as bytes."""
 COUNTED = 64 * 1024
 """Bytes by which a body grows between two looks at what all connections hold."""
+FIRST_BYTES = 64 * 1024
+"""Bytes that are read at once while no body arrives. For a buffer of waitress' 256 KiB the memory is taken from the
+system and given back each time, which takes longer than to read a small request.
+"""
 FRESH_SECONDS = 0.25
 """Seconds of silence after which a connection counts as idle."""
 
@@ -63,6 +67,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     behind = 0
     """Requests answered since the client last waited for an answer: how far it is ahead of the others."""
     lingers = False
+    unchanged = False
+    """Whether what was just read has left all as it was: the loop need not ask again what the connection waits for."""
     linger_until = 0.0
     _active = 0.0
     _counted = 0
@@ -103,6 +109,10 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def received(self, data: bytes) -> bool:
         """Take bytes and answer at once what can be."""
+        direct = self.server.direct
+        if direct and direct.take(self, data):
+            return True
+        self.unchanged = False
         with self.requests_lock:
             # A thread may have decided meanwhile that the connection ends; later bytes are not read.
             if self.will_close or self.close_when_flushed:
@@ -113,6 +123,16 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self._count_body(len(self.request.body_rcv))
         self.server.task_dispatcher.run_ready()
         return True
+
+    def send_answer(self, head: bytes, body: bytes) -> None:
+        """Send an answer, while nothing else is unsent; what the kernel does not take now is sent as it takes it."""
+        answer = head + body
+        sent = self.send(answer)
+        self.behind, self._active = 0, time.monotonic()
+        if sent == len(answer):
+            self.unchanged = True
+        elif self.connected:
+            self.write_soon(answer[sent:])
 
     def _count_body(self, size: int) -> None:
         """Have the server look at what all connections hold, each time that the body that arrives has grown by much."""
@@ -193,7 +213,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             super().handle_close()
             return
         try:
-            data = self.recv(self.adj.recv_bytes)  # at the end of the stream this calls handle_close
+            # At the end of the stream this calls handle_close.
+            data = self.recv(FIRST_BYTES if self.request is None else self.adj.recv_bytes)
         except OSError:
             self.handle_close()
             return

@@ -107,11 +107,14 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has 
         self.loop_thread = 0
         self.ready: deque[Waiting] = deque()
         self._max_waiting = max_waiting
-        self._is_small = is_small
+        self.is_small = is_small
+        """Whether requests to a path may run on the loop."""
         self._slow: dict[str, float] = {}
         """Path -> monotonic time until which it stays with the threads."""
         self._suspected: dict[str, float] = {}
         """Path -> monotonic time until which one more slow request shows that the first was no accident."""
+        self._watched_until = 0.0
+        """Monotonic time until which the loop's processor time is taken before and after each request."""
         self.set_thread_count(threads)
         self._readers = ThreadedTaskDispatcher()
         self._readers.queue = Turns()
@@ -176,13 +179,31 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has 
         for _ in range(len(self.ready)):
             channel = self.ready.popleft()
             path = getattr(channel.requests[0], "path", "")
-            # Of this thread's own time: where other programs hold the cores, every request looks slow by the clock.
-            started = time.thread_time()
+            begun, used = time.monotonic(), self.time_used()
             channel.service()
-            if time.thread_time() - started > SLOW_SECONDS:
-                self._was_slow(path)
+            self.took(path, time.monotonic() - begun, used)
             if channel.connected:
                 channel.handle_write()  # immediately: the next turn of the loop would cost a poll
+
+    def time_used(self) -> float:
+        """Return the loop's processor time, in seconds; 0 while nothing has looked slow: to ask takes 1 us."""
+        return time.thread_time() if time.monotonic() < self._watched_until else 0.0
+
+    def took(self, path: str, seconds: float, used: float) -> None:
+        """Take note of how long a request took on the loop by the clock; `used` is time_used() before it.
+
+        Where other programs hold the cores, every request looks slow by the clock: from then on the thread's own time
+        is taken, which alone tells.
+        """
+        if seconds <= SLOW_SECONDS:
+            return
+        if used and time.thread_time() - used > SLOW_SECONDS:
+            self._was_slow(path)
+        self._watched_until = time.monotonic() + SLOW_MEMORY
+
+    def is_slow(self, path: str) -> bool:
+        """Return whether a path stays with the threads for now."""
+        return bool(self._slow) and self._slow.get(path, 0.0) >= time.monotonic()
 
     def _was_slow(self, path: str) -> None:
         """Send a path to the threads when it was slow before: once, a garbage collection or a first page is enough."""
@@ -197,8 +218,8 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has 
             request.content_length <= SMALL_BODY
             and not request.chunked
             and "CONTENT_ENCODING" not in request.headers
-            and self._is_small(request.path)
-            and self._slow.get(request.path, 0.0) < time.monotonic()
+            and self.is_small(request.path)
+            and not self.is_slow(request.path)
         )
 
 

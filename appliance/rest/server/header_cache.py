@@ -25,6 +25,8 @@ class CachedHead:
     """Bytes of the body."""
     environ: dict[str, Any] | None = None
     """The WSGI environment without what differs between requests; None until it was first asked for."""
+    direct: bool | None = None
+    """Whether its requests are answered directly (direct.py); None until that was first asked."""
 
 
 class HeaderCache:

@@ -41,9 +41,15 @@ class Poller:
             self._ask(self._to_ask.popleft())
         for key, events in self._selector.select(pause):
             flags = (select.POLLIN if events & READ else 0) | (select.POLLOUT if events & WRITE else 0)
-            if self._members.get(key.fd) is key.data:  # else another owner has just closed it
-                wasyncore.readwrite(key.data, flags)
-                self._to_ask.append(key.data)
+            if self._members.get(key.fd) is not key.data:  # another owner has just closed it
+                continue
+            owner: Any = key.data
+            wasyncore.readwrite(owner, flags)
+            unchanged = getattr(owner, "unchanged", False)  # to ask costs more than this look
+            if unchanged:
+                owner.unchanged = False
+            if not unchanged or events != READ:
+                self._to_ask.append(owner)
 
     def close(self) -> None:
         """Stop waiting on anything."""

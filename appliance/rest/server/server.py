@@ -24,6 +24,7 @@ from appliance.rest.http_types import body_limit
 from appliance.rest.server import deadlines, eviction
 from appliance.rest.server.channel import Channel
 from appliance.rest.server.connection_balance import YIELD_SECONDS, Share
+from appliance.rest.server.direct import Answer, Direct
 from appliance.rest.server.dispatcher import Dispatcher
 from appliance.rest.server.header_cache import HeaderCache
 from appliance.rest.server.poller import Poller
@@ -61,6 +62,8 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
     channel_class = Channel
     stopping = False
     share: Share | None = None
+    direct: Direct | None = None
+    """What answers small requests without a task; None: nothing does."""
     certificates: Any = None
     """What makes a connection one of TLS (tls.py); None: they are plain."""
     yields_until = 0.0
@@ -221,11 +224,13 @@ def make_server(
     share: Share | None = None,
     budget: Budget | None = None,
     admit: Admit = lambda *_: None,
+    answer: Answer | None = None,
 ) -> Server:
     """Return a server of `app` on `listener`; `is_small` says of a path whether its requests may run on the loop.
 
     `share` is given where several processes share the listener; `budget` is the memory that requests may take, half of
-    which the connections may hold as bodies and answers. `admit` says why a body is not waited for.
+    which the connections may hold as bodies and answers. `admit` says why a body is not waited for. `answer` is the
+    application without WSGI, for small requests; None: they all go through `app`.
     """
     budget = budget or Budget(http.max_decoded_bytes or MOST)
     longest = body_limit(Limits.of_http(http), budget)
@@ -259,6 +264,7 @@ def make_server(
     budget.outside = server.held
     server.share = share
     server.admit = admit
+    server.direct = Direct(answer, dispatcher, adjustments.header_cache) if answer else None
     if http.certificate:
         from appliance.rest.server import tls  # OpenSSL takes memory that a plain port does not need
 

@@ -6,7 +6,9 @@ from typing import Any
 from waitress.task import ErrorTask, WSGITask
 
 from appliance.errors import ApplianceError, InvalidInput, TooLarge
-from appliance.rest.problems import REASONS, form_for, status_of
+from appliance.rest.http_types import Response
+from appliance.rest.problems import REASONS, form_for, start_of, status_of
+from appliance.rest.server.framing import Parser
 from appliance.rest.server.header_cache import CachedHead, HeaderCache
 
 _OWN = frozenset({"REMOTE_ADDR", "REMOTE_HOST", "REMOTE_PORT", "wsgi.input", "waitress.client_disconnected"})
@@ -118,6 +120,16 @@ class Task(WSGITask):  # type: ignore[misc]
             and not self.channel.server.stopping
             and "CONNECTION" not in self.request.headers
         )
+
+
+def head_of(channel: Any, head: CachedHead, answer: Response, now: float) -> bytes:
+    """Return the bytes of the head that a task writes for `answer`, to a request with `head`; `now` is Unix time."""
+    request = Parser(channel.adj)
+    request.__dict__.update(head.fields)
+    task = Task(channel, request)
+    task.start_time = now
+    task._begin(*start_of(answer))
+    return task.build_response_header()
 
 
 def _translated(error: Any, limit: int) -> ApplianceError:

@@ -112,6 +112,7 @@ def test_small_prediction_runs_on_the_loop_and_others_in_a_thread(start):
 
 def test_path_that_held_the_loop_goes_to_the_threads(start):
     server = start()
+    assert server.ask("/slow")[2]["thread"] == "loop"  # by the clock; from now on by its processor time
     assert server.ask("/slow")[2]["thread"] == "loop"
     assert server.ask("/slow")[2]["thread"] == "loop"  # once may be an accident
     assert server.ask("/slow")[2]["thread"].startswith("waitress")
@@ -347,7 +348,7 @@ def test_requests_ahead_wait_as_bytes(start):
         assert server.app.waiting.acquire(timeout=10)
         channel = next(iter(server.server.active_channels.values()))
         assert len(channel.requests) == MOST_PIPELINED
-        assert channel.held() > len(POST) * 1900
+        assert channel.held() > len(POST) * 1000  # the kernel has the others
         server.app.go.set()
         assert [answer["length"] for answer in _answers(client, 2001)] == [0] + [1] * 2000
         assert not channel.unread
