@@ -50,6 +50,8 @@ class Prediction(msgspec.Struct, frozen=True):  # a frozen dataclass takes ten t
     """Whether there is a log, so that its ids may be asked for later."""
     places: Sequence[int] = ()
     """The place of each row in its request, where they are not 0, 1, 2 and so on: of a block of a file."""
+    finite: bool = False
+    """Whether it is known that every number of the outputs is finite."""
     quality: Sequence[RowQuality] | None = None
     """How far to trust each row, where that is asked for."""
     of_graph: Mapping[str, Array] | None = None
@@ -217,14 +219,15 @@ class Predictor:
         Raises InvalidInput for an unknown output, for what the graph itself refuses, for an overflow, and for a row
         that is not good where the fallback is a refusal; NotLogged where it must be in the log and cannot.
         """
-        wanted = version.output_names if outputs is None else self._known(version, outputs)
+        wanted = version.output_names if outputs is None else outputs
+        if not version.known_outputs.issuperset(wanted):
+            raise _unknown_output(version, wanted)
         judged = quality or (self._judges and self._quality.judges(version.name))
         names = version.quality.needed(wanted) if judged else wanted
         begun = time.perf_counter()
         answers = version.session.run(feeds, names)
         ended = time.perf_counter()
-        if self._refuse_overflow:
-            check_overflow(version.manifest.outputs, names, answers, feeds)
+        finite = self._refuse_overflow and check_overflow(version.manifest.outputs, names, answers, feeds)
         rows = len(next(iter(feeds.values())))
         prediction = Prediction(
             version.name,
@@ -242,6 +245,7 @@ class Predictor:
             keys if version.arm else (),
             self._recorder is not None,
             places,
+            finite,
         )
         if judged:
             prediction = judge(self._quality, version, prediction, wanted)
@@ -258,14 +262,12 @@ class Predictor:
         for observer in self._observers:
             observer.failed(model, version, error, seconds, arm, key)
 
-    @staticmethod
-    def _known(version: LoadedVersion, outputs: Sequence[str]) -> Sequence[str]:
-        """Return `outputs`, or raise InvalidInput when one is no output of `version`."""
-        unknown = [name for name in outputs if name not in version.output_names]
-        if unknown:
-            expected = ", ".join(version.output_names)
-            raise InvalidInput("choose the outputs", f"there is no output {quoted(unknown[0])}", f"ask for {expected}")
-        return outputs
+
+def _unknown_output(version: LoadedVersion, outputs: Sequence[str]) -> InvalidInput:
+    """Return the error for outputs of which one is none of `version`."""
+    unknown = next(name for name in outputs if name not in version.known_outputs)
+    expected = ", ".join(version.output_names)
+    return InvalidInput("choose the outputs", f"there is no output {quoted(unknown)}", f"ask for {expected}")
 
 
 def judge(policy: QualityPolicy, version: LoadedVersion, prediction: Prediction, wanted: Sequence[str]) -> Prediction:
@@ -281,5 +283,5 @@ def judge(policy: QualityPolicy, version: LoadedVersion, prediction: Prediction,
     if rows and judge.prediction in answered:
         answered[judge.prediction] = policy.replaced(version.name, answered[judge.prediction], rows)
         quality = with_fallback(quality, rows)
-    of_graph = outputs if rows else None
-    return msgspec.structs.replace(prediction, outputs=answered, quality=quality, of_graph=of_graph)
+    of_graph, finite = outputs if rows else None, prediction.finite and not rows
+    return msgspec.structs.replace(prediction, outputs=answered, quality=quality, of_graph=of_graph, finite=finite)

@@ -164,7 +164,8 @@ class ModelRepository:
 
     def arms(self, model: str | None = None) -> Arms | None:
         """Return who answers requests to a model, or to the default one; None where no experiment runs on it."""
-        return self._arms.get(model or self.default) if self._arms else None
+        arms = self._arms
+        return arms.get(model or self.default) if arms else None
 
     def experiments(self) -> dict[str, Routing]:
         """Return the experiments that run, by model, as this process follows them."""

@@ -2,17 +2,17 @@
 
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from appliance.arrays import Array
 from appliance.budget import SMALL
-from appliance.bundle.manifest import Label, Output
+from appliance.bundle.manifest import Label, Manifest, Output
 from appliance.inference.json_output import COPIES, as_json, output_bytes
 from appliance.inference.quality import RowQuality
 from appliance.inference.values import Answer, to_values
@@ -64,10 +64,14 @@ class ResponseFormat:
     """The class labels as JSON's keys, in the order of the columns of `probability`."""
     row_bytes: int
     """Memory that one row's answer takes at most, the graph's outputs and JSON together."""
+    ending: bytes
+    """The last two fields of a response without more, model and version, as JSON."""
 
     def to_json(self, prediction: Prediction) -> bytes:
         """Return the response of a prediction of these outputs as JSON."""
         if prediction.rows * self.row_bytes <= SMALL:
+            if prediction.quality is None and not prediction.logged:
+                return self._plain_json(prediction.outputs)
             return _encode_json(self.answer(prediction))
         outputs = prediction.outputs
         probability = outputs[self.probability] if self.probability else None
@@ -81,6 +85,16 @@ class ResponseFormat:
             id=prediction.request_id if prediction.logged else UNSET,
         )
         return _encode_json(answer)
+
+    def _plain_json(self, outputs: Mapping[str, Array]) -> bytes:
+        """Return the JSON of answer() without quality and id: the record would take longer than its JSON."""
+        parts = [b'{"prediction":', _encode_json(to_values(outputs[self.prediction]))]
+        if self.probability:
+            parts += b',"probability":', _encode_json(_labelled(outputs[self.probability], self.labels))
+        if self.score:
+            parts += b',"score":', _encode_json(to_values(outputs[self.score]))
+        parts += b",", self.ending
+        return b"".join(parts)
 
     def labelled(self, probability: Array) -> list[Any]:
         """Return {label: probability} for each row of a [rows, labels] array."""
@@ -107,9 +121,9 @@ def _quality(prediction: Prediction) -> list[RowQuality] | UnsetType:
 
 def response_format(version: LoadedVersion) -> ResponseFormat:
     """Return the response format of a version, made once for each loaded version."""
-    form = _formats.get(version)
+    form: ResponseFormat | None = version.derived.get(response_format)
     if form is None:
-        form = _formats[version] = _format(version.manifest.outputs, version.manifest.class_labels)
+        form = version.derived[response_format] = _format(version.manifest)
     return form
 
 
@@ -119,20 +133,19 @@ def as_rows(features: Any) -> Any:
     return features if many else [features]
 
 
-_formats: WeakKeyDictionary[LoadedVersion, ResponseFormat] = WeakKeyDictionary()
-
-
-def _format(outputs: list[Output], labels: list[Label]) -> ResponseFormat:
-    """Return the response format for outputs; without an output of role prediction, the first one is the prediction."""
+def _format(manifest: Manifest) -> ResponseFormat:
+    """Return the response format of a model; without an output of role prediction, the first one is the prediction."""
+    outputs = manifest.outputs
     roles: dict[str, str] = {}
     for output in outputs:
         roles.setdefault(output.role, output.name)
     prediction = roles.get("prediction", outputs[0].name)
     probability, score = roles.get("probability"), roles.get("score")
     asked = tuple(name for name in (prediction, probability, score) if name)
-    keys = tuple(map(_key, labels))
+    keys = tuple(map(_key, manifest.class_labels))
     row_bytes = sum(_row_bytes(output, keys) for output in outputs if output.name in asked)
-    return ResponseFormat(prediction, probability, score, asked, keys, row_bytes)
+    ending = _encode_json({"model": manifest.name, "version": manifest.version})[1:]
+    return ResponseFormat(prediction, probability, score, asked, keys, row_bytes, ending)
 
 
 def _row_bytes(output: Output, labels: tuple[str, ...]) -> int:

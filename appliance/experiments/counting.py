@@ -86,13 +86,17 @@ class ArmCounters:
         self._steps: dict[str, _Step] = {}
 
     def predicted(self, prediction: Prediction) -> None:
-        """Count the requests that an arm answered by one run; about 3 us, nothing without an experiment."""
-        if not prediction.arm or (step := self._step(prediction.model)) is None:
-            return
+        """Count the requests that an arm answered by one run; nothing without an experiment."""
+        if prediction.arm and (routing := self._routing_of(prediction.model)) is not None:
+            self.count(prediction, routing)
+
+    def count(self, prediction: Prediction, routing: Routing) -> None:
+        """Count the requests that an arm of the experiment that runs answered by one run; about 3 us."""
+        step = self._step(prediction.model, routing)
         place = step.places.get(prediction.arm)
         if place is None:  # of another experiment, which has ended
             return
-        kinds = _ANSWERED_NAN if has_nan(prediction.outputs.values()) else _ANSWERED
+        kinds = _ANSWERED if prediction.finite or not has_nan(prediction.outputs.values()) else _ANSWERED_NAN
         seconds, bound = prediction.run_seconds, step.bound
         with self._lock:
             step.runs[place] += 1
@@ -107,16 +111,19 @@ class ArmCounters:
         self, model: str, version: str, error: ApplianceError, seconds: float, arm: str = "", key: str = ""
     ) -> None:
         """Count a request that an arm did not answer."""
-        if not arm or (step := self._step(model)) is None or (place := step.places.get(arm)) is None:
+        if not arm or (routing := self._routing_of(model)) is None:
+            return
+        step = self._step(model, routing)
+        if (place := step.places.get(arm)) is None:
             return
         with self._lock:
             _count(step, place, _FAILED, key)
 
-    def _step(self, model: str) -> _Step | None:
-        """Return the step that runs; None where no experiment does."""
-        routing, step = self._routing_of(model), self._steps.get(model)
-        if routing is None or (step is not None and step.routing is routing):
-            return step if routing is not None else None
+    def _step(self, model: str, routing: Routing) -> _Step:
+        """Return the step that runs."""
+        step = self._steps.get(model)
+        if step is not None and step.routing is routing:
+            return step
         if step is None or (step.routing.id, step.routing.step) != (routing.id, routing.step):
             return self._begun(model, routing)
         step.routing, step.bound = routing, slow_bound(routing)  # the same step, with newer results of the judge

@@ -75,8 +75,11 @@ class Experiments:
         """Pass a prediction to the parts that need it."""
         if prediction.arm:
             counters, shadow = self._arms or self._begun()
-            counters.predicted(prediction)
-            shadow.predicted(prediction)
+            routing = self.routing_of(prediction.model)
+            if routing is not None:
+                counters.count(prediction, routing)
+                if routing.shadow is not None:
+                    shadow.predicted(prediction)
         nan = self._nan
         if nan is not None and nan.watched:
             nan.predicted(prediction)

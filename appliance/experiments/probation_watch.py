@@ -48,7 +48,7 @@ class NanWatch:
         """Look whether an answer is NaN; a lookup where the model's version is not on probation."""
         if self.watched.get(prediction.model) != prediction.version:
             return
-        found = has_nan(prediction.outputs.values())
+        found = not prediction.finite and has_nan(prediction.outputs.values())
         key = (prediction.model, prediction.version)
         with self._lock:
             self._looked[key] = self._looked.get(key, 0) + prediction.requests

@@ -21,14 +21,18 @@ _NEVER_NAN = ("prediction", "probability")
 
 def check_overflow(
     outputs: Sequence[Output], names: Sequence[str], answers: Sequence[Array], feeds: Mapping[str, Array]
-) -> None:
-    """Raise InvalidInput where an answer is infinite (a prediction or probability: or NaN) for a row of finite numbers.
+) -> bool:
+    """Return whether every number of the answers is known to be finite.
 
+    Raises InvalidInput where one is infinite (a prediction or probability: or NaN) for a row of finite numbers.
     `answers` are the arrays [rows, ...] of the outputs `names`; `feeds` is {input name: array [rows, ...]}.
     """
+    finite = True
     for name, array in zip(names, answers, strict=True):
         if array.dtype.kind == "f" and not all_finite(array):
+            finite = False
             _check(next(output for output in outputs if output.name == name), np.atleast_1d(array), feeds)
+    return finite
 
 
 def _check(output: Output, array: Array, feeds: Mapping[str, Array]) -> None:

@@ -16,6 +16,7 @@ from appliance.arrays import Array
 from appliance.bundle.manifest import Input
 from appliance.errors import InvalidInput
 from appliance.inference import refusals
+from appliance.inference.one_row import OneRow
 from appliance.inference.sent import SentRows
 from appliance.inference.values import (
     Scalar,
@@ -68,19 +69,21 @@ class InputSchema:
         plain = len(inputs) == 1 and inputs[0].type in ("float32", "float64") and not _holds_flags(inputs[0])
         self.plain = inputs[0] if plain else None
         """The one tensor of floats that all columns fill; None where columns differ."""
-
-    @property
-    def value_type(self) -> Any:
+        self.value_type: Any = Scalar
         """The type of one JSON value of a row, for a typed decoder: Scalar where columns differ."""
-        if self.plain is None:
-            return Scalar
-        return float | None if self.plain.missing else float
+        if self.plain is not None:
+            self.value_type = float | None if self.plain.missing else float
+        self._one = OneRow(self.plain) if self.plain is not None and self.plain.categories is None else None
 
     def from_rows(self, rows: Sequence[Row], *, typed: bool = False, extra: bool = False) -> Feeds:
         """Return feeds of rows, all lists or all objects.
 
         `typed` says that every value is already of `value_type`. `extra` lets objects have keys that are no column.
         """
+        if typed and len(rows) == 1 and self._one is not None and not self.keeps_rows:
+            feeds = self._one.feeds(rows[0])
+            if feeds is not None:
+                return feeds
         feeds = self._from_rows(rows, typed, extra)
         return SentFeeds(feeds, SentRows(rows, len(rows))) if self.keeps_rows else feeds
 

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -65,6 +66,9 @@ class LoadedVersion:
         self.session = Session(bundle.members["model.onnx"], threads=threads, run_seconds=run_seconds)
         self.schema = InputSchema(bundle.manifest.inputs)
         self.output_names = [output.name for output in bundle.manifest.outputs]
+        self.known_outputs = frozenset(self.output_names)
+        self.derived: dict[object, Any] = {}
+        """What others have made of this version once and keep with it, by their own function; freed with it."""
         self.tested: Tested | None = None
         """The last self-test that failure() ran; None before it."""
         self.arm = ""

@@ -6,7 +6,6 @@ Sources: the Open Inference Protocol (REST) and Triton's extensions for binary t
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 import msgspec
 import numpy as np
@@ -132,13 +131,13 @@ def read(header: bytes, content: memoryview) -> tuple[str, dict[str, Array]]:
 
 def costs_of(version: "LoadedVersion") -> OutputCosts:
     """Return what the outputs of a version cost, computed once for each loaded version."""
-    costs = _costs.get(version)
+    costs: OutputCosts | None = version.derived.get(costs_of)
     if costs is None:
         described = version.manifest.outputs
         each = {one.name: (output_bytes(one), output_bytes(one, binary=True)) for one in described}
         widths = {one.name: math.prod(one.shape[1:]) for one in described}
         most = sum(max(each[name]) + CLASSIFIED * width for name, width in widths.items())
-        costs = _costs[version] = OutputCosts(each, widths, most)
+        costs = version.derived[costs_of] = OutputCosts(each, widths, most)
     return costs
 
 
@@ -165,6 +164,3 @@ def _classified(wanted: WantedOutput, array: Array, labels: Sequence[Label]) -> 
         for row, indices in zip(rows.tolist(), order.tolist(), strict=True)
     ]
     return np.array(texts, dtype=object).reshape(order.shape)
-
-
-_costs: WeakKeyDictionary["LoadedVersion", OutputCosts] = WeakKeyDictionary()

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _JUDGED = ("AUTHORIZATION", "HOST", "ORIGIN", "SEC_FETCH_SITE")
 """The header fields that decide who the caller is."""
 
+MOST_ID = 128
+"""Characters of a caller's request id that count."""
+
 log = logging.getLogger(__name__)
 
 StartResponse = Callable[..., Any]
@@ -104,7 +107,7 @@ class App:
 
     def answer(self, route: Route, request: Request, variables: dict[str, str]) -> Response:
         """Return the answer of one route; the boundary where every error becomes an answer."""
-        given = request.environ.get("HTTP_X_REQUEST_ID", "")[:128]
+        given = request.environ.get("HTTP_X_REQUEST_ID", "")[:MOST_ID]
         token = request_id.set(given or f"{self._prefix}-{next(self._numbers)}")
         traced = trace_context.begin(request.environ) if "HTTP_TRACEPARENT" in request.environ else None
         try:
@@ -114,8 +117,9 @@ class App:
                 log.info("request", extra=extra | {"seconds": round(request.seconds(), 6)})
             if given or answer.status >= 500 or self._tells_ids:
                 answer = answer.with_headers(("X-Request-Id", request_id.get()))
-            if request.routed is not None and request.routed.loaded is not None:
-                answer = answer.with_headers((EXPERIMENT, request.routed.loaded.arm))
+            routed = request.routed
+            if routed is not None and routed.loaded is not None:
+                answer = answer.with_headers((EXPERIMENT, routed.loaded.arm))
             return answer if traced is None else answer.with_headers(*traced.fields)
         finally:
             if traced is not None:

@@ -56,7 +56,7 @@ def decode_values(body: bytes, kind: Any, value_type: Any, limits: Limits, form:
     """
     try:
         reader = _decoder_of(kind, value_type)
-        return reader.decode(body) if len(body) <= SMALL else _decoded(reader, body), value_type != Scalar
+        return reader.decode(body) if len(body) <= SMALL else _decoded(reader, body), value_type is not Scalar
     except _FAILURES:  # slower, but it also reads the almost-JSON that clients write
         return decode(body, kind[Scalar], limits, form), False
 
@@ -69,7 +69,7 @@ def decode_lines(body: bytes, kind: Any, value_type: Any, limits: Limits) -> tup
     body = body.removeprefix(lenient_json.BOM)
     try:
         with collector_paused():
-            values, typed = _decoder_of(kind, value_type).decode_lines(body), value_type != Scalar
+            values, typed = _decoder_of(kind, value_type).decode_lines(body), value_type is not Scalar
     except _FAILURES:
         values, typed = _decoded_lines(body, kind[Scalar], limits), False
     if len(values) != body.count(b"\n") + (body[-1:] != b"\n"):

@@ -70,7 +70,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     unchanged = False
     """Whether what was just read has left all as it was: the loop need not ask again what the connection waits for."""
     linger_until = 0.0
-    _active = 0.0
+    last_active = 0.0
     _counted = 0
     """Bytes of the body that arrives when the server last looked."""
     mark = (0.0, 0)
@@ -79,11 +79,11 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     @property
     def last_activity(self) -> float:
         """When something was last sent or answered; at first, when the connection was made."""
-        return self._active
+        return self.last_active
 
     @last_activity.setter
     def last_activity(self, wall: float) -> None:  # waitress gives the wall's time
-        self._active = time.monotonic()
+        self.last_active = time.monotonic()
 
     def add_channel(self, map: dict[int, Any] | None = None) -> None:
         """Become one of the server's connections."""
@@ -128,7 +128,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         """Send an answer, while nothing else is unsent; what the kernel does not take now is sent as it takes it."""
         answer = head + body
         sent = self.send(answer)
-        self.behind, self._active = 0, time.monotonic()
+        self.behind = 0
         if sent == len(answer):
             self.unchanged = True
         elif self.connected:

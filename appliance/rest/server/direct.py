@@ -10,7 +10,7 @@ All of it is for the loop's thread.
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from appliance.rest.http_types import Environ, Response
 from appliance.rest.server.dispatcher import SMALL_BODY, Dispatcher
@@ -44,13 +44,15 @@ class Direct:
             return False
         if head.direct is None:
             head.direct = self._may(head)
-        if not head.direct or channel.server.stopping or self._dispatcher.is_slow(head.fields["path"]):
+        if not head.direct or channel.server.stopping:
             return False
-        begun = time.perf_counter()
-        used = self._dispatcher.time_used()
+        path = head.fields["path"]
+        if self._dispatcher.is_slow(path):
+            return False
+        begun = self._dispatcher.begins()
         answer = self._answer(head.environ, data[end:])
         channel.send_answer(self._head(channel, head, answer), answer.body)
-        self._dispatcher.took(head.fields["path"], time.perf_counter() - begun, used)
+        channel.last_active = self._dispatcher.took(path, begun)
         return True
 
     def _may(self, head: CachedHead) -> bool:
@@ -66,6 +68,6 @@ class Direct:
 
     def _head(self, channel: "Channel", head: CachedHead, answer: Response) -> bytes:
         """Return the bytes of an answer's head, made once a second."""
-        key: tuple[Any, ...] = (answer.status, answer.content_type, len(answer.body), answer.headers)
+        key = answer.status, answer.content_type, len(answer.body), answer.headers
         now = time.time()
-        return self._cache.written(key, int(now), lambda: head_of(channel, head, answer, now))
+        return self._cache.written(key, int(now), head_of, channel, head, answer, now)

@@ -21,6 +21,10 @@ SMALL_BODY = 16 * 1024
 """Bytes; a larger prediction request goes to the threads."""
 SLOW_SECONDS = 0.005
 """Of processor time: two requests that take more on the loop send their path to the threads for a while."""
+MARK_SECONDS = 0.005
+"""Between two looks at the loop's processor time: on a busy host each takes microseconds, more than a small request's
+own parts.
+"""
 SLOW_MEMORY = 10.0
 """Seconds within which both must occur, and for which the path then stays with the threads."""
 OTHERS_FIRST = 4
@@ -113,8 +117,8 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has 
         """Path -> monotonic time until which it stays with the threads."""
         self._suspected: dict[str, float] = {}
         """Path -> monotonic time until which one more slow request shows that the first was no accident."""
-        self._watched_until = 0.0
-        """Monotonic time until which the loop's processor time is taken before and after each request."""
+        self._marked = self._used = 0.0
+        """When the loop's processor time was last taken (monotonic), and what it was."""
         self.set_thread_count(threads)
         self._readers = ThreadedTaskDispatcher()
         self._readers.queue = Turns()
@@ -179,27 +183,32 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has 
         for _ in range(len(self.ready)):
             channel = self.ready.popleft()
             path = getattr(channel.requests[0], "path", "")
-            begun, used = time.monotonic(), self.time_used()
+            begun = self.begins()
             channel.service()
-            self.took(path, time.monotonic() - begun, used)
+            self.took(path, begun)
             if channel.connected:
                 channel.handle_write()  # immediately: the next turn of the loop would cost a poll
 
-    def time_used(self) -> float:
-        """Return the loop's processor time, in seconds; 0 while nothing has looked slow: to ask takes 1 us."""
-        return time.thread_time() if time.monotonic() < self._watched_until else 0.0
+    def begins(self) -> float:
+        """Return the monotonic time at which a request begins to run on the loop."""
+        now = time.monotonic()
+        if now - self._marked > MARK_SECONDS:
+            self._marked, self._used = now, time.thread_time()
+        return now
 
-    def took(self, path: str, seconds: float, used: float) -> None:
-        """Take note of how long a request took on the loop by the clock; `used` is time_used() before it.
+    def took(self, path: str, begun: float) -> float:
+        """Take note of a request that ran on the loop and has ended; return the monotonic time.
 
-        Where other programs hold the cores, every request looks slow by the clock: from then on the thread's own time
-        is taken, which alone tells.
+        Where other programs hold the cores, every request looks slow by the clock: the thread's own time tells, less
+        what it can have used between the mark and the request's begin.
         """
-        if seconds <= SLOW_SECONDS:
-            return
-        if used and time.thread_time() - used > SLOW_SECONDS:
-            self._was_slow(path)
-        self._watched_until = time.monotonic() + SLOW_MEMORY
+        now = time.monotonic()
+        if now - begun > SLOW_SECONDS:
+            used = time.thread_time()
+            if used - self._used - (begun - self._marked) > SLOW_SECONDS:
+                self._was_slow(path)
+            self._marked, self._used = now, used
+        return now
 
     def is_slow(self, path: str) -> bool:
         """Return whether a path stays with the threads for now."""

@@ -48,13 +48,13 @@ class HeaderCache:
                 self._read.clear()
             self._read[head] = found
 
-    def written(self, key: tuple[Any, ...], second: int, write: Callable[[], bytes]) -> bytes:
-        """Return a response's head, written by `write` once a second, because Date changes then."""
+    def written(self, key: tuple[Any, ...], second: int, write: Callable[..., bytes], *arguments: object) -> bytes:
+        """Return a response's head, written by `write` of `arguments` once a second, because Date changes then."""
         if second != self._second or len(self._written) >= MOST:
             self._written, self._second = {}, second
         head = self._written.get(key)
         if head is None:
-            head = self._written[key] = write()
+            head = self._written[key] = write(*arguments)
         return head
 
 

@@ -364,3 +364,27 @@ def test_a_refusal_of_other_types_names_its_reason(kind, value, reason):
     with pytest.raises(InvalidInput) as refused:
         schema.from_rows([[value]])
     assert (refused.value.column, refused.value.reason) == ("x", reason)
+
+
+numbers = st.one_of(
+    st.floats(), st.none(), st.sampled_from([0.0, -0.0, 1e39, -3.5e38, 3.4028235e38, 3.4028235677973366e38, 1.7e308])
+)
+
+
+@given(
+    st.lists(numbers, min_size=2, max_size=4),
+    st.sampled_from(["float32", "float64"]),
+    st.booleans(),
+    st.booleans(),
+)
+@settings(max_examples=300)
+def test_one_row_is_what_it_is_among_others(row, kind, missing, finite):
+    schema = plain(kind=kind, missing=missing, finite=finite)
+
+    def made(rows: list[list[float | None]]) -> bytes | str:
+        try:
+            return schema.from_rows(rows, typed=True)["features"][0].tobytes()
+        except InvalidInput as error:
+            return error.found.replace("row 1", "row 0")
+
+    assert made([row]) == made([row, [1.0, 2.0, 3.0]])
