@@ -16,6 +16,7 @@ from appliance import nofollow
 from appliance.arms import Arms
 from appliance.bundle import archive
 from appliance.errors import ApplianceError, BundleRefused, NoDefaultModel, NotReady, StoreError, unknown_model
+from appliance.inference import batching as batches
 from appliance.inference.version import LoadedVersion
 from appliance.pinned import Pinned
 from appliance.store import activation
@@ -106,12 +107,16 @@ class ModelRepository:
         trials: Trials | None = None,
         roles: Roles | None = None,
         keeps_rows: bool = False,
+        batching: bool = False,
     ) -> None:
         """`trials` asks of each version whether it passed in a process of its own before it is loaded into this one.
 
         `roles` says which version has which role: by default the active one, and no other has any. `keeps_rows` has
-        feeds bear the rows as they were sent (SentFeeds), for a log.
+        feeds bear the rows as they were sent (SentFeeds), for a log. `batching` has versions measured for it.
         """
+        self._batching = batching and not keeps_rows  # the log's rows are those of one request
+        self.batching: frozenset[str] = frozenset()
+        """Models whose requests share a run where they wait together: none with an experiment. Replaced as a whole."""
         self._keeps_rows = keeps_rows
         self._store = store
         self._trials = trials
@@ -188,7 +193,7 @@ class ModelRepository:
                 mark = [_mark(path, self._store.state_dir) for path in self._roles.records(self._store, name)]
                 known, when, taken = self._seen.get(name, (_NEVER, 0.0, 0.0))
                 pause = max(RETRY_SECONDS, taken / RETRY_SHARE if taken > 1 else 0)
-                retry = self._has_problem(name) and time.monotonic() - when > pause
+                retry = any(served.problem for served in self.roles(name).values()) and time.monotonic() - when > pause
                 if mark != known or retry or changed:
                     begun = time.monotonic()
                     self._follow(name)
@@ -256,6 +261,7 @@ class ModelRepository:
         folder = self._store.folder(name, version)
         loaded = LoadedVersion(folder, self._threads, run_seconds=self._run_seconds, opened=opened)
         loaded.schema.keeps_rows = self._keeps_rows
+        loaded.batches = self._batching and batches.pays(loaded, self._threads)
         return loaded
 
     def _distrust(self, loaded: LoadedVersion) -> ApplianceError | None:
@@ -279,40 +285,38 @@ class ModelRepository:
         left = {other: arms for other, arms in self._arms.items() if other != name}
         if routing is not None and active is not None and active.version == routing.base:
             left[name] = Arms(routing, loaded)
-        self._arms = left
+        self._serve(self._served, left)
 
     def _replace(self, served: Served) -> None:
         """Put `served` in place between two requests, and tell of it where anything changes."""
         if served == self.roles(served.name).get(served.role):
             return
-        self._serve(self._served | {served.name: {**self.roles(served.name), served.role: served}})
+        self._serve(self._served | {served.name: {**self.roles(served.name), served.role: served}}, self._arms)
         if served.loaded:
             key = (served.name, served.loaded.version)
             self._pinned.drop(lambda pinned, loaded: pinned == key)
         self.switched(served)
 
-    def _serve(self, served: dict[str, dict[str, Served]]) -> None:
-        """Put a new table in place."""
-        self._served = served
-        self._active = [name for name, roles in served.items() if roles[ACTIVE].loaded]
+    def _serve(self, served: dict[str, dict[str, Served]], arms: dict[str, Arms]) -> None:
+        """Put a new table and the arms of the experiments that run in place."""
+        self._served, self._arms = served, arms
+        active = {name: loaded for name, roles in served.items() if (loaded := roles[ACTIVE].loaded)}
+        self._active = list(active)
+        self.batching = frozenset(name for name, loaded in active.items() if loaded.batches and name not in arms)
 
     def _drop(self, name: str) -> None:
         """Stop serving a model that the store no longer has."""
         gone = self._served[name]
-        self._arms = {other: arms for other, arms in self._arms.items() if other != name}
-        self._serve({other: roles for other, roles in self._served.items() if other != name})
+        arms = {other: arms for other, arms in self._arms.items() if other != name}
+        self._serve({other: roles for other, roles in self._served.items() if other != name}, arms)
         for role in gone:
             self.switched(Served(name, None, None, None, role))
 
     def _end_role(self, name: str, role: str) -> None:
         """Stop serving in a role that a model no longer has."""
         left = {other: served for other, served in self._served[name].items() if other != role}
-        self._serve(self._served | {name: left})
+        self._serve(self._served | {name: left}, self._arms)
         self.switched(Served(name, None, None, None, role))
-
-    def _has_problem(self, name: str) -> bool:
-        """Return whether any role of a model has a problem, so that it is tried again."""
-        return any(served.problem for served in self.roles(name).values())
 
     def _unpin(self) -> None:
         """Let go of pinned versions that were removed from the store, or that have a role by now."""

@@ -77,6 +77,7 @@ class Service:
             trials=self.trials,
             roles=ExperimentRoles(keep_previous=config.probation.enabled and config.probation.keep_loaded),
             keeps_rows=config.log.predictions.enabled and config.log.predictions.inputs,
+            batching=config.models.batching == "auto",
         )
         self.metrics = Metrics(runtime, slot, state_dir=config.state_dir)
         self.models.switched = self._switched
@@ -207,7 +208,8 @@ class Service:
         auth.refuse_open_port(http)
         guard = auth.guard(http)
         app = self._app(guard.check)
-        server = make_server(app, listener, http, app.is_small, share, app.context.budget, app.admit, app.direct)
+        budget, direct, together = app.context.budget, app.direct, app.together
+        server = make_server(app, listener, http, app.is_small, share, budget, app.admit, direct, together)
         return HttpListener(server, guard)
 
     def _mqtt_listener(self) -> "DeferredListener":

@@ -26,6 +26,10 @@ class ModelsConfig(Section, frozen=True):
     """Seconds after which the run of a graph is ended (413, or the error topic), between two of its nodes or turns of a
     loop; 0: never.
     """
+    batching: Literal["auto", "off"] = "auto"
+    """Whether small HTTP requests that wait at the same time are answered by one run: `auto` where that saves a version
+    time, which is measured when it is loaded. See docs/http.md#requests-that-wait-together.
+    """
     overflow: Literal["refuse", "answer"] = "refuse"
     """What to do with an infinite answer to a row of finite numbers: `refuse` (400), or `answer` for models where
     infinity is a valid answer, as a log density. See docs/http.md#numbers-without-an-end.

@@ -71,6 +71,8 @@ class LoadedVersion:
         """What others have made of this version once and keep with it, by their own function; freed with it."""
         self.tested: Tested | None = None
         """The last self-test that failure() ran; None before it."""
+        self.batches = False
+        """Whether requests that wait together share a run, see batching.py; set by who loads it for requests."""
         self.arm = ""
         """As which arm of an experiment it answers, ID/VERSION; "" outside of one. See as_arm()."""
         self._testing = threading.Lock()

@@ -7,17 +7,19 @@ import re
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from appliance import trace_context
 from appliance.budget import SMALL
 from appliance.errors import ApplianceError, NoDefaultModel, NotFound, Overloaded
 from appliance.predictor import request_id
+from appliance.rest import together
 from appliance.rest.cors import Origins
 from appliance.rest.http_types import Authorize, Context, Environ, Request, Response, body_limit
 from appliance.rest.problems import WrongMethod, form_for, start_of, status_of
 from appliance.rest.routed import HEADER as EXPERIMENT
 from appliance.rest.routes import Route, extra_routes, hot_routes
+from appliance.rest.server.group import Together
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -30,6 +32,7 @@ MOST_ID = 128
 
 log = logging.getLogger(__name__)
 
+A = TypeVar("A")
 StartResponse = Callable[..., Any]
 
 
@@ -39,7 +42,7 @@ class App:
     def __init__(
         self, context: Context, routes: Sequence[Route], authorize: Authorize, *, log_requests: bool = False
     ) -> None:
-        self.context = context
+        self.context: Context = context
         self.routes = tuple(routes)
         self.authorize = authorize
         self._log_requests = log_requests
@@ -51,6 +54,7 @@ class App:
         self._match = functools.lru_cache(maxsize=256)(self._find)
         self._flask: Flask | None = None
         self._making = threading.Lock()
+        self.together = Together(self.shares_runs, self._answer_together)
         # A random prefix and a number: as unique as a random id for each request, and without a system call for each.
         self._prefix = secrets.token_hex(6)
         self._numbers = itertools.count(1)
@@ -80,6 +84,25 @@ class App:
         answer = self.answer(found[0], Request(environ, self._body_limit, self.context.budget, content), found[1])
         return answer if self._origins is None else answer.with_headers(*self._origins.headers(environ))
 
+    def shares_runs(self, path: str) -> bool:
+        """Return whether POST requests to `path` that wait at the same time share a run: together() answers them."""
+        models = self.context.models
+        if not models.batching or (found := self._match(path)) is None:
+            return False
+        route, variables = found
+        return route.ask is not None and "version" not in variables and self._model(variables) in models.batching
+
+    def _answer_together(self, sent: Sequence[tuple[Environ, bytes]]) -> list[Response]:
+        """Answer requests as direct() does, all to one path that shares_runs()."""
+        requests = [Request(environ, self._body_limit, self.context.budget, content) for environ, content in sent]
+        found = self._match(requests[0].path)
+        assert found is not None  # noqa: S101 - shares_runs() has said so
+        answers = together.answers(self, *found, requests)
+        if self._origins is None:
+            return answers
+        pairs = zip(answers, sent, strict=True)
+        return [answer.with_headers(*self._origins.headers(environ)) for answer, (environ, _) in pairs]
+
     def is_small(self, path: str) -> bool:
         """Return whether a request to `path` may run on the loop's thread: a prediction by a version that is loaded.
 
@@ -107,19 +130,10 @@ class App:
 
     def answer(self, route: Route, request: Request, variables: dict[str, str]) -> Response:
         """Return the answer of one route; the boundary where every error becomes an answer."""
-        given = request.environ.get("HTTP_X_REQUEST_ID", "")[:MOST_ID]
-        token = request_id.set(given or f"{self._prefix}-{next(self._numbers)}")
+        token = request_id.set(self.id_of(request))
         traced = trace_context.begin(request.environ) if "HTTP_TRACEPARENT" in request.environ else None
         try:
-            answer = self._answer(route, request, variables)
-            if self._log_requests:
-                extra = {"method": request.method, "path": request.told_path, "status": answer.status}
-                log.info("request", extra=extra | {"seconds": round(request.seconds(), 6)})
-            if given or answer.status >= 500 or self._tells_ids:
-                answer = answer.with_headers(("X-Request-Id", request_id.get()))
-            routed = request.routed
-            if routed is not None and routed.loaded is not None:
-                answer = answer.with_headers((EXPERIMENT, routed.loaded.arm))
+            answer = self.finished(request, self.attempt(route, request, variables, route.handler))
             return answer if traced is None else answer.with_headers(*traced.fields)
         finally:
             if traced is not None:
@@ -128,11 +142,29 @@ class App:
                 request.release()
             request_id.reset(token)
 
-    def _answer(self, route: Route, request: Request, variables: dict[str, str]) -> Response:
-        """Return the handler's answer, or the error in the form of the route's protocol."""
+    def id_of(self, request: Request) -> str:
+        """Return the id of a request: the caller's, else a new one."""
+        return request.environ.get("HTTP_X_REQUEST_ID", "")[:MOST_ID] or f"{self._prefix}-{next(self._numbers)}"
+
+    def finished(self, request: Request, answer: Response) -> Response:
+        """Return an answer with the headers that every route's has, and log it; with the request's id set."""
+        if self._log_requests:
+            extra = {"method": request.method, "path": request.told_path, "status": answer.status}
+            log.info("request", extra=extra | {"seconds": round(request.seconds(), 6)})
+        if request.environ.get("HTTP_X_REQUEST_ID") or answer.status >= 500 or self._tells_ids:
+            answer = answer.with_headers(("X-Request-Id", request_id.get()))
+        routed = request.routed
+        if routed is not None and routed.loaded is not None:
+            answer = answer.with_headers((EXPERIMENT, routed.loaded.arm))
+        return answer
+
+    def attempt(
+        self, route: Route, request: Request, variables: dict[str, str], handler: Callable[..., A]
+    ) -> A | Response:
+        """Return what a handler gives, or the error in the form of the route's protocol; with the request's id set."""
         try:
             self.authorize(request, route.scope)
-            return route.handler(self.context, request, variables)
+            return handler(self.context, request, variables)
         except ApplianceError as error:
             if route.named and isinstance(error, NoDefaultModel):
                 error.next_step = f"name one: POST {route.named}; or set [models] default"
@@ -157,8 +189,12 @@ class App:
         if loaded is not None:
             failed(loaded.name, loaded.version, failure, seconds, loaded.arm, request.keys[0])
             return
-        model = variables.get("name") or self.context.models.default
+        model = self._model(variables)
         failed(model, variables.get("version", ""), failure, seconds)
+
+    def _model(self, variables: dict[str, str]) -> str:
+        """Return the model that a path means, "" where it names none and there is no default."""
+        return variables.get("name") or self.context.models.default
 
     def _find(self, path: str) -> tuple[Route, dict[str, str]] | None:
         """Return the hot route that `path` means, with its variables."""

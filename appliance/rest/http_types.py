@@ -2,7 +2,7 @@
 
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
@@ -11,6 +11,7 @@ import msgspec
 
 from appliance.alarms import Alarm
 from appliance.arms import Arms
+from appliance.arrays import Array
 from appliance.budget import MOST, SMALL, WAIT_SECONDS, WORST, Budget, json_cost
 from appliance.config import ExperimentsConfig, HttpConfig
 from appliance.drift_report import DriftReport
@@ -24,7 +25,7 @@ from appliance.monitoring.distribution import Distribution
 from appliance.monitoring.history_ring import Series
 from appliance.monitoring.last_failures import LastFailure
 from appliance.monitoring.prediction_log.recent import RecentAnswers
-from appliance.predictor import Counts, Predictor
+from appliance.predictor import Counts, Prediction, Predictor
 from appliance.readiness import Readiness, Ready
 from appliance.repository import ModelRepository
 from appliance.rest.changes import Changes
@@ -227,6 +228,20 @@ class Context:
         object.__setattr__(self, "limits", Limits.of_http(self.config))
 
 
+class Asked(msgspec.Struct, frozen=True):
+    """A request that was read: what to run for it, and how its answer is made of the run."""
+
+    version: LoadedVersion
+    feeds: Mapping[str, Array]
+    outputs: Sequence[str]
+    respond: Callable[[Prediction], "Response"]
+    """Makes the answer of a prediction of these rows and outputs alone. Raises ApplianceError."""
+    request: str = ""
+    """The id that the protocol gives the request; "" for none."""
+
+
+Ask = Callable[[Context, Request, dict[str, str]], Asked | None]
+"""(context, request, the path's variables) -> what may share a run, None for a request that must not."""
 Handler = Callable[[Context, Request, dict[str, str]], Response]
 """(context, request, the path's variables) -> response; raises ApplianceError."""
 Authorize = Callable[[Request, str], None]

@@ -7,7 +7,8 @@ from appliance.inference.version import LoadedVersion
 from appliance.openinference import binary, response
 from appliance.openinference import request as infer_request
 from appliance.openinference.request import InferCall, InferRequestOf
-from appliance.rest.http_types import Context, Request, Response, compress
+from appliance.predictor import Prediction
+from appliance.rest.http_types import Asked, Context, Request, Response, compress
 from appliance.rest.json_body import decode_values
 from appliance.rest.routed import settled, version_for
 
@@ -35,17 +36,43 @@ def infer(context: Context, request: Request, variables: dict[str, str]) -> Resp
     names = [wanted.name for wanted in call.wanted]
     if rows * response.costs_of(version).most > SMALL:
         request.claim_answer(response.most_bytes(version, call.wanted, rows), rows)
-    identifier = call.id or ""  # UNSET is false
     prediction = context.predictor.run(
         version,
         feeds,
         names,
         started=request.started,
-        request=identifier[:128],
+        request=_id_of(call),
         keys=request.keys,
         quality=call.quality,
     )
-    if prediction.logged and not identifier:
+    return _respond(request, call, version, prediction)
+
+
+def ask(context: Context, request: Request, variables: dict[str, str]) -> Asked | None:
+    """Read a request as infer() does; None for one that wants classes, the quality of its rows or much memory."""
+    version = version_for(context, request, variables.get("name"))
+    if request.routed is not None:
+        return None
+    call = _read(context, request, version)
+    if call.quality or any(wanted.classes for wanted in call.wanted):
+        return None
+    feeds = version.schema.from_tensors(call.tensors)
+    rows = len(next(iter(feeds.values())))
+    context.limits.check_rows(rows)
+    if rows * response.costs_of(version).most > SMALL:
+        return None
+    names = [wanted.name for wanted in call.wanted]
+    return Asked(version, feeds, names, partial(_respond, request, call, version), _id_of(call))
+
+
+def _id_of(call: InferCall) -> str:
+    """Return the id that a request has in its body, "" for none."""
+    return (call.id or "")[:128]  # UNSET is false
+
+
+def _respond(request: Request, call: InferCall, version: LoadedVersion, prediction: Prediction) -> Response:
+    """Return the response of a prediction of the outputs that a call wants."""
+    if prediction.logged and not call.id:
         call = InferCall(call.tensors, call.wanted, prediction.request_id)
     header, parts = response.write(call, prediction.outputs, version, prediction.quality)
     answer = Response(header)

@@ -15,7 +15,7 @@ from appliance.openinference.request import InferRequest
 from appliance.openinference.response import InferAnswer
 from appliance.openinference.tensors import NAMES
 from appliance.rest.http_types import Context, Request, Response, json_response
-from appliance.rest.infer import infer
+from appliance.rest.infer import ask, infer
 from appliance.rest.problems import error_json
 from appliance.rest.routes import Route
 from appliance.rest.triton import EXTENSION_ROUTES, EXTENSIONS, v2_route
@@ -115,7 +115,7 @@ def _model_ready(context: Context, request: Request, variables: dict[str, str]) 
 
 def _infer(path: str) -> Route:
     """Return the route of one path to the infer call."""
-    route = Route("POST", f"/v2{path}/infer", infer, "Predict (Open Inference)", problem=error_json, hot=True)
+    route = Route("POST", f"/v2{path}/infer", infer, "Predict (Open Inference)", problem=error_json, hot=True, ask=ask)
     return replace(route, request_type=InferRequest, response_type=InferAnswer)
 
 

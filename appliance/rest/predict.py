@@ -5,11 +5,12 @@ from typing import Annotated, Generic, TypeVar
 
 import msgspec
 
+from appliance.budget import SMALL
 from appliance.inference.tensors import Feeds
 from appliance.inference.values import Scalar
 from appliance.inference.version import LoadedVersion
 from appliance.response import PredictAnswer, as_rows, response_format
-from appliance.rest.http_types import Context, Request, Response
+from appliance.rest.http_types import Asked, Context, Request, Response
 from appliance.rest.json_body import decode_values
 from appliance.rest.lines import (
     FORMS,
@@ -54,13 +55,31 @@ def predict(context: Context, request: Request, variables: dict[str, str]) -> Re
         if media in FORMS:
             feeds = read_lines(context, request, version, FORMS[media], parameters)
             return _answer(context, request, version, feeds, asks_quality(request))
+    feeds, quality = _read(context, request, version)
+    return _answer(context, request, version, feeds, quality)
+
+
+def ask(context: Context, request: Request, variables: dict[str, str]) -> Asked | None:
+    """Read a request as predict() does; None for one that is not JSON both ways, or wants quality or much memory."""
+    version = version_for(context, request, variables.get("name"))
+    environ = request.environ
+    if request.routed is not None or environ.get("CONTENT_TYPE", "") not in JSON_TYPES:
+        return None
+    if environ.get("HTTP_ACCEPT", "") not in JSON_ACCEPTS:
+        return None
+    feeds, quality = _read(context, request, version)
+    form = response_format(version)
+    if quality or len(next(iter(feeds.values()))) * form.row_bytes > SMALL:
+        return None
+    return Asked(version, feeds, form.outputs, lambda prediction: Response(form.to_json(prediction)))
+
+
+def _read(context: Context, request: Request, version: LoadedVersion) -> tuple[Feeds, bool]:
+    """Return the feeds of a JSON body, and whether the quality of its rows is asked for."""
     sent, typed = decode_values(request.body(), Rows, version.schema.value_type, context.limits, FORM)
     rows = as_rows(sent.features)
     context.limits.check_rows(len(rows))
-    feeds = version.schema.from_rows(rows, typed=typed)
-    quality = sent.quality or asks_quality(request)
-    del sent, rows  # of a large body they take more than all that follows
-    return _answer(context, request, version, feeds, quality)
+    return version.schema.from_rows(rows, typed=typed), sent.quality or asks_quality(request)
 
 
 def _answer(context: Context, request: Request, version: LoadedVersion, feeds: Feeds, quality: bool) -> Response:
@@ -81,7 +100,7 @@ def _answer(context: Context, request: Request, version: LoadedVersion, feeds: F
 def _call(path: str, summary: str) -> Route:
     """Return the route of one path to `predict`."""
     route = Route("POST", path, predict, summary, hot=True, lines=True)
-    return replace(route, request_type=PredictRequest, response_type=PredictAnswer)
+    return replace(route, request_type=PredictRequest, response_type=PredictAnswer, ask=ask)
 
 
 ROUTES = (

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from appliance.config import HttpConfig
-from appliance.rest.http_types import Handler
+from appliance.rest.http_types import Ask, Handler
 from appliance.rest.problems import Problem, problem_json
 
 AT_LEAST_ONE = msgspec.Meta(min_length=1)
@@ -35,6 +35,8 @@ class Route:
     request_type: Any = None
     response_type: Any = None
     media: str = "application/json"
+    ask: Ask | None = None
+    """Reads a request of a `hot` route that may share a run with others; None: none does."""
     named: str = ""
     """The path that does the same for a model that it names, where this one names none."""
     lines: bool = False

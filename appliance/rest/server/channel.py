@@ -131,8 +131,10 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self.behind = 0
         if sent == len(answer):
             self.unchanged = True
-        elif self.connected:
-            self.write_soon(answer[sent:])
+        else:
+            self.server.poller.recheck(self)
+            if self.connected:
+                self.write_soon(answer[sent:])
 
     def _count_body(self, size: int) -> None:
         """Have the server look at what all connections hold, each time that the body that arrives has grown by much."""

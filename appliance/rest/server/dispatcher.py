@@ -15,10 +15,9 @@ from waitress.task import ThreadedTaskDispatcher
 
 from appliance.errors import Overloaded
 from appliance.rest.server.framing import Parser
+from appliance.rest.server.group import MOST, SMALL_BODY, Group, Together, key_of
 from appliance.rest.server.tasks import Refusal
 
-SMALL_BODY = 16 * 1024
-"""Bytes; a larger prediction request goes to the threads."""
 SLOW_SECONDS = 0.005
 """Of processor time: two requests that take more on the loop send their path to the threads for a while."""
 MARK_SECONDS = 0.005
@@ -48,6 +47,7 @@ class Waiting(Protocol):
     """Bytes of answers that are unsent."""
     connected: bool
     server: Any
+    task_class: Any
 
     def service(self) -> None:
         """Answer the first request."""
@@ -66,7 +66,8 @@ class Turns:
     is answered after every few others.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, together: Together | None = None) -> None:
+        self._together = together
         self._first: deque[Waiting] = deque()
         self._behind: deque[Waiting] = deque()
         self._turns = 0
@@ -78,11 +79,28 @@ class Turns:
         """Let a channel wait."""
         (self._behind if channel.behind else self._first).append(channel)
 
-    def popleft(self) -> Waiting:
-        """Return the channel whose turn it is."""
+    def popleft(self) -> "Waiting | Group":
+        """Return the channel whose turn it is, with those that are answered together with it."""
         self._turns += 1
         behind = self._behind and (not self._first or self._turns % OTHERS_FIRST == 0)
-        return (self._behind if behind else self._first).popleft()
+        channel = (self._behind if behind else self._first).popleft()
+        others = self._alike(channel)
+        return Group(self._together, [channel, *others]) if self._together and others else channel
+
+    def _alike(self, channel: Waiting) -> list[Waiting]:
+        """Take out those whose request is answered together with a channel's, in the order of their turns."""
+        if self._together is None or not len(self):
+            return []
+        key = key_of(self._together, channel.requests[0])
+        if key is None:
+            return []
+        found: list[Waiting] = []
+        for queue in (self._first, self._behind):
+            for _ in range(len(queue)):
+                one = queue.popleft()
+                alike = len(found) < MOST - 1 and key_of(self._together, one.requests[0]) == key
+                (found if alike else queue).append(one)
+        return found
 
     def give_way(self, channel: Waiting) -> Waiting:
         """Return the channel to refuse when there is no room for `channel`: the one whose client has pipelined most."""
@@ -105,9 +123,11 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has 
     predictions.
     """
 
-    def __init__(self, threads: int, max_waiting: int, is_small: Callable[[str], bool]) -> None:
+    def __init__(
+        self, threads: int, max_waiting: int, is_small: Callable[[str], bool], together: Together | None = None
+    ) -> None:
         super().__init__()
-        self.queue = Turns()
+        self.queue = Turns(together)
         self.loop_thread = 0
         self.ready: deque[Waiting] = deque()
         self._max_waiting = max_waiting

@@ -11,6 +11,7 @@ from waitress.parser import HTTPRequestParser
 from waitress.receiver import FixedStreamReceiver
 from waitress.utilities import BadRequest, RequestEntityTooLarge, RequestHeaderFieldsTooLarge
 
+from appliance.rest.http_types import Response
 from appliance.rest.server import request_head
 from appliance.rest.server.chunked_body import ChunkedBody
 from appliance.rest.server.header_cache import CachedHead, HeaderCache, WholeBody
@@ -29,6 +30,8 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
     url_scheme = "http"
     begun: bytearray | None = None
     """A head that has not arrived whole."""
+    answered: Response | None = None
+    """The answer, where one run of the model made it for several requests."""
     admitted = False
     """Whether it was judged by its head, before its body is waited for."""
     body_rcv: Any

@@ -26,6 +26,7 @@ from appliance.rest.server.channel import Channel
 from appliance.rest.server.connection_balance import YIELD_SECONDS, Share
 from appliance.rest.server.direct import Answer, Direct
 from appliance.rest.server.dispatcher import Dispatcher
+from appliance.rest.server.group import Together
 from appliance.rest.server.header_cache import HeaderCache
 from appliance.rest.server.poller import Poller
 
@@ -213,6 +214,8 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
             pause = min(pause, CROWDED_SECONDS)
         self.poller.recheck(self)  # the clock, too, decides whether to accept
         self.poller.wait(0 if dispatcher.ready else pause)
+        if self.direct:
+            self.direct.flush()
         dispatcher.run_ready()
 
 
@@ -225,12 +228,13 @@ def make_server(
     budget: Budget | None = None,
     admit: Admit = lambda *_: None,
     answer: Answer | None = None,
+    together: Together | None = None,
 ) -> Server:
     """Return a server of `app` on `listener`; `is_small` says of a path whether its requests may run on the loop.
 
     `share` is given where several processes share the listener; `budget` is the memory that requests may take, half of
     which the connections may hold as bodies and answers. `admit` says why a body is not waited for. `answer` is the
-    application without WSGI, for small requests; None: they all go through `app`.
+    application without WSGI, for small requests; None: they all go through `app`. `together` says what shares a run.
     """
     budget = budget or Budget(http.max_decoded_bytes or MOST)
     longest = body_limit(Limits.of_http(http), budget)
@@ -253,7 +257,7 @@ def make_server(
     adjustments.header_cache = HeaderCache()
     with contextlib.suppress(OSError):  # another system
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_UNSENT)  # its connections inherit it
-    dispatcher = Dispatcher(http.threads, http.max_waiting, is_small)
+    dispatcher = Dispatcher(http.threads, http.max_waiting, is_small, together)
     sockinfo = (listener.family, listener.type, listener.proto, listener.getsockname())
     server = Server(
         app, {}, True, listener, dispatcher=dispatcher, adj=adjustments, bind_socket=False, sockinfo=sockinfo
@@ -264,7 +268,7 @@ def make_server(
     budget.outside = server.held
     server.share = share
     server.admit = admit
-    server.direct = Direct(answer, dispatcher, adjustments.header_cache) if answer else None
+    server.direct = Direct(answer, dispatcher, adjustments.header_cache, together) if answer else None
     if http.certificate:
         from appliance.rest.server import tls  # OpenSSL takes memory that a plain port does not need
 

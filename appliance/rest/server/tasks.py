@@ -53,7 +53,12 @@ class Task(WSGITask):  # type: ignore[misc]
 
     def execute(self) -> None:
         """Have the application answer (PEP 3333); it and Flask name well-formed headers, always with the length."""
-        chunks = self.channel.server.application(self.get_environment(), self._begin)
+        answer: Response | None = self.request.answered
+        if answer is None:
+            chunks = self.channel.server.application(self.get_environment(), self._begin)
+        else:
+            chunks = [answer.body]
+            self._begin(*start_of(answer))
         try:
             for chunk in chunks:
                 self.write(chunk)

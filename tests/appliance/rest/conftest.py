@@ -164,7 +164,9 @@ class Api:
 def listening(api: Api) -> Iterator[str]:
     """Serve an api on a free port of loopback; gives host:port."""
     listener = bind("127.0.0.1", 0)
-    server = make_server(api.app, listener, api.context.config, api.app.is_small, answer=api.app.direct)
+    server = make_server(
+        api.app, listener, api.context.config, api.app.is_small, answer=api.app.direct, together=api.app.together
+    )
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
