@@ -31,7 +31,7 @@ help:
 	@echo 'make coverage  try every estimator and write docs/coverage.md, beside plain skl2onnx'
 	@echo 'make images container images for amd64 and arm64 in dist/images; make images-test runs them'
 	@echo 'make wheel  the sdist and the wheel, in dist/wheel; make wheel-test installs them and every extra'
-	@echo 'make kit    the offline kit for hosts without Python and internet, in dist; make deb the Debian package'
+	@echo 'make kit    the offline kit for hosts without Python and internet, in dist; make deb the Debian package; make man the manual page'
 	@echo 'make collection  the Ansible collection; make ansible-lint; make fleet-test rolls it out to hosts of systemd-nspawn'
 	@echo 'make lock   choose the dependencies again and write their hashes'
 

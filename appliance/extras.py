@@ -28,7 +28,7 @@ def how_to_get(extra: str) -> str:
     """Return the next step of a person who lacks an extra. pip finds nothing to extend in the binary."""
     command = f"pip install 'edge-inference-appliance[{extra}]'"
     if getattr(sys, "frozen", False):  # PyInstaller's word for the binary
-        return f"the binary has no extras; in a Python environment: {command}"
+        return f"the binary takes no more extras; in a Python environment: {command}"
     return command
 
 

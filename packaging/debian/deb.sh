@@ -1,6 +1,7 @@
 #!/bin/sh
 # deb.sh BINARY OUT: makes OUT/edge-inference-appliance_VERSION_ARCH.deb from the binary that the offline kit has as well.
 #   BINARY   what packaging/pyinstaller/build.sh left: appliance/, sbom.cdx.json, LICENSES.txt
+#   APPLIANCE_PYTHON   a Python with the device's libraries, for the manual page (python3)
 #   DEBFULLNAME, DEBEMAIL   who maintains the package: whoever builds it for others (Debian's own variables; see debchange)
 # dpkg-deb alone: there is nothing left to build that debhelper would know of. The same inputs give the same bytes.
 set -eu
@@ -49,7 +50,9 @@ gzip -n -9 < "$binary/LICENSES.txt" > "$doc/LICENSES.txt.gz"
 day=$(date -u -R -d "@$SOURCE_DATE_EPOCH")
 printf '%s (%s) stable; urgency=medium\n\n  * Release %s; see CHANGELOG.md of the project.\n\n -- %s  %s\n' \
   "$name" "$debian" "$version" "$maintainer" "$day" | gzip -n -9 > "$doc/changelog.gz"
-sed "s/@VERSION@/$version/" "$here/appliance.1" | gzip -n -9 > "$tree/usr/share/man/man1/appliance.1.gz"
+# From the help of this tree's commands, which are the binary's.
+PYTHONPATH="$source" "${APPLIANCE_PYTHON:-python3}" "$here/man.py" "$version" --binary > "$tree/usr/share/man/man1/appliance.1"
+gzip -n -9 "$tree/usr/share/man/man1/appliance.1"
 cp "$here/lintian-overrides" "$tree/usr/share/lintian/overrides/$name"
 
 echo /etc/appliance/appliance.toml > "$tree/DEBIAN/conffiles"

@@ -15,7 +15,7 @@ OLD_ROOT ?= $(BINARY)/debian11$(FOREIGN)
 BINARY_OUT := $(BINARY)/out$(FOREIGN)
 KIT_TOOLS := .cache/kit-tools
 
-.PHONY: old-root binary binary-test binary-start kit deb kit-test kit-host-test
+.PHONY: old-root binary binary-test binary-start kit deb man kit-test kit-host-test
 
 old-root:
 	sh packaging/pyinstaller/old-root.sh $(OLD_ROOT) $(if $(FOREIGN),$(ARCH) $(BINARY)/debian11)
@@ -40,8 +40,13 @@ $(KIT_TOOLS)/.done: requirements/device.txt
 	@touch $@
 
 # The Debian package of the same program.
-deb: $(BINARY_OUT)/sbom.cdx.json
-	sh packaging/debian/deb.sh $(BINARY_OUT) dist
+deb: $(KIT_TOOLS)/.done $(BINARY_OUT)/sbom.cdx.json
+	APPLIANCE_PYTHON="$(abspath $(KIT_TOOLS))/bin/python" sh packaging/debian/deb.sh $(BINARY_OUT) dist
+
+# The manual page of all commands: man dist/appliance.1
+man: $(VENV)/.dev
+	@mkdir -p dist
+	PYTHONPATH="$(CURDIR)" $(BIN)/python packaging/debian/man.py $(IMAGE_VERSION) > dist/appliance.1
 
 # What is inside, that it answers as this machine does, that nothing leaves it. One for another processor is emulated, with
 # the libraries of its old root.

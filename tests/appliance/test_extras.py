@@ -47,4 +47,4 @@ def test_what_is_lacking_is_found_without_importing_it(monkeypatch):
 def test_the_binary_sends_to_a_python_environment(monkeypatch, extra):
     assert extras.how_to_get(extra) == f"pip install 'edge-inference-appliance[{extra}]'"
     monkeypatch.setattr(sys, "frozen", True, raising=False)
-    assert extras.how_to_get(extra).startswith("the binary has no extras; in a Python environment: pip install")
+    assert extras.how_to_get(extra).startswith("the binary takes no more extras; in a Python environment: pip install")

@@ -41,7 +41,7 @@ def real_library() -> Path:
 
 def call(script: str, *words: object, **more: str) -> str:
     line = ["sh", str(ROOT / "packaging" / script), *map(str, words)]
-    environment = os.environ | {"SOURCE_DATE_EPOCH": DATE} | more
+    environment = os.environ | {"SOURCE_DATE_EPOCH": DATE, "APPLIANCE_PYTHON": sys.executable} | more
     done = subprocess.run(line, capture_output=True, text=True, check=False, env=environment, timeout=100)
     assert done.returncode == 0, done.stderr
     return done.stdout
