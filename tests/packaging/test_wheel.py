@@ -70,6 +70,8 @@ def test_the_wheel_says_what_pyproject_says(made):
     assert (metadata["Name"], metadata["Version"]) == ("edge-inference-appliance", VERSION)
     assert metadata["License-Expression"] == "Apache-2.0"
     assert set(metadata.get_all("Provides-Extra")) == set(project["optional-dependencies"])
+    page = (ROOT / "docs/install.md").read_text()
+    assert [extra for extra in project["optional-dependencies"] if f"`{extra}`" not in page] == []
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert "appliance = appliance.cli:main" in scripts
 
