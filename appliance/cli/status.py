@@ -2,6 +2,7 @@
 
 import platform
 import socket
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
@@ -59,6 +60,7 @@ def _host(config: Config) -> dict[str, Any]:
     state = condition.look(config.state_dir)
     return {
         "host": socket.gethostname(),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "appliance": __version__,
         "python": platform.python_version(),
         "onnxruntime": _version("onnxruntime"),
@@ -79,7 +81,9 @@ def _version(distribution: str) -> str | None:
 
 def _models(store: Store) -> list[dict[str, Any]]:
     """Return every model with the tolerance and the last self-test of the version that is active."""
-    receipts = store.receipts()
+    from appliance.monitoring.quality import report  # not for --ready, a container's health check
+
+    receipts, quality = store.receipts(), report.of_all(store.state_dir)
     models = [described(store, name) for name in store.names()]
     return [
         {
@@ -88,6 +92,8 @@ def _models(store: Store) -> list[dict[str, Any]]:
             "self_test": _last_self_test(receipts, model["name"], model["active"]),
             "problem": _problem(store, model["name"], model["active"]),
             "probation": _probation(store, model["name"]),
+            "drift": _drift(store, model["name"], model["active"]),
+            "quality": quality[model["name"]].figures.get(model["active"] or "") if model["name"] in quality else None,
         }
         for model in models
     ]
@@ -100,6 +106,17 @@ def _probation(store: Store, name: str) -> dict[str, Any] | None:
     except ApplianceError:
         return None
     return msgspec.to_builtins(found)  # type: ignore[no-any-return]
+
+
+def _drift(store: Store, name: str, version: str | None) -> dict[str, Any] | None:
+    """Return the drift of a version in short; None where it is not watched, or its state cannot be read."""
+    from appliance.monitoring import drift_state
+
+    try:
+        found = drift_state.read(store, (name, version)) if version else None
+    except ApplianceError:
+        return None
+    return msgspec.to_builtins(found.report.summary()) if found and found.report else None
 
 
 def _problem(store: Store, name: str, version: str | None) -> str:
@@ -154,6 +171,8 @@ def _lines(document: dict[str, Any]) -> list[str]:
         if model.get("experiment"):
             lines.append(f"  experiment: {_experiment(model['experiment'])}")
         lines += [f"  problem: {told}" for told in (model["problem"], model.get("experiment_problem")) if told]
+        lines += [f"  drift: {_drift_line(model['drift'])}"] if model["drift"] else []
+        lines += [f"  quality: {_quality_line(model['quality'])}"] if model["quality"] else []
         lines += [f"  probation: {told}" for told in [(model["probation"] or {}).get("verdict")] if told]
         lines += [f"  why: {model['why']}"] * bool(model["why"]) + [f"  error: {model.get('error')}"] * (
             "error" in model
@@ -167,6 +186,18 @@ def _experiment(running: dict[str, Any]) -> str:
     shares = [f"{arm['version']} {100 * arm['share']:g} %" for arm in running["arms"]]
     shares += [f"{running['shadow']['version']} is asked beside"] if running["shadow"] else []
     return f"{running['kind']} {running['id']}{step}: {', '.join(shares)}; {running['verdict']}"
+
+
+def _drift_line(drift: dict[str, Any]) -> str:
+    """Return a version's drift at a glance."""
+    columns = f": {', '.join(drift['columns'])}" if drift["columns"] else ""
+    return f"{drift['state']}{columns}"
+
+
+def _quality_line(quality: dict[str, float]) -> str:
+    """Return what labels say of a version at a glance, its coverage first."""
+    figures = sorted(quality.items(), key=lambda one: one[0] != "coverage")
+    return ", ".join(f"{name} {value:.3g}" for name, value in figures)
 
 
 def _needs(test: dict[str, Any]) -> str:

@@ -1,7 +1,9 @@
 """What the collection promises before any host is there: clean, complete, truly told, and silent about secrets."""
 
 import importlib.util
+import json
 import re
+import stat
 import tarfile
 from pathlib import Path
 
@@ -119,6 +121,27 @@ def test_a_playbook_that_is_given_the_wrong_kind_stops_before_any_host(run, play
     assert done.returncode == 2, done.stdout + done.stderr
     assert wrong.partition("=")[0] in done.stdout + done.stderr
     assert "192.0.2.1" not in done.stdout.partition("PLAY RECAP")[2]
+
+
+def test_status_writes_the_table_the_file_and_the_page_where_told(run, tmp_path):
+    receipts = tmp_path / "receipts"
+    receipts.mkdir()
+    receipt = {"host": "mine", "time": "2026-02-03T04:05:06+00:00", "appliance": "1.0.0", "models": [],
+               "service": {"running": True, "ready": True}}  # fmt: skip
+    (receipts / "mine.json").write_text(json.dumps(receipt))
+    inventory = tmp_path / "inventory"
+    inventory.write_text("gone ansible_host=127.0.0.1 ansible_port=1\n")
+    given = {"receipts": receipts, "status_file": tmp_path / "f.json", "status_page": tmp_path / "f.html"}
+    told = [word for name, value in given.items() for word in ("-e", f"appliance_{name}={value}")]
+    done = run("ansible-playbook", "ansible/playbooks/status.yml", "-i", inventory, *told)
+    assert done.returncode in (0, 4), done.stdout + done.stderr  # 4: a host is out of reach
+    hosts = json.loads((tmp_path / "f.json").read_text())["hosts"]
+    assert [(one["host"], one["reachable"]) for one in hosts] == [("gone", False), ("mine", "receipt")]
+    page = (tmp_path / "f.html").read_text()
+    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    assert data["hosts"] == hosts
+    assert stat.S_IMODE((tmp_path / "f.html").stat().st_mode) == 0o600
+    assert "mine" in done.stdout
 
 
 def test_the_page_of_variables_is_what_the_roles_say():

@@ -68,12 +68,13 @@ def _plain(text):
 
 def _of_status(host, status):
     """Return the part of an entry that `appliance status` gives."""
-    kept = ("name", "active", "previous", "state", "since", "versions", "why", "self_test")
+    kept = ("name", "active", "previous", "state", "since", "versions", "why", "self_test", "experiment", "probation",
+            "drift", "quality", "problem")  # fmt: skip
     models = [{key: model.get(key) for key in kept} for model in status.get("models", [])]
     program = status.get("appliance", "")
     # The heads of the prediction log: kept here, away from the host, they pin what it has written so far.
     return {"host": host, "program": program, "models": models, "disk_free_bytes": status.get("disk_free_bytes"),
-            "log": status.get("log", [])}  # fmt: skip
+            "log": status.get("log", []), "seen": status.get("time", "")}  # fmt: skip
 
 
 def _receipt(file):

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from appliance import extras
 from appliance.bundle.archive import open_bundle
 from appliance.cli import EXIT_CODES, Options, exit_code
 from appliance.cli import appliance as command
+from appliance.drift_report import ColumnReport, DriftReport
 from appliance.errors import (
     ActiveVersion,
     ApplianceError,
@@ -28,6 +30,8 @@ from appliance.errors import (
     SelfTestFailed,
     StoreError,
 )
+from appliance.monitoring import drift_state
+from appliance.monitoring.quality import join
 from appliance.store.versions import Store
 
 ROOT = Path(appliance.__file__).parents[1]
@@ -359,6 +363,7 @@ def test_status_tells_of_host_models_last_self_test_and_service(run, bundles, se
     assert status["state_dir"] == str(state)
     assert status["disk_free_bytes"] > 0
     assert {"host", "appliance", "python", "onnxruntime", "processor"} <= set(status)
+    assert abs(datetime.fromisoformat(status["time"]) - datetime.now(UTC)) < timedelta(minutes=10)
     (model,) = status["models"]
     assert (model["name"], model["active"], model["state"], model["why"]) == ("iris", "1.0.0", "probation", "first")
     assert model["self_test"]["rows"] == 5
@@ -370,6 +375,27 @@ def test_status_tells_of_host_models_last_self_test_and_service(run, bundles, se
     assert "model iris: 1.0.0 active (probation)" in text
     assert "proved to 1e-05 + 1e-05 relative" in text
     assert "not ready (HTTP 503)" in text
+
+
+def test_status_tells_of_drift_and_quality(run, bundles, state):
+    run("install", bundles["1.0.0"])
+    run("activate", "iris", "1.0.0")
+    (model,) = document(run("status", "--json"))["models"]
+    assert (model["drift"], model["quality"]) == (None, None)
+    store = Store(state)
+    column = ColumnReport(column="petal_width", role="input", state="drift")
+    report = DriftReport(model="iris", version="1.0.0", state="drift", since="2026-01-01T00:00:00Z", columns=[column])
+    with store.writing("test"):
+        drift_state.write(store, ("iris", "1.0.0"), drift_state.DriftState(drift_state.FORMAT, [], report=report))
+    (state / "log" / "iris").mkdir(parents=True)
+    sums = {"rows": 4.0, "labelled": 2.0, "table:0:0": 2.0}
+    join.write(state, "iris", join.State(windows=[join.Window("1.0.0", "", "2026-01-01", ["a"], sums)], counts={}))
+    (model,) = document(run("status", "--json"))["models"]
+    assert model["drift"] == {"state": "drift", "since": "2026-01-01T00:00:00Z", "columns": ["petal_width"]}
+    assert model["quality"] == {"coverage": 0.5}
+    text = run("status").stdout
+    assert "drift: drift: petal_width" in text
+    assert "quality: coverage 0.5" in text
 
 
 def test_status_without_a_service_says_not_running(run, service):
