@@ -12,10 +12,11 @@ $(DOCS)/.done: requirements/docs.txt
 	$(DOCS)/bin/python -m pip install --quiet --require-hashes -r requirements/docs.txt
 	@touch $@
 
-# Pictures of the dashboard, in docs/pictures, which are not committed: by the tests of the page that take them.
+# Pictures of the dashboard and of the fleet's page, in docs/pictures, which are not committed: by the tests that take them.
 pictures: $(VENV)/.dev $(VENV)/.system
 	rm -rf docs/pictures
-	PICTURES="$(CURDIR)/docs/pictures" $(BIN)/python -m pytest tests/appliance/rest/test_dashboard.py -k 'day_of_a_plant or from_the_page'
+	PICTURES="$(CURDIR)/docs/pictures" $(BIN)/python -m pytest tests/appliance/rest/test_dashboard.py \
+	  tests/ansible/test_fleet_page.py -k 'day_of_a_plant or from_the_page or accessible_and_fits'
 
 # The tables of docs/configuration.md, from appliance/config/.
 settings-docs: $(VENV)/.dev
