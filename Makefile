@@ -18,6 +18,7 @@ help:
 	@echo 'make audit  ask for known vulnerabilities of what the device installs (needs pypi.org)'
 	@echo 'make attack what was tried against the appliance, under limits of memory, and a fuzzer over every decoder'
 	@echo 'make typed-client  a client generated from /openapi.json, in an environment of its own'
+	@echo 'make grafana-check  compile the Grafana dashboard against the types of Grafana'
 	@echo 'make bench  speed, memory and size against references (PEERS=1: also against mlserver and kserve)'
 	@echo 'make bench-log  the prediction log: a million rows written, verified and replayed, and its memory'
 	@echo 'make bench-drift  false alarms and detection of drift (YEARS=10: of ten years; PEERS=1: also Evidently, NannyML)'

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the tests need beside Python: a browser, a load generator, an MQTT broker, an OCI registry, kustomize,
-# GNU parallel, logrotate, man and the shells that complete.
+# GNU parallel, logrotate, man, the shells that complete and promtool.
 # Through apt where it may; says what is missing else.
 set -eu
 missing=''
@@ -15,9 +15,9 @@ command -v man >/dev/null || missing="$missing man-db"
 command -v logrotate >/dev/null || [ -x /usr/sbin/logrotate ] || missing="$missing logrotate"
 command -v nft >/dev/null || [ -x /usr/sbin/nft ] || missing="$missing nftables"
 command -v ip >/dev/null || [ -x /sbin/ip ] || missing="$missing iproute2"
-# Unpacked beside the tests, not installed: the registry would start and listen on every address.
+# Unpacked beside the tests, not installed: the registry and Prometheus would start and listen on every address.
 apart=''
-for program in docker-registry kustomize; do
+for program in docker-registry kustomize prometheus; do
   command -v $program >/dev/null || [ -x .cache/$program/usr/bin/$program ] || apart="$apart $program"
 done
 [ -n "$missing$apart" ] || exit 0

@@ -191,6 +191,10 @@ def _state_folder(state: Condition | None) -> Iterator[Metric]:
     if state is not None:
         family.add_metric((), float(not state.hindrance))
     yield family
+    free = GaugeMetricFamily("appliance_disk_free_bytes", "Bytes that are free for the state folder.")
+    if state is not None and state.free_bytes is not None:
+        free.add_metric((), state.free_bytes)
+    yield free
 
 
 def _mqtt(state: MqttState | None) -> Iterator[Metric]:

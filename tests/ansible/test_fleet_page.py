@@ -38,6 +38,7 @@ def status(host: str, version: str = "1.0.0", **more: object) -> dict[str, objec
 def browser() -> Iterator[Browser]:
     executable = shutil.which("chromium") or shutil.which("chromium-browser") or os.environ.get("CHROMIUM")
     with sync_playwright() as playwright:
+        expect.set_options(timeout=60_000)  # of a busy machine
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         yield browser
         browser.close()

@@ -21,6 +21,7 @@ FILES = ("/docs", "/docs/start.js", "/docs/style.css", "/docs/swagger-ui.js", "/
 def browser() -> Iterator[Browser]:
     executable = shutil.which("chromium") or shutil.which("chromium-browser") or os.environ.get("CHROMIUM")
     with sync_playwright() as playwright:
+        expect.set_options(timeout=60_000)  # of a busy machine
         browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
         yield browser
         browser.close()
