@@ -101,6 +101,11 @@ KINDS: dict[str, Kind] = {
         "Check the sensors and sources of these columns. "
         "If the change is meant: appliance drift accept {model} --why REASON.",
     ),
+    "probation": Kind(
+        "red",
+        "{model} {version} fails its probation and could not be taken back: {reason}.",
+        "Activate a version that works: appliance activate {model} VERSION.",
+    ),
     "taken back": Kind(
         "amber",
         "{model} {version} was taken back on {when}: {reason}.",
@@ -153,6 +158,8 @@ class Seen:
     drift: Mapping[str, tuple[str, DriftSummary]] = field(default_factory=dict)
     """{model: (version, its drift)}"""
     failures: Mapping[str, Failures] = field(default_factory=dict)
+    failing: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """{model: (version, why)} of versions that fail their probation, and that nothing can be gone back from."""
     taken_back: Sequence[Receipt] = ()
     """See taken_back()."""
 
@@ -241,6 +248,8 @@ def _models(seen: Seen) -> Iterator[Alarm]:
             more = len(drift.columns) - SHOWN_COLUMNS
             columns = ", ".join(drift.columns[:SHOWN_COLUMNS]) + (f", +{more}" if more > 0 else "")
             yield _alarm("drift", name, version=version, columns=columns)
+    for name, (version, why) in seen.failing.items():
+        yield _alarm("probation", name, version=version, reason=_phrase(why))
     for one in seen.taken_back:
         yield _alarm("taken back", one.model, version=_taken(one), when=one.when, reason=_phrase(one.why))
     for name, lately in seen.failures.items():

@@ -96,7 +96,8 @@ class Service:
             self.models, observers, refuse_overflow=refuse, recorder=self.log.recorder, quality=quality
         )
         self._first = slot == 0
-        self.overview = Overview(self.store, self.models, self.metrics.counters, self._drift_of, first=self._first)
+        of_models = self._drift_of, partial(probation_record.failing, self.store)
+        self.overview = Overview(self.store, self.models, self.metrics.counters, *of_models, first=self._first)
         self._stop = threading.Event()
         self.readiness = Readiness(self.models, self.store, stopping=self._stop.is_set, mqtt=self.metrics.mqtt.read)
         self.http = self._http_listener(listener, share) if listener else None

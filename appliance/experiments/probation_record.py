@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from appliance import nofollow
-from appliance.errors import StoreError
-from appliance.store import durable
+from appliance.errors import ApplianceError, StoreError
+from appliance.store import activation, durable
 from appliance.store.record import Activation, State
+from appliance.store.versions import Store
 
 if TYPE_CHECKING:
     from appliance.experiments.evidence import Rate
@@ -113,6 +114,16 @@ def described(state_dir: Path, name: str, activation: Activation) -> Probation |
     if watch is None or (watch.now.version, watch.since) != (activation.active, activation.since):
         return Probation(activation.state)
     return Probation(activation.state, watch.verdict, watch.action, watch.now.requests, watch.now.failures)
+
+
+def failing(store: Store, name: str) -> tuple[str, str] | None:
+    """Return (version, why) of an active version that fails its probation and could not be taken back, else None."""
+    try:
+        now = activation.read(store, name)
+    except ApplianceError:
+        return None
+    told = described(store.state_dir, name, now)
+    return (now.active, told.verdict) if told and now.active and told.action == "go back" else None
 
 
 def _path(state_dir: Path, name: str) -> Path:

@@ -31,12 +31,16 @@ class Overview:
         models: ModelRepository,
         counters: RequestCounters,
         drift_of: Callable[[str, str], DriftReport | None],
+        failing: Callable[[str], tuple[str, str] | None] = lambda name: None,
         *,
         first: bool = True,
     ) -> None:
-        """`drift_of` gives a version's report, None where it is not watched; the `first` process writes history."""
+        """`drift_of` gives a version's report, None where it is not watched; the `first` process writes history.
+
+        `failing` gives (version, why) of a model's version that fails its probation and serves on, None for none.
+        """
         self._store, self._models, self._drift_of = store, models, drift_of
-        self._counters = counters
+        self._counters, self._failing = counters, failing
         self._history = History(store, counters.sums) if first else None
         self._recent = Recent(store.state_dir)
         self._taken_back: tuple[object, list[Receipt]] = object(), []
@@ -54,15 +58,17 @@ class Overview:
 
     def alarms(self, ready: Ready) -> list[Alarm]:
         """Return what somebody should look at, the worst first."""
-        drift, failures = {}, {}
+        drift, failures, failing = {}, {}, {}
         for served in self._models.served():
             lately = self._recent.of(served.name)
             failures[served.name] = Failures(lately.requests, lately.caller_failures, lately.service_failures)
+            if (told := self._failing(served.name)) is not None:
+                failing[served.name] = told
             report = self._drift_of(served.name, served.loaded.version) if served.loaded else None
             if report is not None:
                 drift[served.name] = report.version, report.summary()
         found = condition.look(self._store.state_dir)
-        return alarms.of(Seen(ready, found, drift, failures, self._of_receipts()))
+        return alarms.of(Seen(ready, found, drift, failures, failing, self._of_receipts()))
 
     def series(self, model: str, span: str) -> Series:
         """Return a model's history, see history.read()."""

@@ -101,6 +101,12 @@ def test_failures_are_told_by_whose_fault_they_are():
         assert raised(Seen(ready(), PLENTY, failures={"iris": few})) == []
 
 
+def test_a_version_that_fails_its_probation_and_stays_is_red():
+    (found,) = alarms.of(Seen(ready(), PLENTY, failing={"iris": ("2.0.0", "2.0.0 failed on 9 of 9 requests")}))
+    assert (found.level, found.kind, found.model) == ("red", "probation", "iris")
+    assert found.found.endswith("could not be taken back: 2.0.0 failed on 9 of 9 requests.")
+
+
 def receipt(what, when="2026-06-14T12:00:00+00:00", **rest):
     return Receipt(when=when, what=what, model="iris", version="2.0.0", **rest)
 
