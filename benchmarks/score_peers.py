@@ -148,7 +148,11 @@ def _ray(folder: Path, model: Path, source: Path, rows: int, run: Run) -> Any:
     """Return the figures of Ray Data's batch inference."""
     python = _environment("ray")
     command = [str(python), "-W", "ignore", "-c", _RAY, str(model), str(source), str(folder / "ray")]
-    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
+    quiet = {
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    }  # no key in the home
     return run(RAY, command, rows, quiet)
 
 

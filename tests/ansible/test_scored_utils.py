@@ -20,6 +20,7 @@ ASKED = {
     "provenance": False,
     "bad_rows": "stop",
     "processes": 0,
+    "quality": False,
     "observe": False,
     "resume": True,
 }
@@ -28,10 +29,10 @@ ASKED = {
 def test_the_options_are_those_that_were_asked_for():
     assert scored.words_of(ASKED) == ["--shard", "2/3", "--bad-rows", "stop"]
     asked = {**ASKED, "bad_rows": "quarantine", "version": "1.0.0", "format": "csv", "processes": 2, "keep": ["a", "b"]}
-    asked |= {"provenance": True, "observe": True, "resume": False}
+    asked |= {"provenance": True, "quality": True, "observe": True, "resume": False}
     assert " ".join(scored.words_of(asked)) == (
         "--shard 2/3 --bad-rows quarantine --max-bad 100% --version 1.0.0 --format csv --processes 2 --keep a --keep b"
-        " --provenance --observe --no-resume"
+        " --provenance --quality --observe --no-resume"
     )
 
 
@@ -49,6 +50,7 @@ def source(tmp_path):
         ({"processes": 4, "observe": True, "resume": False}, "1.0.0", True),  # they change no byte
         ({}, "1.1.0", False),
         ({"keep": ["x"]}, "1.0.0", False),
+        ({"quality": True}, "1.0.0", False),
         ({"of": 4}, "1.0.0", False),
     ],
 )

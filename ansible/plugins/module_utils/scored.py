@@ -19,7 +19,7 @@ def words_of(asked):
         words += [f"--{name}", str(asked[name])] if asked[name] else []
     for column in asked["keep"]:
         words += ["--keep", column]
-    words += [f"--{name}" for name in ("provenance", "observe") if asked[name]]
+    words += [f"--{name}" for name in ("provenance", "quality", "observe") if asked[name]]
     return words + ([] if asked["resume"] else ["--no-resume"])
 
 
@@ -29,7 +29,7 @@ def job_of(asked, version):
     Raises OSError where an input cannot be looked at.
     """
     files = [asked["model"]] if "/" in asked["model"] else []
-    names = ("model", "part", "of", "keep", "provenance", "bad_rows", "format")
+    names = ("model", "part", "of", "keep", "provenance", "bad_rows", "quality", "format")
     return {
         **{name: asked[name] for name in names},
         "version": version,

@@ -57,8 +57,12 @@ options:
     description: How many processes score, 0 for as many as there are processors.
     type: int
     default: 0
+  quality:
+    description: Whether to add the column quality, how far to trust a row.
+    type: bool
+    default: false
   observe:
-    description: Whether the prediction log has a sample of the rows.
+    description: Whether the rows count for drift, and the prediction log has a sample of them.
     type: bool
     default: false
   resume:
@@ -139,6 +143,7 @@ def main():
             "provenance": {"type": "bool", "default": False},
             "bad_rows": {"type": "str", "choices": ["stop", "quarantine"], "default": "stop"},
             "processes": {"type": "int", "default": 0},
+            "quality": {"type": "bool", "default": False},
             "observe": {"type": "bool", "default": False},
             "resume": {"type": "bool", "default": True},
             "folder": {"type": "path", "required": True},
