@@ -58,9 +58,13 @@ class Examples(msgspec.Struct):
 def _columns(context: Context, request: Request, variables: dict[str, str]) -> Response:
     """Answer with the columns."""
     loaded = context.predictor.route(variables["name"])
+    return json_response(Columns(loaded.name, loaded.version, hints(loaded)))
+
+
+def hints(loaded: LoadedVersion) -> list[ColumnHint]:
+    """Return what is known of a version's columns, in their order."""
     baseline = _baseline(loaded)
-    found = [_hint(tensor, name, baseline) for tensor in loaded.manifest.inputs for name in tensor.columns]
-    return json_response(Columns(loaded.name, loaded.version, found))
+    return [_hint(tensor, name, baseline) for tensor in loaded.manifest.inputs for name in tensor.columns]
 
 
 def _examples(context: Context, request: Request, variables: dict[str, str]) -> Response:

@@ -16,6 +16,7 @@ from appliance.rest import (
     invocations,
     kserve_v1,
     log,
+    model_openapi,
     openinference,
     predict,
     sagemaker,
@@ -49,6 +50,7 @@ ALL_ROUTES = (
     *drift.ROUTES,
     *feedback.ROUTES,
     OPENAPI,
+    *model_openapi.ROUTES,
     *docs.ROUTES,
     *dashboard.ROUTES,
 )
