@@ -9,8 +9,10 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -149,6 +151,12 @@ def _work(job: Job | LintJob, sender: Connection, memory: int) -> None:
         send(
             _Failed("ConversionRefused", "load and convert the model", found, "use a larger machine or a smaller model")
         )
+    except Exception as error:  # noqa: BLE001 - the model's own code runs here, and may raise anything anywhere
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        first = (str(error).strip().splitlines() or [""])[0]
+        found = f"{type(error).__name__}: {first} ({Path(where.filename).name}, line {where.lineno})"
+        next_step = "if the model answers its own sample in Python, this is a fault of `appliance`: please report it"
+        send(_Failed("ConversionRefused", "load and convert the model", found, next_step))
 
 
 def _end_with_parent() -> None:

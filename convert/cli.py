@@ -44,6 +44,10 @@ _LEAST_SHARE = 0.001  # share of the tolerance that is worth reporting
     metavar="[OUTPUT=]COLUMN[,COLUMN]",
     help="For an .onnx MODEL: columns of the sample with the answers that the graph must give (may be repeated).",
 )
+@click.option(
+    "--text", "texts", multiple=True, metavar="COLUMN", help="Column of a CSV sample that holds texts, as 007 (repeat)."
+)
+@options.item
 @options.trust
 @click.option(
     "--output", "outputs", multiple=True, help="Output to keep: prediction, probability, score (default: all)."
@@ -72,6 +76,8 @@ def convert(
     target: tuple[str, ...],
     sample_is: str,
     expected: tuple[str, ...],
+    texts: tuple[str, ...],
+    item: str,
     trust: tuple[str, ...],
     outputs: tuple[str, ...],
     tolerance: float | None,
@@ -107,9 +113,8 @@ def convert(
         _progress(f"fetching {model}")
         fetched = sources.fetch(model, Path(fetch_folder))
         sources.check_trust(fetched, model, trust, notice)
-        job = Job(
-            fetched, name, version, sample, target, expected, outputs, agreed, time_limit, sample_is == "held-out"
-        )
+        unseen = sample_is == "held-out"
+        job = Job(fetched, name, version, sample, target, expected, outputs, agreed, time_limit, unseen, item, texts)
         try:
             conversion, notes = child.convert(job, _progress, reports.append, memory)
         finally:

@@ -31,7 +31,8 @@ class Progress(Protocol):
 class Job:
     """What `appliance convert` was asked to do; `time_limit` is in seconds for each conversion to ONNX.
 
-    `held_out` says that the model was not trained on the sample.
+    `held_out` says that the model was not trained on the sample, `item` which part of a pickled object the model is.
+    `texts` are columns of a CSV sample that hold texts.
     """
 
     fetched: Fetched
@@ -44,6 +45,8 @@ class Job:
     tolerance: Tolerance | None = None
     time_limit: float = 120.0
     held_out: bool = False
+    item: str = ""
+    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class LintJob:
 
     fetched: Fetched
     time_limit: float = 120.0
+    item: str = ""
 
 
 def run_lint(job: LintJob, progress: Progress) -> "list[Finding]":
@@ -64,7 +68,7 @@ def run_lint(job: LintJob, progress: Progress) -> "list[Finding]":
 
     _take_code(job.fetched)
     progress("loading the model", loads=True)
-    source = local_file.load(job.fetched.path, job.fetched.format)
+    source = local_file.load(job.fetched.path, job.fetched.format, job.item)
     progress("looking at its steps")
     return lint(source.model)
 
@@ -103,12 +107,12 @@ def run(job: Job, progress: Progress, reports: "Reports") -> "tuple[Conversion, 
         found = f"{fetched.path.name} holds the original model, which answers for itself"
         raise Misuse("use --expected", found, "leave it out; name the answers in the sample with --target")
     progress("loading the model", loads=True)
-    source = local_file.load(fetched.path, fetched.format)
+    source = local_file.load(fetched.path, fetched.format, job.item)
     source = replace(source, file_name=fetched.source, run=fetched.run, trained_with=fetched.libraries)
     progress("reading what the model takes")
     conversion = build.convert_model(
         source.model,
-        _with_model_names(sample, source.model),
+        _as_trained(job, _with_model_names(sample, source.model), source.model),
         name=job.name,
         version=job.version,
         outputs=list(job.outputs) or None,
@@ -133,24 +137,40 @@ def _take_code(fetched: Fetched) -> None:
 def _sample(job: Job) -> "tuple[pd.DataFrame, held_out.Sample, tuple[str, ...]]":
     """Return the rows to prove the model with, what is known of them, and notes: the table given, else the example."""
     from convert import held_out
-    from convert.model import schema
+    from convert.model import tables
     from convert.sources import mlflow_model
 
     if job.sample is not None:
-        frame = schema.read_table(job.sample)
+        frame = tables.with_texts(job.sample, tables.read(job.sample), job.texts)
+        if unknown := [column for column in job.texts if column not in frame.columns]:
+            raise _no_column(frame, f"read --text {', '.join(unknown)} as texts")
     else:
         example = mlflow_model.example(job.fetched.example) if job.fetched.example else None
         if example is None:
             raise _no_rows(job.fetched)
         frame = example
     if unknown := [column for column in job.target if column not in frame.columns]:
-        found = f"the sample has no such column; it has {', '.join(map(str, frame.columns))}"
-        raise InvalidInput(f"leave out --target {', '.join(unknown)}", found, "name one of them")
+        raise _no_column(frame, f"leave out --target {', '.join(unknown)}")
     truth = frame[list(job.target)] if job.target and job.held_out else None
     frame = frame.drop(columns=list(job.target))
     few = job.sample is None and len(frame) < FEW_ROWS
     note = f"proved around the registry's {len(frame)} example rows; --sample with more proves more"
     return frame, held_out.Sample(job.held_out, truth), (note,) if few else ()
+
+
+def _no_column(frame: "pd.DataFrame", tried: str) -> InvalidInput:
+    found = f"the sample has no such column; it has {', '.join(map(str, frame.columns))}"
+    return InvalidInput(tried, found, "name one of them")
+
+
+def _as_trained(job: Job, frame: "pd.DataFrame", model: Any) -> "pd.DataFrame":
+    """Return the sample with texts where the model knows texts alone and the file is CSV, which has no types."""
+    from convert.model import schema, tables, trained_on
+
+    if job.sample is None:
+        return frame
+    names = schema.names_of(model) or [str(name) for name in frame.columns]
+    return tables.with_texts(job.sample, frame, [names[at] for at in trained_on.text_columns(model, len(names))])
 
 
 def _no_rows(fetched: Fetched) -> Misuse:

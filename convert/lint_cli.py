@@ -16,10 +16,11 @@ if TYPE_CHECKING:  # scikit-learn loads when a model is read, not when `applianc
 
 @click.command()
 @options.model
+@options.item
 @options.trust
 @options.time_limit("loading the model")
 @options.as_json("the findings")
-def lint(model: str, trust: tuple[str, ...], time_limit: float, as_json: bool) -> None:
+def lint(model: str, item: str, trust: tuple[str, ...], time_limit: float, as_json: bool) -> None:
     """Say which steps of MODEL convert, which do not, and what to use instead.
 
     MODEL is an estimator or a pipeline, trained or not, in a .joblib, .pkl, .pickle or .skops file, or a booster's
@@ -31,7 +32,7 @@ def lint(model: str, trust: tuple[str, ...], time_limit: float, as_json: bool) -
     The exit code is 3 when a step does not convert. What only the data show is left to `appliance convert`, which
     proves the trained model.
     """
-    findings = _findings(model, trust, time_limit)
+    findings = _findings(model, item, trust, time_limit)
     if as_json:
         print_json({"model": model, "steps": findings})
     else:
@@ -43,14 +44,14 @@ def lint(model: str, trust: tuple[str, ...], time_limit: float, as_json: bool) -
         raise ConversionRefused(f"lint {model}", f"no ONNX graph for {names}", refused[0].next_step)
 
 
-def _findings(model: str, trust: tuple[str, ...], time_limit: float) -> "list[Finding]":
+def _findings(model: str, item: str, trust: tuple[str, ...], time_limit: float) -> "list[Finding]":
     from convert import child, sources
     from convert.job import LintJob
 
     with tempfile.TemporaryDirectory(prefix="appliance-lint-") as folder:
         fetched = sources.fetch(model, Path(folder))
         sources.check_trust(fetched, model, trust, notice)
-        return child.lint(LintJob(fetched, time_limit))
+        return child.lint(LintJob(fetched, time_limit, item))
 
 
 def _lines(finding: "Finding") -> list[str]:

@@ -16,6 +16,13 @@ trust = click.option(
     help="Registry URLs that begin so may hold pickles, whose code is run (may be repeated).",
 )
 
+item = click.option(
+    "--item",
+    default="",
+    metavar="KEY",
+    help="Part of a pickled object that is the model: a key, a position or an attribute (a.b: b in a).",
+)
+
 
 def time_limit(of: str) -> Callable[[Command], Command]:
     """Return the option --time-limit; `of` says what may take so many seconds."""

@@ -40,10 +40,16 @@ def categories(model: Any) -> dict[int, Array]:
 
     XGBoost keeps them from version 3.1 on. Raises ConversionRefused for names that it keeps only parts of.
     """
-    booster = _learner(model)["gradient_booster"]
-    encodings = booster.get("gbtree", booster)["model"].get("cats", {}).get("enc", [])
-    found = {column: _categories(encoding, model) for column, encoding in enumerate(encodings)}
+    found = {column: _categories(encoding, model) for column, encoding in enumerate(_encodings(model))}
     return {column: known for column, known in found.items() if len(known)}
+
+
+def _encodings(model: Any) -> list[dict[str, Any]]:
+    """Return what XGBoost keeps of each column's categories; the first trees alone, as taken below, lack it."""
+    whole = model if isinstance(model, xgboost.Booster) else model.get_booster()
+    booster = _json(whole)["gradient_booster"]
+    found: list[dict[str, Any]] = booster.get("gbtree", booster).get("model", {}).get("cats", {}).get("enc", [])
+    return found
 
 
 def _single(rows: InputTensors, value: float) -> Tensor:
@@ -119,12 +125,21 @@ def regressor(rows: InputTensors, model: Any) -> OutputTensors:
 
 def _learner(model: Any) -> dict[str, Any]:
     """Return the JSON of the iterations that `predict` uses."""
-    # A conversion runs in a forked process, where OpenMP waits for ever for the threads of its parent.
-    with threadpool_limits(limits=1, user_api="openmp"):
-        content = bytes(_booster(model).save_raw("json"))
-    learner: dict[str, Any] = json.loads(content)["learner"]
+    learner = _json(_booster(model))
     if learner["gradient_booster"]["name"] not in ("gbtree", "dart"):
         raise refusal(model, "its booster is linear", "use scikit-learn's linear models, or booster='gbtree'")
+    return learner
+
+
+def _one_thread() -> threadpool_limits:
+    """A conversion runs in a forked process, where OpenMP waits for ever for the threads of its parent."""
+    return threadpool_limits(limits=1, user_api="openmp")
+
+
+def _json(booster: xgboost.Booster) -> dict[str, Any]:
+    with _one_thread():
+        content = bytes(booster.save_raw("json"))
+    learner: dict[str, Any] = json.loads(content)["learner"]
     return learner
 
 
@@ -136,7 +151,8 @@ def _booster(model: Any) -> xgboost.Booster:
         raise refusal(model, "it has an objective of its own", "train it with a built-in objective")
     booster: xgboost.Booster = model.get_booster()
     try:
-        return booster[: model.best_iteration + 1]
+        with _one_thread():
+            return booster[: model.best_iteration + 1]
     except AttributeError:  # without early stopping it has no best iteration
         return booster
 
@@ -163,7 +179,9 @@ def _raw(rows: InputTensors, model: Any, learner: dict[str, Any]) -> Tensor:
             raise refusal(model, "its leaves hold vectors", "use multi_strategy='one_output_per_tree'")
         trees.append(_tree(parts, target, weight))
     kinds = learner["feature_types"] or ["q"] * int(parameters["num_feature"])
-    x = _prepared(rows, model, inner.get("cats", {}).get("enc", []), np.array([kind == "c" for kind in kinds]))
+    categorical = np.array([kind == "c" for kind in kinds])
+    encodings = _encodings(model) if categorical.any() else []
+    x = _prepared(rows, model, encodings, categorical)
     return tree_nodes.summed(x, trees, targets, np.float32)
 
 

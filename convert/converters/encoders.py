@@ -8,7 +8,7 @@ from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, OrdinalEncode
 
 from convert.converters import tree_nodes
 from convert.converters.estimator_tensors import InputTensors, OutputTensors, refuse_rows
-from convert.converters.expressions import Tensor, concat, row
+from convert.converters.expressions import Tensor, concat, row, where
 from convert.converters.writers import register as register_writer
 from convert.model.arrays import Array
 from convert.model.schema import text_of_null
@@ -19,12 +19,19 @@ except ImportError:
     TargetEncoder = None
 
 
+ENCODERS = (OneHotEncoder, OrdinalEncoder, *([TargetEncoder] if TargetEncoder else []))
+"""Encoders that compare whole numbers as such."""
+
+
 def register() -> None:
     """Register every estimator of this family with skl2onnx."""
     register_writer(OneHotEncoder, "transformer", _one_hot)
     register_writer(OrdinalEncoder, "transformer", _ordinal)
     register_writer(TargetEncoder, "transformer", _target)
     register_writer(KBinsDiscretizer, "transformer", _bins)
+
+
+_EXACT = 2.0**53  # float64 holds every whole number below
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ class _Matches:
 def _matches(rows: InputTensors, categories: list[Any]) -> _Matches:
     """Compare every column with its categories; columns of one dtype in one go."""
     found, columns, places = [], [], []
-    for dtype, tensor, positions in _by_dtype(rows):
+    for dtype, tensor, positions in _by_dtype(rows, categories):
         entries = [
             (i, column, place, value)
             for i, column in enumerate(positions)
@@ -71,22 +78,35 @@ def _matches(rows: InputTensors, categories: list[Any]) -> _Matches:
     return _Matches(concat(found), np.array(columns), np.array(places))
 
 
-def _by_dtype(rows: InputTensors) -> list[tuple[str, Tensor, list[int]]]:
-    """Return (dtype, columns of it as one tensor, their positions): texts as they come, numbers as float64."""
+def _by_dtype(rows: InputTensors, categories: list[Any]) -> list[tuple[str, Tensor, list[int]]]:
+    """Return (dtype, columns of it as one tensor, their positions): texts as they come, numbers as float64.
+
+    Whole numbers stay int64 where float64 cannot tell the categories apart.
+    """
     parts: dict[str, list[Tensor]] = {}
     positions: dict[str, list[int]] = {}
     position = 0
     for variable, tensor in zip(rows.variables, rows.tensors, strict=True):
-        dtype = "string" if InputTensors(rows.graph, [variable]).dtype == "string" else "float64"
-        parts.setdefault(dtype, []).append(tensor if dtype == "string" else tensor.cast("float64"))
         width = (variable.type.shape[1] if len(variable.type.shape or []) > 1 else 1) or 1
+        given = InputTensors(rows.graph, [variable]).dtype
+        whole = given == "int64" and any(map(_are_large, categories[position : position + width]))
+        dtype = given if given == "string" or whole else "float64"
+        parts.setdefault(dtype, []).append(tensor.cast("float64") if dtype == "float64" else tensor)
         positions.setdefault(dtype, []).extend(range(position, position + width))
         position += width
     return [(dtype, concat(parts[dtype]), positions[dtype]) for dtype in parts]
 
 
+def _are_large(categories: Any) -> bool:
+    """Return whether categories are whole numbers of which float64 does not hold each: beyond 2**53."""
+    values = np.asarray(categories)
+    return values.dtype.kind in "iu" and bool((np.abs(values.astype("float64")) >= _EXACT).any())
+
+
 def _entries(categories: Any, dtype: str) -> list[tuple[int, Any]]:
     """Return (place, value) of each category, of a missing text the one that stands for it."""
+    if dtype == "int64":
+        return list(enumerate(np.asarray(categories).tolist()))
     if dtype != "string":
         return [(i, np.nan if _is_missing(value) else float(value)) for i, value in enumerate(categories)]
     return [(i, text_of_null(value) if _is_missing(value) else _text(value)) for i, value in enumerate(categories)]
@@ -100,6 +120,8 @@ def _text(value: Any) -> str:
 def _equal(spread: Tensor, dtype: str, values: list[Any]) -> Tensor:
     if dtype == "string":
         return spread.equals(np.array([values], dtype=object)).cast("float64")
+    if dtype == "int64":
+        return spread.equals(np.array([values], dtype=np.int64)).cast("float64")
     gaps = np.isnan(np.array(values, dtype=np.float64))
     found = spread.equals(row(values)).cast("float64")
     return found + spread.isnan().cast("float64") * row(gaps) if gaps.any() else found
@@ -158,6 +180,12 @@ def _ordinal(rows: InputTensors, model: Any) -> OutputTensors:
     unknown = _no_code(codes) if refuses else float(model.unknown_value)
     columns = []
     for i, categories in enumerate(model.categories_):
+        if _are_large(categories) and rows.dtype == "int64":
+            values = rows.joined().columns(i)
+            found = _equal(values, "int64", np.asarray(categories).tolist())
+            codes_found = found @ codes[i][: len(categories), None]
+            columns.append(where(found.sum(axis=1) > 0.0, codes_found, unknown))
+            continue
         values, dtype = tree_nodes.column(rows.graph, rows.variables, i)
         entries = _entries(categories, dtype)
         keys = np.array([value for _, value in entries], dtype=object if dtype == "string" else np.float64)

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
-from scipy import special
 
 from convert.model.arrays import Array
 
 ML_DOMAIN = "ai.onnx.ml"
 Value = Any  # a Tensor, a number, a list or an array of them
+Kind = tuple[str, int]  # a dtype, and a number of axes
 
 _ONNX_TYPES = {
     "float32": TensorProto.FLOAT,
@@ -69,14 +69,21 @@ class Graph:
         inner = Graph(self.scope, _Body())
         names = [self._free_name("slice") for _ in rows]
         result = step(*(Tensor(inner, name) for name in names))
-        body = inner._body([_double(name, 1) for name in names], [_double(result.name, 1)])
+        body = self._body(inner, [_typed(name) for name in names], [_typed(result.name)])
         return self.node("Scan", *rows, body=body, num_scan_inputs=len(rows))
 
-    def loop(self, step: Callable[..., tuple[Tensor, Tensor]], limit: Value, state: Tensor, fixed: Tensor) -> Tensor:
+    def loop(
+        self,
+        step: Callable[..., tuple[Tensor, Tensor]],
+        limit: Value,
+        state: Tensor,
+        fixed: Tensor,
+        kinds: tuple[Kind, Kind] = (("float64", 2), ("float64", 3)),
+    ) -> Tensor:
         """Return `state` after up to `limit` times `go_on, state = step(state, fixed, turn)`; `go_on` is one bool.
 
-        `state` is a float64 matrix, `fixed` has three axes. It is passed in, since a body should not read outer
-        tensors.
+        `kinds` are the dtypes and numbers of axes of `state` and `fixed`. That is passed in, since a body should not
+        read outer tensors.
         """
         inner = Graph(self.scope, _Body())
         names = [self._free_name(seed) for seed in ("iteration", "condition", "state", "fixed")]
@@ -84,13 +91,21 @@ class Graph:
         handed_on = Tensor(inner, names[3]).op("Identity")
         count = helper.make_tensor_value_info(names[0], TensorProto.INT64, [])
         flags = [helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in (names[1], go_on.name)]
-        inputs = [count, flags[0], _double(names[2], 2), _double(names[3], 3)]
-        body = inner._body(inputs, [flags[1], _double(after.name, 2), _double(handed_on.name, 3)])
+        inputs = [count, flags[0], _typed(names[2], *kinds[0]), _typed(names[3], *kinds[1])]
+        outputs = [flags[1], _typed(after.name, *kinds[0]), _typed(handed_on.name, *kinds[1])]
+        body = self._body(inner, inputs, outputs)
         limit = limit if isinstance(limit, Tensor) else np.array(limit)
         return self.nodes("Loop", limit, np.array(True), state, fixed, outputs=2, body=body)[0]
 
-    def _body(self, inputs: list[ValueInfoProto], outputs: list[ValueInfoProto]) -> GraphProto:
-        return helper.make_graph(self.container.nodes, "body", inputs, outputs, self.container.initializers)
+    def _body(self, inner: Graph, inputs: list[ValueInfoProto], outputs: list[ValueInfoProto]) -> GraphProto:
+        """Return a subgraph of this graph; skl2onnx chooses the operator sets by the nodes that it knows of."""
+        for domain, op in inner.container.used:
+            if isinstance(self.container, _Body):
+                self.container.used.add((domain, op))
+            else:
+                version = self.container._get_op_version(domain, op)
+                self.container.node_domain_version_pair_sets.add((domain, version))
+        return helper.make_graph(inner.container.nodes, "body", inputs, outputs, inner.container.initializers)
 
     def keep(self, model: Any) -> None:
         """Keep `model` alive as long as the graph: skl2onnx identifies models by their id."""
@@ -108,9 +123,11 @@ class _Body:
     def __init__(self) -> None:
         self.nodes: list[NodeProto] = []
         self.initializers: list[TensorProto] = []
+        self.used: set[tuple[str, str]] = set()
 
     def add_node(self, op: str, inputs: list[str], outputs: list[str], op_domain: str, name: str, **rest: Any) -> None:
         self.nodes.append(helper.make_node(op, inputs, outputs, name=name, domain=op_domain, **rest))
+        self.used.add((op_domain, op))
 
 
 class Tensor:
@@ -272,8 +289,8 @@ class Tensor:
         return self.op("ArrayFeatureExtractor", [int(index) for index in indices], domain=ML_DOMAIN)
 
 
-def _double(name: str, rank: int) -> ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.DOUBLE, [None] * rank)
+def _typed(name: str, dtype: str = "float64", rank: int = 1) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, _ONNX_TYPES[dtype], [None] * rank)
 
 
 def as_constant(value: Value) -> Array:
@@ -356,45 +373,3 @@ def expm1(x: Tensor) -> Tensor:
     logarithm = where(far, 1.0, grown).log()
     plain = logarithm.equals(0.0)
     return where(far, grown - 1.0, where(plain, x, (grown - 1.0) * x / where(plain, 1.0, logarithm)))
-
-
-def erf(x: Tensor) -> Tensor:
-    """Return the error function, within 1e-15: onnxruntime has no Erf in float64. Beyond 6 it is 1."""
-    return x.op("Sign") * piecewise(x.abs(), special.erf, 0.0, 6.0)
-
-
-def ndtr(x: Tensor) -> Tensor:
-    """Return the normal distribution's probability below x, within 1e-15 absolute."""
-    return (erf(x / np.sqrt(2.0)) + 1.0) * 0.5
-
-
-def ndtri(p: Tensor) -> Tensor:
-    """Return the normal distribution's quantile of p in [1e-8, 1 - 1e-8], within 1e-14; further out it stays there."""
-    tail = minimum(p, 1.0 - p)
-    depth = (tail.clip(1e-8, None).log() * -2.0).sqrt()
-    outer = piecewise(depth, lambda t: special.ndtri(np.exp(-0.5 * t**2)), 2.0, 6.1)
-    inner = -piecewise((p - 0.5).abs(), lambda q: special.ndtri(0.5 + q), 0.0, 0.4)
-    return (p - 0.5).op("Sign") * -where(tail < 0.1, outer, inner)
-
-
-def piecewise(x: Tensor, function: Callable[[Any], Any], start: float, end: float) -> Tensor:
-    """Return a smooth function of x [n, k], x moved into [start, end], by Chebyshev polynomials on 32 equal pieces."""
-    pieces, degree = 32, 10
-    width = (end - start) / pieces
-    nodes = np.cos(np.pi * (np.arange(degree + 1) + 0.5) / (degree + 1))
-    middles = start + (np.arange(pieces) + 0.5) * width
-    values = function(middles[:, None] + nodes * width / 2)
-    fits = np.linalg.solve(np.polynomial.chebyshev.chebvander(nodes, degree), values.T).T
-    table = np.zeros((pieces, degree + 1))
-    for row, fit in zip(table, fits, strict=True):
-        powers = np.polynomial.chebyshev.cheb2poly(fit)
-        row[: len(powers)] = powers
-    gap = x.isnan()
-    inside = where(gap, start, x.clip(start, end))
-    piece = ((inside - start) / width).floor().clip(0.0, pieces - 1.0).cast("int64")
-    coefficients = x.graph.constant(table).take(piece, axis=0)  # [n, k, degree + 1]
-    offset = (inside - x.graph.constant(middles).take(piece, axis=0)) * (2 / width)
-    result = coefficients.take(degree, axis=2)
-    for power in range(degree - 1, -1, -1):
-        result = result * offset + coefficients.take(power, axis=2)
-    return where(gap, np.nan, result)

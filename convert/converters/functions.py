@@ -14,7 +14,8 @@ from sklearn.preprocessing import FunctionTransformer
 
 from appliance.errors import ConversionRefused
 from convert.converters import elementwise, reads, rehearsal
-from convert.converters.expressions import Tensor, concat, erf, expit, expm1, log1p, ndtr, where
+from convert.converters.expressions import Tensor, concat, expit, expm1, log1p, where
+from convert.converters.smooth_functions import erf, ndtr
 from convert.converters.writers import InputTensors, OutputTensors, refusal
 from convert.converters.writers import register as register_writer
 

@@ -9,9 +9,10 @@ from sklearn.gaussian_process import kernels as gp
 from sklearn.gaussian_process._gpc import _BinaryGaussianProcessClassifierLaplace as _BinaryClassifier
 
 from convert.converters.distances import distances, reduced_distances
-from convert.converters.expressions import Tensor, concat, erf
+from convert.converters.expressions import Tensor, concat
 from convert.converters.kernels import pairwise_kernel, power
 from convert.converters.multiclass import one_vs_one, one_vs_rest
+from convert.converters.smooth_functions import erf
 from convert.converters.writers import InputTensors, OutputTensors, classified, refusal
 from convert.converters.writers import register as register_writer
 

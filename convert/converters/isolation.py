@@ -12,12 +12,21 @@ TIME_LIMIT = 120.0  # seconds; a usual conversion takes a few
 class ConverterError(Exception):
     """What the conversion raised, as text: the exception itself may not cross the process border.
 
-    `next_step` is what to do instead, where a converter of ours refused and said it, else empty.
+    `next_step` is what to do instead, where a converter of ours refused and said it, else empty. `step` is the path
+    of the estimator at fault, where the work raised a StepError.
     """
 
-    def __init__(self, found: str, next_step: str) -> None:
+    def __init__(self, found: str, next_step: str, step: str = "") -> None:
         super().__init__(found)
-        self.next_step = next_step
+        self.next_step, self.step = next_step, step
+
+
+class StepError(Exception):
+    """Names the estimator that was being converted, by its path in the model; its cause is what was raised."""
+
+    def __init__(self, step: str) -> None:
+        super().__init__(step)
+        self.step = step
 
 
 def run(work: Callable[[], bytes], time_limit: float = TIME_LIMIT) -> bytes:
@@ -56,18 +65,24 @@ def _child(work: Callable[[], bytes], sender: Connection) -> None:
     sender.close()
 
 
-def _attempt(work: Callable[[], bytes]) -> tuple[bytes, str, str]:
-    """Return the result of `work` and empty texts; or no result, the error's text, and what to do instead."""
+def _attempt(work: Callable[[], bytes]) -> tuple[bytes, str, str, str]:
+    """Return the result of `work` and empty texts; or no result, the error's text, what to do instead, and the step."""
     try:
-        return work(), "", ""
-    except ConversionRefused as error:
-        return b"", error.found, error.next_step
+        return work(), "", "", ""
+    except StepError as error:
+        return b"", *_texts(error.__cause__ or error), error.step
     except Exception as error:  # noqa: BLE001 - converters are other people's code and raise every kind there is
-        lines = str(error).strip().splitlines() or [""]
-        return b"", f"{type(error).__name__}: {lines[0]}", ""
+        return b"", *_texts(error), ""
 
 
-def _outcome(content: bytes, error: str, next_step: str) -> bytes:
+def _texts(error: BaseException) -> tuple[str, str]:
+    if isinstance(error, ConversionRefused):
+        return error.found, error.next_step
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}", ""
+
+
+def _outcome(content: bytes, error: str, next_step: str, step: str) -> bytes:
     if error:
-        raise ConverterError(error, next_step)
+        raise ConverterError(error, next_step, step)
     return content

@@ -54,9 +54,18 @@ def _typed(model: onnx.ModelProto) -> GraphProto:
     """
     typed = onnx.ModelProto()
     typed.CopyFrom(model)
-    tokens = [node.output[0] for node in model.graph.node if node.op_type == "Tokenizer"]
-    typed.graph.value_info.extend(helper.make_tensor_value_info(name, TensorProto.STRING, None) for name in tokens)
+    _say_texts(typed.graph)
     return onnx.shape_inference.infer_shapes(typed).graph
+
+
+def _say_texts(graph: GraphProto) -> None:
+    """Give the type of every tokenizer's output, in subgraphs too."""
+    for node in graph.node:
+        if node.op_type == "Tokenizer":
+            graph.value_info.append(helper.make_tensor_value_info(node.output[0], TensorProto.STRING, None))
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _say_texts(attribute.g)
 
 
 class _Narrowing:

@@ -33,12 +33,12 @@ from convert.converters.writers import (
     unwrapped,
     width,
 )
-from convert.model.steps import before_last, column_positions, hashed_columns, is_dropped, stages
+from convert.model.steps import before_last, column_positions, hashed_columns, is_dropped, parts, stages
 
 _ALIAS = "ApplianceTransform"
 
 
-class _Step:
+class Transforming:
     """Stands for a predictor of which only the transform is wanted: skl2onnx finds converters by type."""
 
     def __init__(self, model: Any) -> None:
@@ -54,7 +54,7 @@ class _MixedColumns(ColumnTransformer):  # type: ignore[misc]
 
 def register() -> None:
     """Make skl2onnx parse pipelines, unions and column transformers through this module."""
-    update_registered_converter(_Step, _ALIAS, _shape, _convert)
+    update_registered_converter(Transforming, _ALIAS, _shape, _convert)
     update_registered_parser(Pipeline, _parse_pipeline)
     update_registered_parser(FeatureUnion, _parse_union)
     update_registered_parser(ColumnTransformer, _parse_columns)
@@ -92,22 +92,39 @@ def _parse_union(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None
 
 
 def _parse_columns(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
-    model = _by_position(model, inputs)
-    return _parse_sklearn_column_transformer(scope, model, inputs, custom_parsers=_transforming())
+    """Return what a ColumnTransformer gives: one tensor, or one for each part where some are texts and some are not."""
+    numbered = _by_position(model, inputs)
+    taken = [(step, _taken(inputs, columns)) for _, step, columns in numbered.transformers_ if not is_dropped(step)]
+    if len({kind for step, columns in taken for kind in _gives_texts(step, columns)}) > 1:
+        return _parse_columns_singly(scope, model, inputs)
+    return _parse_sklearn_column_transformer(scope, numbered, inputs, custom_parsers=_transforming())
+
+
+def _gives_texts(step: Any, columns: list[Any]) -> set[bool]:
+    """Return whether a part of a ColumnTransformer gives texts; both where it lets texts and numbers through."""
+    last = stages(step)[-1] if isinstance(step, Pipeline) else step
+    if isinstance(last, ColumnTransformer | FeatureUnion):
+        inner = [part.estimator for part in parts(last) if not is_dropped(part.estimator)]
+        return set[bool]().union(*(_gives_texts(one, columns) for one in inner))
+    return {_is_text(column) for column in columns} if passes(last) or isinstance(last, SimpleImputer) else {False}
 
 
 def _parse_columns_singly(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
     """Return an output for each transformer, and each column that passes: texts and numbers do not fit one tensor."""
-    model = _by_position(model, inputs)
+    numbered = _by_position(model, inputs)
     outputs = []
-    for name, step, columns in model.transformers_:
-        parts = [columns]
+    for name, step, columns in numbered.transformers_:
+        groups = [columns]
         if passes(step) and isinstance(columns, (list, np.ndarray)):
-            parts = [[column] for column in columns]
-        for part in parts:
-            one = copy.copy(model)
+            groups = [[column] for column in columns]
+        for part in groups:
+            one = copy.copy(numbered)
             one.transformers_ = [(name, "passthrough" if passes(step) else step, part)]
-            outputs += _parse_sklearn_column_transformer(scope, one, inputs, custom_parsers=_transforming())
+            made = _parse_sklearn_column_transformer(scope, one, inputs, custom_parsers=_transforming())
+            if len(made) == 1 and made[0] not in inputs:  # the next step looks for positions before shapes are known
+                given = model.output_indices_[name]
+                made[0].type.shape = [None, (given.stop - given.start) // len(groups)]
+            outputs += made
     return outputs
 
 
@@ -124,8 +141,9 @@ def _by_position(model: Any, inputs: Any) -> Any:
     Slices, masks and positions from the end become positions too, since skl2onnx does not read all of them. Parts that
     take texts and numbers are marked.
     """
-    names = [str(name) for name in getattr(model, "feature_names_in_", ())]
-    named = len(inputs) > 1 or {variable.raw_name for variable in inputs}.issuperset(names)
+    names = {str(name) for name in getattr(model, "feature_names_in_", ())}
+    given = {variable.raw_name for variable in inputs}
+    named = given >= names or given <= names  # else a step before it made some of the columns
     if len(inputs) == 1:
         inputs[0].type.shape = [None, int(model.n_features_in_)]  # positions are looked up before shapes are inferred
     numbered = copy.copy(model)
@@ -133,8 +151,12 @@ def _by_position(model: Any, inputs: Any) -> Any:
     for part, step, columns in model.transformers_:
         if not (named and _are_names(columns)):
             columns = column_positions(model, part)
-        takes_both = not isinstance(step, str) and not passes(step) and _are_mixed(_taken(inputs, columns))
-        numbered.transformers_.append((part, _MixedColumns(step) if takes_both else step, columns))
+        taken = [] if is_dropped(step) else _taken(inputs, columns)
+        if passes(step) and taken and all(map(_is_text, taken)):
+            step = "passthrough"  # the converter of a FunctionTransformer would make numbers of them
+        elif not isinstance(step, str) and not passes(step) and _are_mixed(taken):
+            step = _MixedColumns(step)
+        numbered.transformers_.append((part, step, columns))
     return numbered
 
 
@@ -144,7 +166,11 @@ def _taken(inputs: Any, columns: Any) -> list[Any]:
 
 def _are_mixed(variables: Any) -> bool:
     """Return whether some variables are texts and some are not."""
-    return len({isinstance(variable.type, StringTensorType) for variable in variables}) > 1
+    return len(set(map(_is_text, variables))) > 1
+
+
+def _is_text(variable: Any) -> bool:
+    return isinstance(variable.type, StringTensorType)
 
 
 def _keeps_all(imputer: Any) -> bool:
@@ -196,7 +222,7 @@ def _transforming() -> dict[type, Any]:
 
 
 def _parse_transform(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
-    operator = scope.declare_local_operator(_ALIAS, _Step(model))
+    operator = scope.declare_local_operator(_ALIAS, Transforming(model))
     operator.inputs = inputs
     operator.outputs.append(scope.declare_local_variable("variable", number_type(inputs, scope)()))
     return operator.outputs

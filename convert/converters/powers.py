@@ -6,7 +6,8 @@ import numpy as np
 from scipy import stats
 from sklearn.preprocessing import PowerTransformer, QuantileTransformer
 
-from convert.converters.expressions import Tensor, concat, expm1, interpolate, log1p, ndtr, ndtri, row, where
+from convert.converters.expressions import Tensor, concat, expm1, interpolate, log1p, row, where
+from convert.converters.smooth_functions import ndtr, ndtri
 from convert.converters.writers import InputTensors, OutputTensors, refuse_rows
 from convert.converters.writers import register as register_writer
 from convert.model import sparse_input

@@ -3,7 +3,7 @@
 import itertools
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,6 @@ from skl2onnx.common.data_types import (
 from sklearn.base import is_classifier
 from sklearn.compose import ColumnTransformer
 from sklearn.feature_selection import SelectFromModel
-from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 
 from appliance.bundle.manifest import Input, TensorType
 from appliance.errors import ConversionRefused, InvalidInput, NotReady
@@ -32,6 +31,7 @@ from convert.converters import (
     adaboost,
     bagging,
     boosting,
+    encoders,
     families,
     graphs,
     hist_gradient_boosting,
@@ -66,7 +66,6 @@ _INNER_TYPES = {
     "int64": Int64TensorType,
     "string": StringTensorType,
 }
-_ENCODERS = (OneHotEncoder, OrdinalEncoder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +101,7 @@ def convert(
         with training_values.rows(original.model, sample), sparse_input.known(original.watch):
             content = isolation.run(lambda: _skl2onnx(original.model, parts), time_limit)
     except isolation.ConverterError as error:
-        raise _refused(original.model, str(error), error.next_step) from error
+        raise _refused(original.model, str(error), error.next_step, error.step) from error
     model = onnx.load_from_string(content)
     _name_inputs(model.graph, parts, [*answers])
     graphs.tidy(model)
@@ -119,7 +118,7 @@ def _skl2onnx(model: Any, parts: list[_Part]) -> bytes:
     initial_types = [(part.name, _INNER_TYPES[part.type]([None, part.width])) for part in parts]
     options = {id(step): {"zipmap": False} for step in {id(s): s for s in (model, last_step(model))}.values()}
     arguments = {"name": "model", "initial_types": initial_types, "target_opset": TARGET_OPSET}
-    with warnings.catch_warnings(), _plain_tree_nodes(), _culprit_named():
+    with warnings.catch_warnings(), _plain_tree_nodes(), _culprit_named(model):
         warnings.simplefilter("ignore")
         try:
             converted = skl2onnx.convert_sklearn(model, **arguments, options=options if is_classifier(model) else None)
@@ -138,17 +137,23 @@ def _check_selections(model: Any) -> None:
 
 
 @contextmanager
-def _culprit_named() -> Iterator[None]:
-    """Put the class of the estimator that skl2onnx was converting before its message, which often lacks it."""
+def _culprit_named(model: Any) -> Iterator[None]:
+    """Name the estimator that was being converted when something is raised: by the object, since classes repeat."""
     try:
         yield
-    except ConversionRefused:
-        raise  # it names the estimator itself
     except Exception as error:
-        busy = [frame.f_locals.get("operator") for frame, _ in traceback.walk_tb(error.__traceback__)]
-        models = [m for m in (getattr(operator, "raw_operator", None) for operator in busy) if m is not None]
-        where = f"{type(models[-1]).__name__}: " if models else ""
-        raise RuntimeError(f"{where}{error}") from error
+        paths = {id(step): path for path, step in steps(model)}
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        inside = (_deepest(frame.f_locals.values(), paths) for frame in reversed(frames))
+        raise isolation.StepError(next(filter(None, inside), "")) from error
+
+
+def _deepest(values: Iterable[Any], paths: dict[int, str]) -> str:
+    """Return the path of the innermost estimator among some variables, or of what they stand for; "" for none."""
+    found = [getattr(value, "raw_operator", value) for value in values]
+    found += [vars(value)["model"] for value in found if isinstance(value, pipelines.Transforming)]
+    known = [paths[id(value)] for value in found if id(value) in paths]
+    return max(known, key=lambda path: path.count("__"), default="")
 
 
 def _parts(model: Any, inputs: list[Input], float_type: TensorType) -> list[_Part]:
@@ -192,7 +197,7 @@ def _finds_by_name(model: Any) -> bool:
 
 def first_encodes(model: Any) -> bool:
     """Return whether all steps that see the table itself are encoders: then whole numbers stay whole."""
-    return all(isinstance(step, _ENCODERS) for step in first_steps(model))
+    return all(isinstance(step, encoders.ENCODERS) for step in first_steps(model))
 
 
 def _encoded_columns(model: Any) -> set[str]:
@@ -306,13 +311,13 @@ def _plain_tree_nodes() -> Iterator[None]:
         tree_ensemble.add_node = add_node
 
 
-def _refused(model: Any, message: str, next_step: str = "") -> ConversionRefused:
-    """Return a refusal that names the step at fault, if the message tells, and `next_step` where known."""
-    named = [(path, step) for path, step in steps(model) if path and type(step).__name__ in message]
-    path, culprit = named[-1] if named else ("", model)
-    where = f"step {path!r} ({type(culprit).__name__})" if path else type(model).__name__
+def _refused(model: Any, message: str, next_step: str = "", path: str = "") -> ConversionRefused:
+    """Return a refusal that names the step at fault by its `path`, where known, and `next_step` where known."""
+    culprit = dict(steps(model))[path]
+    name = type(culprit).__name__
+    where = f"step {path!r} ({name})" if path else name
     if "Unable to find a" in message:  # skl2onnx's message for a class without a converter
-        message = f"no converter knows {type(culprit).__name__}"
+        message = f"no converter knows {name}"
         next_step = "use an estimator of docs/coverage.md; `appliance lint` says of each step whether it converts"
     next_step = next_step or "use another estimator in its place: docs/coverage.md lists what converts exactly"
     return ConversionRefused(f"convert {where} to ONNX", message, next_step)

@@ -1,17 +1,21 @@
 """Writes bags of words and of characters (sklearn.feature_extraction.text): tokens by RE2, n-grams by TfIdfVectorizer.
 
-Letters become lower case one by one, by the C library's rules under C.UTF-8. A Greek final sigma and the Turkish
-dotted capital I differ from Python's there, so texts with them are refused. RE2's \\w, \\b and \\s cover ASCII only,
-so they are written out.
+RE2's \\w, \\b and \\s cover ASCII only, so they are written out.
 """
 
 import re
 from typing import Any
 
 import numpy as np
-from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer, TfidfVectorizer
+from sklearn.feature_extraction.text import (
+    CountVectorizer,
+    TfidfTransformer,
+    TfidfVectorizer,
+    strip_accents_ascii,
+    strip_accents_unicode,
+)
 
-from convert.converters.estimator_tensors import refuse_rows
+from convert.converters import letters
 from convert.converters.expressions import Graph, Tensor, concat, where
 from convert.converters.writers import InputTensors, OutputTensors, refusal
 from convert.converters.writers import register as register_writer
@@ -21,9 +25,7 @@ _SPACE = r"\x09-\x0d\x1c-\x20\x{85}\p{Z}"
 _ANY = r"(?s)."
 # In Python a run of \w between \b is as long as it can be; a greedy run without \b is the same.
 _WORD_RUN = re.compile(r"(?:\(\?u\))?(?:\\b)?((?:\\w)+(?:\+|\{\d+,\}))(?:\\b)?")
-# Capital sigma is final after a letter and not before one, ignoring marks (Unicode 16, 3.13, Final_Sigma).
-_OTHER_LOWER_CASE = rf"(?s).*(?:\x{{130}}.*|[^{_SPACE}]\x{{3a3}}(?:[^\p{{Lu}}\p{{Ll}}\p{{Lt}}].*)?)"
-_REFUSED_LETTERS = "a text has \u0130, or \u03a3 at the end of a word, whose lower case no graph knows:"
+_STRIPPING = {strip_accents_unicode: "unicode", strip_accents_ascii: "ascii"}
 _REWRITE = r"use the default token_pattern, r'(?u)\b\w+\b' or a plain character class, and no functions"
 
 
@@ -56,13 +58,15 @@ def _counts(rows: InputTensors, model: Any) -> Tensor:
     """As sklearn.feature_extraction.text.CountVectorizer.transform, float64 [n, terms]."""
     if callable(model.analyzer) or model.preprocessor is not None or model.tokenizer is not None:
         raise refusal(model, "it calls a function of its own on texts", _REWRITE)
-    if model.strip_accents is not None:
-        raise refusal(model, f"strip_accents={model.strip_accents!r}", "strip accents before the model")
-    text, other = rows.joined().reshape(-1), None
-    if model.lowercase:
-        other = text.op("RegexFullMatch", pattern=_OTHER_LOWER_CASE)
-        text = text.op("StringNormalizer", case_change_action="LOWER", is_case_sensitive=1, locale="C.UTF-8")
+    how = _STRIPPING.get(model.strip_accents, model.strip_accents)
+    if how not in (None, "unicode", "ascii"):
+        raise refusal(model, "its strip_accents is a function", "use strip_accents='unicode' or 'ascii'")
     terms = sorted(model.vocabulary_, key=model.vocabulary_.__getitem__)
+    text = rows.joined().reshape(-1)
+    if model.lowercase:
+        text = letters.lower(text)
+    if how is not None:
+        text = letters.without_accents(text, how, terms)
     pad = _unused(terms)
     if model.analyzer == "word":
         tokens, grams = _words(text, model, pad), [_split(term, model) for term in terms]
@@ -70,7 +74,6 @@ def _counts(rows: InputTensors, model: Any) -> Tensor:
         tokens = _characters(text, pad) if model.analyzer == "char" else _padded_words(text, pad)
         grams = [tuple(term) for term in terms]
     counts = _grams(tokens, grams).cast("float64")
-    counts = counts if other is None else refuse_rows(counts, other, _REFUSED_LETTERS)
     return counts.clip(None, 1.0) if model.binary else counts
 
 

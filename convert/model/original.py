@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from appliance.bundle.manifest import Label, Task
 from appliance.errors import ConversionRefused, Misuse
-from convert.model import reference_precision, sparse_input
+from convert.model import reference_precision, sparse_input, trained_on
 from convert.model.answer_cache import AnswerCache
 from convert.model.arrays import Answers, Array, Mask
 from convert.model.schema import Schema
@@ -43,7 +43,7 @@ class Original:
     def __init__(self, model: Any, schema: Schema, outputs: list[str] | None = None) -> None:
         self.model = model
         self._kept = AnswerCache()
-        self.schema = schema.with_nulls(self.encoder_categories())
+        self.schema = schema.with_nulls(*trained_on.nulls(model, len(schema.columns)))
         self.watch = sparse_input.Watch(step for _, step in steps(model))
         self.task = _task(model)
         several = self.task == "classification" and self._has_several_targets()

@@ -1,19 +1,16 @@
 """What a model takes, read from the model and a sample table: columns, their types, and the tensors made of them."""
 
-import csv
 import datetime
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from appliance.bundle.manifest import Category, Input, TensorType
-from appliance.errors import InvalidInput, NotFound
+from appliance.errors import InvalidInput
 from convert.model import frames
-from convert.model.arrays import Array
 from convert.model.steps import dropped_columns, first_step, hashed_columns
 
 ColumnKind = Literal["float", "int64", "bool", "string"]
@@ -90,22 +87,27 @@ class Schema:
         names = tuple(str(name) for name, dtype in self.frame.dtypes.items() if dtype == np.float32)
         return replace(self, form=self.form.without(names), wide=names)
 
-    def with_nulls(self, categories: Iterable[Array]) -> "Schema":
-        """Return the schema whose missing texts are None, or NaN, where the encoders' `categories` know that one alone.
+    def with_nulls(self, known: Mapping[int, Sequence[Any]], anywhere: Sequence[Any]) -> "Schema":
+        """Return the schema whose missing texts are written as the model knows them: None, or NaN.
 
-        Which of the two a table holds depends on how it was read (CSV gives NaN, polars None). The model knows only the
-        one of its training; the other is an unknown text to it.
+        `known` are the missing values that the model knows of {column's position: ...}, `anywhere` those of all its
+        parts. Which of the two a table holds depends on how it was read (CSV gives NaN, polars None). The model knows
+        only the one of its training; the other is an unknown text to it.
         """
-        known = {text_of_null(value) for values in categories for value in values if pd.isna(value)}
-        texts = [c for c in self.columns if c.kind == "string" and not self.form.is_categorical(c.name)]
-        strange = [column.name for column in texts if text_of_null(column.null) not in known]
-        if len(known) != 1 or not strange:
+        changed: dict[str, Any] = {}
+        for position, column in enumerate(self.columns):
+            own = {text_of_null(value) for value in known.get(position, anywhere)}
+            text = column.kind == "string" and not self.form.is_categorical(column.name)
+            if text and len(own) == 1 and text_of_null(column.null) not in own:
+                changed[column.name] = None if NONE_TEXT in own else np.nan
+        if not changed:
             return self
-        null = None if NONE_TEXT in known else np.nan
-        columns = tuple(replace(c, null=null) if c.name in strange else c for c in self.columns)
-        changed = {name: _texts_with(self.frame[name], null) for name in strange}
-        form = self.form.of_objects(strange, null)
-        return replace(self, columns=columns, frame=self.frame.assign(**changed), form=form)
+        columns = tuple(replace(c, null=changed[c.name]) if c.name in changed else c for c in self.columns)
+        texts = {name: _texts_with(self.frame[name], null) for name, null in changed.items()}
+        form = self.form
+        for name, null in changed.items():
+            form = form.of_objects([name], null)
+        return replace(self, columns=columns, frame=self.frame.assign(**texts), form=form)
 
     def for_device(self, frame: pd.DataFrame) -> dict[str, Any]:
         """Return rows by column, as a device gets them: numbers as arrays [rows], texts as lists with None for null."""
@@ -147,29 +149,6 @@ def text_of_null(null: Any) -> str:
     return NONE_TEXT if null is None else NAN_TEXT
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Return the table in a CSV or Parquet file; CSV cells that pandas reads as missing are missing.
-
-    Raises NotFound, or InvalidInput for a table that is ragged, empty, unreadable or of another ending.
-    """
-    if not path.is_file():
-        raise NotFound(f"read the sample {path}", "there is no such file", "check the path")
-    try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            frame = pd.read_parquet(path)
-        elif path.suffix.lower() == ".csv":
-            _check_ragged(path)
-            frame = pd.read_csv(path)
-        else:
-            raise InvalidInput(
-                f"read the sample {path.name}", "it is neither .csv nor .parquet", "save it as one of them"
-            )
-    except (ValueError, OSError, csv.Error) as error:  # the parsers' errors derive from these
-        first = str(error).splitlines()[0]
-        raise InvalidInput(f"read the sample {path.name}", first, "check that the table is whole") from error
-    return frame
-
-
 def infer(model: Any, sample: Any, categories_of: CategoriesOf = lambda model: {}) -> Schema:
     """Return what `model` takes, with types from `sample`: a table of pandas or polars, or an array [rows, columns].
 
@@ -179,7 +158,7 @@ def infer(model: Any, sample: Any, categories_of: CategoriesOf = lambda model: {
     """
     frame, form = frames.plain(sample)
     _check_table(frame)
-    names = _names(model)
+    names = names_of(model)
     if names is not None:
         columns = _typed(_select(frame, names), dropped_columns(model))
         return _schema("table", columns, _with_categories(model, columns, form, categories_of))
@@ -193,7 +172,7 @@ def infer(model: Any, sample: Any, categories_of: CategoriesOf = lambda model: {
     return _schema("array", columns if hashes else _one_type(columns), form)
 
 
-def _names(model: Any) -> list[str] | None:
+def names_of(model: Any) -> list[str] | None:
     """Return the names of the columns that the model was fitted on, or None when they had none."""
     names = getattr(model, "feature_names_in_", None)
     if names is None and type(first_step(model)).__module__.startswith("catboost."):  # numbers columns without names
@@ -371,14 +350,3 @@ def _categories(values: list[Category] | None, kind: ColumnKind, float_type: Ten
     if values is None or kind != "float":
         return values
     return list(np.array(values, dtype=float_type).astype("float64").tolist())
-
-
-def _check_ragged(path: Path) -> None:
-    """Raise InvalidInput for a CSV row that has another number of fields than the header: pandas would fill it up."""
-    with path.open(newline="", encoding="utf-8-sig") as lines:
-        reader = csv.reader(lines)
-        width = len(next(reader, []))
-        for row in reader:
-            if row and len(row) != width:
-                found = f"line {reader.line_num} has {len(row)} fields and the header {width}"
-                raise InvalidInput(f"read the sample {path.name}", found, "repair the table")

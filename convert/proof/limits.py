@@ -9,8 +9,10 @@ import pandas as pd
 
 from appliance.bundle.manifest import Category
 from appliance.errors import ConversionRefused
+from convert.converters import boosting
 from convert.model.original import Original
 from convert.model.schema import Column, Limits, Schema, text_of_null
+from convert.model.steps import walk
 from convert.proof.rows import ROWS_PER_COLUMN, UNSEEN_TEXTS, whole, with_values
 
 Agrees = Callable[[pd.DataFrame, Limits], bool]
@@ -92,13 +94,30 @@ def _taken(original: Original, columns: list[Column], values: Callable[[Column],
 def _categories(original: Original) -> Iterator[tuple[str, list[Category]]]:
     """Yield the columns in which the original refuses a value that training never saw, and the values it takes."""
     yield from ((column.name, list(column.levels)) for column in original.schema.columns if column.levels)
-    columns = [column for column in original.schema.columns if column.kind != "bool" and not column.levels]
+    told = _told(original)
+    yield from told.items()
+    left = [column for column in original.schema.columns if column.name not in told]
+    columns = [column for column in left if column.kind != "bool" and not column.levels]
     tried = {column.name: _unseen(original, column) for column in columns}
     if not tried or original.takes(with_values(original.schema, tried)):
         return
     for column in columns:
         if not original.takes(with_values(original.schema, {column.name: tried[column.name]})):
             yield column.name, _known(original, column)
+
+
+def _told(original: Original) -> dict[str, list[Category]]:
+    """Return {column: its categories} where the model must not be asked which it takes.
+
+    XGBoost refuses unknown categories that sort after the known ones, and answers others as if they were the first.
+    """
+    found: dict[str, list[Category]] = {}
+    for step in walk(original.model, len(original.schema.columns)):
+        if type(step.estimator).__module__.startswith("xgboost.") and step.columns:
+            for place, known in boosting.categories_of_training(step.estimator).items():
+                column = original.schema.columns[step.columns[place]]
+                found[column.name] = sorted(map(_plain, known))
+    return found
 
 
 def _unseen(original: Original, column: Column) -> list[Any]:

@@ -2,6 +2,8 @@
 
 import importlib
 import inspect
+import re
+import sys
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +14,12 @@ import skops.io
 
 from appliance import extras
 from appliance.errors import ConversionRefused, Misuse, NotFound
-from convert.sources import native_boosters
+from convert.sources import native_boosters, picked
 from convert.sources.fetched import Format, digest, format_of
 
+_DISTRIBUTIONS = {"imblearn": "imbalanced-learn", "umap": "umap-learn", "sksurv": "scikit-survival"}
+"""The packages that bring modules of other names."""
+_OF_A_SCRIPT = re.compile(r"attribute '(\w+)' on <module '(?:[\w.]+\.)?__(?:mp_)?main__'")
 _OWN_PACKAGES = ("sklearn", "numpy", "scipy")
 # Boosters hold their trees as text or bytes, which their libraries parse.
 _OWN_CLASSES = (
@@ -46,12 +51,13 @@ class SourceModel:
     trained_with: dict[str, str] = field(default_factory=dict)
 
 
-def load(path: Path, form: Format | None = None) -> SourceModel:
+def load(path: Path, form: Format | None = None, item: str = "") -> SourceModel:
     """Return the model that `path` holds; loading a pickle runs whatever code it was given.
 
-    `form` says how to read it, where the ending does not. Raises NotFound when there is no such file, Misuse for an
-    unknown ending, an ONNX graph (which is not converted), and a library that is not installed, and ConversionRefused
-    when the file cannot be loaded or a skops file holds types that are not known to be harmless.
+    `form` says how to read it, where the ending does not, and `item` which part of a pickled object the model is (see
+    `picked`). Raises NotFound when there is no such file, Misuse for an unknown ending, an ONNX graph (which is not
+    converted), and a library that is not installed, and ConversionRefused when the file cannot be loaded, holds no
+    estimator, or a skops file holds types that are not known to be harmless.
     """
     if not path.is_file():
         raise NotFound(f"read the model {path}", "there is no such file", "check the path")
@@ -62,7 +68,7 @@ def load(path: Path, form: Format | None = None) -> SourceModel:
     sha256 = digest(path)  # before its own code can change it
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model = _read(path, form)
+        model = picked.pick(_read(path, form), item, path.name)
     complaints = tuple(dict.fromkeys(str(warning.message) for warning in caught))
     return SourceModel(model, path.name, sha256, complaints)
 
@@ -77,14 +83,24 @@ def _load_pickle(path: Path) -> Any:
     try:
         return joblib.load(path)
     except Exception as error:  # unpickling runs the file's own code, which may raise anything
-        found = f"{type(error).__name__}: {error}"
-        raise ConversionRefused(f"load {path.name}", found, _how_to_load(error)) from error
+        found = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+        raise ConversionRefused(f"load {path.name}", found, _remedy(error)) from error
 
 
-def _how_to_load(error: Exception) -> str:
-    """Return the next step after an error of a pickle's own code."""
-    if isinstance(error, ModuleNotFoundError) and error.name in extras.MODULES["boosting"]:
-        return extras.how_to_get("boosting")
+def _remedy(error: Exception) -> str:
+    """Return what to do about a pickle that cannot be loaded."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = error.name.partition(".")[0]
+        if package in extras.MODULES["boosting"]:
+            return extras.how_to_get("boosting")
+        if package not in ("__main__", *sys.stdlib_module_names):
+            own = f"if {package} is a module of your own, put its folder on PYTHONPATH"
+            return f"pip install {_DISTRIBUTIONS.get(package, package)}; {own}"
+    if lost := _OF_A_SCRIPT.search(str(error)):
+        return (
+            f"{lost[1]} stands in the script or notebook that wrote the model, which a pickle does not hold: move it "
+            f"into a module, import it from there, write the model again, and put the module's folder on PYTHONPATH"
+        )
     return "install what the model was trained with, or check that the file is whole"
 
 

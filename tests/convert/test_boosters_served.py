@@ -70,3 +70,13 @@ def test_categories_that_come_from_csv_as_plain_values_are_those_of_training(tab
     found = ask(conversion, {name: plain[name].tolist() for name in plain})
     assert (found["prediction"] == model.predict(trained)).all()
     assert np.allclose(found["probability"], model.predict_proba(trained), atol=1e-5)
+
+
+def test_xgboosts_unknown_categories_are_refused_whatever_their_spelling(table):
+    rows, answers = table
+    trained = rows[["x"]].assign(shift=pd.Categorical(rows["shift"]))
+    model = xgboost.XGBClassifier(n_estimators=9, n_jobs=1, enable_categorical=True, early_stopping_rounds=2)
+    model.fit(trained, answers, eval_set=[(trained, answers)], verbose=False)
+    inputs = {one.name: one for one in convert_model(model, trained).manifest.inputs}
+    assert inputs["shift"].categories == ["early", "late"]
+    assert inputs["x"].categories is None

@@ -2,9 +2,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.compose import make_column_transformer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, OrdinalEncoder, StandardScaler, TargetEncoder
+
+from convert.build import convert_model
 
 OPTIONS = [
     {},
@@ -100,3 +102,12 @@ def test_encoders_stand_beside_numbers_in_a_pipeline(graph, ask, table, unseen):
     labels, probabilities = ask(graph(model, table), unseen)
     assert (labels.astype(bool) == model.predict(unseen)).all()
     np.testing.assert_allclose(probabilities, model.predict_proba(unseen), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "encoder", [OneHotEncoder(handle_unknown="ignore"), OrdinalEncoder(), TargetEncoder()], ids=str
+)
+def test_whole_numbers_that_float64_cannot_tell_apart_are_compared_as_such(encoder):
+    ids = pd.DataFrame({"id": 10**17 + np.arange(90) % 30, "k": np.arange(90) % 3})
+    model = make_pipeline(encoder, Ridge()).fit(ids, ids["id"] % 7)
+    assert convert_model(model, ids).parity.passed

@@ -11,7 +11,7 @@ from skl2onnx.common._topology import Scope
 from sklearn.preprocessing import FunctionTransformer
 
 from appliance.errors import ConversionRefused
-from convert.converters import elementwise, expressions
+from convert.converters import elementwise, expressions, smooth_functions
 
 
 def ratio_and_parts(x):
@@ -114,9 +114,9 @@ HEIGHTS = np.array([3.0, 1.0, 4.0, 1.0, 5.0, 9.0])
 PAIRS = {
     "log1p": (expressions.log1p, np.log1p, st.floats(-1 + 1e-12, 1e200)),
     "expm1": (expressions.expm1, np.expm1, st.floats(-800, 700)),
-    "erf": (expressions.erf, special.erf, st.floats(-50, 50)),
-    "ndtr": (expressions.ndtr, special.ndtr, st.floats(-50, 50)),
-    "ndtri": (expressions.ndtri, special.ndtri, st.floats(1e-7, 1 - 1e-7)),
+    "erf": (smooth_functions.erf, special.erf, st.floats(-50, 50)),
+    "ndtr": (smooth_functions.ndtr, special.ndtr, st.floats(-50, 50)),
+    "ndtri": (smooth_functions.ndtri, special.ndtri, st.floats(1e-7, 1 - 1e-7)),
     "interpolate": (
         lambda x: expressions.interpolate(x, KNOTS, HEIGHTS),
         lambda x: np.interp(x, KNOTS, HEIGHTS),

@@ -27,8 +27,9 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from appliance.errors import InvalidInput
 from convert import convert_model
+from convert.model import tables
 from convert.model.frames import plain
-from convert.model.schema import infer, read_table
+from convert.model.schema import infer
 
 GAPS = np.arange(300) % 9 == 0
 BOOSTERS = {
@@ -185,7 +186,7 @@ def test_polars_parquet_reads_as_the_table_it_was(plant, agrees, tmp_path):
     model = make_pipeline(columns, LogisticRegression()).fit(
         polars.scan_parquet(tmp_path / "sample.parquet").collect(), y
     )
-    assert agrees(model, convert_model(model, read_table(tmp_path / "sample.parquet")), table)
+    assert agrees(model, convert_model(model, tables.read(tmp_path / "sample.parquet")), table)
 
 
 @pytest.mark.parametrize(
@@ -299,7 +300,7 @@ def test_missing_texts_are_those_of_training_however_the_sample_was_read(plant, 
     columns = ColumnTransformer([("c", OneHotEncoder(handle_unknown=unknown), ["größe"])], remainder="passthrough")
     model = make_pipeline(columns, LogisticRegression()).fit(table, y)
     table.to_csv(tmp_path / "sample.csv", index=False)
-    for sample in (read_table(tmp_path / "sample.csv"), polars.from_pandas(table), table[~GAPS]):
+    for sample in (tables.read(tmp_path / "sample.csv"), polars.from_pandas(table), table[~GAPS]):
         assert agrees(model, convert_model(model, sample), table)
 
 

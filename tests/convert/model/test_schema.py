@@ -10,7 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from appliance.errors import InvalidInput, NotFound
-from convert.model.schema import Limits, infer, read_table
+from convert.model import tables
+from convert.model.schema import Limits, infer
 from convert.proof.rows import draw
 
 
@@ -103,24 +104,24 @@ def test_ragged_csv_is_refused_with_its_line(tmp_path, line):
     path = tmp_path / "sample.csv"
     path.write_text(f"a,b\n1,2\n{line}\n")
     with pytest.raises(InvalidInput, match=r"line 3 has \d fields and the header 2"):
-        read_table(path)
+        tables.read(path)
 
 
 def test_csv_and_parquet_read_alike(tmp_path, plant):
     table, _ = plant
     table.to_csv(tmp_path / "sample.csv", index=False)
     table.to_parquet(tmp_path / "sample.parquet")
-    one, other = read_table(tmp_path / "sample.csv"), read_table(tmp_path / "sample.parquet")
+    one, other = tables.read(tmp_path / "sample.csv"), tables.read(tmp_path / "sample.parquet")
     assert kinds(one) == kinds(other) == {"temp-C": "float", "serial no": "int64", "größe": "string", "on": "bool"}
     assert one["größe"].tolist() == other["größe"].tolist()
 
 
 def test_sample_that_is_not_there_or_of_another_kind_is_refused(tmp_path):
     with pytest.raises(NotFound):
-        read_table(tmp_path / "none.csv")
+        tables.read(tmp_path / "none.csv")
     (tmp_path / "sample.xls").write_bytes(b"x")
     with pytest.raises(InvalidInput, match=r"neither \.csv nor \.parquet"):
-        read_table(tmp_path / "sample.xls")
+        tables.read(tmp_path / "sample.xls")
 
 
 @settings(max_examples=150, deadline=None)
@@ -131,7 +132,7 @@ def test_any_bytes_are_a_table_or_a_clear_refusal(tmp_path_factory, content, end
     path.write_bytes(content)
     outcome = None
     try:
-        outcome = read_table(path)
+        outcome = tables.read(path)
     except InvalidInput as error:
         outcome = error.found
     assert isinstance(outcome, (pd.DataFrame, str))
