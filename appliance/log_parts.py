@@ -4,8 +4,11 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from appliance import nofollow
+from appliance.bundle import baseline, members
 from appliance.config import Config
 from appliance.errors import ApplianceError, NotReady, StoreError
 from appliance.labels import LabelFeed, TakeLabels
@@ -16,6 +19,7 @@ from appliance.store.versions import Store
 if TYPE_CHECKING:
     from appliance.monitoring.prediction_log.log import PredictionLog
     from appliance.monitoring.prediction_log.recent import RecentAnswers
+    from appliance.monitoring.quality.standing import Past, Standing
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +32,9 @@ class LogParts:
         self._config = config.log.predictions
         self._store = store
         self._first = slot == 0
+        self._false_alarms = config.drift.false_alarms_a_year
+        self._marks = _Marks(store)
+        self._pasts: dict[tuple[str, str], Past | None] = {}  # by their baselines
         self._joining: threading.Thread | None = None
         self.feeds: list[LabelFeed] = []
         """Who is told of each prediction whose label came."""
@@ -61,6 +68,8 @@ class LogParts:
                 self._store.state_dir,
                 max_label_days=self._config.max_label_days,
                 tolerance_of=self._tolerance,
+                good_since=self._good_since,
+                judge=self._judge,
                 feeds=self.feeds,
             )
             self._joining = threading.Thread(target=joiner.run, args=(stop,), name="labels", daemon=True)
@@ -97,9 +106,50 @@ class LogParts:
         """Return what labels say of a model."""
         from appliance.monitoring.quality import report
 
-        done = [one for one in self._store.receipts() if one.model == model and one.what == "mark good"]
-        good = {one.version: one.when[:10] for one in done if one.outcome == "done"}
+        good = {version: times[-1] for (name, version), times in self._marks.times().items() if name == model}
         return report.of_model(self._store.state_dir, model, now=time.time(), good_since=good)
+
+    def standing(self, model: str, version: str) -> "Standing | None":
+        """Return whether a version's labels are worse than its past; None where nothing is known."""
+        if self.recorder is None:
+            return None
+        from appliance.monitoring.quality import state
+
+        try:
+            return state.read(self._store.state_dir, model).standings.get(version)
+        except (OSError, ApplianceError) as error:
+            log.error("quality cannot be read", extra={"model": model, "error": str(error)})
+            return None
+
+    def _good_since(self, model: str, version: str) -> Sequence[str]:
+        """Return when a version was marked good, each time."""
+        return self._marks.times().get((model, version), ())
+
+    def _judge(
+        self, model: str, version: str, days: dict[str, dict[str, float]], classes: Sequence[Any], own: "Past | None"
+    ) -> "tuple[str, str, Past | None]":
+        """Return how a version's labels stand; as quality.join.Judge."""
+        from appliance.experiments import label_alarm
+        from appliance.monitoring.quality.state import day_of
+
+        own = own or label_alarm.past_of(days, classes, day_of(time.time()))
+        known = self._baseline_past(model, version) if classes else None
+        return *label_alarm.judged(days, classes, known, own, self._false_alarms), own
+
+    def _baseline_past(self, model: str, version: str) -> "Past | None":
+        """Return what a bundle's calibration says of a version, None where it has none, or is not installed."""
+        key = model, version
+        if key not in self._pasts:
+            from appliance.monitoring.quality.standing import Past
+
+            bins = []
+            with suppress(ApplianceError, OSError):
+                path = self._store.folder(model, version) / members.BASELINE
+                found = baseline.read(nofollow.read(path, within=self._store.state_dir))
+                bins = found.calibration if found.unseen else []
+            rows, wrong = sum(one.rows for one in bins), sum(one.rows * (1 - one.right) for one in bins)
+            self._pasts[key] = Past(rows, wrong, wrong) if rows else None
+        return self._pasts[key]
 
     def _tolerance(self, model: str, version: str) -> tuple[float, float] | None:
         """Return how far a version's numbers may be from the original's; None where it is not installed any more."""
@@ -108,3 +158,35 @@ class LogParts:
         except ApplianceError:
             return None
         return found.absolute, found.relative
+
+
+class _Marks:
+    """When each version was marked good, by the receipts; they are read again when there are more. Safe in any thread.
+
+    A version may be marked good again, so each has several times.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: tuple[object, dict[tuple[str, str], list[str]]] = None, {}
+
+    def times(self) -> dict[tuple[str, str], list[str]]:
+        """Return {(model, version): times (UTC, ISO 8601), the oldest first}."""
+        now = self._size()
+        if now != self._known[0]:
+            found: dict[tuple[str, str], list[str]] = {}
+            with suppress(StoreError):
+                for one in self._store.receipts():
+                    if (one.what, one.outcome) == ("mark good", "done"):
+                        found.setdefault((one.model, one.version), []).append(one.when)
+                self._known = now, found
+        return self._known[1]
+
+    def _size(self) -> object:
+        """Return what differs once there is another receipt."""
+        folder = self._store.receipts_dir
+        try:
+            entries = nofollow.entries(folder, within=folder.parent)
+        except (OSError, StoreError):
+            return ()
+        return tuple(sorted((name, status.st_size) for name, status in entries.items()))

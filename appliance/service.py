@@ -246,6 +246,8 @@ class Service:
                     now["experiment"] = msgspec.to_builtins(experiment)
                 if (report := self._drift_of(served.name, served.loaded.version)) is not None:
                     now["drift"] = report.alarm()
+                if (standing := self.log.standing(served.name, served.loaded.version)) is not None:
+                    now["quality"] = standing.as_dict()
                 found.append(now)
         return found
 
@@ -266,6 +268,7 @@ class Service:
             log_heads=self.log.heads,
             take_labels=self.log.take_labels,
             quality=self.log.quality,
+            standing=self.log.standing,
             drift=self._drift_of,
             distribution=self.drift.distribution if self.drift else _no_drift,
             alarms=self.overview.alarms,

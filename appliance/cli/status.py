@@ -94,6 +94,7 @@ def _models(store: Store) -> list[dict[str, Any]]:
             "probation": _probation(store, model["name"]),
             "drift": _drift(store, model["name"], model["active"]),
             "quality": quality[model["name"]].figures.get(model["active"] or "") if model["name"] in quality else None,
+            "labels": _standing(store, model["name"], model["active"]),
         }
         for model in models
     ]
@@ -117,6 +118,17 @@ def _drift(store: Store, name: str, version: str | None) -> dict[str, Any] | Non
     except ApplianceError:
         return None
     return msgspec.to_builtins(found.report.summary()) if found and found.report else None
+
+
+def _standing(store: Store, name: str, version: str | None) -> dict[str, Any] | None:
+    """Return whether the active version's labels are worse than its past; None where nothing is known."""
+    from appliance.monitoring.quality import state
+
+    try:
+        found = state.read(store.state_dir, name).standings.get(version or "")
+    except (ApplianceError, OSError):
+        return None
+    return found.as_dict() if found else None
 
 
 def _problem(store: Store, name: str, version: str | None) -> str:
@@ -173,6 +185,11 @@ def _lines(document: dict[str, Any]) -> list[str]:
         lines += [f"  problem: {told}" for told in (model["problem"], model.get("experiment_problem")) if told]
         lines += [f"  drift: {_drift_line(model['drift'])}"] if model["drift"] else []
         lines += [f"  quality: {_quality_line(model['quality'])}"] if model["quality"] else []
+        lines += [
+            f"  labels: {found['state']} since {found['since']}: {found['because']}"
+            for found in [model["labels"]]
+            if found and found["because"]
+        ]
         lines += [f"  probation: {told}" for told in [(model["probation"] or {}).get("verdict")] if told]
         lines += [f"  why: {model['why']}"] * bool(model["why"]) + [f"  error: {model.get('error')}"] * (
             "error" in model

@@ -257,6 +257,12 @@ def _quality(models: Mapping[str, QualityFigures]) -> Iterator[Metric]:
             for name, value in by_name.items():
                 figures.add_metric((model, version, name), value)
     yield figures
+    help_ = "1 where labels say that a version is worse than its own past, else 0; absent with too few labels."
+    worse = GaugeMetricFamily("appliance_quality_worse", help_, labels=_VERSION)
+    for model, found in models.items():
+        for version, value in found.worse.items():
+            worse.add_metric((model, version), float(value))
+    yield worse
 
 
 def _triton(sums: Sums) -> Iterator[Metric]:

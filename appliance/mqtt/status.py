@@ -46,8 +46,9 @@ class StatusReporter:
         self.hindrance = ""
         """Why nothing can be committed; "" while it can."""
         self._client_id = client_id
-        self._topic, self._drift_topic = topics.status, topics.drift
-        self._alarms: dict[str, bytes] = {}  # model -> what was last said of its drift
+        self._topic = topics.status
+        self._alarm_topics = {"drift": topics.drift, "quality": topics.quality}
+        self._alarms: dict[str, bytes] = {}  # topic -> what was last said there
         self._links = links
         self._source = links[0]
         self._flow = flow
@@ -106,7 +107,7 @@ class StatusReporter:
     def _publish_status(self) -> None:
         """Publish the retained status."""
         state, models = self.state(), self._models()
-        self._publish_drift(models)
+        self._publish_alarms(models)
         status = {
             "appliance": __version__,
             "client_id": self._client_id,
@@ -116,14 +117,19 @@ class StatusReporter:
         }
         self._publish_everywhere(self._topic, msgspec.json.encode(status))
 
-    def _publish_drift(self, models: list[dict[str, Any]]) -> None:
-        """Publish each model's drift, retained, where it has changed; and that it is gone with its model."""
-        alarms = {one["model"]: _alarm(one) for one in models if "drift" in one}
-        for model in self._alarms.keys() - alarms.keys():
-            self._publish_everywhere(f"{self._drift_topic}/{model}", b"")
-        for model, payload in alarms.items():
-            if self._alarms.get(model) != payload:
-                self._publish_everywhere(f"{self._drift_topic}/{model}", payload)
+    def _publish_alarms(self, models: list[dict[str, Any]]) -> None:
+        """Publish each model's drift and quality, retained, where it has changed; and that it is gone with it."""
+        alarms = {
+            f"{topic}/{one['model']}": _alarm(one, kind)
+            for kind, topic in self._alarm_topics.items()
+            for one in models
+            if kind in one
+        }
+        for topic in self._alarms.keys() - alarms.keys():
+            self._publish_everywhere(topic, b"")
+        for topic, payload in alarms.items():
+            if self._alarms.get(topic) != payload:
+                self._publish_everywhere(topic, payload)
         self._alarms = alarms
 
     def _publish_everywhere(self, topic: str, payload: bytes) -> None:
@@ -149,6 +155,6 @@ class StatusReporter:
         return found
 
 
-def _alarm(model: dict[str, Any]) -> bytes:
-    """Return what is said of a model's drift."""
-    return msgspec.json.encode({"model": model["model"], "version": model["version"], **model["drift"]})
+def _alarm(model: dict[str, Any], kind: str) -> bytes:
+    """Return what is said of a model's drift, or quality."""
+    return msgspec.json.encode({"model": model["model"], "version": model["version"], **model[kind]})

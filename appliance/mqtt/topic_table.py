@@ -76,6 +76,8 @@ class TopicTable:
         self.online, self.status, self.errors = (f"{base}/{name}" for name in ("online", "status", "errors"))
         self.drift = f"{base}/drift"
         """Below it, each model's drift."""
+        self.quality = f"{base}/quality"
+        """Below it, whether each model's labels are worse than its past."""
         self.birth = f"{config.discovery_prefix}/status" if config.discovery else ""
         """Where Home Assistant says that it has started; "" when it is not told of us."""
         self.rights = Rights(config, base, self.is_ours)
@@ -168,7 +170,9 @@ class TopicTable:
             raise ConfigError("configuration [[mqtt.rows]]", "two have the same name", "name each differently")
         if config.discovery and not is_topic(self.birth):
             raise ConfigError("configuration [mqtt] discovery_prefix", "it is no topic", "leave out + and #")
-        own = [Filter(topic) for topic in (self.online, self.status, self.errors, f"{self.drift}/+")]
+        own = [
+            Filter(topic) for topic in (self.online, self.status, self.errors, f"{self.drift}/+", f"{self.quality}/+")
+        ]
         local = way == 0
         given = [one.template for one in self.subscriptions if one.template and local]
         given += [one.template for one in self.rows if local]

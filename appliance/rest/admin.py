@@ -11,6 +11,7 @@ from appliance.errors import ApplianceError
 from appliance.experiments import control, info, probation_record
 from appliance.experiments.info import RunningExperiment
 from appliance.experiments.probation_record import Probation
+from appliance.monitoring.quality.standing import Standing
 from appliance.repository import Served
 from appliance.rest.http_types import Context, Request, Response, json_response
 from appliance.rest.json_body import decode
@@ -70,6 +71,8 @@ class ModelInfo(msgspec.Struct):
     """This host's verdict on the active version; null when none is active."""
     drift: DriftSummary | None
     """Of the version that serves; null where it is not watched. See /models/{name}/drift."""
+    quality: Standing | None
+    """Whether labels say that it is worse than its past; null where nothing is known. See /models/{name}/quality."""
     versions: list[VersionInfo]
     """Oldest first."""
     model_name: str | UnsetType = field(default=UNSET, name="modelName")
@@ -189,6 +192,7 @@ def _model_info(context: Context, name: str, served: Served | None) -> ModelInfo
         experiment_problem=info.problem_of(context.store, name),
         probation=probation_record.described(context.store.state_dir, name, now),
         drift=drift.summary() if drift else None,
+        quality=context.standing(name, serving) if serving else None,
         versions=[_version_info(context, name, version, now.active) for version in context.store.versions(name)],
         model_name=name if serving else UNSET,
         model_url=str(context.store.models_dir / name / serving) if serving else UNSET,

@@ -39,6 +39,8 @@ class QualityReport(msgspec.Struct):
     model: str
     labels: dict[str, int]
     """Labels by outcome: matched, repeated, changed, late, unknown, waiting."""
+    standings: list[dict[str, Any]]
+    """{version, state, since, because}: whether its labels are worse than its past."""
     windows: list[dict[str, Any]]
 
 

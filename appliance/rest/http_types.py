@@ -25,6 +25,7 @@ from appliance.monitoring.distribution import Distribution
 from appliance.monitoring.history_ring import Series
 from appliance.monitoring.last_failures import LastFailure
 from appliance.monitoring.prediction_log.recent import RecentAnswers
+from appliance.monitoring.quality.standing import Standing
 from appliance.predictor import Counts, Prediction, Predictor
 from appliance.readiness import Readiness, Ready
 from appliance.repository import ModelRepository
@@ -211,8 +212,12 @@ class Context:
     """So many of a model's last answers, as they are logged. Raises NotReady where nothing is."""
     take_labels: TakeLabels | None = None
     """Where labels go; None where predictions are not logged."""
-    quality: Callable[[str], dict[str, Any]] = field(default=lambda name: {"model": name, "labels": {}, "windows": []})
+    quality: Callable[[str], dict[str, Any]] = field(
+        default=lambda name: {"model": name, "labels": {}, "standings": [], "windows": []}
+    )
     """A model's quality by its labels."""
+    standing: Callable[[str, str], Standing | None] = field(default=lambda model, version: None)
+    """Whether a version's labels are worse than its past; None where nothing is known."""
     self_test: SelfTest = selftest.self_test
     """Self-tests a version before it goes live; the service's own function does so in another process."""
     experiment_bytes: int = 0

@@ -71,11 +71,14 @@ def _of_classes(sums: Sums, classes: Sequence[Any], weights: dict[int, float]) -
         return {"accuracy": right / labelled if labelled else None, "interval": wilson(right, labelled)}
     table = [[sums.get(f"table:{true}:{place}", 0.0) for place in range(count)] for true in range(count)]
     weighted = [[number * weights.get(place, 0.0) for place, number in enumerate(row)] for row in table]
-    total, right = sum(map(sum, weighted)), sum(weighted[place][place] for place in range(count))
-    squares = sum(number * weights.get(place, 0.0) ** 2 for row in table for place, number in enumerate(row))
+    # Rows whose label is no class of the model: it was wrong, whichever class it said.
+    unseen = [sums.get(f"unseen:{place}", 0.0) for place in range(count)]
+    lost = [number * weights.get(place, 0.0) for place, number in enumerate(unseen)]
+    total, right = sum(map(sum, weighted)) + sum(lost), sum(weighted[place][place] for place in range(count))
+    squares = sum(number * weights.get(place, 0.0) ** 2 for row in [*table, unseen] for place, number in enumerate(row))
     effective = total * total / squares if squares else 0.0  # Kish's effective number of rows
     accuracy = right / total if total else None
-    per_class = [_class_figures(weighted, place, name) for place, name in enumerate(classes)]
+    per_class = [_class_figures(weighted, lost[place], place, name) for place, name in enumerate(classes)]
     return {
         "accuracy": accuracy,
         "interval": wilson((accuracy or 0.0) * effective, effective),
@@ -86,8 +89,8 @@ def _of_classes(sums: Sums, classes: Sequence[Any], weights: dict[int, float]) -
     }
 
 
-def _class_figures(table: list[list[float]], place: int, name: Any) -> Json:
-    right, told, true = table[place][place], sum(row[place] for row in table), sum(table[place])
+def _class_figures(table: list[list[float]], lost: float, place: int, name: Any) -> Json:
+    right, told, true = table[place][place], sum(row[place] for row in table) + lost, sum(table[place])
     precision, recall = right / told if told else None, right / true if true else None
     f1 = 2 * right / (told + true) if told + true else None
     return {"class": name, "precision": precision, "recall": recall, "f1": f1, "support": true}

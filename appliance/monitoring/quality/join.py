@@ -1,7 +1,7 @@
 """Joins labels with predictions, by reading the log behind its writers; one thread of one process does it.
 
 The log is the truth: labels are written there first. What was read so far and what came of it are in one file,
-STATE_DIR/log/NAME/quality.json, replaced as a whole. After a kill the log is read on from there, so each label counts
+see state.py, replaced as a whole. After a kill the log is read on from there, so each label counts
 once, and deleting the file makes the sums again.
 
 A label belongs to the last prediction of its id before it. One that comes before its prediction is in the log waits for
@@ -17,9 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import msgspec
+from typing import Any, Protocol
 
 from appliance import nofollow
 from appliance.errors import ApplianceError
@@ -29,8 +27,9 @@ from appliance.monitoring.prediction_log.find import Found
 from appliance.monitoring.prediction_log.lines import Label, Row
 from appliance.monitoring.prediction_log.segments import Segment, Writer
 from appliance.monitoring.quality import sums
-from appliance.monitoring.quality.sums import Change
-from appliance.store import durable
+from appliance.monitoring.quality.standing import TOO_FEW, WORSE, Past, Standing
+from appliance.monitoring.quality.state import Pending, Place, State, Window, day_of, read, write
+from appliance.monitoring.quality.sums import Change, Sums
 
 PATIENCE = 10.0
 """Seconds for which a label waits for its prediction."""
@@ -39,51 +38,25 @@ DAYS = 31
 STEP, SAVE_SECONDS = 1.0, 10.0
 MOST_PENDING = 20_000
 """Labels that are read at once."""
-FILE = "quality.json"
 OUTCOMES = ("matched", "repeated", "changed", "late", "unknown")
 DAY = 86_400.0
 
 ToleranceOf = Callable[[str, str], tuple[float, float] | None]
 """(model, version) -> (absolute, relative), None where it is not known."""
+GoodSince = Callable[[str, str], Sequence[str]]
+"""(model, version) -> when it was marked good (UTC, ISO 8601), each time, the oldest first."""
+
+
+class Judge(Protocol):
+    """Who says whether a version's labels are worse than its past."""
+
+    def __call__(
+        self, model: str, version: str, days: dict[str, Sums], classes: Sequence[Any], own: Past | None
+    ) -> tuple[str, str, Past | None]:
+        """Return (state, because, its past by its first days here) of the sums of each day; as label_alarm has them."""
+
 
 log = logging.getLogger(__name__)
-
-
-class Window(msgspec.Struct):
-    """The sums of one version, arm and day of predictions."""
-
-    version: str
-    arm: str
-    day: str
-    classes: list[Any]
-    sums: dict[str, float]
-
-
-class Place(msgspec.Struct):
-    """How far a writer's log was read."""
-
-    segment: int = 1
-    offset: int = 0
-
-
-class Pending(msgspec.Struct):
-    """A label whose prediction is not found yet."""
-
-    label: Label
-    writer: str
-    segment: int
-    offset: int
-    read: float
-
-
-class State(msgspec.Struct):
-    """The state of a model's labels: their outcomes, and all sums."""
-
-    format: int = 1
-    places: dict[str, Place] = {}
-    windows: list[Window] = []
-    counts: dict[str, int] = {}
-    pending: list[Pending] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +78,14 @@ class Joiner:
         *,
         max_label_days: float = 30,
         tolerance_of: ToleranceOf = lambda model, version: None,
+        good_since: GoodSince = lambda model, version: (),
+        judge: Judge | None = None,
         feeds: Sequence[LabelFeed] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`feeds` are told of each prediction whose label came."""
+        """`feeds` are told of each prediction whose label came; `judge` is asked when labels came."""
+        self._good_since = good_since
+        self._judge = judge
         self._state_dir = state_dir
         self._latest = max_label_days * DAY
         self._tolerance_of = tolerance_of
@@ -135,6 +112,8 @@ class Joiner:
             rows, labels = self._read_on(model, state)
             joined = self._join(model, state) if state.pending else 0
             due = time.monotonic() - self._saved.get(model, 0.0) >= SAVE_SECONDS
+            if joined and self._judge:
+                self._stand(model, state, self._judge)
             if labels or joined or (rows and (due or save)):
                 self._drop_old(state)
                 write(self._state_dir, model, state)
@@ -143,7 +122,7 @@ class Joiner:
     def _read_on(self, model: str, state: State) -> tuple[int, int]:
         """Count the rows and take the labels that were written since; return how many of each."""
         rows = labels = 0
-        windows = {(one.version, one.arm, one.day): one for one in state.windows}
+        windows = {one.key: one for one in state.windows}
         for writer in segments.writers(self._state_dir, model):
             place = state.places.setdefault(str(writer), Place())
             for segment, offset, line in self._lines(writer, place):
@@ -155,7 +134,7 @@ class Joiner:
                         state.pending.append(Pending(label, str(writer), segment.number, offset, self._clock()))
                         labels += 1
                 elif line.startswith(lines.ROW) and lines.ERASED not in line:
-                    rows += self._count(state, windows, writer, segment, line)
+                    rows += self._count(model, state, windows, writer, segment, line)
         return rows, labels
 
     def _lines(self, writer: Writer, place: Place) -> Iterator[tuple[Segment, int, bytes]]:
@@ -198,7 +177,13 @@ class Joiner:
         return self._headers.get(key)
 
     def _count(
-        self, state: State, windows: dict[tuple[str, str, str], Window], writer: Writer, segment: Segment, line: bytes
+        self,
+        model: str,
+        state: State,
+        windows: dict[tuple[str, str, str, str], Window],
+        writer: Writer,
+        segment: Segment,
+        line: bytes,
     ) -> int:
         """Count one answered row; return how many there were."""
         header = self._header(segment)
@@ -208,10 +193,10 @@ class Joiner:
             return 0
         if row.error or header is None:
             return 0
-        key = writer.version, row.arm, day_of(row.t)
+        key = writer.version, row.arm, day_of(row.t), self._good(model, writer.version, row.t)
         window = windows.get(key)
         if window is None:
-            window = windows[key] = Window(*key, header.classes, {})
+            window = windows[key] = Window(*key[:3], header.classes, {}, key[3])
             state.windows.append(window)
         sums.add(window.sums, sums.predicted(_answer(row, header.classes), header.classes))
         return 1
@@ -275,8 +260,7 @@ class Joiner:
         former.setdefault(predicted.row.id, []).append(label)
         if last is not None and last.label == label.label:
             return "repeated"
-        key = predicted.version, predicted.row.arm, day_of(predicted.row.t)
-        window = next((one for one in state.windows if (one.version, one.arm, one.day) == key), None)
+        window = self._window(model, state, predicted)
         if window is None:
             return "late"  # its day is kept no more
         if last is not None:
@@ -286,6 +270,34 @@ class Joiner:
             return "changed"
         self._tell(model, predicted, label)
         return "matched"
+
+    def _good(self, model: str, version: str, moment: float) -> str:
+        """Return when a version was last marked good before a moment, "" for never."""
+        times = self._good_since(model, version)
+        return next((one for one in reversed(times) if datetime.fromisoformat(one).timestamp() <= moment), "")
+
+    def _window(self, model: str, state: State, predicted: Joined) -> Window | None:
+        """Return the window that a prediction was counted in, None where it is kept no more."""
+        row = predicted.row
+        key = predicted.version, row.arm, day_of(row.t)
+        found = [one for one in state.windows if one.key[:3] == key]
+        good = self._good(model, predicted.version, row.t)
+        return next((one for one in found if one.good == good), found[0] if found else None)
+
+    def _stand(self, model: str, state: State, judge: Judge) -> None:
+        """Take note of whether each version's labels are worse than its past; a line of the log on change alone."""
+        for version in {one.version for one in state.windows}:
+            own = [one for one in state.windows if one.version == version]
+            days = {day: sums.together([one.sums for one in own if one.day == day]) for day in {one.day for one in own}}
+            now, because, past = judge(model, version, days, own[-1].classes, state.pasts.get(version))
+            if past is not None:
+                state.pasts[version] = past
+            before = state.standings.get(version, Standing(TOO_FEW, ""))
+            since = before.since if before.state == now else datetime.now(UTC).isoformat(timespec="seconds")
+            state.standings[version] = Standing(now, since, because)
+            if before.state != now and WORSE in (before.state, now):
+                extra = {"model": model, "version": version, "state": now, "because": because}
+                log.log(logging.WARNING if now == WORSE else logging.INFO, "quality", extra=extra)
 
     def _changes(self, model: str, predicted: Joined, label: Label) -> Iterator[Change]:
         """Return what a label adds to the sums."""
@@ -312,28 +324,6 @@ class Joiner:
         oldest = day_of(self._clock() - DAYS * DAY)
         state.windows = [one for one in state.windows if one.day >= oldest]
         self._headers = {key: self._headers[key] for key in list(self._headers)[-256:]}
-
-
-def day_of(moment: float) -> str:
-    """Return the day (UTC) of a Unix time."""
-    return datetime.fromtimestamp(min(max(moment, 0.0), 2e11), UTC).date().isoformat()
-
-
-def read(state_dir: Path, model: str) -> State:
-    """Return what came of a model's labels so far; a damaged file is passed over: the log has it all."""
-    try:
-        content = nofollow.read(state_dir / segments.FOLDER / model / FILE, within=state_dir)
-        return msgspec.json.decode(content, type=State)
-    except FileNotFoundError:
-        return State()
-    except msgspec.MsgspecError:
-        log.exception("quality is computed again", extra={"model": model})
-        return State()
-
-
-def write(state_dir: Path, model: str, state: State) -> None:
-    """Keep what came of a model's labels; at any moment the file is the old or the new one. Raises OSError."""
-    durable.write_atomically(state_dir / segments.FOLDER / model / FILE, msgspec.json.encode(state), within=state_dir)
 
 
 def _answer(row: Row, classes: Sequence[Any]) -> Any:

@@ -9,8 +9,11 @@ from typing import Any
 
 from appliance.errors import StoreError
 from appliance.monitoring.prediction_log import segments
-from appliance.monitoring.quality import figures, join
-from appliance.monitoring.quality.join import OUTCOMES, State, Window
+from appliance.monitoring.quality import figures
+from appliance.monitoring.quality import state as kept
+from appliance.monitoring.quality.join import OUTCOMES
+from appliance.monitoring.quality.standing import TOO_FEW, WORSE
+from appliance.monitoring.quality.state import State, Window, day_of
 from appliance.monitoring.quality.sums import together
 
 Json = dict[str, Any]
@@ -19,10 +22,10 @@ Json = dict[str, Any]
 def of_model(state_dir: Path, model: str, *, now: float, good_since: dict[str, str] | None = None) -> Json:
     """Return the report: windows of each version and arm are all days kept, today, and since it was marked good.
 
-    `good_since` is {version: day it was marked good}. Arms are apart, and together as arm null.
+    `good_since` is {version: when it was last marked good (UTC, ISO 8601)}. Arms are apart, and together as arm null.
     """
-    state = join.read(state_dir, model)
-    today = join.day_of(now)
+    state = kept.read(state_dir, model)
+    today = day_of(now)
     found = []
     for version in sorted({one.version for one in state.windows}):
         own = [one for one in state.windows if one.version == version]
@@ -30,11 +33,14 @@ def of_model(state_dir: Path, model: str, *, now: float, good_since: dict[str, s
         good = (good_since or {}).get(version)
         for arm in arms:
             parts = [one for one in own if arm is None or one.arm == arm]
-            wanted = {"all": "", "day": today, **({"since mark good": good} if good else {})}
-            for name, first in wanted.items():
-                found += _entry(version, arm, name, first, [one for one in parts if one.day >= first])
+            found += _entry(version, arm, "all", "", parts)
+            found += _entry(version, arm, "day", today, [one for one in parts if one.day >= today])
+            if good:
+                found += _entry(version, arm, "since mark good", good, [one for one in parts if one.good >= good])
     counts = {outcome: state.counts.get(outcome, 0) for outcome in OUTCOMES}
-    return {"model": model, "labels": {**counts, "waiting": len(state.pending)}, "windows": found}
+    standings = [{"version": version, **one.as_dict()} for version, one in sorted(state.standings.items())]
+    waiting = len(state.pending)
+    return {"model": model, "labels": {**counts, "waiting": waiting}, "standings": standings, "windows": found}
 
 
 _SHOWN = ("accuracy", "f1_macro", "log_loss", "brier", "auc", "mae", "rmse", "bias", "r2")
@@ -48,6 +54,8 @@ class QualityFigures:
     """{outcome: labels}"""
     figures: dict[str, dict[str, float]]
     """{version: {figure: value}}, without what is not known."""
+    worse: dict[str, bool]
+    """{version: whether its labels are worse than its past}, of those with labels enough."""
 
 
 def of_all(state_dir: Path) -> dict[str, QualityFigures]:
@@ -55,7 +63,7 @@ def of_all(state_dir: Path) -> dict[str, QualityFigures]:
     found = {}
     with suppress(OSError, StoreError):
         for model in segments.models(state_dir):
-            state = join.read(state_dir, model)
+            state = kept.read(state_dir, model)
             figures = {
                 version: {
                     name: value
@@ -65,7 +73,9 @@ def of_all(state_dir: Path) -> dict[str, QualityFigures]:
                 for version, one in by_version(state).items()
             }
             counts = {outcome: state.counts.get(outcome, 0) for outcome in OUTCOMES}
-            found[model] = QualityFigures(counts, figures)
+            known = {version: one for version, one in state.standings.items() if one.state != TOO_FEW}
+            worse = {version: one.state == WORSE for version, one in known.items()}
+            found[model] = QualityFigures(counts, figures, worse)
     return found
 
 

@@ -39,6 +39,8 @@ def labelled_class(
         return
     if truth not in classes or answer not in classes:
         yield "unseen", 1.0
+        if answer in classes:
+            yield f"unseen:{classes.index(answer)}", 1.0
         return
     true, place = classes.index(truth), classes.index(answer)
     yield f"table:{true}:{place}", 1.0

@@ -31,7 +31,7 @@ from appliance.errors import (
     StoreError,
 )
 from appliance.monitoring import drift_state
-from appliance.monitoring.quality import join
+from appliance.monitoring.quality import state as labels
 from appliance.store.versions import Store
 
 ROOT = Path(appliance.__file__).parents[1]
@@ -389,7 +389,9 @@ def test_status_tells_of_drift_and_quality(run, bundles, state):
         drift_state.write(store, ("iris", "1.0.0"), drift_state.DriftState(drift_state.FORMAT, [], report=report))
     (state / "log" / "iris").mkdir(parents=True)
     sums = {"rows": 4.0, "labelled": 2.0, "table:0:0": 2.0}
-    join.write(state, "iris", join.State(windows=[join.Window("1.0.0", "", "2026-01-01", ["a"], sums)], counts={}))
+    labels.write(
+        state, "iris", labels.State(windows=[labels.Window("1.0.0", "", "2026-01-01", ["a"], sums)], counts={})
+    )
     (model,) = document(run("status", "--json"))["models"]
     assert model["drift"] == {"state": "drift", "since": "2026-01-01T00:00:00Z", "columns": ["petal_width"]}
     assert model["quality"] == {"coverage": 0.5}

@@ -17,7 +17,8 @@ from appliance.inference.version import LoadedVersion
 from appliance.monitoring import counters, shared_cells
 from appliance.monitoring.experiment_figures import STATES, ArmFigures, ExperimentFigures
 from appliance.monitoring.metrics import Metrics
-from appliance.monitoring.quality import join
+from appliance.monitoring.quality import state
+from appliance.monitoring.quality.standing import Standing
 from appliance.mqtt_state import MqttState
 from appliance.predictor import Counts, Prediction, Predictor
 from appliance.repository import ModelRepository, Served
@@ -301,8 +302,12 @@ def test_the_documentation_has_every_metric_with_its_type_and_labels_and_no_othe
     evidence = {("2.0.0", "failures"): 0.5}
     canary = ExperimentFigures("iris", 2, "wait", arms, ("2.0.0", 1.0), {"agreement": 0.75}, evidence)
     (folder / "log" / "iris").mkdir(parents=True)
-    window = join.Window("1.0.0", "", "2026-01-01", ["a"], {"rows": 2.0, "labelled": 1.0, "table:0:0": 1.0})
-    join.write(folder, "iris", join.State(windows=[window], counts={"matched": 1}))
+    window = state.Window("1.0.0", "", "2026-01-01", ["a"], {"rows": 2.0, "labelled": 1.0, "table:0:0": 1.0})
+    state.write(
+        folder,
+        "iris",
+        state.State(windows=[window], counts={"matched": 1}, standings={"1.0.0": Standing("worse", "2026-01-01")}),
+    )
     metrics = Metrics(folder, 0, state_dir=folder)
     metrics.experiments = lambda: [canary]
     metrics.drift = lambda: [report]

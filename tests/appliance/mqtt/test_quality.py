@@ -49,6 +49,19 @@ def test_a_message_asks_for_the_quality_of_its_own_rows_alone(listen, plain):
     assert running.listener.state().problems == []
 
 
+def test_labels_that_stand_worse_are_retained_below_their_own_topic(listen, plain, until):
+    running = listen(subscriptions=[PLANT], status_seconds=0.05).connected()
+    client = plain("appliance/edge/#")
+    quality = {"state": "worse", "since": "2026-03-01T00:00:00+00:00", "because": "wrong on 20.0%"}
+    running.served = [{"model": "gaps", "version": "1.0.0", "quality": quality}]
+    (alarm,) = client.wait(1, "appliance/edge/quality/gaps")
+    assert msgspec.json.decode(alarm.payload) == {"model": "gaps", "version": "1.0.0", **quality}
+    late = plain("appliance/edge/quality/#")
+    assert late.wait(1)[0].retain
+    running.served = []
+    assert client.wait(2, "appliance/edge/quality/gaps")[-1].payload == b""
+
+
 def test_a_subscription_and_rows_of_several_topics_have_it_by_their_setting(listen, plain):
     columns = [{"topic": f"line/{{device}}/{name}", "columns": {name: "last"}} for name in NAMED]
     rows = {"name": "rows", "model": "gaps", "answer": "line/{device}/prediction", "feeds": columns, "quality": True}

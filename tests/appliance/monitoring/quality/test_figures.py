@@ -115,6 +115,7 @@ def test_labels_of_no_class_count_as_errors_and_unseen():
     found = figures.report(summed(["a", "a"], [None, None], ["a", "new"]), CLASSES)
     assert found["coverage"]["unseen_labels"] == 1
     assert found["coverage"]["labelled"] == 2
+    assert (found["accuracy"], found["classes"][0]["precision"]) == (0.5, 0.5)  # it was wrong, whichever class it said
 
 
 @pytest.mark.parametrize(("given", "classes", "meant"), [

@@ -1,5 +1,6 @@
 """Labels find their predictions, whatever the order, once each; and a kill or a restart counts none twice."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from appliance.monitoring.prediction_log import find, lines
 from appliance.monitoring.prediction_log.lines import Header, Label, Row
 from appliance.monitoring.prediction_log.segments import Writer
 from appliance.monitoring.prediction_log.writer import SegmentWriter
-from appliance.monitoring.quality import join, report
+from appliance.monitoring.quality import join, report, state
 from appliance.monitoring.quality.join import Joiner
 
 T = 1_760_000_000.0
@@ -37,6 +38,9 @@ class Log:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.now, self.heard = folder, T, Heard()
+        self.good: list[str] = []
+        self.judged: list[dict[str, float]] = []
+        self.verdict = "fine"
         self.writers = [self.open("1.0.0", 0), self.open("1.0.0", 1)]
         self.joiner = self.joining()
 
@@ -44,7 +48,17 @@ class Log:
         return SegmentWriter.open(Writer(self.folder, "iris", version, slot), header(version), lambda: self.now)
 
     def joining(self) -> Joiner:
-        return Joiner(self.folder, feeds=[self.heard], clock=lambda: self.now)
+        return Joiner(
+            self.folder,
+            feeds=[self.heard],
+            clock=lambda: self.now,
+            good_since=lambda model, version: self.good,
+            judge=self.judge,
+        )
+
+    def judge(self, model, version, days, classes, own):
+        self.judged.append({day: sums["labelled"] for day, sums in days.items() if "labelled" in sums})
+        return self.verdict, "why", own
 
     def predict(self, name: str, answer: str = "a", t: float = T, by: int = 0, **more) -> None:
         line = lines.line_of(Row(f"{name}.0", t, x=[1.0], y=answer, p=[0.75, 0.25], n="0", **more))
@@ -168,7 +182,52 @@ def test_all_is_computed_anew_from_the_log_where_the_file_is_lost(log):
         log.label(f"r{number}.0", "a")
     log.label("r1.0", "b", T + 70)
     before = log.step(), log.accuracy()
-    (log.folder / "log" / "iris" / join.FILE).unlink()
+    (log.folder / "log" / "iris" / state.FILE).unlink()
     log.joiner = log.joining()
     after = log.step(), log.accuracy()
     assert after == before
+
+
+def test_since_mark_good_is_from_that_moment_on_though_the_day_had_rows_before(log):
+    log.good = [at(T - 500), at(T + 100)]
+    log.predict("before", "a", t=T + 99)
+    log.predict("first", "a", t=T + 100)
+    log.predict("after", "b", t=T + 101, arm="exp/1.0.0")
+    log.label("before", "b", t=T + 200)
+    log.label("first", "a", t=T + 200)
+    assert log.step(300) == {"matched": 2}
+    found = report.of_model(log.folder, "iris", now=T, good_since={"1.0.0": log.good[-1]})["windows"]
+    windows = {one["window"]: one for one in found if one["arm"] is None}
+    assert windows["all"]["coverage"]["rows"] == 3
+    good = windows["since mark good"]
+    assert (good["from"], good["coverage"]["rows"], good["coverage"]["labelled"]) == (log.good[-1], 2, 1)
+    assert good["accuracy"] == 1.0
+    (log.folder / "log" / "iris" / state.FILE).unlink()
+    log.joiner = log.joining()
+    log.step()
+    assert report.of_model(log.folder, "iris", now=T, good_since={"1.0.0": log.good[-1]})["windows"] == found
+
+
+def test_how_labels_stand_is_kept_and_told_once(log, caplog):
+    log.predict("one", "a")
+    log.label("one", "a")
+    log.step()
+    assert log.judged == [{"2025-10-09": 1.0}]
+    log.verdict = "worse"
+    for number in range(3):
+        log.predict(f"next-{number}", "a")
+        log.label(f"next-{number}", "b")
+        log.step()
+    (standing,) = log.report()["standings"]
+    assert (standing["version"], standing["state"], standing["because"]) == ("1.0.0", "worse", "why")
+    assert [(one.levelname, one.state) for one in caplog.records if one.message == "quality"] == [("WARNING", "worse")]
+    log.joiner = log.joining()  # after a restart it is not told again
+    log.predict("last", "a")
+    log.label("last", "b")
+    log.step()
+    assert log.report()["standings"] == [standing]
+    assert len([one for one in caplog.records if one.message == "quality"]) == 1
+
+
+def at(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")
