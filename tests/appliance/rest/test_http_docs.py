@@ -23,12 +23,12 @@ def iris(iris_bundle):
 
 
 def near(value):
-    """Return a JSON value with room for what processors differ by in a number's last digits."""
+    """Return a JSON value with room for what processors differ by: the model is trained on this one."""
     if isinstance(value, dict):
         return {key: near(one) for key, one in value.items()}
     if isinstance(value, list):
         return [near(one) for one in value]
-    return pytest.approx(value, rel=1e-5) if isinstance(value, float) else value
+    return pytest.approx(value, rel=1e-4) if isinstance(value, float) else value
 
 
 def cells(line):
