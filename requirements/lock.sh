@@ -1,7 +1,8 @@
 #!/bin/sh
 # Writes the lock files: exact versions with hashes for every platform and Python >= 3.11, and no host name.
 # Each includes the one before, so that the device, the build machine and development run the same versions.
-# Extras stay with the names: pip takes a hashed pin for `name[extra]` by that alone, once there is a newer release.
+# Extras stay with the names, and the name alone is pinned beside: pip looks at each by itself, and would take a newer
+# release, without a hash, for the one that is not.
 set -eu
 lock="$1 pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-strip-extras --quiet"
 compile="$lock pyproject.toml"
@@ -37,3 +38,10 @@ printf 'atheris\n' | $lock - --no-annotate -o requirements/attack.txt
 printf 'openapi-python-client\n' | $lock - --no-annotate -o requirements/typed-client.txt
 # What makes the documentation site.
 printf 'mkdocs-material\n' | $lock - --no-annotate -o requirements/docs.txt
+for file in requirements/*.txt; do
+  awk '{ print }
+    / --hash=/ { hashes = hashes ? hashes "\n" $0 : $0; if (pin && !/\\$/) { print pin "\n" hashes; pin = "" } next }
+    { pin = ""; hashes = "" }
+    /^[a-zA-Z0-9._-]+\[[^]]*\]==/ { pin = $0; sub(/\[[^]]*\]/, "", pin) }' "$file" > "$file.new"
+  mv "$file.new" "$file"
+done
