@@ -5,10 +5,12 @@ import fcntl
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +26,11 @@ hypothesis_settings.register_profile("untimed", deadline=None, suppress_health_c
 hypothesis_settings.load_profile("untimed")
 
 _RANDOM = random.SystemRandom()  # processes that were seeded alike do not ask for the same ports
+IRIS_COMMANDS = (
+    "python examples/iris/train.py .",
+    "appliance convert model.joblib --name iris --version 1.0.0 --sample sample.csv --target species",
+)
+"""What the bundle of the iris example is made by, as the pages show it; a test of a page need not run them again."""
 MOSQUITTO = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
 
 
@@ -141,6 +148,19 @@ def once_a_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Calla
         return folder
 
     return once
+
+
+@pytest.fixture(scope="session")
+def iris_bundle(once_a_run: Callable[..., Path]) -> Path:
+    """Return the bundle of the iris example; beside it are model.joblib and sample.csv."""
+
+    def make(folder: Path) -> None:
+        (folder / "examples").symlink_to(Path(__file__).parents[1] / "examples")
+        environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+        for command in IRIS_COMMANDS:
+            subprocess.run(shlex.split(command), cwd=folder, env=environment, check=True, capture_output=True)
+
+    return once_a_run("iris-example", make) / "iris-1.0.0.bundle"
 
 
 @pytest.fixture

@@ -7,8 +7,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -331,19 +329,6 @@ def start_service(tmp_path: Path, make_bundle: Callable[..., Path]) -> Iterator[
     yield start
     for one in running:
         one.close()
-
-
-@pytest.fixture(scope="session")
-def iris_bundle(once_a_run: Callable[..., Path]) -> Path:
-    """Return the bundle that `make run` makes."""
-
-    def make(folder: Path) -> None:
-        subprocess.run([sys.executable, ROOT / "examples/iris/train.py", folder], check=True, capture_output=True)
-        command = [Path(sys.executable).parent / "appliance", "convert", folder / "model.joblib", "--name", "iris"]
-        options = ["--version", "1.0.0", "--sample", folder / "sample.csv", "--target", "species", "-o", folder]
-        subprocess.run([*command, *options], check=True, capture_output=True)
-
-    return once_a_run("iris-example", make) / "iris-1.0.0.bundle"
 
 
 @pytest.fixture(scope="module")  # another module may have one of its own
