@@ -280,7 +280,7 @@ def _prove(recorded: _Recorded, made: Candidate, tolerance: Tolerance) -> parity
         Batch("sample", f"the sample's rows, at most {MOST_SAMPLE_ROWS}, with the answers expected of them", rows),
         Batch("turned", "the same rows in the opposite order", backwards),
     ]
-    evidence = [(batch, comparison.compare(batch, limits)) for batch in batches]
+    evidence = [(batch, comparison.compare(batch, limits).answers) for batch in batches]
     kinds = [comparison.kind(batch) for batch in batches]
     kinds.append(comparison.compare_one_by_one(batches[0], limits))
     report = Parity(

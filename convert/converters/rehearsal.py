@@ -26,7 +26,7 @@ from convert.converters.expressions import Graph, Tensor
 from convert.converters.reads import is_trusted
 from convert.converters.surroundings import CHANCE, ENVIRONMENT, KEPT, MEMORY, of_event, of_value
 
-_WORLDS = ((0.0, None), (34_567_890.0, "AAA-9:17"), (-345_678_901.0, "BBB+8:43"), (456_789_012.0, "CCC-1:01")) * 2
+WORLDS = ((0.0, None), (34_567_890.0, "AAA-9:17"), (-345_678_901.0, "BBB+8:43"), (456_789_012.0, "CCC-1:01")) * 2
 """Seconds added to the clock, and the time zone (POSIX, TZ), of each run; each run also has its own seeds.
 
 There are enough runs that a random choice shows both of its results.
@@ -64,11 +64,11 @@ def outside(trace: Callable[[Tensor], Tensor], function: Any, arguments: Mapping
     An error of `trace` is not a finding: the caller runs it again and reports it.
     """
     sheets, before = [], {}
-    for seed, (seconds, zone) in enumerate(_WORLDS):
-        if seed == len(_WORLDS) - 1:
+    for seed, (seconds, zone) in enumerate(WORLDS):
+        if seed == len(WORLDS) - 1:
             before = _kept(function, arguments)  # earlier runs may have filled a cache
         sheet = _Sheet()
-        with _unheard(), _elsewhere(seed, seconds, zone), _watched() as notes:
+        with _unheard(), elsewhere(seed, seconds, zone), _watched() as notes:
             try:
                 result = trace(Tensor(Graph(sheet, sheet), "x")).name
             except Exception:  # noqa: BLE001 - the user's function may raise anything when given a tensor
@@ -184,7 +184,7 @@ def _is_excused(frame: FrameType | None) -> bool:
 
 
 @contextmanager
-def _elsewhere(seed: int, seconds: float, zone: str | None) -> Iterator[None]:
+def elsewhere(seed: int, seconds: float, zone: str | None) -> Iterator[None]:
     """Replace the clock, the time zone and the random numbers."""
     now, now_ns, states = time.time, time.time_ns, (random.getstate(), np.random.get_state())
     before = os.environ.get("TZ")

@@ -12,7 +12,7 @@ import pandas as pd
 from sklearn.base import ClusterMixin, is_classifier, is_outlier_detector, is_regressor
 from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.naive_bayes import CategoricalNB
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from appliance.bundle.manifest import Label, Task
 from appliance.errors import ConversionRefused, Misuse
@@ -29,7 +29,8 @@ _TRANSFORMING = ("transform", "score_samples")  # densities have only the second
 _FEW_ROWS = 2_000
 MOST_SPLITS = 10_000
 _ROWS_LED = 500  # rows of the sample that go through every tree, to find which splits they reach
-_CALLS_PER_BATCH = 200  # finding the refused rows by halving a batch costs a call each time
+CALLS_PER_BATCH = 200
+"""Finding the refused rows by halving a batch costs a call each time."""
 
 
 class Original:
@@ -125,6 +126,10 @@ class Original:
         """
         return self._kept.of(frame, lambda: self._asked(frame, self.methods))
 
+    def answers_anew(self, frame: pd.DataFrame) -> Answers:
+        """Return what the model answers now, whatever it answered to these rows before; see `answers`."""
+        return self._asked(frame, self.methods)
+
     def last_answer(self, frame: pd.DataFrame) -> Answers:
         """Return the answer of the last output alone, which holds numbers where the model has any; see `answers`."""
         last = dict([list(self.methods.items())[-1]])
@@ -149,6 +154,11 @@ class Original:
             return _dense(self.model.predict_proba(rows))
 
     @cached_property
+    def _threads(self) -> ThreadpoolController:
+        """The thread pools of the libraries that are loaded: to look for them takes longer than most models' answer."""
+        return ThreadpoolController()
+
+    @cached_property
     def _in_reference_precision(self) -> Any:
         """A copy of the model that computes with fewer rounding errors."""
         model = copy.deepcopy(self.model)
@@ -161,7 +171,7 @@ class Original:
         rows = self.schema.for_original(frame)
         # For few rows, several threads cost more than they save.
         threads = 1 if len(frame) <= _FEW_ROWS else None
-        with _quiet(), self.watch.on(), threadpool_limits(threads, user_api="openmp"):
+        with _quiet(), self.watch.on(), self._threads.limit(limits=threads, user_api="openmp"):
             found = {name: _dense(getattr(model, method)(rows)) for name, method in methods.items()}
         return {name: self._by_rows(name, answer, len(frame)) for name, answer in found.items()}
 
@@ -192,12 +202,14 @@ class Original:
         return taken(self.takes, frame)
 
 
-def taken(takes: Callable[[pd.DataFrame], bool], frame: pd.DataFrame) -> tuple[Mask, Mask]:
+def taken(
+    takes: Callable[[pd.DataFrame], bool], frame: pd.DataFrame, most_calls: int = CALLS_PER_BATCH
+) -> tuple[Mask, Mask]:
     """Return for each row whether `takes` accepts it, and whether it was asked: calls for a batch are limited.
 
     A row that was not asked counts as not taken. Rows are asked by halves.
     """
-    calls = iter(range(_CALLS_PER_BATCH))
+    calls = iter(range(most_calls))
     mask, asked = np.zeros(len(frame), dtype=bool), np.ones(len(frame), dtype=bool)
     waiting = [(0, len(frame))]
     while waiting and next(calls, None) is not None:

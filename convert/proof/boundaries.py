@@ -170,7 +170,7 @@ class _Stretch:
 
         Labels change at decision boundaries, probabilities and numbers at every threshold of a tree.
         """
-        answers = [_numbered(answer) for answer in self.answers(rows).values()]
+        answers = [numbered(answer) for answer in self.answers(rows).values()]
         width = max(answers[0].shape[1], answers[-1].shape[1])
         one, other = (np.pad(a, ((0, 0), (0, width - a.shape[1]))) for a in (answers[0], answers[-1]))
         return np.where(first[:, None], one, other)
@@ -195,7 +195,7 @@ class _Stretch:
         return pd.DataFrame(columns)
 
 
-def _numbered(answer: Array) -> Array:
+def numbered(answer: Array) -> Array:
     """Return an answer as float64 [rows, numbers], texts as numbers that stay the same from call to call."""
     flat = np.asarray(answer).reshape(len(answer), -1)
     if flat.dtype.kind in "OUS":

@@ -1,7 +1,7 @@
 """parity.json, the certificate that a graph answers as the original did."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -55,6 +55,25 @@ class WorstRow(msgspec.Struct, frozen=True):
     onnx: Any
 
 
+class Search(msgspec.Struct, frozen=True):
+    """What the search for the worst row came to (convert/proof/falsifier.py).
+
+    It ends after `most_rows` rows, at the first row that is off, or, on a machine too slow for the model, after so many
+    processor seconds that `stopped` says "seconds".
+    """
+
+    rows: int
+    """Rows that both sides answered."""
+    most_rows: int
+    rounds: int
+    restarts: int
+    jumps: int
+    """How many jumps of the original's answer were narrowed down to less than a rounding of float32."""
+    largest_share: float | None
+    """How much of the tolerance the farthest number took; null where one was beyond it, or a label differed."""
+    stopped: Literal["rows", "found", "seconds"]
+
+
 class Attempt(msgspec.Struct, frozen=True):
     """One floating-point type that was tried, and what came of it."""
 
@@ -76,6 +95,8 @@ class Parity(msgspec.Struct, frozen=True):
     notes: list[str]
     attempts: list[Attempt]
     libraries: dict[str, str]
+    search: Search | None = None
+    """None where there was no original to ask, or other rows were off before."""
 
     @property
     def rows(self) -> int:

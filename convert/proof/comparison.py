@@ -23,10 +23,14 @@ from convert.proof.rows import Batch
 WORST_ROWS = 5
 FAR = frozenset({"edges", "magnitudes", "infinite"})
 """Kinds of rows that lie beyond what the sample holds."""
-_BY_ROUNDING = FAR | {"ties"}
+SEARCHED = "searched"
+"""The kind of the rows that the falsifier asks."""
+ELSEWHEN = "another time"
+"""The kind of the rows that the original is asked again, under another clock."""
+_BY_ROUNDING = FAR | {"ties", SEARCHED}
 """Kinds of rows where rounding may decide what the original answers. On a tree's thresholds it does not: there a graph
 that turns one rounding early is wrong."""
-_AS_GIVEN = frozenset({"sample", "alone", "trial"})
+_AS_GIVEN = frozenset({"sample", "alone", "trial", ELSEWHEN})
 """Kinds of rows where the original's answers stand as they are, whatever rounding errors are in them."""
 _ONE_BY_ONE = 8
 
@@ -85,6 +89,14 @@ class _Total:
         self.share = max(self.share, float(difference.share.max(initial=0.0)))
         self.flips += difference.flips
         self.off += int(difference.off.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The original's answers to a batch, and how much of the tolerance each row took [rows]; beyond 1 it is off."""
+
+    answers: Answers
+    share: NDArray[np.float64]
 
 
 class ParityComparison:
@@ -150,9 +162,9 @@ class ParityComparison:
             return False
         return trial.passed
 
-    def compare(self, batch: Batch, limits: Limits) -> Answers:
-        """Compare one batch, and return the original's answers."""
-        expected = self.original.answers(batch.frame)
+    def compare(self, batch: Batch, limits: Limits, expected: Answers | None = None) -> Compared:
+        """Compare one batch with `expected`, by default the original's answers."""
+        expected = self.original.answers(batch.frame) if expected is None else expected
         found = self._ask(batch, limits)
         beside = {} if batch.beside is None else self.original.answers(batch.beside)
         nearest, tied, difference = {}, {}, {}
@@ -170,7 +182,7 @@ class ParityComparison:
             self._totals[name].add(difference[name])
             self._remember(name, batch, answer, found[name], difference[name])
         self._off_by_kind[batch.kind] += int(_any_off(difference).sum())
-        return expected
+        return Compared(expected, np.max([one.share for one in difference.values()], axis=0))
 
     def compare_one_by_one(self, batch: Batch, limits: Limits) -> RowKind:
         """Compare a few rows sent alone: a graph may have learnt the size of a batch."""
@@ -217,12 +229,14 @@ class ParityComparison:
         Those that are `tied` were counted already.
         """
         those = batch.frame.iloc[rows]
-        around, wider_ulp, shares = [], [], None
+        around, wider_ulp, narrow, shares = [], [], [], None
         try:
             if batch.kind in _BY_ROUNDING:
                 around = [self.original.answers(moved) for moved in near_ties.moved(those, limits)]
                 wider_ulp = [self.original.answers(moved) for moved in near_ties.moved_wider_ulp(those, limits)]
                 shares = self.original.shares_drawn(those)
+            if batch.kind == SEARCHED and self._rounds_scores(expected):
+                narrow = [self.original.answers(near_ties.as_float32(those, limits))]
             wider_ulp += self.original.equivalents(those)
         except Exception:  # noqa: BLE001 - a model is other people's code: what it refuses around a row is no answer
             return expected
@@ -234,7 +248,7 @@ class ParityComparison:
                 if shares is not None and own.ndim == 1:
                     drawn = near_ties.drawn(own, given, self.original.class_labels, shares)
                     closest[drawn] = given[drawn]
-                for other in around:
+                for other in [*around, *narrow]:
                     equal = ~self._difference(name, other[name], given).off
                     closest[equal] = other[name][equal]
             else:
@@ -248,6 +262,14 @@ class ParityComparison:
             nearest[name] = answer.astype(closest.dtype)
             nearest[name][rows[matched_neighbour]] = closest[matched_neighbour]
         return nearest
+
+    def _rounds_scores(self, expected: Answers) -> bool:
+        """Return whether float32 inputs may turn a label at its boundary, since numbers beside it show how near it is.
+
+        A search stands as near to a boundary as it likes; the numbers are held to the tolerance there too.
+        """
+        exact = [_is_exact(self.original.roles[name], own, self.original.task) for name, own in expected.items()]
+        return self.candidate.float_type == "float32" and any(exact) and not all(exact)
 
     def _difference(self, name: str, expected: Any, found: Any) -> Difference:
         if _is_exact(self.original.roles[name], expected, self.original.task):

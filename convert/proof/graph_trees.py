@@ -6,6 +6,7 @@ that tree_nodes.py writes.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -23,7 +24,7 @@ _COMPARED = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Ensemble:
     """The trees of one node of the graph, in flat arrays with an entry for each split.
 
@@ -50,9 +51,10 @@ class Ensemble:
             goes = _COMPARED[int(self.mode[split])](values, self.threshold[split])
         return np.where(np.isnan(values), bool(self.missing[split]), goes)
 
-    def is_ordered(self, split: int) -> bool:
-        """Return whether a split parts the values below its threshold from those above."""
-        return int(self.mode[split]) <= _GT and bool(np.isfinite(self.threshold[split]))
+    @cached_property
+    def ordered(self) -> Mask:
+        """Which splits part the values below their threshold from those above."""
+        return np.asarray((self.mode <= _GT) & np.isfinite(self.threshold))
 
     def last_before(self, split: int) -> float:
         """Return the greatest value, of the threshold's type, on the lower side of an ordered split."""

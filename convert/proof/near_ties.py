@@ -53,6 +53,13 @@ def _moved(frame: pd.DataFrame, limits: Limits, ulps: int, turn: int) -> pd.Data
     return frame.assign(**columns)
 
 
+def as_float32(frame: pd.DataFrame, limits: Limits) -> pd.DataFrame:
+    """Return the rows as float32 inputs hold them: each float64 rounded to float32."""
+    names = [n for n in frame if frame[n].dtype == np.float64 and n not in limits.categories]
+    with np.errstate(over="ignore"):
+        return frame.assign(**{name: frame[name].astype("float32").astype("float64") for name in names})
+
+
 def nearest(found: Array, expected: Array, around: list[Array]) -> Array:
     """Return the numbers nearest to `found` in the range that the original's answers span: `expected`, and `around`.
 

@@ -9,12 +9,14 @@ from appliance.errors import Misuse, ParityFailed
 from convert.model.arrays import Answers
 from convert.model.original import Original
 from convert.model.schema import Limits
+from convert.proof import falsifier, searched_rows
 from convert.proof.both_sides import BothSides
 from convert.proof.candidate import Candidate
-from convert.proof.certificate import OutputParity, Parity
+from convert.proof.certificate import OutputParity, Parity, Search
 from convert.proof.comparison import FAR, ParityComparison
 from convert.proof.limits import settle
 from convert.proof.rows import SEED, Batch
+from convert.proof.searched_rows import Costly
 
 MARGIN = 0.5
 """The share of the tolerance that float32 inputs may take on a proof's rows: other rows may round worse."""
@@ -39,28 +41,41 @@ def check_tolerance(tolerance: Tolerance | None) -> Tolerance:
 
 
 def prove(
-    original: Original, candidate: Candidate, limits: Limits, tolerance: Tolerance, libraries: dict[str, str]
+    original: Original,
+    candidate: Candidate,
+    limits: Limits,
+    tolerance: Tolerance,
+    libraries: dict[str, str],
+    searched: int = falsifier.MOST_ROWS,
 ) -> Proof:
     """Return the proof of `candidate` under `limits`, passed or not.
 
     Numbers pass when |a - b| <= absolute + relative * |b|, b being the original's; labels, texts and integers when
-    they are equal. Raises ConversionRefused when the graph cannot answer the rows at all.
+    they are equal. Where all drawn rows pass, about `searched` more are searched for those that do not. Raises
+    ConversionRefused when the graph cannot answer the rows at all.
     """
     comparison = ParityComparison(original, candidate, tolerance)
     limits, notes = settle(limits, original.schema, comparison.agrees)
     sides = BothSides(original, candidate, limits, tolerance)
-    evidence, kinds = [], []
+    evidence, kinds, costly = [], [], Costly()
+    most = MARGIN if candidate.float_type == "float32" else 1.0
     for batch in sides.batches():
         rows = sides.answered(batch)
         if len(rows.batch.frame):
-            answers = comparison.compare(rows.batch, limits)
+            compared = comparison.compare(rows.batch, limits)
+            costly.add(rows.batch, compared.share)
             # The device's self-test needs rows that have one right answer.
             sure = batch.beside is None and batch.kind not in comparison.by_rounding
-            evidence += [(rows.batch, answers)] if sure else []
+            evidence += [(rows.batch, compared.answers)] if sure else []
         kinds.append(comparison.kind(rows.batch, rows.refused, rows.tied, rows.not_asked))
     kinds.append(comparison.compare_one_by_one(evidence[0][0], limits))
+    found = None
+    if comparison.passed and comparison.share <= most:
+        kinds += searched_rows.elsewhen(sides, comparison)
+        found, kind = searched_rows.search(sides, comparison, costly.rows(original.schema.frame), most, searched)
+        kinds.append(kind)
     report = Parity(
-        passed=comparison.passed and (candidate.float_type != "float32" or comparison.share <= MARGIN),
+        passed=comparison.passed and comparison.share <= most,
         float_type=candidate.float_type,
         why="",
         seed=SEED,
@@ -68,11 +83,22 @@ def prove(
         kinds=kinds,
         outputs=comparison.outputs(),
         worst=comparison.worst(),
-        notes=[*notes, *little_left(comparison)],
+        notes=[*notes, *little_left(comparison), *_of_search(found)],
         attempts=[],
         libraries=libraries,
+        search=found,
     )
     return Proof(report, limits, evidence)
+
+
+def _of_search(found: Search | None) -> list[str]:
+    """Return a note where a search ended by the clock: on a quicker machine the certificate would be another one."""
+    if found is None or found.stopped != "seconds":
+        return []
+    return [
+        f"the search for the worst row ended after {falsifier.MOST_SECONDS:g} processor seconds, at {found.rows} of "
+        f"{found.most_rows} rows: how far it comes depends on the machine, and so does this certificate"
+    ]
 
 
 def little_left(comparison: ParityComparison) -> list[str]:

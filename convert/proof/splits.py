@@ -43,24 +43,23 @@ class _Split:
     """How many rows stand on the same split before it."""
 
 
-def search(candidate: Candidate, limits: Limits) -> list[Batch]:
-    """Return the rows; none for a graph without trees. What the graph refuses ends the search.
-
-    Where a column goes into the trees as it is, the rows stand on the threshold and on the next number; where something
-    is computed of a single column before, they stand a few roundings of float32 aside.
-    """
+def of(candidate: Candidate, limits: Limits) -> "Splits | None":
+    """Return the splits of a graph's trees; None for a graph without, or one that refuses what is asked to see them."""
     model = load_from_string(candidate.onnx)
     found = ensembles(model)
     if not found:
-        return []
+        return None
     try:
-        return _Search(candidate, limits, found, Inputs(model, [one.tensor for one in found])).batches()
+        return Splits(candidate, limits, found, Inputs(model, [one.tensor for one in found]))
     except (ApplianceError, ValueError):  # the graph or the device's schema refuses what is drawn
-        return []
+        return None
 
 
-class _Search:
-    """One search under way: the sample's rows as the trees see them, and which column moves which feature."""
+class Splits:
+    """The sample's rows as the graph's trees see them, and which column moves which feature.
+
+    Raises ApplianceError or ValueError where the graph refuses the sample's rows.
+    """
 
     def __init__(self, candidate: Candidate, limits: Limits, found: list[Ensemble], inputs: Inputs) -> None:
         self.candidate, self.limits, self.found, self.inputs = candidate, limits, found, inputs
@@ -79,8 +78,26 @@ class _Search:
         self.driven: dict[tuple[int, int], str] = {}
         self._probe()
 
+    def thresholds(self) -> dict[str, Array]:
+        """Return {column: where trees split it}, of columns that go into the trees as they are."""
+        found: dict[str, list[Array]] = {}
+        for (index, feature), name in self.plain.items():
+            ensemble = self.found[index]
+            found.setdefault(name, []).append(ensemble.threshold[ensemble.ordered & (ensemble.feature == feature)])
+        return {name: np.unique(np.concatenate(own).astype("float64")) for name, own in found.items()}
+
     def batches(self) -> list[Batch]:
-        """Return the rows on plain columns, and those aside of what is computed."""
+        """Return rows on either side of the splits; none where the graph refuses what is drawn.
+
+        Where a column goes into the trees as it is, the rows stand on the threshold and on the next number; where
+        something is computed of a single column before, they stand a few roundings of float32 aside.
+        """
+        try:
+            return self._batches()
+        except (ApplianceError, ValueError):  # the graph or the device's schema refuses what is drawn
+            return []
+
+    def _batches(self) -> list[Batch]:
         most = min(MOST_ROWS, MOST_CELLS // max(1, len(self.rows.columns)) // 2)
         splits = list(self._reached())
         if len(splits) > most:  # first one row for each split, then a second one, as far as they go
@@ -142,7 +159,7 @@ class _Search:
                     if split < 0:
                         continue
                     feature = int(ensemble.feature[split])
-                    if ensemble.is_ordered(split):
+                    if ensemble.ordered[split]:
                         yield from self._standing(index, split, here, within)
                     goes = ensemble.goes_yes(split, seen[here, feature])
                     below, above = _parted(ensemble, split, within)
@@ -266,7 +283,7 @@ def _parted(
     """Return between which numbers (above the first, at most the second) each feature lies at `yes` and at `no`."""
     feature = int(ensemble.feature[split])
     low, high = within.get(feature, (-np.inf, np.inf))
-    if not ensemble.is_ordered(split):
+    if not ensemble.ordered[split]:
         nowhere = within | {feature: (np.nan, np.nan)}  # no number is within: a row has to come there by itself
         return nowhere, nowhere
     last = ensemble.last_before(split)

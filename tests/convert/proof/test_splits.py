@@ -57,7 +57,7 @@ class Trees:
     def passes(self, made):
         """Return whether the rows at the graph's splits show no difference."""
         comparison = ParityComparison(self.original, made, Tolerance())
-        batches = splits.search(made, self.limits)
+        batches = splits.of(made, self.limits).batches()
         assert batches
         for batch in batches:
             comparison.compare(batch, self.limits)
