@@ -17,7 +17,7 @@ from convert.converters import boosting, float32_inputs, isolation, skl2onnx_gra
 from convert.model import schema
 from convert.model.arrays import Array
 from convert.model.original import Original
-from convert.proof import candidate, parity
+from convert.proof import candidate, diverging, parity
 from convert.proof.certificate import Attempt, Reports
 from convert.proof.limits import probe
 from convert.proof.rows import MOST_SAMPLE_ROWS
@@ -92,10 +92,13 @@ class _Recipe:
         failures: list[ConversionRefused] = []
         for float_type in self._float_types():
             try:
-                made = self._candidate(float_type, limits, time_limit)
+                self.progress(f"converting to ONNX with {float_type} inputs")
+                made = self._candidate(self.original, float_type, limits, time_limit)
                 self.progress(f"proving the {float_type} graph")
                 proof = parity.prove(self.original, made, limits, self.tolerance, self.libraries)
                 proof = _with_story(proof, attempts, self.kept_from_float32, self.schema.wide)
+                if proof.first_off is not None and float_type == self._float_types()[-1]:
+                    proof = self._with_step(proof, float_type, time_limit)
                 self.reports(proof.report)
                 if refused := self.original.watch.refusal():
                     raise refused  # found while the proof asked its rows
@@ -125,14 +128,25 @@ class _Recipe:
             return ("float32",)
         return ("float64",) if self.kept_from_float32 else ("float32", "float64")
 
-    def _candidate(self, float_type: TensorType, limits: schema.Limits, time_limit: float) -> candidate.Candidate:
-        self.progress(f"converting to ONNX with {float_type} inputs")
+    def _with_step(self, proof: parity.Proof, float_type: TensorType, time_limit: float) -> parity.Proof:
+        """Return a proof that did not pass with the step from which the answers differ."""
+        self.progress("finding the step from which the answers differ")
+
+        def convert(part: Original) -> candidate.Candidate:
+            return self._candidate(part, float_type, proof.limits, time_limit)
+
+        found = diverging.first_step(self.original, convert, proof.limits, self.tolerance, proof.first_off)
+        return msgspec.structs.replace(proof, report=msgspec.structs.replace(proof.report, diverged=found))
+
+    def _candidate(
+        self, original: Original, float_type: TensorType, limits: schema.Limits, time_limit: float
+    ) -> candidate.Candidate:
         rows = self.schema.frame.iloc[:_PROBE_ROWS]
-        answers = self.original.answers(rows)
+        answers = original.answers(rows)
         feeds = candidate.feeds(self.schema, rows, float_type, limits)
         inputs = self.schema.inputs(float_type, limits)
-        content = skl2onnx_graph.convert(self.original, inputs, float_type, feeds, answers, time_limit)
-        return candidate.build(content, self.original, answers, float_type)
+        content = skl2onnx_graph.convert(original, inputs, float_type, feeds, answers, time_limit)
+        return candidate.build(content, original, answers, float_type)
 
     def _conversion(self, made: candidate.Candidate, proof: parity.Proof) -> Conversion:
         provenance = Provenance(

@@ -14,9 +14,10 @@ from convert.output import echo, notice, print_json
 if TYPE_CHECKING:  # scikit-learn and its kind load when a conversion runs, not when `appliance --help` lists commands
     from appliance.bundle.manifest import Tolerance
     from convert.assemble import Conversion
-    from convert.proof.certificate import Parity
+    from convert.proof.certificate import OutputParity, Parity
 
-_LEAST_SHARE = 0.001  # share of the tolerance that is worth reporting
+
+_LEAST_SHOWN = 0.001  # of the tolerance
 
 
 @click.command()
@@ -172,14 +173,24 @@ def _print_json(report: "Parity", path: Path | None = None) -> None:
     print_json({"bundle": str(path) if path else None, "parity": report})
 
 
+def _told(output: "OutputParity") -> str:
+    """Return what one output came to, its share of the tolerance first: an absolute difference alone says little."""
+    share = f"{_percent(output.largest_share)} of the tolerance, " if output.largest_share is not None else ""
+    return f"{share}{output.label_flips} label flips (largest difference {output.largest_absolute:.2g})"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share >= _LEAST_SHOWN or not share else f"under {_LEAST_SHOWN:.1%}"
+
+
 def _print_summary(conversion: "Conversion", path: Path, complaints: tuple[str, ...]) -> None:
     report = conversion.parity
     echo(f"{path}")
     echo(f"  {report.rows} rows gave the same answer; {report.why}")
     for output in report.outputs:
-        difference = f"largest difference {output.largest_absolute:.2g}"
-        if output.largest_share is not None and output.largest_share >= _LEAST_SHARE:
-            difference += f" ({output.largest_share:.1%} of the tolerance)"
-        echo(f"  {output.output} ({output.method}): {output.label_flips} label flips, {difference}")
+        echo(f"  {output.output} ({output.method}): {_told(output)}")
+    if report.search is not None:
+        share = _percent(report.search.largest_share or 0.0)
+        echo(f"  searched for the worst row among {report.search.rows} more: {share} of the tolerance")
     for note in (*report.notes, *complaints):
         echo(f"  note: {note}")

@@ -294,6 +294,7 @@ def _prove(recorded: _Recorded, made: Candidate, tolerance: Tolerance) -> parity
         worst=comparison.worst(),
         notes=[
             "made elsewhere: proved against the answers given with the sample, on its rows alone",
+            *parity.of_sample(made.schema),
             *parity.little_left(comparison),
         ],
         attempts=[],

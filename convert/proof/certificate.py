@@ -55,6 +55,20 @@ class WorstRow(msgspec.Struct, frozen=True):
     onnx: Any
 
 
+class Diverged(msgspec.Struct, frozen=True):
+    """The step of a pipeline from which the answers to the first worst row differ, by its path and class.
+
+    `original` and `onnx` are what both sides have after it at the `places` where they differ, a few at most. They are
+    empty for the last step: then the answers themselves show it.
+    """
+
+    step: str
+    estimator: str
+    original: list[Any]
+    onnx: list[Any]
+    places: list[int]
+
+
 class Search(msgspec.Struct, frozen=True):
     """What the search for the worst row came to (convert/proof/falsifier.py).
 
@@ -97,6 +111,8 @@ class Parity(msgspec.Struct, frozen=True):
     libraries: dict[str, str]
     search: Search | None = None
     """None where there was no original to ask, or other rows were off before."""
+    diverged: Diverged | None = None
+    """None where the proof passed, or the model is no pipeline."""
 
     @property
     def rows(self) -> int:

@@ -109,6 +109,8 @@ class ParityComparison:
         self._totals = {name: _Total() for name in original.methods}
         self._off: list[WorstRow] = []
         self._off_by_kind: Counter[str] = Counter()
+        self.first_off: pd.DataFrame | None = None
+        """The first row that was off, as a table of one row."""
         self.by_rounding: set[str] = set()
         """Kinds of rows on some of which rounding decided: such answers may be others on another processor."""
 
@@ -284,6 +286,8 @@ class ParityComparison:
             return WorstRow(name, batch.kind, row, _json(expected[index]), _json(found[index]))
 
         self._off += [shown(index) for index in np.flatnonzero(difference.off)[: WORST_ROWS - len(self._off)]]
+        if self.first_off is None and difference.off.any():
+            self.first_off = batch.frame.iloc[[int(difference.off.argmax())]].reset_index(drop=True)
         total = self._totals[name]
         bar = total.farthest[-1][0] if len(total.farthest) == WORST_ROWS else 0.0
         for index in np.argsort(-difference.share, kind="stable")[:WORST_ROWS]:

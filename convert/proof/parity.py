@@ -8,11 +8,11 @@ from appliance.bundle.manifest import Tolerance
 from appliance.errors import Misuse, ParityFailed
 from convert.model.arrays import Answers
 from convert.model.original import Original
-from convert.model.schema import Limits
+from convert.model.schema import Limits, Schema
 from convert.proof import falsifier, searched_rows
 from convert.proof.both_sides import BothSides
 from convert.proof.candidate import Candidate
-from convert.proof.certificate import OutputParity, Parity, Search
+from convert.proof.certificate import Diverged, OutputParity, Parity, Search
 from convert.proof.comparison import FAR, ParityComparison
 from convert.proof.limits import settle
 from convert.proof.rows import SEED, Batch
@@ -20,15 +20,22 @@ from convert.proof.searched_rows import Costly
 
 MARGIN = 0.5
 """The share of the tolerance that float32 inputs may take on a proof's rows: other rows may round worse."""
+THIN = 50
+"""A sample of fewer rows is said to be thin."""
+_NAMES_SHOWN = 8
 _SLIGHT = 1e-3  # a relative difference up to which rounding may be to blame
 
 
 class Proof(msgspec.Struct, frozen=True):
-    """A report, the limits under which it holds, and its rows with the original's answers."""
+    """A report, the limits under which it holds, its rows with the original's answers, and the first row that is off.
+
+    That is a table of one row, or None.
+    """
 
     report: Parity
     limits: Limits
     evidence: list[tuple[Batch, Answers]]
+    first_off: Any = None
 
 
 def check_tolerance(tolerance: Tolerance | None) -> Tolerance:
@@ -83,12 +90,29 @@ def prove(
         kinds=kinds,
         outputs=comparison.outputs(),
         worst=comparison.worst(),
-        notes=[*notes, *little_left(comparison), *_of_search(found)],
+        notes=[*of_sample(original.schema), *notes, *little_left(comparison), *_of_search(found)],
         attempts=[],
         libraries=libraries,
         search=found,
     )
-    return Proof(report, limits, evidence)
+    return Proof(report, limits, evidence, comparison.first_off)
+
+
+def of_sample(table: Schema) -> list[str]:
+    """Return notes on a sample that shows little: few rows, or columns that hold one value."""
+    notes = []
+    if len(table.frame) < THIN:
+        notes.append(
+            f"the sample has {len(table.frame)} rows, under {THIN}: rows around it show little of what comes; give more"
+        )
+    constant = [column.name for column in table.columns if table.frame[column.name].nunique(dropna=False) < 2]
+    if constant:
+        shown = ", ".join(constant[:_NAMES_SHOWN]) + (", ..." if len(constant) > _NAMES_SHOWN else "")
+        notes.append(
+            f"{len(constant)} of {len(table.columns)} columns hold one value in the sample: {shown}; what the model "
+            "makes of others was tried with values near it alone"
+        )
+    return notes
 
 
 def _of_search(found: Search | None) -> list[str]:
@@ -130,7 +154,21 @@ def failure(report: Parity) -> ParityFailed:
     ]
     for worst in report.worst:
         parts.append(f"{worst.kind} row {_short(worst.row)}: original {worst.original}, ONNX {worst.onnx}")
+    if report.diverged is not None:
+        parts.append(_from_step(report.diverged))
     return ParityFailed("prove that the ONNX graph answers as the original", "\n  ".join(parts), _advice(report, off))
+
+
+def _from_step(diverged: Diverged) -> str:
+    """Return which step the answers differ from, and what both sides have after it."""
+    named = f"{diverged.step!r} ({diverged.estimator})"
+    if not diverged.places:
+        return f"both sides agree after all steps before {named}: the answers to the first row differ from that step on"
+    values = ", ".join(
+        f"value {place} is {one!r} in the original and {other!r} in ONNX"
+        for place, one, other in zip(diverged.places, diverged.original, diverged.onnx, strict=True)
+    )
+    return f"the answers to the first row differ from the step {named} on: after it {values}"
 
 
 def _advice(report: Parity, off: list[OutputParity]) -> str:
