@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from appliance.errors import ConversionRefused as Refused
 
 if TYPE_CHECKING:
-    from convert.assemble import Conversion
     from convert.build import convert_model
+    from convert.conversion import Conversion
 
 __all__ = ["Conversion", "Refused", "convert_model"]
 
@@ -17,7 +17,7 @@ __all__ = ["Conversion", "Refused", "convert_model"]
 def __getattr__(name: str) -> Any:
     """Import the recipe on first use (PEP 562)."""
     if name == "Conversion":
-        from convert.assemble import Conversion
+        from convert.conversion import Conversion
 
         return Conversion
     if name == "convert_model":

@@ -1,80 +1,27 @@
 """Puts the bundle of a proved graph together: manifest, certificate, examples and baseline."""
 
 import importlib.metadata
-import os
 import sys
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import onnx
 import pandas as pd
 
-from appliance.bundle import archive, examples, signature
-from appliance.bundle.baseline import Baseline
-from appliance.bundle.baseline import write as write_baseline
+from appliance.bundle import examples
 from appliance.bundle.manifest import FORMAT, Label, Manifest, Policy, Provenance, Task
 from convert import baseline, held_out
+from convert.conversion import Conversion
 from convert.converters import graphs
 from convert.model.arrays import Answers
 from convert.model.steps import steps
 from convert.proof.candidate import Candidate
-from convert.proof.certificate import Parity
 from convert.proof.parity import Proof
 
 LIBRARIES = ("scikit-learn", "skl2onnx", "onnx", "onnxruntime", "numpy", "pandas")
 BOOSTERS = ("lightgbm", "xgboost", "catboost")
 MOST_EXAMPLES = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Conversion:
-    """A model that was converted and proved: the parts of its bundle."""
-
-    onnx: bytes
-    manifest: Manifest
-    parity: Parity
-    examples: bytes
-    baseline: Baseline
-
-    @property
-    def file_name(self) -> str:
-        """NAME-VERSION.bundle."""
-        return f"{self.manifest.name}-{self.manifest.version}.bundle"
-
-    def bundle(self, private_key: bytes | None = None, password: bytes | None = None) -> bytes:
-        """Return the bundle, signed with a private key in PEM if one is given.
-
-        The same conversion gives the same bytes. Raises Misuse for a key that cannot sign.
-        """
-        certificate = msgspec.json.format(msgspec.json.encode(self.parity), indent=1)
-        drift = write_baseline(self.baseline)
-        content = archive.write(self.manifest, self.onnx, certificate, self.examples, drift)
-        if private_key is None:
-            return content
-        unsigned = archive.read(content)
-        return archive.with_signature(unsigned, signature.sign(unsigned.members, private_key, password))
-
-    def write(self, folder: Path, private_key: bytes | None = None, password: bytes | None = None) -> Path:
-        """Write the bundle into `folder`, whole or not at all, and return its path; see `bundle` for the key."""
-        content = self.bundle(private_key, password)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / self.file_name
-        descriptor, partial = tempfile.mkstemp(dir=folder, prefix=f".{self.file_name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(partial).chmod(0o644)  # mkstemp makes 0600, which only the owner can read
-            Path(partial).replace(path)
-        finally:
-            Path(partial).unlink(missing_ok=True)
-        return path
 
 
 def assemble(

@@ -12,7 +12,8 @@ import pandas as pd
 from appliance.bundle.manifest import Provenance, TensorType, Tolerance, check_name, check_version
 from appliance.errors import ConversionRefused, ParityFailed
 from convert import held_out
-from convert.assemble import Conversion, assemble, libraries
+from convert.assemble import assemble, libraries
+from convert.conversion import Conversion
 from convert.converters import boosting, float32_inputs, isolation, skl2onnx_graph
 from convert.model import schema
 from convert.model.arrays import Array

@@ -23,7 +23,7 @@ from convert.job import Job, LintJob, run, run_lint
 from convert.proof.certificate import Parity
 
 if TYPE_CHECKING:
-    from convert.assemble import Conversion
+    from convert.conversion import Conversion
     from convert.lint import Finding
 
 START = 120.0  # seconds until the process begins its first step: time for heavy imports on a busy machine
@@ -76,7 +76,7 @@ def convert(
     ConversionRefused when the process hangs or dies.
     """
     done = _ask("convert the model", job, progress, reports, memory)
-    from convert.assemble import Conversion
+    from convert.conversion import Conversion
 
     return msgspec.msgpack.decode(done.result, type=Conversion), tuple(done.notes)
 

@@ -13,7 +13,7 @@ from convert.output import echo, notice, print_json
 
 if TYPE_CHECKING:  # scikit-learn and its kind load when a conversion runs, not when `appliance --help` lists commands
     from appliance.bundle.manifest import Tolerance
-    from convert.assemble import Conversion
+    from convert.conversion import Conversion
     from convert.proof.certificate import OutputParity, Parity
 
 

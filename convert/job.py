@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from convert import held_out
-    from convert.assemble import Conversion
+    from convert.conversion import Conversion
     from convert.lint import Finding
     from convert.proof.certificate import Reports
 

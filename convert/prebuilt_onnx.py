@@ -23,7 +23,8 @@ from appliance.bundle.manifest import (
 from appliance.errors import ConversionRefused, InvalidInput, Misuse, NotReady, ParityFailed
 from appliance.inference.session import Session
 from convert import held_out
-from convert.assemble import Conversion, assemble, libraries
+from convert.assemble import assemble, libraries
+from convert.conversion import Conversion
 from convert.converters import onnx_file
 from convert.converters.onnx_file import GraphInput, PrebuiltGraph
 from convert.model import schema

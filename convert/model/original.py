@@ -16,7 +16,7 @@ from threadpoolctl import ThreadpoolController
 
 from appliance.bundle.manifest import Label, Task
 from appliance.errors import ConversionRefused, Misuse
-from convert.model import reference_precision, sparse_input, trained_on
+from convert.model import asked_once, reference_precision, sparse_input, trained_on
 from convert.model.answer_cache import AnswerCache
 from convert.model.arrays import Answers, Array, Mask
 from convert.model.schema import Schema
@@ -171,7 +171,8 @@ class Original:
         rows = self.schema.for_original(frame)
         # For few rows, several threads cost more than they save.
         threads = 1 if len(frame) <= _FEW_ROWS else None
-        with _quiet(), self.watch.on(), self._threads.limit(limits=threads, user_api="openmp"):
+        limit = self._threads.limit(limits=threads, user_api="openmp")
+        with _quiet(), self.watch.on(), asked_once.probabilities(last_step(model)), limit:
             found = {name: _dense(getattr(model, method)(rows)) for name, method in methods.items()}
         return {name: self._by_rows(name, answer, len(frame)) for name, answer in found.items()}
 

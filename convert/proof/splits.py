@@ -99,7 +99,7 @@ class Splits:
 
     def _batches(self) -> list[Batch]:
         most = min(MOST_ROWS, MOST_CELLS // max(1, len(self.rows.columns)) // 2)
-        splits = list(self._reached())
+        splits = list(self._reached(most))
         if len(splits) > most:  # first one row for each split, then a second one, as far as they go
             turns = np.array([one.turn for one in splits])
             order = np.lexsort((self.rng.permutation(len(splits)), turns))
@@ -146,41 +146,55 @@ class Splits:
                 plain = any(np.array_equal(one, seen[:, feature], equal_nan=True) for one in fed_plain)
                 (self.plain if plain else self.driven)[ensemble, int(feature)] = name
 
-    def _reached(self) -> Iterator[_Split]:
-        """Yield every split that some row comes to, or that a row can be moved to by its plain columns."""
-        for index, ensemble in enumerate(self.found):
-            seen = self.seen[index]
-            for root in ensemble.roots:
-                waiting: list[tuple[int, Array, dict[int, tuple[float, float]]]] = [
-                    (int(root), np.arange(len(seen)), {})
-                ]
-                while waiting:
-                    split, here, within = waiting.pop()
-                    if split < 0:
-                        continue
-                    feature = int(ensemble.feature[split])
-                    if ensemble.ordered[split]:
-                        yield from self._standing(index, split, here, within)
-                    goes = ensemble.goes_yes(split, seen[here, feature])
-                    below, above = _parted(ensemble, split, within)
-                    waiting += [
-                        (int(ensemble.no[split]), here[~goes], above),
-                        (int(ensemble.yes[split]), here[goes], below),
-                    ]
+    def _reached(self, most: int) -> Iterator[_Split]:
+        """Yield every split that some row comes to, or that a row can be moved to by its plain columns.
+
+        Of a large forest the trees are taken in any order, until about `most` splits are found: walking all of them
+        would take longer than asking the rows.
+        """
+        splits = sum(int(ensemble.ordered.sum()) for ensemble in self.found)
+        turns = min(_ROWS_PER_SPLIT, max(1, -(-most // max(1, splits))))
+        trees = [(index, int(root)) for index, ensemble in enumerate(self.found) for root in ensemble.roots]
+        if splits > most:
+            trees = [trees[place] for place in self.rng.permutation(len(trees))]
+        reached = 0
+        for index, root in trees:
+            for one in self._of_tree(index, root, turns):
+                reached += not one.turn
+                yield one
+            if reached >= most:
+                return
+
+    def _of_tree(self, index: int, root: int, turns: int) -> Iterator[_Split]:
+        ensemble, seen = self.found[index], self.seen[index]
+        waiting: list[tuple[int, Array, dict[int, tuple[float, float]]]] = [(root, np.arange(len(seen)), {})]
+        while waiting:
+            split, here, within = waiting.pop()
+            if split < 0:
+                continue
+            feature = int(ensemble.feature[split])
+            if ensemble.ordered[split]:
+                yield from self._standing(index, split, here, within, turns)
+            goes = ensemble.goes_yes(split, seen[here, feature])
+            below, above = _parted(ensemble, split, within)
+            waiting += [
+                (int(ensemble.no[split]), here[~goes], above),
+                (int(ensemble.yes[split]), here[goes], below),
+            ]
 
     def _standing(
-        self, index: int, split: int, here: Array, within: dict[int, tuple[float, float]]
+        self, index: int, split: int, here: Array, within: dict[int, tuple[float, float]], turns: int
     ) -> Iterator[_Split]:
-        """Yield rows for a split: some of `here`, then others that their plain columns move there."""
+        """Yield so many rows for a split: some of `here`, then others that their plain columns move there."""
         feature = int(self.found[index].feature[split])
         low, high = within.get(feature, (-np.inf, np.inf))
         bound = min(max(self.found[index].last_before(split), low), high)
         if not np.isfinite(bound):
             return
-        own = here[self.rng.permutation(len(here))[: _ROWS_PER_SPLIT // 2]]
+        own = here[self.rng.integers(0, len(here), (turns + 1) // 2)] if len(here) else here
         for turn, row in enumerate(own):
             yield _Split(index, feature, bound, int(row), {}, turn)
-        for turn in range(len(own), _ROWS_PER_SPLIT):
+        for turn in range(len(own), turns):
             row = int(self.rng.integers(len(self.rows)))
             moved = self._moved(index, row, within)
             if moved is not None:
@@ -202,38 +216,46 @@ class Splits:
     def _taken(self, splits: list[_Split]) -> pd.DataFrame:
         """Return the splits' rows, each moved to where it comes to its split."""
         rows = self.rows.iloc[[one.row for one in splits]].reset_index(drop=True)
-        for name in {name for one in splits for name in one.moved}:
-            values = rows[name].to_numpy().copy()
-            for place, one in enumerate(splits):
-                if name in one.moved:
-                    values[place] = one.moved[name]
-            rows[name] = values
+        moved: dict[str, tuple[list[int], list[float]]] = {}
+        for place, one in enumerate(splits):
+            for name, value in one.moved.items():
+                places, values = moved.setdefault(name, ([], []))
+                places.append(place)
+                values.append(value)
+        for name, (places, values) in moved.items():
+            column = rows[name].to_numpy().copy()
+            column[places] = values
+            rows[name] = column
         return rows
 
     def _on(self, splits: list[_Split]) -> pd.DataFrame:
         """Return two rows for each split: the last number on its lower side, and the first on its upper."""
         rows = self._taken(splits)
         names = np.array([self.plain[self._key(one)] for one in splits])
-        last = np.array([self._held(name, one.bound) for name, one in zip(names, splits, strict=True)])
-        first = np.array([self._next(name, value) for name, value in zip(names, last, strict=True)])
+        bounds = np.array([one.bound for one in splits])
+        last, first = np.zeros(len(splits)), np.zeros(len(splits))
+        for name in np.unique(names):
+            own = names == name
+            last[own] = self._held(str(name), bounds[own])
+            first[own] = self._next(str(name), last[own])
         return pd.concat([self._with(rows, names, last), self._with(rows, names, first)], ignore_index=True)
 
-    def _held(self, name: str, bound: float) -> float:
-        """Return the greatest number up to `bound` that the graph's input for a column holds."""
+    def _held(self, name: str, bounds: Array) -> Array:
+        """Return the greatest numbers up to `bounds` that the graph's input for a column holds."""
         if self.whole[name]:
-            return float(np.floor(bound))
+            return np.floor(bounds)
         if self.candidate.float_type != "float32":
-            return bound
-        single = np.float32(bound)
-        is_above = float(single) > bound  # as float64: NumPy compares a float32 with a float as float32
-        return float(np.nextafter(single, np.float32(-np.inf)) if is_above else single)
+            return bounds
+        single = bounds.astype("float32")
+        is_above = single.astype("float64") > bounds
+        return np.where(is_above, np.nextafter(single, np.float32(-np.inf)), single).astype("float64")
 
-    def _next(self, name: str, value: float) -> float:
-        """Return the next greater number that the graph's input for a column holds."""
+    def _next(self, name: str, values: Array) -> Array:
+        """Return the next greater numbers that the graph's input for a column holds."""
         if self.whole[name]:
-            return value + 1.0
+            return values + 1.0
         kind = np.float32 if self.candidate.float_type == "float32" else np.float64
-        return float(np.nextafter(kind(value), kind(np.inf)))
+        return np.asarray(np.nextafter(values.astype(kind), kind(np.inf)).astype("float64"))
 
     def _aside(self, splits: list[_Split]) -> pd.DataFrame:
         """Return two rows for each split, either side of where its feature passes the threshold as its column moves.
@@ -263,8 +285,12 @@ class Splits:
 
     def _sides(self, rows: pd.DataFrame, splits: list[_Split], names: Array, values: Array) -> Mask:
         """Return for each row, with its column at `values`, whether its split's feature is at most the bound."""
-        fed = self._fed(self._with(rows, names, values))
-        return np.array([fed[one.ensemble][place, one.feature] <= one.bound for place, one in enumerate(splits)])
+        found = np.zeros(len(splits))
+        of, features = (np.array([getattr(one, name) for one in splits]) for name in ("ensemble", "feature"))
+        for index, fed in enumerate(self._fed(self._with(rows, names, values))):
+            own = np.flatnonzero(of == index)
+            found[own] = fed[own, features[own]]
+        return np.asarray(found <= np.array([one.bound for one in splits]))
 
     def _with(self, rows: pd.DataFrame, names: Array, values: Array) -> pd.DataFrame:
         """Return rows, each with one of its columns, `names`, at the number in `values`."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import joblib
-import skops.io
 
 from appliance import extras
 from appliance.errors import ConversionRefused, Misuse, NotFound
@@ -106,6 +105,8 @@ def _remedy(error: Exception) -> str:
 
 def _load_skops(path: Path) -> Any:
     """Return the model of a skops file, after checking the name of every type in it."""
+    import skops.io  # here, since the import takes longer than a small model's conversion
+
     try:
         unknown = skops.io.get_untrusted_types(file=path)
         refused = [name for name in unknown if not _is_own_class(name)]
