@@ -28,6 +28,7 @@ from convert.sources.local_file import SourceModel
 _PROBE_ROWS = 5
 
 Progress = Callable[[str], None]
+Proved = Callable[[int, int], None]
 
 
 def convert_model(
@@ -43,18 +44,30 @@ def convert_model(
     time_limit: float = isolation.TIME_LIMIT,
     progress: Progress = lambda message: None,
     reports: Reports = lambda report: None,
+    proved: Proved = lambda done, total: None,
 ) -> Conversion:
     """Return `model` converted to ONNX and proved on `sample` and rows around it, or refuse.
 
     `sample` holds rows as the model was trained on, its answers left out: a table, an array, or texts. `outputs` picks
     some of `prediction`, `probability` and `score`; all that the model has by default. `known` says whether the model
     was trained on the sample, and its true answers. float32 inputs are tried first, then float64. `time_limit` is in
-    seconds for each conversion; `progress` hears of each step that begins and `reports` of every proof.
+    seconds for each conversion; `progress` hears of each step that begins, `proved` of the rows proved and all to be
+    proved in it, and `reports` of every proof.
     Raises ConversionRefused, ParityFailed for a graph that answers otherwise, Misuse and InvalidInput.
     """
     model = native_boosters.estimator_of(model)
     recipe = _Recipe(
-        model, sample, check_name(name), check_version(version), outputs, tolerance, source, progress, reports, known
+        model,
+        sample,
+        check_name(name),
+        check_version(version),
+        outputs,
+        tolerance,
+        source,
+        progress,
+        reports,
+        known,
+        proved,
     )
     return recipe.run(time_limit)
 
@@ -74,11 +87,12 @@ class _Recipe:
         progress: Progress,
         reports: Reports,
         known: held_out.Sample,
+        proved: Proved = lambda done, total: None,
     ) -> None:
         self.known = known
         self.name, self.version = name, version
         self.tolerance = parity.check_tolerance(tolerance)
-        self.progress, self.reports = progress, reports
+        self.progress, self.reports, self.proved = progress, reports, proved
         self.source = source or SourceModel(model, "memory", _digest(model))
         self.original = original_of(model, sample, outputs)
         self.schema = self.original.schema
@@ -96,7 +110,7 @@ class _Recipe:
                 self.progress(f"converting to ONNX with {float_type} inputs")
                 made = self._candidate(self.original, float_type, limits, time_limit)
                 self.progress(f"proving the {float_type} graph")
-                proof = parity.prove(self.original, made, limits, self.tolerance, self.libraries)
+                proof = parity.prove(self.original, made, limits, self.tolerance, self.libraries, proved=self.proved)
                 proof = _with_story(proof, attempts, self.kept_from_float32, self.schema.wide)
                 if proof.first_off is not None and float_type == self._float_types()[-1]:
                     proof = self._with_step(proof, float_type, time_limit)

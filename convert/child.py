@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 START = 120.0  # seconds until the process begins its first step: time for heavy imports on a busy machine
 PATIENCE = 10  # a proof asks the model many times: it may take this many times the limit of one conversion
 MEMORY_SHARE = 0.8  # of this machine's
+_TICK = 1.0  # seconds
+_SELDOM = 0.25  # seconds between two messages on rows
 
 
 class _Progress(msgspec.Struct, tag=True):
@@ -36,6 +39,13 @@ class _Progress(msgspec.Struct, tag=True):
 
     message: str
     loads: bool
+
+
+class _Proved(msgspec.Struct, tag=True):
+    """So many rows of so many have been proved in this step."""
+
+    done: int
+    total: int
 
 
 class _Report(msgspec.Struct, tag=True):
@@ -60,7 +70,7 @@ class _Failed(msgspec.Struct, tag=True):
     next_step: str
 
 
-_Message = _Progress | _Report | _Done | _Failed
+_Message = _Progress | _Proved | _Report | _Done | _Failed
 
 
 def convert(
@@ -68,14 +78,17 @@ def convert(
     progress: Callable[[str], None] = lambda message: None,
     reports: Callable[[Any], None] = lambda report: None,
     memory: int | None = None,
+    proved: Callable[[int, int], None] = lambda done, total: None,
+    tick: Callable[[], None] = lambda: None,
 ) -> "tuple[Conversion, tuple[str, ...]]":
     """Return the Conversion of a job and notes on it, made in a child process.
 
-    Each step that `progress` hears of may take `job.time_limit` seconds, the conversion and the proof PATIENCE times
-    as long. `memory` is in bytes; by default it is MEMORY_SHARE of this machine's. Raises what the job raises, and
-    ConversionRefused when the process hangs or dies.
+    `proved` hears of rows proved and of all to be proved, `tick` is called about once a second. Each step that
+    `progress` hears of may take `job.time_limit` seconds, the conversion and the proof PATIENCE times as long. `memory`
+    is in bytes; by default it is MEMORY_SHARE of this machine's. Raises what the job raises, and ConversionRefused when
+    the process hangs or dies.
     """
-    done = _ask("convert the model", job, progress, reports, memory)
+    done = _ask("convert the model", job, progress, reports, memory, proved, tick)
     from convert.conversion import Conversion
 
     return msgspec.msgpack.decode(done.result, type=Conversion), tuple(done.notes)
@@ -90,7 +103,13 @@ def lint(job: LintJob, memory: int | None = None) -> "list[Finding]":
 
 
 def _ask(
-    tried: str, job: Job | LintJob, progress: Callable[[str], None], reports: Callable[[Any], None], memory: int | None
+    tried: str,
+    job: Job | LintJob,
+    progress: Callable[[str], None],
+    reports: Callable[[Any], None],
+    memory: int | None,
+    proved: Callable[[int, int], None] = lambda done, total: None,
+    tick: Callable[[], None] = lambda: None,
 ) -> _Done:
     """Return the result of a job in its own process; `tried` is the first part of an error."""
     context = multiprocessing.get_context("spawn")  # a fork would share the registries' open connections
@@ -99,15 +118,21 @@ def _ask(
     process.start()
     sender.close()
     step, limit = "starting", max(START, job.time_limit * PATIENCE)
+    end = time.monotonic() + limit
     try:
         while True:
-            if not receiver.poll(limit):
+            while not receiver.poll(max(0.0, min(_TICK, end - time.monotonic()))) and time.monotonic() < end:
+                tick()
+            if not receiver.poll(0):
                 found = f"it did not end within {limit:g} s while {step}"
                 raise ConversionRefused(tried, found, "give a longer --time-limit, or a simpler model")
             message: _Message = msgspec.msgpack.decode(receiver.recv_bytes(), type=_Message)
             if isinstance(message, _Progress):
                 step, limit = message.message, job.time_limit * (1 if message.loads else PATIENCE)
+                end = time.monotonic() + limit
                 progress(step)
+            elif isinstance(message, _Proved):
+                proved(message.done, message.total)
             elif isinstance(message, _Report):
                 reports(msgspec.msgpack.decode(message.report, type=Parity))
             elif isinstance(message, _Done):
@@ -138,11 +163,24 @@ def _work(job: Job | LintJob, sender: Connection, memory: int) -> None:
     def progress(message: str, loads: bool = False) -> None:
         send(_Progress(message, loads))
 
+    told = 0.0
+
+    def proved(done: int, total: int) -> None:
+        nonlocal told
+        if time.monotonic() - told > _SELDOM:
+            told = time.monotonic()
+            send(_Proved(done, total))
+
     def reports(report: Any) -> None:
         send(_Report(msgspec.Raw(msgspec.msgpack.encode(report))))
 
     try:
-        result, notes = (run_lint(job, progress), ()) if isinstance(job, LintJob) else run(job, progress, reports)
+        result: Any
+        notes: tuple[str, ...] = ()
+        if isinstance(job, LintJob):
+            result = run_lint(job, progress)
+        else:
+            result, notes = run(job, progress, reports, proved)
         send(_Done(msgspec.Raw(msgspec.msgpack.encode(result)), list(notes)))
     except ApplianceError as error:
         send(_Failed(type(error).__name__, error.tried, error.found, error.next_step))

@@ -54,6 +54,13 @@ _LEAST_SHOWN = 0.001  # of the tolerance
     "--output", "outputs", multiple=True, help="Output to keep: prediction, probability, score (default: all)."
 )
 @click.option("--tolerance", type=float, help="Largest difference of numbers, absolute and relative (default: 1e-5).")
+@click.option(
+    "--reuse",
+    "earlier",
+    type=click.Path(path_type=Path),
+    metavar="BUNDLE",
+    help="An earlier bundle of yours: where nothing changed but name and version, its certificate is taken over.",
+)
 @options.time_limit("one conversion")
 @click.option("--memory-limit", type=float, help="GiB that it may take (default: 0.8 of this machine's).")
 @click.option(
@@ -82,6 +89,7 @@ def convert(
     trust: tuple[str, ...],
     outputs: tuple[str, ...],
     tolerance: float | None,
+    earlier: Path | None,
     time_limit: float,
     memory_limit: float | None,
     key_file: Path | None,
@@ -103,22 +111,30 @@ def convert(
     The original and the ONNX graph answer the sample and thousands of rows around it. One label that flips, or one
     number beyond the tolerance, and there is no bundle: the exit code is 3 and the report names the rows.
     """
-    from convert import child, sources
+    from convert import child, reuse, sources
     from convert.job import Job
+    from convert.progress import Shown
 
     agreed = _tolerance(tolerance)
     private_key, password = _key(key_file, password_file)  # before the long work, so that a mistake is reported at once
     memory = _bytes(memory_limit)
     reports: list[Parity] = []
+    shown = Shown(lambda text: click.echo(text, err=True, nl=False), sys.stderr.isatty())
     with tempfile.TemporaryDirectory(prefix="appliance-convert-") as fetch_folder:
-        _progress(f"fetching {model}")
+        shown.step(f"fetching {model}")
         fetched = sources.fetch(model, Path(fetch_folder))
         sources.check_trust(fetched, model, trust, notice)
         unseen = sample_is == "held-out"
         job = Job(fetched, name, version, sample, target, expected, outputs, agreed, time_limit, unseen, item, texts)
+        conversion, changed = reuse.find(earlier, job) if earlier else (None, [])
+        if changed:
+            notice(f"{earlier} is not reused, since this changed: {', '.join(changed)}")
+        notes: tuple[str, ...] = (f"nothing changed since {earlier}: its certificate is taken over",)
         try:
-            conversion, notes = child.convert(job, _progress, reports.append, memory)
+            if conversion is None:
+                conversion, notes = child.convert(job, shown.step, reports.append, memory, shown.proved, shown.tick)
         finally:
+            shown.end()
             if as_json and reports and not reports[-1].passed:
                 _print_json(reports[-1])
     path = conversion.write(folder, private_key, password)
@@ -160,12 +176,6 @@ def _tolerance(value: float | None) -> "Tolerance | None":
     if not 0 <= value < 1:
         raise ConfigError(f"use --tolerance {value}", "it is not between 0 and 1", "give a small number, as 1e-4")
     return Tolerance(absolute=value, relative=value)
-
-
-def _progress(message: str) -> None:
-    """Show what is being done, on a terminal only."""
-    if sys.stderr.isatty():
-        echo(f"{message} ...", err=True)
 
 
 def _print_json(report: "Parity", path: Path | None = None) -> None:

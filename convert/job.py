@@ -1,6 +1,7 @@
 """One conversion or lint of a fetched model, from loading to result, all in this process."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from convert import held_out
     from convert.conversion import Conversion
     from convert.lint import Finding
-    from convert.proof.certificate import Reports
+    from convert.proof.certificate import Parity, Reports
 
 FEW_ROWS = 20
 
@@ -73,7 +74,9 @@ def run_lint(job: LintJob, progress: Progress) -> "list[Finding]":
     return lint(source.model)
 
 
-def run(job: Job, progress: Progress, reports: "Reports") -> "tuple[Conversion, tuple[str, ...]]":
+def run(
+    job: Job, progress: Progress, reports: "Reports", proved: Callable[[int, int], None] = lambda done, total: None
+) -> "tuple[Conversion, tuple[str, ...]]":
     """Load the model, convert and prove it; return the conversion and notes on it.
 
     Loading a pickle runs the code in it, here. Raises what `convert_model` and `convert_graph` raise, and Misuse when
@@ -82,11 +85,17 @@ def run(job: Job, progress: Progress, reports: "Reports") -> "tuple[Conversion, 
     fetched = job.fetched
     if job.sample is None and fetched.example is None:
         raise _no_rows(fetched)
-    from convert import build, prebuilt_onnx
+    from convert import build, prebuilt_onnx, reuse
     from convert.sources import local_file
 
+    of = reuse.digests(job)  # before the model's own code can change a file
+    before = set(sys.modules)
     _take_code(fetched)
     sample, known, notes = _sample(job)
+
+    def report(found: "Parity") -> None:
+        reports(reuse.stamped(found, of, reuse.own_modules(before)))
+
     if fetched.format == "onnx":
         progress("proving the graph")
         conversion = prebuilt_onnx.convert_graph(
@@ -100,9 +109,9 @@ def run(job: Job, progress: Progress, reports: "Reports") -> "tuple[Conversion, 
             trained_with=fetched.libraries,
             tolerance=job.tolerance,
             known=known,
-            reports=reports,
+            reports=report,
         )
-        return conversion, notes
+        return reuse.with_digests(conversion, of, reuse.own_modules(before)), notes
     if job.expected:
         found = f"{fetched.path.name} holds the original model, which answers for itself"
         raise Misuse("use --expected", found, "leave it out; name the answers in the sample with --target")
@@ -121,9 +130,10 @@ def run(job: Job, progress: Progress, reports: "Reports") -> "tuple[Conversion, 
         known=known,
         time_limit=job.time_limit,
         progress=progress,
-        reports=reports,
+        reports=report,
+        proved=proved,
     )
-    return conversion, (*notes, *source.warnings)
+    return reuse.with_digests(conversion, of, reuse.own_modules(before)), (*notes, *source.warnings)
 
 
 def _take_code(fetched: Fetched) -> None:

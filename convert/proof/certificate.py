@@ -113,6 +113,8 @@ class Parity(msgspec.Struct, frozen=True):
     """None where there was no original to ask, or other rows were off before."""
     diverged: Diverged | None = None
     """None where the proof passed, or the model is no pipeline."""
+    of: dict[str, str] = {}
+    """{what the certificate depends on: its SHA-256} for `appliance convert --reuse`; empty from Python."""
 
     @property
     def rows(self) -> int:

@@ -1,5 +1,6 @@
 """The gate: asks the original model and the ONNX graph the same rows, and reports how far their answers differ."""
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -54,19 +55,25 @@ def prove(
     tolerance: Tolerance,
     libraries: dict[str, str],
     searched: int = falsifier.MOST_ROWS,
+    proved: Callable[[int, int], None] = lambda done, total: None,
 ) -> Proof:
     """Return the proof of `candidate` under `limits`, passed or not.
 
     Numbers pass when |a - b| <= absolute + relative * |b|, b being the original's; labels, texts and integers when
-    they are equal. Where all drawn rows pass, about `searched` more are searched for those that do not. Raises
-    ConversionRefused when the graph cannot answer the rows at all.
+    they are equal. Where all drawn rows pass, about `searched` more are searched for those that do not. `proved`
+    hears of the rows proved and of all that are to be proved. Raises ConversionRefused when the graph cannot answer the
+    rows at all.
     """
     comparison = ParityComparison(original, candidate, tolerance)
     limits, notes = settle(limits, original.schema, comparison.agrees)
     sides = BothSides(original, candidate, limits, tolerance)
     evidence, kinds, costly = [], [], Costly()
     most = MARGIN if candidate.float_type == "float32" else 1.0
-    for batch in sides.batches():
+    batches = sides.batches()
+    done, total = 0, sum(len(batch.frame) for batch in batches) + searched
+    for batch in batches:
+        proved(done, total)
+        done += len(batch.frame)
         rows = sides.answered(batch)
         if len(rows.batch.frame):
             compared = comparison.compare(rows.batch, limits)
@@ -79,7 +86,10 @@ def prove(
     found = None
     if comparison.passed and comparison.share <= most:
         kinds += searched_rows.elsewhen(sides, comparison)
-        found, kind = searched_rows.search(sides, comparison, costly.rows(original.schema.frame), most, searched)
+        begin = costly.rows(original.schema.frame)
+        found, kind = searched_rows.search(
+            sides, comparison, begin, most, searched, lambda rows: proved(min(done + rows, total), total)
+        )
         kinds.append(kind)
     report = Parity(
         passed=comparison.passed and comparison.share <= most,

@@ -29,6 +29,12 @@ def run(*arguments):
     return subprocess.run(command, capture_output=True, text=True)
 
 
+def complaints(ran):
+    """What a command wrote on standard error, without the lines that come every half minute on a busy machine."""
+    lines = ran.stderr.splitlines(keepends=True)
+    return "".join(line for line in lines if not line.endswith((" s so far\n", " rows proved\n", " s left\n")))
+
+
 def convert(folder, *more, version="1.0.0", out="out"):
     sample = folder / "sample.csv"
     model = folder / "model.joblib"
@@ -37,7 +43,7 @@ def convert(folder, *more, version="1.0.0", out="out"):
 
 def test_iris_example_becomes_a_bundle_with_exit_code_0(iris_folder):
     ran = convert(iris_folder, "--target", "species")
-    assert (ran.returncode, ran.stderr) == (0, NOTICE)
+    assert (ran.returncode, complaints(ran)) == (0, NOTICE)
     assert "rows gave the same answer" in ran.stdout
     manifest = archive.open_bundle(iris_folder / "out" / "iris-1.0.0.bundle").manifest
     assert manifest.class_labels == ["setosa", "versicolor", "virginica"]
@@ -49,7 +55,7 @@ def test_json_is_one_document_with_the_report_and_the_bundle(iris_folder):
     document = json.loads(ran.stdout)
     assert document["bundle"].endswith("iris-1.0.1.bundle")
     assert document["parity"]["passed"] is True
-    assert ran.stderr == NOTICE
+    assert complaints(ran) == NOTICE
 
 
 def test_sample_with_its_answers_left_in_is_misuse_with_exit_code_2(iris_folder):
