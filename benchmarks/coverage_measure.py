@@ -13,18 +13,19 @@ from sklearn.base import clone, is_classifier, is_regressor
 
 from appliance.errors import ConversionRefused, InvalidInput
 from appliance.inference.session import Session
+from benchmarks import fresh_rows
 from benchmarks.coverage_cases import Case
 from benchmarks.coverage_data import Data, draw
-from convert import build
+from benchmarks.fresh_rows import Found
 from convert.converters.narrowing import narrow
 from convert.converters.skl2onnx_graph import OWN_CONVERTERS, TARGET_OPSET
 from convert.model.schema import text_of_null
 from convert.model.steps import last_step
-from convert.sources.local_file import SourceModel
 
 Route = Literal["ours", "plain"]
 Verdict = Literal["exact", "wrong", "refused", "fails"]
-GRAPH_TIME_LIMIT = 600.0  # seconds: on a busy machine the whole case's limit of processor time comes first
+FRESH_SECONDS = 90.0
+"""Of processor time for the fresh rows of a model: the slowest are asked fewer."""
 TOLERANCE = 1e-5  # absolute, and of the number's size
 _PLAIN_OPSET = {"": 21, "ai.onnx.ml": 3}  # the newest that skl2onnx's own converters write
 _BEST_FIRST: tuple[Verdict, ...] = ("exact", "wrong", "fails", "refused")
@@ -34,7 +35,8 @@ class Outcome(msgspec.Struct, frozen=True):
     """What a route came to: the largest difference of numbers (None: there were none), labels that differ, a reason.
 
     `refused` is what the converter says it cannot do; `fails` is a graph that does not load, or no answer at all.
-    `unserved` is why `appliance convert` takes no such model for all that its graph is right.
+    `unserved` is why `appliance convert` takes no such model for all that its graph is right. `asked` is what fresh
+    rows near the sample came to, where it takes it.
     """
 
     verdict: Verdict
@@ -42,10 +44,14 @@ class Outcome(msgspec.Struct, frozen=True):
     flips: int = 0
     reason: str = ""
     unserved: str = ""
+    asked: Found | None = None
 
 
 def measure(case: Case, route: Route, *, proved: bool = False) -> Outcome:
-    """Return the better outcome, of float64 and float32 inputs; `proved`: and whether `appliance convert` takes it."""
+    """Return the better outcome, of float64 and float32 inputs.
+
+    `proved`: and whether `appliance convert` takes it, and what fresh_rows.ROWS rows come to that its graph is asked.
+    """
     warnings.simplefilter("ignore")
     data = draw(case.data)
     model = fitted(case.model, data)
@@ -58,7 +64,8 @@ def measure(case: Case, route: Route, *, proved: bool = False) -> Outcome:
             break
     best = min(outcomes, key=lambda outcome: _BEST_FIRST.index(outcome.verdict))
     if proved and best.verdict == "exact":
-        best = msgspec.structs.replace(best, unserved=_unserved(model, data))
+        asked, unserved = _served(model, data)
+        best = msgspec.structs.replace(best, unserved=unserved, asked=asked)
     return best
 
 
@@ -79,21 +86,15 @@ def is_right(model: Any, data: Data, float_type: str, route: Route) -> bool:
     return _outcome(model, data, float_type, route).verdict == "exact"
 
 
-def _unserved(model: Any, data: Data) -> str:
-    """Return why `appliance convert`, proof and all, refuses a model whose graph is exact, or nothing."""
+def _served(model: Any, data: Data) -> tuple[Found | None, str]:
+    """Return what fresh rows of a model come to where `appliance convert` takes it, proof and all, else why not."""
     if isinstance(data.rows, list) and not isinstance(data.rows[0], str):
-        return ""  # no table that could be given
+        return None, ""  # no table that could be given
     sample = pd.DataFrame({"texts": data.rows}) if isinstance(data.rows, list) else data.rows
-    source = SourceModel(model, "memory", "")
     try:
-        build._Recipe(model, sample, "model", "0.1.0", None, None, source, _nobody, _nobody).run(GRAPH_TIME_LIMIT)
+        return fresh_rows.asked(type(model).__name__, model, sample, seconds=FRESH_SECONDS), ""
     except (ConversionRefused, InvalidInput) as error:
-        return f"{error.found.splitlines()[0]}; {error.next_step}"
-    return ""
-
-
-def _nobody(message: Any) -> None:
-    """Hear of progress and say nothing."""
+        return None, f"{error.found.splitlines()[0]}; {error.next_step}"
 
 
 def _outcome(model: Any, data: Data, float_type: str, route: Route) -> Outcome:

@@ -22,6 +22,7 @@ MOST_ROWS = 20_000  # of splits to stand on; each takes a row on either side
 _ROWS_PER_SPLIT = 6  # beyond a split some rows come to like leaves on either side
 _ROWS_LED = 2_000  # of the sample, through every tree, to see which splits they come to
 _ROWS_PROBED = 4  # to see which columns move a feature
+_MANY = 64  # rows at a split, of which so many are drawn at random
 _HALVINGS = 44  # of the range of a column; what is left is a float32 rounding of it
 _ROUNDINGS = 4  # of float32, by which a row stands aside where the graph computes before it compares
 
@@ -168,30 +169,38 @@ class Splits:
     def _of_tree(self, index: int, root: int, turns: int) -> Iterator[_Split]:
         ensemble, seen = self.found[index], self.seen[index]
         waiting: list[tuple[int, Array, dict[int, tuple[float, float]]]] = [(root, np.arange(len(seen)), {})]
+        visits, leaves = [], np.zeros(len(seen), dtype=int)  # the last split that a row comes to, and its side there
         while waiting:
             split, here, within = waiting.pop()
             if split < 0:
                 continue
-            feature = int(ensemble.feature[split])
-            if ensemble.ordered[split]:
-                yield from self._standing(index, split, here, within, turns)
-            goes = ensemble.goes_yes(split, seen[here, feature])
+            visits.append((split, here, within))
+            goes = ensemble.goes_yes(split, seen[here, int(ensemble.feature[split])])
             below, above = _parted(ensemble, split, within)
-            waiting += [
-                (int(ensemble.no[split]), here[~goes], above),
-                (int(ensemble.yes[split]), here[goes], below),
-            ]
+            for child, rows, reach in ((ensemble.no, here[~goes], above), (ensemble.yes, here[goes], below)):
+                waiting.append((int(child[split]), rows, reach))
+                leaves[rows] = 2 * split + (child is ensemble.yes)
+        for split, here, within in visits:
+            if ensemble.ordered[split]:
+                yield from self._standing(index, split, here, leaves, within, turns)
 
     def _standing(
-        self, index: int, split: int, here: Array, within: dict[int, tuple[float, float]], turns: int
+        self, index: int, split: int, here: Array, leaves: Array, within: dict[int, tuple[float, float]], turns: int
     ) -> Iterator[_Split]:
-        """Yield so many rows for a split: some of `here`, then others that their plain columns move there."""
+        """Yield so many rows for a split: some of `here`, then others moved there by their columns.
+
+        Rows of different leaves come first: where one row's leaves on both sides are alike, another's are not.
+        """
         feature = int(self.found[index].feature[split])
         low, high = within.get(feature, (-np.inf, np.inf))
         bound = min(max(self.found[index].last_before(split), low), high)
         if not np.isfinite(bound):
             return
-        own = here[self.rng.integers(0, len(here), (turns + 1) // 2)] if len(here) else here
+        few = len(here) < _MANY
+        some = here[self.rng.permutation(len(here)) if few else self.rng.integers(0, len(here), _MANY)]
+        first = np.zeros(len(some), dtype=bool)
+        first[np.unique(leaves[some], return_index=True)[1]] = True
+        own = np.concatenate([some[first], some[~first]])[: max(1, 2 * turns // 3)]
         for turn, row in enumerate(own):
             yield _Split(index, feature, bound, int(row), {}, turn)
         for turn in range(len(own), turns):
@@ -236,26 +245,10 @@ class Splits:
         last, first = np.zeros(len(splits)), np.zeros(len(splits))
         for name in np.unique(names):
             own = names == name
-            last[own] = self._held(str(name), bounds[own])
-            first[own] = self._next(str(name), last[own])
+            kind = "int64" if self.whole[str(name)] else str(self.candidate.float_type)
+            last[own] = _held(kind, bounds[own])
+            first[own] = _following(kind, last[own])
         return pd.concat([self._with(rows, names, last), self._with(rows, names, first)], ignore_index=True)
-
-    def _held(self, name: str, bounds: Array) -> Array:
-        """Return the greatest numbers up to `bounds` that the graph's input for a column holds."""
-        if self.whole[name]:
-            return np.floor(bounds)
-        if self.candidate.float_type != "float32":
-            return bounds
-        single = bounds.astype("float32")
-        is_above = single.astype("float64") > bounds
-        return np.where(is_above, np.nextafter(single, np.float32(-np.inf)), single).astype("float64")
-
-    def _next(self, name: str, values: Array) -> Array:
-        """Return the next greater numbers that the graph's input for a column holds."""
-        if self.whole[name]:
-            return values + 1.0
-        kind = np.float32 if self.candidate.float_type == "float32" else np.float64
-        return np.asarray(np.nextafter(values.astype(kind), kind(np.inf)).astype("float64"))
 
     def _aside(self, splits: list[_Split]) -> pd.DataFrame:
         """Return two rows for each split, either side of where its feature passes the threshold as its column moves.
@@ -301,6 +294,25 @@ class Splits:
             own[names == name] = placed.astype(own.dtype)
             moved[str(name)] = pd.Series(own, dtype=rows[name].dtype)
         return rows.assign(**moved)
+
+
+def _held(kind: str, bounds: Array) -> Array:
+    """Return the greatest numbers up to `bounds` that an input of this type holds."""
+    if kind == "int64":
+        return np.floor(bounds)
+    if kind != "float32":
+        return bounds
+    single = bounds.astype("float32")
+    is_above = single.astype("float64") > bounds
+    return np.where(is_above, np.nextafter(single, np.float32(-np.inf)), single).astype("float64")
+
+
+def _following(kind: str, values: Array) -> Array:
+    """Return the next greater numbers that an input of this type holds."""
+    if kind == "int64":
+        return values + 1.0
+    dtype = np.float32 if kind == "float32" else np.float64
+    return np.asarray(np.nextafter(values.astype(dtype), dtype(np.inf)).astype("float64"))
 
 
 def _parted(

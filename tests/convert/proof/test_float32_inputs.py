@@ -35,7 +35,7 @@ from sklearn.tree import DecisionTreeRegressor
 from sklearn.utils import all_estimators
 
 from appliance.bundle.manifest import Tolerance
-from benchmarks.fresh import asked
+from benchmarks.fresh_rows import asked
 from convert import build
 from convert.build import convert_model
 from convert.converters import float32_inputs
