@@ -242,6 +242,7 @@ class ParityComparison:
             wider_ulp += self.original.equivalents(those)
         except Exception:  # noqa: BLE001 - a model is other people's code: what it refuses around a row is no answer
             return expected
+        close = self._is_close_to_a_boundary(expected, rows) if batch.kind == SEARCHED else None
         nearest = {}
         for name, answer in expected.items():
             own, given = answer[rows], found[name][rows]
@@ -250,6 +251,8 @@ class ParityComparison:
                 if shares is not None and own.ndim == 1:
                     drawn = near_ties.drawn(own, given, self.original.class_labels, shares)
                     closest[drawn] = given[drawn]
+                if close is not None:
+                    closest[close] = given[close]
                 for other in [*around, *narrow]:
                     equal = ~self._difference(name, other[name], given).off
                     closest[equal] = other[name][equal]
@@ -272,6 +275,21 @@ class ParityComparison:
         """
         exact = [_is_exact(self.original.roles[name], own, self.original.task) for name, own in expected.items()]
         return self.candidate.float_type == "float32" and any(exact) and not all(exact)
+
+    def _is_close_to_a_boundary(self, expected: Answers, rows: NDArray[np.intp]) -> Mask | None:
+        """Return where float32 inputs may turn a label: its two largest numbers, or its score and 0, are equal within
+        the tolerance. None where there are no such inputs or numbers.
+        """
+        if not self._rounds_scores(expected):
+            return None
+        numbers = [answer for name, answer in expected.items() if self.original.roles[name] in ("probability", "score")]
+        if not numbers or numbers[-1].dtype.kind != "f":
+            return None
+        score = numbers[-1][rows].reshape(len(rows), -1)
+        if score.shape[1] == 1:
+            return np.asarray(np.abs(score[:, 0]) <= self.tolerance.absolute)
+        second, first = np.sort(score, axis=1)[:, -2:].T
+        return np.asarray(first - second <= self.tolerance.absolute + self.tolerance.relative * np.abs(first))
 
     def _difference(self, name: str, expected: Any, found: Any) -> Difference:
         if _is_exact(self.original.roles[name], expected, self.original.task):
