@@ -89,9 +89,10 @@ def test_the_command_starts_no_process_where_nothing_changed(made):
     folder = bundle.parent
     command = [sys.executable, "-c", "from appliance.cli import main; main()", "convert", str(job.fetched.path)]
     options = ["--name", "iris", "--version", "2.0.0", "--sample", str(job.sample), "-o", str(folder)]
-    heavy = "import sys; sys.modules['sklearn'] = sys.modules['onnx'] = None; "  # an import of these would fail
-    command[2] = heavy + command[2]
+    told = "print('heavy:', {'sklearn', 'onnx'} & set(sys.modules), file=sys.stderr)"
+    command[2] = f"import atexit, sys; atexit.register(lambda: {told}); {command[2]}"
     ran = subprocess.run([*command, *options, "--reuse", str(bundle), "--json"], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
+    assert "heavy: set()" in ran.stderr
     assert json.loads(ran.stdout)["bundle"].endswith("iris-2.0.0.bundle")
     assert archive.open_bundle(folder / "iris-2.0.0.bundle").manifest.version == "2.0.0"
