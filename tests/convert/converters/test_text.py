@@ -100,7 +100,7 @@ def test_lower_case_is_pythons(graph, ask, options):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("how", ["unicode", "ascii", strip_accents_unicode, strip_accents_ascii], ids=str)
+@pytest.mark.parametrize("how", ["unicode", "ascii", strip_accents_unicode, strip_accents_ascii], ids=range(4))
 @pytest.mark.parametrize("options", [{}, {"analyzer": "char", "lowercase": False}], ids=str)
 def test_accents_are_stripped_as_in_scikit_learn(graph, ask, how, options):
     model = CountVectorizer(strip_accents=how, **options).fit([*TEXTS, *ACCENTS, *SPECIAL])
