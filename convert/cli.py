@@ -75,6 +75,7 @@ _LEAST_SHOWN = 0.001  # of the tolerance
 @click.option(
     "-o", "folder", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Folder for the bundle."
 )
+@click.option("--force", is_flag=True, help="Replace a bundle of the same name and version that holds something else.")
 @options.as_json("the report")
 def convert(
     model: str,
@@ -95,6 +96,7 @@ def convert(
     key_file: Path | None,
     password_file: Path | None,
     folder: Path,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Convert the trained MODEL to a bundle, NAME-VERSION.bundle, with proof that it answers the same.
@@ -111,10 +113,13 @@ def convert(
     The original and the ONNX graph answer the sample and thousands of rows around it. One label that flips, or one
     number beyond the tolerance, and there is no bundle: the exit code is 3 and the report names the rows.
     """
+    from appliance.bundle import manifest
     from convert import child, reuse, sources
     from convert.job import Job
     from convert.progress import Shown
 
+    manifest.check_name(name)
+    manifest.check_version(version)
     agreed = _tolerance(tolerance)
     private_key, password = _key(key_file, password_file)  # before the long work, so that a mistake is reported at once
     memory = _bytes(memory_limit)
@@ -137,7 +142,7 @@ def convert(
             shown.end()
             if as_json and reports and not reports[-1].passed:
                 _print_json(reports[-1])
-    path = conversion.write(folder, private_key, password)
+    path = conversion.write(folder, private_key, password, force=force)
     if as_json:
         _print_json(conversion.parity, path)
     else:

@@ -14,6 +14,7 @@ from appliance.bundle import archive, signature
 from appliance.bundle.baseline import Baseline
 from appliance.bundle.baseline import write as write_baseline
 from appliance.bundle.manifest import Manifest
+from appliance.errors import ApplianceError, Misuse
 from convert.proof.certificate import Parity
 
 
@@ -45,11 +46,20 @@ class Conversion:
         unsigned = archive.read(content)
         return archive.with_signature(unsigned, signature.sign(unsigned.members, private_key, password))
 
-    def write(self, folder: Path, private_key: bytes | None = None, password: bytes | None = None) -> Path:
-        """Write the bundle into `folder`, whole or not at all, and return its path; see `bundle` for the key."""
+    def write(
+        self, folder: Path, private_key: bytes | None = None, password: bytes | None = None, *, force: bool = False
+    ) -> Path:
+        """Write the bundle into `folder`, whole or not at all, and return its path; see `bundle` for the key.
+
+        Raises Misuse where another bundle of this name and version stands there, unless `force` is set.
+        """
         content = self.bundle(private_key, password)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / self.file_name
+        if not force and path.exists() and _is_other(path, content):
+            found = "a bundle with other content has this name and version"
+            next_step = "give another --version, since devices tell bundles apart by it; or say --force"
+            raise Misuse(f"write {path}", found, next_step)
         descriptor, partial = tempfile.mkstemp(dir=folder, prefix=f".{self.file_name}.")
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -61,3 +71,15 @@ class Conversion:
         finally:
             Path(partial).unlink(missing_ok=True)
         return path
+
+
+def _is_other(path: Path, content: bytes) -> bool:
+    """Return whether a file is another bundle; the same may be signed in another way, or not at all."""
+    try:
+        return _unsigned(path.read_bytes()) != _unsigned(content)
+    except (ApplianceError, OSError):  # it is no bundle, or half of one
+        return False
+
+
+def _unsigned(content: bytes) -> dict[str, bytes]:
+    return {name: part for name, part in archive.read(content).members.items() if name != archive.SIGNATURE}

@@ -119,9 +119,10 @@ def run(
     source = local_file.load(fetched.path, fetched.format, job.item)
     source = replace(source, file_name=fetched.source, run=fetched.run, trained_with=fetched.libraries)
     progress("reading what the model takes")
+    sample = _with_model_names(sample, source.model)
     conversion = build.convert_model(
         source.model,
-        _as_trained(job, _with_model_names(sample, source.model), source.model),
+        _as_trained(job, sample, source.model),
         name=job.name,
         version=job.version,
         outputs=list(job.outputs) or None,
@@ -133,7 +134,8 @@ def run(
         reports=report,
         proved=proved,
     )
-    return reuse.with_digests(conversion, of, reuse.own_modules(before)), (*notes, *source.warnings)
+    conversion = reuse.with_digests(conversion, of, reuse.own_modules(before))
+    return conversion, (*notes, *_surplus(sample, source.model), *source.warnings)
 
 
 def _take_code(fetched: Fetched) -> None:
@@ -171,6 +173,15 @@ def _sample(job: Job) -> "tuple[pd.DataFrame, held_out.Sample, tuple[str, ...]]"
 def _no_column(frame: "pd.DataFrame", tried: str) -> InvalidInput:
     found = f"the sample has no such column; it has {', '.join(map(str, frame.columns))}"
     return InvalidInput(tried, found, "name one of them")
+
+
+def _surplus(frame: "pd.DataFrame", model: Any) -> tuple[str, ...]:
+    """Return a note on the columns of the sample that the model does not take, where it names those that it takes."""
+    from convert.model import schema
+
+    taken = schema.names_of(model)
+    left = [] if taken is None else [name for name in frame.columns if str(name) not in taken]
+    return (f"columns of the sample that the model does not take: {', '.join(map(str, left))}",) if left else ()
 
 
 def _as_trained(job: Job, frame: "pd.DataFrame", model: Any) -> "pd.DataFrame":

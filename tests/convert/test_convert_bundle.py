@@ -1,5 +1,6 @@
 """The bundle that a conversion writes."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -102,6 +103,20 @@ def test_writing_again_replaces_the_bundle_whole(conversion, tmp_path):
     (tmp_path / conversion.file_name).write_bytes(b"half")
     again = conversion.write(tmp_path).read_bytes()
     assert hashlib.sha256(first).digest() == hashlib.sha256(again).digest()
+
+
+def test_a_bundle_with_other_content_is_replaced_with_force_alone(conversion, tmp_path):
+    path = conversion.write(tmp_path)
+    first = path.read_bytes()
+    other = dataclasses.replace(
+        conversion, manifest=msgspec.structs.replace(conversion.manifest, least_onnxruntime="9.9")
+    )
+    with pytest.raises(Misuse, match="other content"):
+        other.write(tmp_path)
+    assert path.read_bytes() == first
+    assert other.write(tmp_path, force=True).read_bytes() != first
+    with pytest.raises(Misuse):
+        conversion.write(tmp_path)
 
 
 @pytest.mark.parametrize(("name", "version"), [("Iris", "1.0.0"), ("iris", "one")])

@@ -50,6 +50,14 @@ def test_iris_example_becomes_a_bundle_with_exit_code_0(iris_folder):
     assert manifest.provenance.source == "model.joblib"
 
 
+def test_names_are_checked_before_anything_is_loaded(tmp_path):
+    (tmp_path / "model.joblib").write_bytes(b"no pickle")
+    ran = convert(tmp_path, version="one")
+    assert ran.returncode == 2
+    assert "is not SemVer" in ran.stderr
+    assert NOTICE not in ran.stderr
+
+
 def test_json_is_one_document_with_the_report_and_the_bundle(iris_folder):
     ran = convert(iris_folder, "--target", "species", "--json", version="1.0.1")
     document = json.loads(ran.stdout)

@@ -1,5 +1,6 @@
 """What a file's reader changes is read as the model was trained: codes as texts, gaps as None."""
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,10 +13,12 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from appliance.errors import InvalidInput
 from convert.build import convert_model
+from convert.job import Job, run
 from convert.model import tables
 from convert.model.original import Original
 from convert.model.schema import infer
 from convert.model.trained_on import text_columns
+from convert.sources.fetched import Fetched
 
 CODES = pd.DataFrame({"plant": ["001", "007", "123"] * 20, "n": range(60), "flag": ["True", "False"] * 30})
 KNOW_TEXTS = [
@@ -82,3 +85,12 @@ def test_other_separators_are_named_with_the_line_that_rewrites_them(tmp_path, t
 def test_a_column_of_texts_may_hold_semicolons(tmp_path):
     (tmp_path / "s.csv").write_text("note,b\na;b,1\n")
     assert tables.read(tmp_path / "s.csv")["note"].tolist() == ["a;b"]
+
+
+def test_columns_of_the_sample_that_the_model_does_not_take_are_named(tmp_path):
+    joblib.dump(LogisticRegression().fit(CODES[["n"]], CODES["n"] > 30), tmp_path / "model.joblib")
+    CODES.to_csv(tmp_path / "s.csv", index=False)
+    fetched = Fetched(tmp_path / "model.joblib", "model.joblib", "pickle", local=True)
+    job = Job(fetched, "m", "1.0.0", tmp_path / "s.csv")
+    _, notes = run(job, lambda message, loads=False: None, lambda report: None)
+    assert "columns of the sample that the model does not take: plant, flag" in notes
