@@ -185,7 +185,8 @@ def _turned_zeros(trials: int) -> Iterator[tuple[Original, candidate.Candidate]]
 
 def _of_another(right: Any, wrong: Any, sample: Any) -> tuple[Original, candidate.Candidate]:
     original = build.original_of(right, sample)
-    return original, _made(original, convert_model(wrong, sample).onnx, "float64")
+    conversion = convert_model(wrong, sample)
+    return original, _made(original, conversion.onnx, conversion.parity.float_type)
 
 
 def _narrow_neighbours(trials: int) -> Iterator[tuple[Original, candidate.Candidate]]:
