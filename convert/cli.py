@@ -9,7 +9,7 @@ import click
 
 from appliance.errors import ConfigError
 from convert import options
-from convert.output import echo, notice, print_json
+from convert.output import echo, notice, overwrite, print_json
 
 if TYPE_CHECKING:  # scikit-learn and its kind load when a conversion runs, not when `appliance --help` lists commands
     from appliance.bundle.manifest import Tolerance
@@ -124,7 +124,7 @@ def convert(
     private_key, password = _key(key_file, password_file)  # before the long work, so that a mistake is reported at once
     memory = _bytes(memory_limit)
     reports: list[Parity] = []
-    shown = Shown(lambda text: click.echo(text, err=True, nl=False), sys.stderr.isatty())
+    shown = Shown(overwrite, sys.stderr.isatty())
     with tempfile.TemporaryDirectory(prefix="appliance-convert-") as fetch_folder:
         shown.step(f"fetching {model}")
         fetched = sources.fetch(model, Path(fetch_folder))

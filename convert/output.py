@@ -10,6 +10,13 @@ def echo(line: object, *, err: bool = False) -> None:
     click.echo(plain(line), err=err)
 
 
+def overwrite(text: str) -> None:
+    """Write a part of a line on standard error, which may begin the line again."""
+    begin = "\r" if text.startswith("\r") else ""
+    end = "\n" if text.endswith("\n") else ""
+    click.echo(begin + plain(text.strip("\r\n")) + end, err=True, nl=False)
+
+
 def print_json(document: object) -> None:
     """Print the command's one JSON document; an error after it is written to standard error alone."""
     import msgspec

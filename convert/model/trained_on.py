@@ -35,7 +35,7 @@ def nulls(model: Any, count: int) -> tuple[dict[int, list[Any]], list[Any]]:
     for step in walk(model, count):
         if isinstance(step.estimator, SimpleImputer | MissingIndicator) and pd.isna(step.estimator.missing_values):
             for position in step.columns or ():
-                columns[position] = [step.estimator.missing_values]
+                columns.setdefault(position, [step.estimator.missing_values])
     return columns, every
 
 

@@ -283,8 +283,8 @@ class _Search:
             child, column = int(known[place]), columns[known[place]]
             if len(self.stretches) >= _STRETCHES:
                 return
-            if self.sample[column].dtype.kind != "f":
-                continue
+            if self.sample[column].dtype.kind != "f" or not self.moves[column].is_number:
+                continue  # between two categories there is nothing
             low, high = float(self.climbers[column][parents[child]]), float(children[column][child])
             row = {name: own[child] for name, own in children.items()}
             answers = before[place], after[place]

@@ -149,7 +149,9 @@ def test_functions_that_onnxruntime_lacks_are_exact(evaluated, name):
     ids=["log10", "log2", "cbrt", "exp2"],
 )
 def test_what_is_whole_stays_whole(evaluated, expression, function, numbers):
-    np.testing.assert_array_equal(evaluated(expression)(numbers), function(numbers))
+    ours, numpys = evaluated(expression)(numbers), function(numbers)
+    np.testing.assert_array_equal(ours, np.round(ours) if function is not np.exp2 else numpys)
+    np.testing.assert_allclose(ours, numpys, rtol=4.5e-16)  # on some processors NumPy's own cube roots are not whole
 
 
 @pytest.mark.parametrize(
