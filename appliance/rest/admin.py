@@ -6,19 +6,15 @@ import msgspec
 from msgspec import UNSET, UnsetType, field
 
 from appliance.bundle.manifest import Input, Output, Task
-from appliance.drift_report import DriftSummary
 from appliance.errors import ApplianceError
-from appliance.experiments import control, info, probation_record
-from appliance.experiments.info import RunningExperiment
-from appliance.experiments.probation_record import Probation
+from appliance.experiments import control, info
 from appliance.monitoring.quality.standing import Standing
 from appliance.repository import Served
 from appliance.rest.http_types import Context, Request, Response, json_response
 from appliance.rest.json_body import decode
 from appliance.rest.routes import Route
+from appliance.rest.status import ModelAtAGlance, glance
 from appliance.store import activation
-from appliance.store.activation import Activation
-from appliance.store.record import State
 
 _MADE_HERE = "asked for over HTTP"
 
@@ -47,30 +43,11 @@ class VersionInfo(msgspec.Struct):
     """Why it cannot be read, "" when it can."""
 
 
-class ModelInfo(msgspec.Struct):
+class ModelInfo(ModelAtAGlance):
     """One model: its state in the store, and in this process."""
 
-    name: str
-    active: str | None
-    """The version that the store wants to serve."""
-    serving: str | None
-    """The version that does serve in the process that answered."""
-    state: State | None
-    """Whether the active version was marked good; null when none is active."""
-    previous: str | None
-    """The version that roll back returns to."""
-    since: str
-    why: str
-    problem: str
-    """Why the active version does not serve, or why it should not (nobody who is trusted signed it); "" when it may."""
-    experiment: RunningExperiment | None
-    """What runs on it; see /models/{name}/experiment."""
     experiment_problem: str
     """Why its record cannot be read, or which of its versions is missing; "" for nothing."""
-    probation: Probation | None
-    """This host's verdict on the active version; null when none is active."""
-    drift: DriftSummary | None
-    """Of the version that serves; null where it is not watched. See /models/{name}/drift."""
     quality: Standing | None
     """Whether labels say that it is worse than its past; null where nothing is known. See /models/{name}/quality."""
     versions: list[VersionInfo]
@@ -172,26 +149,11 @@ def _check_installed(context: Context, name: str) -> None:
 
 def _model_info(context: Context, name: str, served: Served | None) -> ModelInfo:
     """Return one model's record; `problem` tells of damaged files, so that the other models are still listed."""
-    problem = str(served.problem) if served and served.problem else ""
-    try:
-        now = activation.read(context.store, name)
-    except ApplianceError as error:
-        now, problem = Activation(), str(error)
-    serving = served.loaded.version if served and served.loaded else None
-    drift = context.drift(name, serving) if serving else None
+    now = glance(context, name, served)
+    serving = now.serving
     return ModelInfo(
-        name=name,
-        active=now.active,
-        serving=serving,
-        state=now.state if now.active else None,
-        previous=now.previous,
-        since=now.since,
-        why=now.why,
-        problem=problem,
-        experiment=info.running(context.store, name),
+        **msgspec.structs.asdict(now),
         experiment_problem=info.problem_of(context.store, name),
-        probation=probation_record.described(context.store.state_dir, name, now),
-        drift=drift.summary() if drift else None,
         quality=context.standing(name, serving) if serving else None,
         versions=[_version_info(context, name, version, now.active) for version in context.store.versions(name)],
         model_name=name if serving else UNSET,

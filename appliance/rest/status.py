@@ -59,15 +59,17 @@ class ModelAtAGlance(msgspec.Struct):
     state: State | None
     """Whether the active version was marked good; null when none is active."""
     previous: str | None
+    """The version that roll back returns to."""
     since: str
     why: str
     problem: str
-    """Why the active version does not serve, or why it should not; "" when it may."""
+    """Why the active version does not serve, or why it should not (nobody who is trusted signed it); "" when it may."""
     experiment: RunningExperiment | None
+    """What runs on it; see /models/{name}/experiment."""
     probation: Probation | None
     """This host's verdict on the active version; null when none is active."""
     drift: DriftSummary | None
-    """Of the version that serves; null where it is not watched."""
+    """Of the version that serves; null where it is not watched. See /models/{name}/drift."""
 
 
 class Status(msgspec.Struct):
@@ -111,14 +113,14 @@ def _status(context: Context, request: Request, variables: dict[str, str]) -> Re
             alarms=raised,
             tokens=bool(context.config.tokens_file) and context.config.auth == "tokens",
             logged=context.take_labels is not None,
-            models=[_glance(context, name, served.get(name)) for name in context.store.names()],
+            models=[glance(context, name, served.get(name)) for name in context.store.names()],
             counts=[_counts(*key, counts) for key, counts in sorted(context.counts().items())],
             last_failures=context.last_failures(),
         )
     )
 
 
-def _glance(context: Context, name: str, served: Served | None) -> ModelAtAGlance:
+def glance(context: Context, name: str, served: Served | None) -> ModelAtAGlance:
     """Return what one model does; damaged files are its `problem`, and leave the others shown."""
     problem = str(served.problem) if served and served.problem else ""
     try:

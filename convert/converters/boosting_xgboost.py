@@ -47,6 +47,8 @@ def categories(model: Any) -> dict[int, Array]:
 def _encodings(model: Any) -> list[dict[str, Any]]:
     """Return what XGBoost keeps of each column's categories; the first trees alone, as taken below, lack it."""
     whole = model if isinstance(model, xgboost.Booster) else model.get_booster()
+    if "c" not in (whole.feature_types or ()):
+        return []  # the JSON of a large model takes a while
     booster = _json(whole)["gradient_booster"]
     found: list[dict[str, Any]] = booster.get("gbtree", booster).get("model", {}).get("cats", {}).get("enc", [])
     return found
@@ -180,8 +182,7 @@ def _raw(rows: InputTensors, model: Any, learner: dict[str, Any]) -> Tensor:
         trees.append(_tree(parts, target, weight))
     kinds = learner["feature_types"] or ["q"] * int(parameters["num_feature"])
     categorical = np.array([kind == "c" for kind in kinds])
-    encodings = _encodings(model) if categorical.any() else []
-    x = _prepared(rows, model, encodings, categorical)
+    x = _prepared(rows, model, _encodings(model), categorical)
     return tree_nodes.summed(x, trees, targets, np.float32)
 
 

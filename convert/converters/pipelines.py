@@ -96,7 +96,7 @@ def _parse_columns(scope: Any, model: Any, inputs: Any, custom_parsers: Any = No
     numbered = _by_position(model, inputs)
     taken = [(step, _taken(inputs, columns)) for _, step, columns in numbered.transformers_ if not is_dropped(step)]
     if len({kind for step, columns in taken for kind in _gives_texts(step, columns)}) > 1:
-        return _parse_columns_singly(scope, model, inputs)
+        return _singly(scope, numbered, inputs)
     return _parse_sklearn_column_transformer(scope, numbered, inputs, custom_parsers=_transforming())
 
 
@@ -110,8 +110,11 @@ def _gives_texts(step: Any, columns: list[Any]) -> set[bool]:
 
 
 def _parse_columns_singly(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
+    return _singly(scope, _by_position(model, inputs), inputs)
+
+
+def _singly(scope: Any, numbered: Any, inputs: Any) -> Any:
     """Return an output for each transformer, and each column that passes: texts and numbers do not fit one tensor."""
-    numbered = _by_position(model, inputs)
     outputs = []
     for name, step, columns in numbered.transformers_:
         groups = [columns]
@@ -122,7 +125,7 @@ def _parse_columns_singly(scope: Any, model: Any, inputs: Any, custom_parsers: A
             one.transformers_ = [(name, "passthrough" if passes(step) else step, part)]
             made = _parse_sklearn_column_transformer(scope, one, inputs, custom_parsers=_transforming())
             if len(made) == 1 and made[0] not in inputs:  # the next step looks for positions before shapes are known
-                given = model.output_indices_[name]
+                given = numbered.output_indices_[name]
                 made[0].type.shape = [None, (given.stop - given.start) // len(groups)]
             outputs += made
     return outputs
