@@ -14,6 +14,7 @@ from appliance.errors import ApplianceError, NotReady, StoreError
 from appliance.labels import LabelFeed, TakeLabels
 from appliance.monitoring.log_counters import LogCounters
 from appliance.predictor import Models, Observer
+from appliance.store.receipts import Followed, Receipt
 from appliance.store.versions import Store
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class LogParts:
         self._store = store
         self._first = slot == 0
         self._false_alarms = config.drift.false_alarms_a_year
-        self._marks = _Marks(store)
+        self._marks = Followed(store.receipts_dir, _marked_good)
         self._pasts: dict[tuple[str, str], Past | None] = {}  # by their baselines
         self._joining: threading.Thread | None = None
         self.feeds: list[LabelFeed] = []
@@ -106,7 +107,7 @@ class LogParts:
         """Return what labels say of a model."""
         from appliance.monitoring.quality import report
 
-        good = {version: times[-1] for (name, version), times in self._marks.times().items() if name == model}
+        good = {version: times[-1] for (name, version), times in self._marks.value().items() if name == model}
         return report.of_model(self._store.state_dir, model, now=time.time(), good_since=good)
 
     def standing(self, model: str, version: str) -> "Standing | None":
@@ -123,7 +124,7 @@ class LogParts:
 
     def _good_since(self, model: str, version: str) -> Sequence[str]:
         """Return when a version was marked good, each time."""
-        return self._marks.times().get((model, version), ())
+        return self._marks.value().get((model, version), ())
 
     def _judge(
         self, model: str, version: str, days: dict[str, dict[str, float]], classes: Sequence[Any], own: "Past | None"
@@ -160,33 +161,10 @@ class LogParts:
         return found.absolute, found.relative
 
 
-class _Marks:
-    """When each version was marked good, by the receipts; they are read again when there are more. Safe in any thread.
-
-    A version may be marked good again, so each has several times.
-    """
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._known: tuple[object, dict[tuple[str, str], list[str]]] = None, {}
-
-    def times(self) -> dict[tuple[str, str], list[str]]:
-        """Return {(model, version): times (UTC, ISO 8601), the oldest first}."""
-        now = self._size()
-        if now != self._known[0]:
-            found: dict[tuple[str, str], list[str]] = {}
-            with suppress(StoreError):
-                for one in self._store.receipts():
-                    if (one.what, one.outcome) == ("mark good", "done"):
-                        found.setdefault((one.model, one.version), []).append(one.when)
-                self._known = now, found
-        return self._known[1]
-
-    def _size(self) -> object:
-        """Return what differs once there is another receipt."""
-        folder = self._store.receipts_dir
-        try:
-            entries = nofollow.entries(folder, within=folder.parent)
-        except (OSError, StoreError):
-            return ()
-        return tuple(sorted((name, status.st_size) for name, status in entries.items()))
+def _marked_good(receipts: Sequence[Receipt]) -> dict[tuple[str, str], list[str]]:
+    """Return {(model, version): when it was marked good (UTC, ISO 8601), each time, the oldest first}."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for one in receipts:
+        if (one.what, one.outcome) == ("mark good", "done"):
+            found.setdefault((one.model, one.version), []).append(one.when)
+    return found

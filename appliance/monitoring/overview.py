@@ -5,12 +5,10 @@ Nothing is computed until somebody asks, but for what history.py writes once a m
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
-from appliance import alarms, nofollow
+from appliance import alarms
 from appliance.alarms import Alarm, Failures, Seen
 from appliance.drift_report import DriftReport
-from appliance.errors import StoreError
 from appliance.monitoring import history
 from appliance.monitoring.counters import RequestCounters
 from appliance.monitoring.history import History, Recent
@@ -18,7 +16,6 @@ from appliance.monitoring.history_ring import Series
 from appliance.readiness import Ready
 from appliance.repository import ModelRepository
 from appliance.store import condition, receipts
-from appliance.store.receipts import Receipt
 from appliance.store.versions import Store
 
 
@@ -43,7 +40,7 @@ class Overview:
         self._counters, self._failing = counters, failing
         self._history = History(store, counters.sums) if first else None
         self._recent = Recent(store.state_dir)
-        self._taken_back: tuple[object, list[Receipt]] = object(), []
+        self._taken_back = receipts.Followed(store.receipts_dir, lambda known: alarms.taken_back(known, receipts.now()))
 
     def look(self) -> None:
         """Do what is due; on the thread that follows the store."""
@@ -68,18 +65,9 @@ class Overview:
             if report is not None:
                 drift[served.name] = report.version, report.summary()
         found = condition.look(self._store.state_dir)
-        return alarms.of(Seen(ready, found, drift, failures, failing, self._of_receipts()))
+        taken_back = self._taken_back.value(int(time.time() // 3600))  # each hour some are old enough to be left out
+        return alarms.of(Seen(ready, found, drift, failures, failing, taken_back))
 
     def series(self, model: str, span: str) -> Series:
         """Return a model's history, see history.read()."""
         return history.read(self._store.state_dir, model, span, time.time())
-
-    def _of_receipts(self) -> list[Receipt]:
-        """Return what was taken back, by the receipts; read again when one was written, and each hour."""
-        mark: object = None
-        with suppress(OSError, StoreError):
-            entries = nofollow.entries(self._store.receipts_dir, within=self._store.state_dir)
-            mark = [(name, one.st_size, one.st_mtime_ns) for name, one in entries.items()], int(time.time() // 3600)
-            if mark != self._taken_back[0]:
-                self._taken_back = mark, alarms.taken_back(self._store.receipts(), receipts.now())
-        return self._taken_back[1]

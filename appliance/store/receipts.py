@@ -1,11 +1,11 @@
 """The receipts: one line for each change of the store: when, why, and the result of the self-test."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -13,6 +13,7 @@ from appliance import nofollow
 from appliance.errors import StoreError
 from appliance.store import durable
 
+T = TypeVar("T")
 What = Literal[
     "install", "activate", "mark good", "roll back", "deactivate", "remove",
     "shadow", "canary", "split", "step", "promote", "abort",
@@ -72,6 +73,25 @@ def read(folder: Path) -> list[Receipt]:
     except OSError as error:
         raise StoreError(f"read receipts {folder}", str(error), "see: appliance doctor") from error
     return receipts
+
+
+class Followed(Generic[T]):
+    """What is made of the receipts in a folder; made again when one was written. Safe in any thread."""
+
+    def __init__(self, folder: Path, make: Callable[[list[Receipt]], T]) -> None:
+        """`make` gets all receipts, oldest first; it must not raise."""
+        self._folder = folder
+        self._make = make
+        self._known: tuple[object, T] = object(), make([])
+
+    def value(self, also: object = None) -> T:
+        """Return what is made of them, or what that was before where they cannot be read; `also` changes it too."""
+        with suppress(OSError, StoreError):
+            entries = nofollow.entries(self._folder, within=self._folder.parent)
+            mark = [(name, one.st_size, one.st_mtime_ns) for name, one in entries.items()], also
+            if mark != self._known[0]:
+                self._known = mark, self._make(read(self._folder))
+        return self._known[1]
 
 
 def _decode(line: bytes) -> Receipt | None:

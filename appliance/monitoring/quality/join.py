@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +26,7 @@ from appliance.monitoring.prediction_log.find import Found
 from appliance.monitoring.prediction_log.lines import Label, Row
 from appliance.monitoring.prediction_log.segments import Segment, Writer
 from appliance.monitoring.quality import sums
+from appliance.monitoring.quality.marked_good import GoodSince, MarkedGood
 from appliance.monitoring.quality.standing import TOO_FEW, WORSE, Past, Standing
 from appliance.monitoring.quality.state import Pending, Place, State, Window, day_of, read, write
 from appliance.monitoring.quality.sums import Change, Sums
@@ -43,8 +43,6 @@ DAY = 86_400.0
 
 ToleranceOf = Callable[[str, str], tuple[float, float] | None]
 """(model, version) -> (absolute, relative), None where it is not known."""
-GoodSince = Callable[[str, str], Sequence[str]]
-"""(model, version) -> when it was marked good (UTC, ISO 8601), each time, the oldest first."""
 
 
 class Judge(Protocol):
@@ -84,7 +82,7 @@ class Joiner:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`feeds` are told of each prediction whose label came; `judge` is asked when labels came."""
-        self._good_since = good_since
+        self._good = MarkedGood(good_since, clock)
         self._judge = judge
         self._state_dir = state_dir
         self._latest = max_label_days * DAY
@@ -193,7 +191,7 @@ class Joiner:
             return 0
         if row.error or header is None:
             return 0
-        key = writer.version, row.arm, day_of(row.t), self._good(model, writer.version, row.t)
+        key = writer.version, row.arm, day_of(row.t), self._good.before(model, writer.version, row.t)
         window = windows.get(key)
         if window is None:
             window = windows[key] = Window(*key[:3], header.classes, {}, key[3])
@@ -271,17 +269,12 @@ class Joiner:
         self._tell(model, predicted, label)
         return "matched"
 
-    def _good(self, model: str, version: str, moment: float) -> str:
-        """Return when a version was last marked good before a moment, "" for never."""
-        times = self._good_since(model, version)
-        return next((one for one in reversed(times) if datetime.fromisoformat(one).timestamp() <= moment), "")
-
     def _window(self, model: str, state: State, predicted: Joined) -> Window | None:
         """Return the window that a prediction was counted in, None where it is kept no more."""
         row = predicted.row
         key = predicted.version, row.arm, day_of(row.t)
         found = [one for one in state.windows if one.key[:3] == key]
-        good = self._good(model, predicted.version, row.t)
+        good = self._good.before(model, predicted.version, row.t)
         return next((one for one in found if one.good == good), found[0] if found else None)
 
     def _stand(self, model: str, state: State, judge: Judge) -> None:
@@ -293,8 +286,7 @@ class Joiner:
             if past is not None:
                 state.pasts[version] = past
             before = state.standings.get(version, Standing(TOO_FEW, ""))
-            since = before.since if before.state == now else datetime.now(UTC).isoformat(timespec="seconds")
-            state.standings[version] = Standing(now, since, because)
+            state.standings[version] = before.followed_by(now, because)
             if before.state != now and WORSE in (before.state, now):
                 extra = {"model": model, "version": version, "state": now, "because": because}
                 log.log(logging.WARNING if now == WORSE else logging.INFO, "quality", extra=extra)

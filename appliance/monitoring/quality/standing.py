@@ -1,5 +1,6 @@
 """How a version's labels stand beside its own past: plain data, kept with the sums."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -29,6 +30,11 @@ class Standing(msgspec.Struct, frozen=True):
     """When it changed last (UTC, ISO 8601)."""
     because: str = ""
     """What is worse than what; "" where nothing is."""
+
+    def followed_by(self, state: str, because: str) -> "Standing":
+        """Return how its labels stand now."""
+        since = self.since if self.state == state else datetime.now(UTC).isoformat(timespec="seconds")
+        return Standing(state, since, because)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for programs."""
