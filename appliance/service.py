@@ -8,16 +8,14 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
-
-from appliance import memory, signals, systemd
+from appliance import memory, served_models, signals, systemd
 from appliance.budget import Budget, default_bytes
 from appliance.config import Config
 from appliance.errors import StoreError
 from appliance.experiment_roles import ExperimentRoles
-from appliance.experiments import control, info, probation_record
+from appliance.experiments import control, probation_record
 from appliance.experiments.parts import Experiments
 from appliance.fallback import QualityPolicy, no_drift
 from appliance.listener import Listener
@@ -36,7 +34,7 @@ from appliance.rest.http_types import Authorize, Context
 from appliance.rest.openapi import ALL_ROUTES
 from appliance.rest.server.connection_balance import Share
 from appliance.rest.server.server import make_server
-from appliance.store import activation, condition, running
+from appliance.store import condition, running
 from appliance.store.versions import Store
 from appliance.trials import Trials
 
@@ -222,34 +220,11 @@ class Service:
         told, folder = self.metrics.mqtt.write, self.config.state_dir / "mqtt"
         predictor = self.predictor.of("mqtt")
         taken = self.log.take_labels
+        told_of = partial(served_models.described, self.store, self.models, self.log, self._drift_of)
         make = partial(
-            MqttListener, self.config.mqtt, predictor, folder, models=self._served, report=told, take_labels=taken
+            MqttListener, self.config.mqtt, predictor, folder, models=told_of, report=told, take_labels=taken
         )
         return DeferredListener(make, folder, told)
-
-    def _served(self) -> list[dict[str, Any]]:
-        """Return what every model serves and since when, for the status that the MQTT listener publishes.
-
-        Also whether it has drifted, and where its log ends: whoever keeps the status has a copy elsewhere.
-        """
-        found: list[dict[str, Any]] = []
-        heads = self.log.heads()
-        for served in self.models.served():
-            if served.loaded:
-                record = activation.read(self.store, served.name)
-                now: dict[str, Any] = {"model": served.name, "version": served.loaded.version, "since": record.since}
-                verdict = probation_record.described(self.store.state_dir, served.name, record)
-                now["probation"] = msgspec.to_builtins(verdict)
-                if self.log.recorder:
-                    now["log"] = [head for head in heads if head["model"] == served.name]
-                if experiment := info.running(self.store, served.name):
-                    now["experiment"] = msgspec.to_builtins(experiment)
-                if (report := self._drift_of(served.name, served.loaded.version)) is not None:
-                    now["drift"] = report.alarm()
-                if (standing := self.log.standing(served.name, served.loaded.version)) is not None:
-                    now["quality"] = standing.as_dict()
-                found.append(now)
-        return found
 
     def _app(self, authorize: Authorize) -> App:
         """Return the HTTP application."""

@@ -69,6 +69,16 @@ def _matrix(arrays: Sequence[Array], width: int) -> list[list[Any]] | None:
     return listed if listed and len(listed[0]) == width else None
 
 
+class SentFeeds(dict[str, Array]):
+    """Feeds, and beside them the rows as they were sent: for who keeps a log of them."""
+
+    __slots__ = ("sent",)
+
+    def __init__(self, feeds: dict[str, Array], sent: SentRows) -> None:
+        dict.__init__(self, feeds)
+        self.sent = sent
+
+
 def _every(values: Any, step: int) -> Any:
     """Return every `step` of some rows, without keeping the others in memory."""
     if isinstance(values, Mapping):

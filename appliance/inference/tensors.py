@@ -17,7 +17,7 @@ from appliance.bundle.manifest import Input
 from appliance.errors import InvalidInput
 from appliance.inference import refusals
 from appliance.inference.one_row import OneRow
-from appliance.inference.sent import SentRows
+from appliance.inference.sent import SentFeeds, SentRows
 from appliance.inference.values import (
     Scalar,
     all_finite,
@@ -31,16 +31,6 @@ from appliance.inference.values import (
 
 Row = Sequence[Any] | Mapping[str, Any]
 Feeds = dict[str, Array]
-
-
-class SentFeeds(dict[str, Array]):
-    """Feeds, and beside them the rows as they were sent: for who keeps a log of them."""
-
-    __slots__ = ("sent",)
-
-    def __init__(self, feeds: Feeds, sent: SentRows) -> None:
-        dict.__init__(self, feeds)
-        self.sent = sent
 
 
 _NUMBERS = {int, float}

@@ -44,7 +44,7 @@ GROUPS = [
     {"monitoring"},
     {"experiments"},
     {"rest", "mqtt", "batch", "pull"},
-    {"service", "processes", "log_parts", "preload"},
+    {"service", "processes", "log_parts", "preload", "served_models"},
     {"cli", "__main__"},
 ]
 # Beside each other in a group, and yet one stands on the other.
@@ -58,6 +58,8 @@ BESIDE = {
     ("memory", "cgroup"),
     ("service", "log_parts"),
     ("service", "preload"),
+    ("service", "served_models"),
+    ("served_models", "log_parts"),
     ("cli", "__main__"),
     ("__main__", "cli"),
 }

@@ -13,8 +13,7 @@ import numpy as np
 from appliance.arrays import Array
 from appliance.config import PredictionLogConfig
 from appliance.inference.json_output import output_bytes
-from appliance.inference.sent import SentRows
-from appliance.inference.tensors import SentFeeds
+from appliance.inference.sent import SentFeeds, SentRows
 from appliance.inference.values import to_values
 from appliance.inference.version import LoadedVersion
 from appliance.monitoring.prediction_log import lines, policy

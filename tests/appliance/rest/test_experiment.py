@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from appliance import served_models
+
 ROW = {"features": [1, 2, 3, 4]}
 TOKENS = {"predict": "reader-0123456789abcdef", "admin": "writer-0123456789abcdef"}
 
@@ -16,6 +18,11 @@ def service(start_service, tmp_path, make_bundle):
     for version in ("2.0.0", "3.0.0"):
         service.install(make_bundle(tmp_path, version=version))
     return service
+
+
+def of_status(service):
+    """Return what MQTT's status has of the models."""
+    return served_models.described(service.store, service.models, service.log, service._drift_of)
 
 
 def versions_met(service, count: int = 40) -> set[str]:
@@ -30,7 +37,7 @@ def test_a_split_begins_answers_and_ends(service):
     assert (status, told["running"], told["kind"], told["why"]) == (200, True, "split", "compare")
     assert versions_met(service) == {"1.0.0", "2.0.0"}
     assert service.ask("GET", "/models/iris")[1]["experiment"]["id"] == told["id"]
-    assert [one["experiment"]["id"] for one in service.service._served()] == [told["id"]]  # MQTT's status has it
+    assert [one["experiment"]["id"] for one in of_status(service.service)] == [told["id"]]  # MQTT's status has it
     metrics = service.send("GET", "/metrics")[2].decode()
     assert 'appliance_experiment_share{model="iris",role="arm",version="2.0.0"} 0.5' in metrics
     assert 'appliance_experiment_verdict{model="iris",state="wait"} 1.0' in metrics
@@ -61,7 +68,7 @@ def test_a_plan_of_the_request_goes_before_the_settings(service):
     words = service.ask("GET", "/models/iris/experiment")[1]["evidence"]["verdict"]["text"]
     assert words.startswith("shadow: 2.0.0 has 0 of 20 requests")
     assert service.ask("GET", "/models/iris")[1]["experiment"]["verdict"].startswith("shadow: 2.0.0 has 0 of 20")
-    (told,) = service.service._served()  # MQTT's status
+    (told,) = of_status(service.service)  # MQTT's status
     assert told["experiment"]["verdict"].startswith("shadow: 2.0.0 has 0 of 20")
     assert told["probation"]["state"] == "probation"
     assert service.ask("POST", "/models/iris/experiment", body | {"alpha": 0})[0] == 400
