@@ -6,7 +6,7 @@ of Turkish, which becomes two code points, and the Greek capital sigma, whose lo
 """
 
 import functools
-import sys
+import itertools
 import unicodedata
 from collections.abc import Callable, Iterable
 
@@ -149,8 +149,12 @@ def _stripped_to_ascii() -> dict[str, str]:
 
 
 def _letters() -> Iterable[str]:
-    """Yield every code point but the surrogates, which no text holds."""
-    return (chr(code) for code in range(1, sys.maxunicode + 1) if not 0xD800 <= code <= 0xDFFF)
+    """Yield every code point that may have a case or accents, or be passed over.
+
+    Those are the planes 0 to 3 and 14, surrogates left out, which no text holds; the others are unassigned or for
+    private use (Unicode 16, 2.8).
+    """
+    return (chr(code) for code in itertools.chain(range(1, 0xD800), range(0xE000, 0x40000), range(0xE0000, 0xE1000)))
 
 
 def _ranges(letters: Iterable[str]) -> str:
